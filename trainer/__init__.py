@@ -1,0 +1,1 @@
+"""Trainer and evaluator rooms: everything the trainer image holds."""

@@ -1,0 +1,113 @@
+"""The abstract value of one tensor and the algebra on it. TRUSTED.
+
+Every input token carries a label (its position, or its row). For each element of a value:
+
+* `dep`     an upper bound on the labels of the tokens the element may depend on; -1 for constants;
+* `zero`    the element is +-0 or NaN, and which of the two depends on labels <= dep only;
+* `neginf`  the element is -inf or NaN, likewise;
+* `const`   the value itself, when it does not depend on the input at all.
+
+"Depends" ignores the sign of a zero. `signed` says that such a sign may carry more than dep admits, so an
+operation that can see it (a division, a sort) must first require that there is no zero.
+
+All tensors are on the CPU and have the value's shape, usually as stride-0 views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+LABEL = torch.int32
+
+
+@dataclass(frozen=True)
+class Abstract:
+    """What is known about one value; `id` is its id in the program."""
+
+    id: int
+    dep: Tensor
+    zero: Tensor | None = None
+    neginf: Tensor | None = None
+    const: Tensor | None = None
+    signed: bool = False
+    floating: bool = True
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.dep.shape
+
+    def known_zero(self) -> Tensor | None:
+        """Mask of known zeros, None if there is none."""
+        if self.const is not None and not self.const.is_complex():
+            mask = self.const == 0
+            return mask if bool(mask.any()) else None
+        return self.zero
+
+    def known_neginf(self) -> Tensor | None:
+        """Mask of known minus infinities, None if there is none."""
+        if self.const is not None and self.const.is_floating_point():
+            mask = torch.isneginf(self.const)
+            return mask if bool(mask.any()) else None
+        return self.neginf
+
+    def named(self, id_: int) -> Abstract:
+        """The same under another id."""
+        return replace(self, id=id_)
+
+
+def constant(id_: int, value: Tensor) -> Abstract:
+    """A value that does not depend on the input."""
+    value = value.detach().cpu()
+    dep = torch.full((1,) * value.dim(), -1, dtype=LABEL).expand(value.shape)
+    return Abstract(id_, dep, const=value, floating=value.is_floating_point() or value.is_complex())
+
+
+def squash(t: Tensor) -> Tensor:
+    """The tensor with every stride-0 dimension cut to one element: same content, broadcastable."""
+    for dim, (size, stride) in enumerate(zip(t.shape, t.stride(), strict=True)):
+        if stride == 0 and size > 1:
+            t = t.narrow(dim, 0, 1)
+    return t
+
+
+def join(shape: torch.Size | tuple[int, ...], *deps: Tensor) -> Tensor:
+    """Elementwise maximum of labels, broadcast to `shape`."""
+    out = torch.full((), -1, dtype=LABEL)
+    for dep in deps:
+        out = torch.maximum(out, squash(dep))
+    return out.expand(shape)
+
+
+def reduce(dep: Tensor, dims: list[int]) -> Tensor:
+    """Maximum over `dims`, kept as dimensions of one element."""
+    return squash(dep).amax(dims, keepdim=True) if dims else dep
+
+
+def spread(dep: Tensor, dims: list[int]) -> Tensor:
+    """Every element along `dims` may depend on all of them."""
+    return reduce(dep, dims).expand(dep.shape)
+
+
+def masked(dep: Tensor, mask: Tensor | None, other: Tensor) -> Tensor:
+    """`other` where mask, else dep."""
+    return dep if mask is None else torch.where(squash(mask), squash(other), squash(dep)).expand(dep.shape)
+
+
+def expand_mask(mask: Tensor | None, shape: torch.Size | tuple[int, ...]) -> Tensor | None:
+    """The mask broadcast to a shape; None stays None."""
+    return None if mask is None else mask.expand(shape)
+
+
+def either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Known in a or in b."""
+    if a is None or b is None:
+        return a if b is None else b
+    return a | b
+
+
+def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Known in a and in b."""
+    return None if a is None or b is None else a & b

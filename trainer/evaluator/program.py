@@ -1,0 +1,191 @@
+"""A validated graph bound to its weights: dry run, constant folding, execution. TRUSTED.
+
+Order matters: `prepare` measures shapes, memory and FLOPs on fake tensors before the first real
+operation runs, and folding (which executes) comes after it. Otherwise a graph of constants could burn
+the machine before any limit was looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainer.evaluator.graph import DTYPES, Graph, Node
+from trainer.evaluator.refusal import Reason, Refused
+
+MAX_RANK = 8
+_DTYPES = frozenset(DTYPES.values())
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Ceilings of one forward pass; policies/evaluator.yaml sets them."""
+
+    weight_bytes: int = 8 << 30
+    peak_bytes: int = 16 << 30  # live intermediate values
+    elements: int = 1 << 31  # of one value
+    total_elements: int = 1 << 36  # written in one pass, what FLOP counters do not see
+    flops: float = 1e15
+
+
+@dataclass
+class Program:
+    """`model(idx) -> logits` at fixed [rows, seq_len], as data."""
+
+    nodes: list[Node]
+    constants: dict[int, torch.Tensor]
+    input: int
+    output: int
+    rows: int
+    seq_len: int
+    vocab: int
+    device: torch.device
+    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: dict[int, torch.dtype] = field(default_factory=dict)
+    flops: float = 0.0
+    _free: list[list[int]] = field(default_factory=list)
+
+    def __call__(
+        self, idx: torch.Tensor, watch: dict[int, Callable[[torch.Tensor], None]] | None = None
+    ) -> torch.Tensor:
+        """Logits [rows, seq_len, vocab] of idx int64 [rows, seq_len]; `watch` sees values by id."""
+        watch = watch or {}
+        values = {**self.constants, self.input: idx}
+        with torch.no_grad():
+            for node, dead in zip(self.nodes, self._free, strict=True):
+                for id_, value in node.run(values):
+                    values[id_] = value
+                    if id_ in watch:
+                        watch[id_](value)
+                for id_ in dead:
+                    values.pop(id_, None)
+        return values[self.output]
+
+
+def prepare(
+    graph: Graph,
+    weights: dict[str, torch.Tensor],
+    *,
+    rows: int,
+    seq_len: int,
+    vocab: int,
+    device: torch.device,
+    limits: Limits,
+) -> Program:
+    """Bind, dry-run within `limits`, fold constants; raises Refused."""
+    program = Program(
+        nodes=_reachable(graph),
+        constants=_bind(graph, weights),
+        input=graph.input,
+        output=graph.output,
+        rows=rows,
+        seq_len=seq_len,
+        vocab=vocab,
+        device=device,
+    )
+    try:
+        _dry_run(program, limits)
+        _fold(program)
+    except Refused:
+        raise
+    except Exception as error:  # an operation rejected its arguments: hostile or unsupported
+        raise Refused(Reason.BAD_ARGUMENT, f"{type(error).__name__}: {error}"[:500]) from None
+    return program
+
+
+def check(
+    graph: Graph, weights: dict[str, torch.Tensor], *, rows: int, seq_len: int, device: torch.device
+) -> None:
+    """Dry-run only, with default limits and any vocabulary: what the trainer asks before it hands over."""
+    program = Program(_reachable(graph), _bind(graph, weights), graph.input, graph.output, rows, seq_len, -1, device)
+    try:
+        _dry_run(program, Limits())
+    except Refused:
+        raise
+    except Exception as error:
+        raise Refused(Reason.BAD_ARGUMENT, f"{type(error).__name__}: {error}"[:500]) from None
+
+
+def _bind(graph: Graph, weights: dict[str, torch.Tensor]) -> dict[int, torch.Tensor]:
+    missing = set(graph.weights.values()) - set(weights)
+    if missing:
+        raise Refused(Reason.WEIGHTS_FORMAT, f"{len(missing)} weights missing")
+    return {id_: weights[name] for id_, name in graph.weights.items()}
+
+
+def _reachable(graph: Graph) -> list[Node]:
+    needed, keep = {graph.output}, []
+    for node in reversed(graph.nodes):
+        if needed.intersection(range(node.first, node.first + node.outputs)):
+            keep.append(node)
+            needed.update(node.refs)
+    return keep[::-1]
+
+
+def _last_use(nodes: list[Node], keep: set[int]) -> list[list[int]]:
+    """Per node, the value ids nothing after it reads (its own unread outputs included)."""
+    last: dict[int, int] = {}
+    for at, node in enumerate(nodes):
+        last.update(dict.fromkeys(range(node.first, node.first + node.outputs), at))
+        last.update(dict.fromkeys(node.refs, at))
+    free: list[list[int]] = [[] for _ in nodes]
+    for id_, at in last.items():
+        if id_ not in keep:
+            free[at].append(id_)
+    return free
+
+
+def _dry_run(program: Program, limits: Limits) -> None:
+    free = _last_use(program.nodes, {program.output})
+    total = 0
+    with FakeTensorMode() as fake, FlopCounterMode(display=False) as flops, torch.no_grad():
+        values = {id_: fake.from_tensor(value) for id_, value in program.constants.items()}
+        values[program.input] = torch.empty(program.rows, program.seq_len, dtype=torch.int64, device=program.device)
+        live = sum(_bytes(value) for value in values.values())
+        for node, dead in zip(program.nodes, free, strict=True):
+            for id_, value in node.run(values):
+                _check_value(value, limits)
+                values[id_] = value
+                program.shapes[id_], program.dtypes[id_] = tuple(value.shape), value.dtype
+                live += _bytes(value)
+                total += value.numel()
+            if live > limits.peak_bytes or total > limits.total_elements or flops.get_total_flops() > limits.flops:
+                raise Refused(Reason.COMPUTE_LIMIT, f"live {live} B, elements {total}, {flops.get_total_flops()} FLOPs")
+            live -= sum(_bytes(values.pop(id_)) for id_ in dead if id_ in values)
+        program.flops = float(flops.get_total_flops())
+        logits = values[program.output]
+        expected = (program.rows, program.seq_len) + ((program.vocab,) if program.vocab > 0 else logits.shape[2:])
+        if logits.dim() != 3 or tuple(logits.shape) != expected or not logits.is_floating_point():
+            raise Refused(Reason.OUTPUT_SHAPE, f"{tuple(logits.shape)} {logits.dtype}")
+    for id_, constant in program.constants.items():
+        program.shapes[id_], program.dtypes[id_] = tuple(constant.shape), constant.dtype
+    program.shapes[program.input] = (program.rows, program.seq_len)
+    program.dtypes[program.input] = torch.int64
+
+
+def _check_value(value: torch.Tensor, limits: Limits) -> None:
+    if value.numel() > limits.elements or value.dim() > MAX_RANK or value.dtype not in _DTYPES:
+        raise Refused(Reason.GRAPH_LIMIT, f"value {tuple(value.shape)} {value.dtype}")
+
+
+def _bytes(value: torch.Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
+def _fold(program: Program) -> None:
+    """Execute the part that depends on weights alone, once; keep the rest with its liveness."""
+    constants, rest = program.constants, []
+    with torch.no_grad():
+        for node in program.nodes:
+            if all(ref in constants for ref in node.refs):
+                constants.update(node.run(constants))
+            else:
+                rest.append(node)
+    used = {ref for node in rest for ref in node.refs} | {program.output}
+    program.constants = {id_: value for id_, value in constants.items() if id_ in used}
+    program.nodes = rest
+    program._free = _last_use(rest, {program.output, *program.constants})

@@ -1,0 +1,233 @@
+"""What train.py imports: upstream's prepare.py interface over signed, read-only artifacts.
+
+Trust level: runs inside the untrusted trainer, next to code the agent wrote. Nothing here guards
+anything; every promise below is kept by the walls around the container and by the evaluator.
+
+Same names and contracts as karpathy/autoresearch's prepare.py, with these differences:
+
+* the tokenizer is read from a ranks file and a JSON file, never from a pickle;
+* make_dataloader reads pre-tokenized documents from memory-mapped arrays (same batches, same order)
+  and knows only the "train" split: the validation data is not in this container;
+* evaluate_bpb hands the model over as data and returns NaN: the score is computed elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiktoken
+import torch
+
+ARTIFACTS = Path(os.environ.get("GLOVEBOX_ARTIFACTS", "/artifacts"))
+TOKENIZER_DIR = ARTIFACTS / "tokenizer"
+TRAIN_DIR = ARTIFACTS / "train"
+OUT_DIR = Path(os.environ.get("GLOVEBOX_OUT", "/out"))
+
+_PROFILE: dict[str, Any] = json.loads((TOKENIZER_DIR / "profile.json").read_bytes())
+
+MAX_SEQ_LEN: int = _PROFILE["max_seq_len"]  # context length, tokens
+TIME_BUDGET: int = _PROFILE["time_budget_s"]  # training time budget, seconds
+EVAL_TOKENS: int = _PROFILE["eval_tokens"]  # tokens the evaluator scores
+VOCAB_SIZE: int = _PROFILE["vocab_size"]  # including special tokens
+EVAL_BATCH: int = _PROFILE["eval_batch"]  # rows per forward pass in the evaluator
+BOS_TOKEN = "<|reserved_0|>"
+TOKENIZER_BATCH = 128  # documents per refill, as upstream; batches never cross a parquet row group
+
+
+# ---------------------------------------------------------------------------
+# Tokenizer
+# ---------------------------------------------------------------------------
+
+
+class Tokenizer:
+    """Wrapper over a tiktoken encoding with upstream's four methods."""
+
+    def __init__(self, enc: tiktoken.Encoding) -> None:
+        self.enc = enc
+        self.bos_token_id = enc.encode_single_token(BOS_TOKEN)
+
+    @classmethod
+    def from_directory(cls, tokenizer_dir: str | os.PathLike[str] = TOKENIZER_DIR) -> Tokenizer:
+        """Build the encoding from `ranks.tiktoken` (base64 and rank per line) and `tokenizer.json`."""
+        folder = Path(tokenizer_dir)
+        ranks = {}
+        for line in (folder / "ranks.tiktoken").read_bytes().splitlines():
+            token, rank = line.split()
+            ranks[base64.b64decode(token)] = int(rank)
+        spec = json.loads((folder / "tokenizer.json").read_bytes())
+        enc = tiktoken.Encoding(
+            name=spec["name"],
+            pat_str=spec["pat_str"],
+            mergeable_ranks=ranks,
+            special_tokens=spec["special_tokens"],
+        )
+        return cls(enc)
+
+    def get_vocab_size(self) -> int:
+        return self.enc.n_vocab
+
+    def get_bos_token_id(self) -> int:
+        return self.bos_token_id
+
+    def encode(
+        self, text: str | list[str], prepend: int | str | None = None, num_threads: int = 8
+    ) -> list[int] | list[list[int]]:
+        """Token ids of one text (list of int) or of several (list of lists), `prepend` in front of each."""
+        head = [] if prepend is None else [prepend if isinstance(prepend, int) else self.enc.encode_single_token(prepend)]
+        if isinstance(text, str):
+            return head + self.enc.encode_ordinary(text)
+        if isinstance(text, list):
+            return [head + row for row in self.enc.encode_ordinary_batch(text, num_threads=num_threads)]
+        raise ValueError(f"Invalid input type: {type(text)}")
+
+    def decode(self, ids: list[int]) -> str:
+        return self.enc.decode(ids)
+
+
+def get_token_bytes(device: str | torch.device = "cpu") -> torch.Tensor:
+    """UTF-8 length of every token as upstream counts it, int32 [vocab]; special tokens are 0."""
+    return torch.from_numpy(np.load(TOKENIZER_DIR / "token_bytes.npy", allow_pickle=False)).to(device)
+
+
+# ---------------------------------------------------------------------------
+# Data loading
+# ---------------------------------------------------------------------------
+
+
+class _Buffer:
+    """Upstream's document buffer with best-fit and shortest-first lookups in O(log distinct lengths).
+
+    Upstream scans a list: the longest document that fits, and the first such in arrival order. Documents
+    of equal length are therefore taken first in, first out, so one queue per length keeps its order.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lengths: list[int] = []  # distinct lengths present, ascending
+        self._queues: dict[int, deque[int]] = {}
+
+    def add(self, doc: int, length: int) -> None:
+        queue = self._queues.get(length)
+        if queue is None:
+            bisect.insort(self._lengths, length)
+            queue = self._queues[length] = deque()
+        queue.append(doc)
+        self.count += 1
+
+    def take(self, remaining: int) -> int:
+        """The longest document of at most `remaining` tokens, else the shortest of all."""
+        at = bisect.bisect_right(self._lengths, remaining) - 1
+        length = self._lengths[max(at, 0)]
+        queue = self._queues[length]
+        doc = queue.popleft()
+        if not queue:
+            del self._queues[length]
+            self._lengths.remove(length)
+        self.count -= 1
+        return doc
+
+
+def _document_batches(row_groups: np.ndarray) -> Iterator[tuple[range, int]]:
+    """Document index ranges of at most 128, never across a row group, forever; with the epoch from 1."""
+    epoch = 1
+    while True:
+        first = 0
+        for size in row_groups.tolist():
+            for start in range(first, first + size, TOKENIZER_BATCH):
+                yield range(start, min(start + TOKENIZER_BATCH, first + size)), epoch
+            first += size
+        epoch += 1
+
+
+def pack_rows(
+    tokens: np.ndarray, offsets: np.ndarray, row_groups: np.ndarray, row_capacity: int, buffer_size: int = 1000
+) -> Iterator[tuple[np.ndarray, int]]:
+    """BOS-aligned best-fit packing: endless (row int64 [row_capacity], epoch), upstream's rows exactly.
+
+    tokens: all documents, each with its BOS, one after another; offsets: [documents + 1] starts.
+    The yielded row is reused: copy it before asking for the next.
+    """
+    lengths = np.diff(offsets).tolist()
+    starts = offsets.tolist()
+    batches = _document_batches(row_groups)
+    buffer = _Buffer()
+    epoch = 1
+    row = np.empty(row_capacity, dtype=np.int64)
+    while True:
+        pos = 0
+        while pos < row_capacity:
+            while buffer.count < buffer_size:
+                docs, epoch = next(batches)
+                for doc in docs:
+                    buffer.add(doc, lengths[doc])
+            doc = buffer.take(row_capacity - pos)
+            take = min(lengths[doc], row_capacity - pos)
+            row[pos : pos + take] = tokens[starts[doc] : starts[doc] + take]
+            pos += take
+        yield row, epoch
+
+
+def make_dataloader(
+    tokenizer: Tokenizer, B: int, T: int, split: str, buffer_size: int = 1000
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Endless (inputs [B, T], targets [B, T], epoch) of int64 on the training device, as upstream.
+
+    Raises ValueError for any split but "train": validation runs in another container, after
+    evaluate_bpb has handed the model over.
+    """
+    if split != "train":
+        raise ValueError(
+            f"make_dataloader: split {split!r} is not available here, only 'train'. "
+            "The validation data never enters this container: call evaluate_bpb(model, tokenizer, batch_size)."
+        )
+    tokens = np.load(TRAIN_DIR / "tokens.npy", mmap_mode="r", allow_pickle=False)
+    offsets = np.load(TRAIN_DIR / "offsets.npy", allow_pickle=False)
+    row_groups = np.load(TRAIN_DIR / "row_groups.npy", allow_pickle=False)
+    rows = pack_rows(tokens, offsets, row_groups, T + 1, buffer_size)
+    return _batches(rows, B, T)
+
+
+def _batches(
+    rows: Iterator[tuple[np.ndarray, int]], B: int, T: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    cuda = torch.cuda.is_available()
+    row_buffer = np.empty((B, T + 1), dtype=np.int64)
+    packed = torch.from_numpy(row_buffer)
+    cpu_buffer = torch.empty(2 * B * T, dtype=torch.long, pin_memory=cuda)
+    out_buffer = torch.empty(2 * B * T, dtype=torch.long, device="cuda") if cuda else cpu_buffer
+    cpu_inputs, cpu_targets = cpu_buffer[: B * T].view(B, T), cpu_buffer[B * T :].view(B, T)
+    inputs, targets = out_buffer[: B * T].view(B, T), out_buffer[B * T :].view(B, T)
+    while True:
+        for i in range(B):
+            row_buffer[i], epoch = next(rows)
+        cpu_inputs.copy_(packed[:, :-1])
+        cpu_targets.copy_(packed[:, 1:])
+        if cuda:
+            out_buffer.copy_(cpu_buffer, non_blocking=True)
+        yield inputs, targets, epoch
+
+
+# ---------------------------------------------------------------------------
+# Evaluation
+# ---------------------------------------------------------------------------
+
+
+def evaluate_bpb(model: torch.nn.Module, tokenizer: Tokenizer, batch_size: int) -> float:
+    """Hand the trained model over to the evaluator as data; returns NaN.
+
+    Writes `graph.json` (ATen graph of `model(idx) -> logits` at [EVAL_BATCH, MAX_SEQ_LEN]) and
+    `weights.safetensors`. val_bpb is computed by the evaluator container over rows this one never
+    sees, in batches of its own, so batch_size has no influence on the score.
+    """
+    from trainer import hand_over
+
+    hand_over.hand_over(model, OUT_DIR, rows=EVAL_BATCH, seq_len=MAX_SEQ_LEN)
+    return float("nan")

@@ -1,0 +1,89 @@
+"""JSON lines from the trainer to the runner's filter. UNTRUSTED: every line is re-checked over there.
+
+Events (policies/metrics.yaml is the schema):
+    {"event": "phase", "phase": "start"|"train"|"hand_over"|"done"}
+    {"event": "step", "step": 10, "loss": 5.31, "seconds": 1.2}
+    {"event": "summary", "name": "num_params_M", "value": 0.5}
+    {"event": "crash", "error": "OutOfMemoryError", "line": 120, "message": "..."}
+    {"event": "not_exportable", "reason": "custom_op"}
+
+Upstream's train.py knows none of this; `Tee` recognises its progress line and its closing summary.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+_MIN_INTERVAL = 0.2  # seconds between two step events
+_MESSAGE_CHARS = 2000
+_STEP = re.compile(r"step (\d{1,9})\b.*?\bloss: (-?[\d.]{1,20}|nan|inf)")
+_SUMMARY = re.compile(r"(val_bpb|training_seconds|total_seconds|peak_vram_mb|mfu_percent|total_tokens_M|num_steps|num_params_M|depth):\s+(-?[\d.]{1,20})$")
+
+_started = time.monotonic()
+_last_step = -1.0
+
+
+def _emit(event: dict[str, Any]) -> None:
+    path = Path(os.environ.get("GLOVEBOX_OUT", "/out")) / "telemetry.jsonl"
+    try:
+        with path.open("ab", buffering=0) as file:
+            file.write(json.dumps(event).encode() + b"\n")
+    except OSError:
+        pass  # a full file or a missing one must not fail the training
+
+
+def phase(name: str) -> None:
+    """Training entered a phase."""
+    _emit({"event": "phase", "phase": name, "seconds": round(time.monotonic() - _started, 3)})
+
+
+def step(number: int, loss: float) -> None:
+    """A training step's loss, at most five a second."""
+    global _last_step
+    now = time.monotonic()
+    if now - _last_step >= _MIN_INTERVAL:
+        _last_step = now
+        _emit({"event": "step", "step": number, "loss": loss, "seconds": round(now - _started, 3)})
+
+
+def crash(error: BaseException, line: int) -> None:
+    """The script ended with an exception raised at this line of train.py (0: unknown)."""
+    message = str(error)[:_MESSAGE_CHARS]
+    _emit({"event": "crash", "error": type(error).__name__, "line": line, "message": message})
+
+
+def not_exportable(reason: str) -> None:
+    """The model cannot be handed over."""
+    _emit({"event": "not_exportable", "reason": str(reason)})
+
+
+class Tee:
+    """A stdout that passes everything on and turns upstream's progress lines into events."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        self._line += text
+        *lines, self._line = re.split(r"[\r\n]", self._line[-4096:])
+        for line in lines:
+            self._look(line)
+        if "remaining:" in self._line:  # upstream ends its progress line with spaces, not a newline
+            self._look(self._line)
+            self._line = ""
+        return self._stream.write(text)
+
+    def _look(self, line: str) -> None:
+        if match := _STEP.search(line):
+            step(int(match[1]), float(match[2]))
+        elif match := _SUMMARY.match(line):
+            _emit({"event": "summary", "name": match[1], "value": float(match[2])})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
