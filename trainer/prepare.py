@@ -14,10 +14,8 @@ Same names and contracts as karpathy/autoresearch's prepare.py, with these diffe
 from __future__ import annotations
 
 import base64
-import bisect
 import json
 import os
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,8 @@ from typing import Any
 import numpy as np
 import tiktoken
 import torch
+
+from trainer.packing import pack_rows
 
 ARTIFACTS = Path(os.environ.get("GLOVEBOX_ARTIFACTS", "/artifacts"))
 TOKENIZER_DIR = ARTIFACTS / "tokenizer"
@@ -39,7 +39,6 @@ EVAL_TOKENS: int = _PROFILE["eval_tokens"]  # tokens the evaluator scores
 VOCAB_SIZE: int = _PROFILE["vocab_size"]  # including special tokens
 EVAL_BATCH: int = _PROFILE["eval_batch"]  # rows per forward pass in the evaluator
 BOS_TOKEN = "<|reserved_0|>"
-TOKENIZER_BATCH = 128  # documents per refill, as upstream; batches never cross a parquet row group
 
 
 # ---------------------------------------------------------------------------
@@ -100,79 +99,6 @@ def get_token_bytes(device: str | torch.device = "cpu") -> torch.Tensor:
 # ---------------------------------------------------------------------------
 # Data loading
 # ---------------------------------------------------------------------------
-
-
-class _Buffer:
-    """Upstream's document buffer with best-fit and shortest-first lookups in O(log distinct lengths).
-
-    Upstream scans a list: the longest document that fits, and the first such in arrival order. Documents
-    of equal length are therefore taken first in, first out, so one queue per length keeps its order.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._lengths: list[int] = []  # distinct lengths present, ascending
-        self._queues: dict[int, deque[int]] = {}
-
-    def add(self, doc: int, length: int) -> None:
-        queue = self._queues.get(length)
-        if queue is None:
-            bisect.insort(self._lengths, length)
-            queue = self._queues[length] = deque()
-        queue.append(doc)
-        self.count += 1
-
-    def take(self, remaining: int) -> int:
-        """The longest document of at most `remaining` tokens, else the shortest of all."""
-        at = bisect.bisect_right(self._lengths, remaining) - 1
-        length = self._lengths[max(at, 0)]
-        queue = self._queues[length]
-        doc = queue.popleft()
-        if not queue:
-            del self._queues[length]
-            self._lengths.remove(length)
-        self.count -= 1
-        return doc
-
-
-def _document_batches(row_groups: np.ndarray) -> Iterator[tuple[range, int]]:
-    """Document index ranges of at most 128, never across a row group, forever; with the epoch from 1."""
-    epoch = 1
-    while True:
-        first = 0
-        for size in row_groups.tolist():
-            for start in range(first, first + size, TOKENIZER_BATCH):
-                yield range(start, min(start + TOKENIZER_BATCH, first + size)), epoch
-            first += size
-        epoch += 1
-
-
-def pack_rows(
-    tokens: np.ndarray, offsets: np.ndarray, row_groups: np.ndarray, row_capacity: int, buffer_size: int = 1000
-) -> Iterator[tuple[np.ndarray, int]]:
-    """BOS-aligned best-fit packing: endless (row int64 [row_capacity], epoch), upstream's rows exactly.
-
-    tokens: all documents, each with its BOS, one after another; offsets: [documents + 1] starts.
-    The yielded row is reused: copy it before asking for the next.
-    """
-    lengths = np.diff(offsets).tolist()
-    starts = offsets.tolist()
-    batches = _document_batches(row_groups)
-    buffer = _Buffer()
-    epoch = 1
-    row = np.empty(row_capacity, dtype=np.int64)
-    while True:
-        pos = 0
-        while pos < row_capacity:
-            while buffer.count < buffer_size:
-                docs, epoch = next(batches)
-                for doc in docs:
-                    buffer.add(doc, lengths[doc])
-            doc = buffer.take(row_capacity - pos)
-            take = min(lengths[doc], row_capacity - pos)
-            row[pos : pos + take] = tokens[starts[doc] : starts[doc] + take]
-            pos += take
-        yield row, epoch
 
 
 def make_dataloader(

@@ -8,6 +8,7 @@ with a model for which model(idx) returns logits [B, T, vocab] that depend on id
 
 import math
 import os
+import resource
 import time
 
 import torch
@@ -246,7 +247,7 @@ print()
 model.eval()
 with autocast:
     val_bpb = evaluate_bpb(model, tokenizer, DEVICE_BATCH)
-peak = torch.cuda.max_memory_allocated() / 2**20 if CUDA else 0.0
+peak = torch.cuda.max_memory_allocated() / 2**20 if CUDA else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 print("---")
 print(f"val_bpb:          {val_bpb:.6f}")
 print(f"training_seconds: {trained:.1f}")

@@ -1,0 +1,1 @@
+"""Host side of the bench: runner, launcher, ledger and command line. TRUSTED."""

@@ -1,0 +1,1 @@
+"""Signed tokenizer and data artifacts: making, signing, verifying. TRUSTED."""

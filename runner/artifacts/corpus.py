@@ -1,0 +1,70 @@
+"""Where documents come from: parquet shards, or text every Python installation carries. TRUSTED reader."""
+
+from __future__ import annotations
+
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import ArtifactError
+
+DEMO_DOC_CHARS = 4000
+DEMO_VAL_EVERY = 20  # one document in twenty is validation
+VAL_SHARD = "shard_06542.parquet"  # upstream's pinned validation shard
+
+
+@dataclass(frozen=True)
+class Split:
+    """Documents of one split, in row groups; iterating again yields the same."""
+
+    groups: list[list[str]]
+
+    def documents(self) -> Iterator[str]:
+        """All documents in order."""
+        for group in self.groups:
+            yield from group
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Train and validation documents, and where they came from."""
+
+    train: Split
+    val: Split
+    source: str
+
+
+def demo() -> Corpus:
+    """The top-level modules of Python's standard library, cut into documents; needs no network."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    documents: list[str] = []
+    for path in sorted(folder.glob("*.py")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        documents += [text[i : i + DEMO_DOC_CHARS] for i in range(0, len(text), DEMO_DOC_CHARS)]
+    if len(documents) < 200:
+        raise ArtifactError("the standard library's sources are missing", where=str(folder), fix="install python3")
+    val = documents[::DEMO_VAL_EVERY]
+    train = [d for i, d in enumerate(documents) if i % DEMO_VAL_EVERY]
+    return Corpus(Split([train]), Split([val]), "python standard library sources")
+
+
+def shards(folder: Path) -> Corpus:
+    """Parquet shards with a `text` column; the pinned validation shard, or else the last one, is held out."""
+    paths = sorted(folder.glob("*.parquet"))
+    if len(paths) < 2:
+        raise ArtifactError("needs at least two .parquet shards", where=str(folder), fix="add a training shard")
+    held_out = next((p for p in paths if p.name == VAL_SHARD), paths[-1])
+    train = [group for path in paths if path != held_out for group in _row_groups(path)]
+    return Corpus(Split(train), Split(list(_row_groups(held_out))), f"parquet shards, validation {held_out.name}")
+
+
+def _row_groups(path: Path) -> Iterator[list[str]]:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import and not needed for the demo
+
+    try:
+        file = pq.ParquetFile(path)
+        for index in range(file.num_row_groups):
+            yield file.read_row_group(index, columns=["text"]).column("text").to_pylist()
+    except (OSError, KeyError, ValueError) as error:
+        raise ArtifactError(f"not a readable shard: {type(error).__name__}", where=str(path), fix="download it again") from None

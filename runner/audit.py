@@ -1,0 +1,83 @@
+"""audit.jsonl: an append-only hash chain of what the runner did. TRUSTED.
+
+Every line is a JSON object {"n", "time", "kind", "data", "prev", "hash"}; hash is SHA-256 over the line
+without it, in canonical form, so an edited, dropped or reordered line breaks the chain from there on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from runner.errors import VerifyError
+
+GENESIS = "0" * 64
+MAX_LINE = 1 << 20
+
+
+def canonical(value: dict[str, Any]) -> bytes:
+    """The bytes that are hashed: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+class AuditLog:
+    """One writer appends; a torn last line, left by a crash, is cut off when the log is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._drop_torn_tail()
+        entries = verify(path)
+        self._number = len(entries)
+        self._prev = entries[-1]["hash"] if entries else GENESIS
+
+    def append(self, kind: str, data: dict[str, Any]) -> None:
+        """Write one entry and wait until it is on disk."""
+        entry: dict[str, Any] = {
+            "n": self._number,
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "kind": kind,
+            "data": data,
+            "prev": self._prev,
+        }
+        entry["hash"] = hashlib.sha256(canonical(entry)).hexdigest()
+        with self.path.open("ab", buffering=0) as file:
+            file.write(canonical(entry) + b"\n")
+            os.fsync(file.fileno())
+        self._number, self._prev = self._number + 1, entry["hash"]
+
+    def _drop_torn_tail(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(whole)
+
+
+def verify(path: Path) -> list[dict[str, Any]]:
+    """All entries of an intact chain; raises VerifyError naming the first line that does not fit."""
+    entries: list[dict[str, Any]] = []
+    if not path.exists():
+        return entries
+    prev = GENESIS
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b"")):
+            try:
+                entry = json.loads(line)
+                claimed = entry.pop("hash")
+                good = entry["n"] == number and entry["prev"] == prev
+                good = good and hashlib.sha256(canonical(entry)).hexdigest() == claimed
+            except (ValueError, KeyError, TypeError, AttributeError):
+                good = False
+            if not good:
+                raise VerifyError(
+                    "the audit chain is broken", where=f"{path}:{number + 1}", fix="compare with a backup or witness"
+                )
+            entry["hash"] = prev = claimed
+            entries.append(entry)
+    return entries

@@ -1,0 +1,253 @@
+"""One fresh, hardened container: build its specification, run it, tell how it ended. TRUSTED.
+
+Used by the launcher alone. Fixed here, with no setting to loosen it: no network, read-only root, all
+capabilities dropped, no new privileges, non-root user, private namespaces, no restart, no log driver,
+docker-init as PID 1 and no swap (CIS Docker Benchmark 5.x). Policy sets sizes only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import docker
+from docker.models.containers import Container
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
+
+from runner import owner
+from runner.errors import EngineError
+from runner.policy import Box, Sandbox
+from runner.records import EndReason, EngineResult, LaunchRequest
+
+ROLE_LABEL = "glovebox.role"
+RUN_LABEL = "glovebox.run"
+OWNER_LABEL = "glovebox.owner"
+_KILL_SECONDS = 30.0
+
+
+def specification(
+    sandbox: Sandbox,
+    request: LaunchRequest,
+    *,
+    command: list[str],
+    mounts: list[Mount],
+    gid: int,
+    environment: dict[str, str],
+) -> dict[str, Any]:
+    """Keyword arguments of docker's containers.create for one role."""
+    box: Box = getattr(sandbox, request.role)
+    cpus = min(box.cpus, float(os.cpu_count() or 1))
+    tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
+    if box.exec_cache_bytes:
+        tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"
+    gpu = request.gpu if request.role != "agent" else None
+    return {
+        "image": box.image,
+        "command": command,
+        "runtime": sandbox.runtime,
+        "user": f"{box.uid}:{gid}",
+        "working_dir": "/work",
+        "network_mode": "none",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "privileged": False,
+        "init": True,
+        "ipc_mode": "private",
+        "cgroupns": "private",
+        "pids_limit": box.pids,
+        "mem_limit": box.memory_bytes,
+        "memswap_limit": box.memory_bytes,
+        "nano_cpus": int(cpus * 1e9),
+        "shm_size": box.shm_bytes,
+        "ulimits": [
+            Ulimit(name="nofile", soft=box.open_files, hard=box.open_files),
+            Ulimit(name="fsize", soft=box.file_bytes, hard=box.file_bytes),
+            Ulimit(name="core", soft=0, hard=0),
+        ],
+        "tmpfs": tmpfs,
+        "mounts": mounts,
+        "log_config": LogConfig(type="none"),
+        "device_requests": [DeviceRequest(device_ids=[gpu], capabilities=[["gpu", "compute", "utility"]])] if gpu else [],
+        "environment": {"OMP_NUM_THREADS": str(max(1, int(cpus)))} | environment,
+        "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, OWNER_LABEL: owner.own_id()},
+        "stdin_open": False,
+        "tty": False,
+        "auto_remove": False,
+        "restart_policy": {"Name": "no"},
+    }
+
+
+def bind(source: str, target: str, *, writable: bool = False) -> Mount:
+    """A bind mount that fails if the source is missing (a `-v` volume would create a directory)."""
+    return Mount(target=target, source=source, type="bind", read_only=not writable, propagation="rprivate")
+
+
+def run(
+    client: docker.DockerClient,
+    spec: dict[str, Any],
+    *,
+    seconds: float,
+    output_bytes: int,
+    sink: Callable[[bytes], None],
+    hang_up: socket.socket,
+    started: Callable[[str], None],
+) -> EngineResult:
+    """Create, attach, start and drain one container, then remove it.
+
+    `sink` gets stdout and stderr as they come, at most `output_bytes` in all. The run ends by exit, by the
+    host's clock after `seconds`, by too much output, or when the peer closes `hang_up`.
+    """
+    try:
+        container = client.containers.create(**spec)
+    except docker.errors.ImageNotFound:
+        raise EngineError(f"image {spec['image']} is missing", fix="run: make images") from None
+    except docker.errors.APIError as error:
+        raise EngineError(f"the engine refused the container: {error.explanation}", fix="run: glovebox doctor") from None
+    try:
+        return _run(container, client, seconds, output_bytes, sink, hang_up, started)
+    finally:
+        with suppress(docker.errors.NotFound):
+            container.remove(force=True, v=True)
+
+
+def _run(
+    container: Container,
+    client: docker.DockerClient,
+    seconds: float,
+    output_bytes: int,
+    sink: Callable[[bytes], None],
+    hang_up: socket.socket,
+    started: Callable[[str], None],
+) -> EngineResult:
+    # Attach before start: nothing is lost and no log driver is needed.
+    attached = client.api.attach_socket(container.id, params={"stdout": 1, "stderr": 1, "stream": 1})
+    stream: socket.socket = getattr(attached, "_sock", attached)
+    begin = time.monotonic()
+    try:
+        try:
+            container.start()
+        except docker.errors.APIError as error:
+            raise EngineError(f"the container did not start: {error.explanation}", fix="run: glovebox doctor") from None
+        started(str(container.id))
+        reason, total = _drain(stream, hang_up, begin + seconds, output_bytes, sink)
+        # Close before kill: with an attached reader that does not read, the engine blocks in kill and wait.
+        _close(stream)
+        reason = _finish(container, reason, begin + seconds, hang_up)
+    finally:
+        _close(stream)
+    elapsed = time.monotonic() - begin
+    container.reload()
+    state = container.attrs["State"]
+    oom = bool(state["OOMKilled"])
+    if oom and reason is EndReason.EXIT and state["ExitCode"] != 0:
+        reason = EndReason.OOM  # with exit code 0 it was a child that was killed
+    return EngineResult(
+        exit_code=int(state["ExitCode"]),
+        reason=reason,
+        oom=oom,
+        seconds=round(elapsed, 3),
+        output_bytes=total,
+        image=str(container.attrs["Image"]),
+        container=str(container.id),
+    )
+
+
+def _drain(
+    stream: socket.socket, hang_up: socket.socket, deadline: float, cap: int, sink: Callable[[bytes], None]
+) -> tuple[EndReason, int]:
+    """Read the attached stream until it ends; bounded in bytes and time."""
+    demultiplexer = Demultiplexer()
+    total = 0
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return EndReason.WALL, total
+        ready, _, _ = select.select([stream, hang_up], [], [], left)
+        if hang_up in ready:  # the runner never sends a second line: readable means it is gone
+            return EndReason.CANCELLED, total
+        if stream not in ready:
+            continue
+        data = stream.recv(65536)
+        if not data:
+            return EndReason.EXIT, total
+        for chunk in demultiplexer.feed(data):
+            sink(chunk[: max(0, cap - total)])
+            total += len(chunk)
+        if total > cap:
+            return EndReason.OUTPUT, total
+
+
+def _finish(container: Container, reason: EndReason, deadline: float, hang_up: socket.socket) -> EndReason:
+    """End of stdout is not the end of the process: wait for the exit, else kill. Returns the final reason."""
+    while reason is EndReason.EXIT:
+        container.reload()
+        if container.attrs["State"]["Status"] in ("exited", "dead"):
+            return reason
+        if time.monotonic() > deadline:
+            reason = EndReason.WALL
+        elif select.select([hang_up], [], [], 0.02)[0]:
+            reason = EndReason.CANCELLED
+    with suppress(docker.errors.APIError):
+        container.kill("SIGKILL")
+    container.wait(timeout=_KILL_SECONDS)
+    return reason
+
+
+class Demultiplexer:
+    """Incremental parser of the attach stream: 8-byte header (stream, 3 zero, length), then payload."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Payload chunks in `data`; holds no more than an incomplete header between calls."""
+        at = 0
+        while at < len(data):
+            if self._left == 0:
+                need = 8 - len(self._header)
+                self._header += data[at : at + need]
+                at += need
+                if len(self._header) == 8:
+                    (self._left,) = struct.unpack(">I", self._header[4:])
+                    self._header = b""
+                continue
+            chunk = data[at : at + self._left]
+            self._left -= len(chunk)
+            at += len(chunk)
+            yield chunk
+
+
+def _close(sock: socket.socket) -> None:
+    # docker-py's own close() leaves the descriptor open.
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
+
+
+def reap(client: docker.DockerClient) -> list[str]:
+    """Remove containers whose launcher is dead; returns their short ids."""
+    return _remove(client, lambda identity: not owner.alive(identity))
+
+
+def remove_own(client: docker.DockerClient) -> list[str]:
+    """Remove what this process started, at its orderly end; returns short ids."""
+    own = owner.own_id()
+    return _remove(client, lambda identity: identity == own)
+
+
+def _remove(client: docker.DockerClient, which: Callable[[str], bool]) -> list[str]:
+    gone = []
+    for container in client.containers.list(all=True, filters={"label": ROLE_LABEL}, ignore_removed=True):
+        if which(container.labels.get(OWNER_LABEL, "")):
+            with suppress(docker.errors.APIError):  # another thread may be removing it
+                container.remove(force=True, v=True)
+            gone.append(str(container.short_id))
+    return gone

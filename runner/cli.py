@@ -1,0 +1,235 @@
+"""The `glovebox` command. TRUSTED; every command prints data to stdout and progress to stderr."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runner import console, doctor, keys, ledger, report, supervise
+from runner import verify as verifier
+from runner.artifacts import prepare as preparation
+from runner.artifacts.profiles import PROFILES
+from runner.errors import BusyError, GloveboxError
+from runner.home import NAME, SOURCE, Home, find
+
+_EPILOG = (
+    "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
+    "5 engine or images, 6 busy, 7 train.py refused, 8 verification failed."
+)
+app = typer.Typer(
+    name="glovebox",
+    help="A sealed bench for unattended ML research.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
+_TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+
+
+@app.command()
+def init(json_: Json = False) -> None:
+    """Create a bench here: .glovebox with a signing key and a trust root. Repeating it changes nothing."""
+    home = Home(Path(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME).resolve())
+    home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = not home.trust.exists()
+    if fresh:
+        keys.create(home)
+    _say({"home": str(home.root), "created": fresh}, json_, f"bench {'created' if fresh else 'exists'}: {home.root}")
+
+
+@app.command()
+def prepare(
+    profile: Annotated[str, typer.Option(help="demo (no network, seconds) or upstream.")] = "upstream",
+    shards: Annotated[Path | None, typer.Option(help="Folder of parquet shards with a text column.")] = None,
+    if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing if this profile is prepared.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train the tokenizer, tokenize, pack and sign an artifact."""
+    if profile not in PROFILES:
+        raise typer.BadParameter(f"one of: {', '.join(PROFILES)}")
+    home = find()
+    there = sorted(p.name for p in home.artifacts.glob(f"{profile}-*"))
+    if if_missing and there:
+        version = there[-1]
+    else:
+        say = console.stderr()
+        version = preparation.prepare(home, profile, shards, lambda text: say.print(text, markup=False))
+    _say({"version": version}, json_, f"artifact {version} ready")
+
+
+@app.command("doctor")
+def doctor_(json_: Json = False) -> None:
+    """Check everything a run needs; every failed line says how to fix it."""
+    found = list(doctor.checks())
+    if json_:
+        print(json.dumps({"ok": all(c.ok for c in found), "checks": [c.__dict__ for c in found]}))
+    else:
+        out = console.stdout()
+        for check in found:
+            fix = "" if check.ok else f"\n      fix: {check.fix}"
+            out.print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}{fix}", markup=False)
+    raise typer.Exit(0 if all(c.ok for c in found) else 5)
+
+
+@app.command()
+def run(
+    tag: Annotated[str, typer.Option(help="Name of the run: lower case letters, digits, . _ -")],
+    agent: Annotated[str, typer.Option(help="Who proposes: scripted.")] = "scripted",
+    max_experiments: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
+    train_py: Annotated[Path | None, typer.Option(help="Run this one file as one experiment, without an agent.")] = None,
+    description: Annotated[str | None, typer.Option(help="One line for the record, with --train-py.")] = None,
+    artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")] = None,
+    json_: Json = False,
+) -> None:
+    """Run experiments: with an agent in its container, or one given train.py."""
+    if not _TAG.fullmatch(tag):
+        raise typer.BadParameter(f"{tag!r}: use lower case letters, digits, . _ - (at most 40)")
+    if agent != "scripted":
+        raise typer.BadParameter("one of: scripted")
+    home = find()
+    settings: dict[str, Any] = {
+        "tag": tag,
+        "seed": str(SOURCE / "trainer" / "train.py"),
+        "max_experiments": max_experiments,
+        "artifact": artifact,
+        "gpu": gpu,
+    }
+    if train_py is not None:
+        settings |= {"train_py": str(train_py.absolute()), "description": description or train_py.name}
+    answer, code = _follow(settings, home)
+    if code == 0 and answer is not None:
+        print(json.dumps({"feedback": answer["feedback"], "row": answer["row"]}))
+    elif code == 0:
+        _show(home, tag, json_)
+    raise typer.Exit(code)
+
+
+def _follow(settings: dict[str, Any], home: Home) -> tuple[dict[str, Any] | None, int]:
+    """Show a session's events; returns its answer, if it gave one, and its exit code."""
+    answer, code, say = None, 1, console.stderr()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        for event in console.follow(supervise.run(settings, home), say):
+            if event["event"] == "failed":
+                say.print(f"glovebox: {event['error']}", markup=False)
+            elif event["event"] == "answer":
+                answer = event
+            elif event["event"] == "exit":
+                code = event["code"]
+    except KeyboardInterrupt:
+        say.print("stopped: the running experiment is recorded as interrupted", markup=False)
+        code = 130
+    return answer, code
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@app.command()
+def status(tag: TagOption = None, json_: Json = False) -> None:
+    """Experiments of a run, with the baseline and the best."""
+    home = find()
+    _show(home, tag, json_)
+
+
+def _show(home: Home, tag: str | None, as_json: bool) -> None:
+    book = ledger.Ledger(home.ledger, read_only=True)
+    document = ledger.summary(book, _newest(book, tag))
+    page = home.tag(str(document["tag"])) / "report.html"
+    if as_json:
+        print(json.dumps(document | {"report": str(page)}))
+        return
+    out = console.stdout()
+    console.table(document, out)
+    out.print(f"report: {page}", markup=False)
+
+
+def _newest(book: ledger.Ledger, tag: str | None) -> str:
+    tags = book.tags()
+    if tag is None and not tags:
+        raise GloveboxError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
+    return tag or tags[0]
+
+
+@app.command()
+def stop(json_: Json = False) -> None:
+    """Stop the run in progress: its experiment is ended and recorded as interrupted."""
+    home = find()
+    path = home.root / "runner.lock"
+    match = re.search(r"tag (\S+) pid (\d+)", path.read_text()) if path.exists() else None
+    if match is None or not _held(path):
+        _say({"stopped": None}, json_, "nothing is running")
+        return
+    os.kill(int(match[2]), signal.SIGTERM)
+    deadline = time.monotonic() + 90
+    while _held(path):
+        if time.monotonic() > deadline:
+            raise BusyError("the runner did not stop in 90 s", where=str(path), fix=f"kill -9 {match[2]}")
+        time.sleep(0.1)
+    _say({"stopped": match[1]}, json_, f"stopped {match[1]}")
+
+
+def _held(path: Path) -> bool:
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+@app.command("report")
+def report_(tag: TagOption = None, json_: Json = False) -> None:
+    """Write the run's report.html again and print its path."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    path = report.write(home, book, _newest(book, tag))
+    _say({"report": str(path)}, json_, str(path))
+
+
+@app.command("verify")
+def verify_(json_: Json = False) -> None:
+    """Check audit chain, ledger, snapshots, git line, results.tsv and artifacts against each other."""
+    document = verifier.verify(find()).document()
+    if json_:
+        print(json.dumps(document))
+    else:
+        out = console.stdout()
+        for what, count in document["checked"].items():
+            out.print(f"checked  {what}: {count}", markup=False)
+        for label, lines in (("FAIL    ", document["failures"]), ("unknown ", document["not_verified"])):
+            for line in lines:
+                out.print(f"{label} {line}", markup=False)
+        out.print("ok" if document["ok"] else "NOT ok", markup=False)
+    raise typer.Exit(0 if document["ok"] else 8)
+
+
+def _say(document: dict[str, Any], as_json: bool, text: str) -> None:
+    if as_json:
+        print(json.dumps(document))
+    else:
+        console.stdout().print(text, markup=False)
+
+
+def main() -> None:
+    """Entry point: one line per error, its exit code documented in errors.py."""
+    try:
+        app()
+    except GloveboxError as error:
+        console.stderr().print(f"glovebox: {error}", markup=False)
+        sys.exit(error.exit_code)

@@ -1,0 +1,126 @@
+"""What people see while a run goes on: progress on a terminal, plain lines elsewhere. TRUSTED.
+
+Data goes to stdout, progress to stderr. Descriptions come from the agent and are printed without markup.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_COLORS = {"keep": "green", "discard": "bright_black"}
+
+
+def stdout() -> Console:
+    """Console for data."""
+    return Console(highlight=False, soft_wrap=not os.isatty(1))
+
+
+def stderr() -> Console:
+    """Console for progress and errors."""
+    return Console(stderr=True, highlight=False, soft_wrap=not os.isatty(2))
+
+
+def follow(events: Iterable[dict[str, Any]], console: Console) -> Iterable[dict[str, Any]]:
+    """Show events as they pass by, and pass them on."""
+    view = _Live(console) if console.is_terminal else _Plain(console)
+    try:
+        for event in events:
+            view.show(event)
+            yield event
+    finally:
+        view.close()
+
+
+class _Plain:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def show(self, event: dict[str, Any]) -> None:
+        text = sentence(event)
+        if text:
+            self.console.print(f"[{time.strftime('%H:%M:%S')}] {text}", markup=False)
+
+    def close(self) -> None:
+        """Nothing to tidy."""
+
+
+class _Live:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = (TextColumn("{task.description}"), BarColumn(30), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.progress.start()
+        self.task: Any = None
+
+    def show(self, event: dict[str, Any]) -> None:
+        if event["event"] == "started":
+            name = escape(event["description"][:60])
+            self.task = self.progress.add_task(f"experiment {event['experiment']}: {name}", total=None)
+        elif event["event"] == "trained" and self.task is not None:
+            self.progress.update(self.task, description=f"experiment {event['experiment']}: evaluating")
+        elif event["event"] == "finished" and self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task = None
+        if event["event"] not in ("started", "trained"):
+            text = sentence(event)
+            if text:
+                self.progress.console.print(text, markup=False)
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+def sentence(event: dict[str, Any]) -> str | None:
+    """One line for one event; None for those that need none."""
+    kind = event["event"]
+    if kind == "agent_started":
+        count = event.get("experiments")
+        return f"agent started, {count} experiments" if count else "agent started"
+    if kind == "started":
+        return f"experiment {event['experiment']}: training ({event['seconds']:.0f} s budget): {event['description']}"
+    if kind == "trained":
+        return f"experiment {event['experiment']}: trained in {event['seconds']:.1f} s, evaluating"
+    if kind == "finished":
+        return outcome(event["row"])
+    if kind == "refused":
+        return f"train.py refused: {event['error']}"
+    if kind == "agent_ended":
+        return "agent ended"
+    return None
+
+
+def outcome(row: dict[str, Any]) -> str:
+    """One line for a finished experiment."""
+    score = f"val_bpb {row['val_bpb']:.6f}" if row["val_bpb"] is not None else "no score"
+    gain = f", gain {row['claimed']:+.4f}" if row["claimed"] is not None else ""
+    why = f" ({row['reason']})" if row["reason"] else ""
+    return f"experiment {row['id']}: {row['status']}{why}, {score}{gain}, {row['seconds']:.1f} s"
+
+
+def table(document: dict[str, Any], console: Console) -> None:
+    """The closing table of a tag."""
+    view = Table(title=f"{document['tag']}: {len(document['experiments'])} experiments", title_justify="left")
+    for name, justify in (("#", "right"), ("outcome", "left"), ("val_bpb", "right"), ("gain", "right"), ("s", "right"), ("description", "left")):
+        view.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in document["experiments"]:
+        color = _COLORS.get(row["status"], "red")
+        what = row["status"] + (f" ({row['reason']})" if row["reason"] else "")
+        view.add_row(
+            str(row["id"]),
+            f"[{color}]{what}[/]",
+            f"{row['val_bpb']:.6f}" if row["val_bpb"] is not None else "",
+            f"{row['claimed']:+.4f}" if row["claimed"] is not None else "",
+            f"{row['seconds']:.1f}",
+            escape(row["description"]),
+        )
+    console.print(view)
+    if document["best"] is not None:
+        console.print(f"val_bpb {document['baseline']:.4f} -> {document['best']:.4f}", markup=False)

@@ -1,0 +1,105 @@
+"""The desk: bench.sock, where the agent asks for experiments. TRUSTED side of an untrusted peer.
+
+Requests are one JSON object a line: {"verb": "run_experiment", "description": text},
+{"verb": "history"}, {"verb": "telemetry", "experiment": n}. Answers are {"ok": true, ...} with typed
+values only, or {"ok": false, "reason": code}. One experiment at a time; the agent's own description is
+the only free text that comes back to it, cut and cleaned.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runner.doors import Line
+from runner.errors import DoorError, SnapshotError
+from runner.loop import Loop
+
+MAX_REQUEST = 16 << 10
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+
+
+class Desk:
+    """Serves one agent; `finished` is set when it may stop."""
+
+    def __init__(self, loop: Loop, train_py: Path, max_experiments: int | None) -> None:
+        self.loop = loop
+        self.train_py = train_py
+        self.left = max_experiments
+        self.finished = threading.Event()
+        self.failure: BaseException | None = None
+        self._busy = threading.Lock()
+
+    def handle(self, line: Line) -> None:
+        """Answer requests until the agent hangs up."""
+        verbs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "run_experiment": self._run,
+            "history": self._history,
+            "telemetry": self._telemetry,
+        }
+        while (request := line.receive(MAX_REQUEST)) is not None:
+            verb = request.get("verb")
+            answer = verbs.get(verb) if isinstance(verb, str) else None
+            line.send(answer(request) if answer else _no("unknown_verb"))
+
+    def settle(self, seconds: float = 60.0) -> None:
+        """Wait until no experiment is in progress and let none begin."""
+        self.finished.set()
+        self._busy.acquire(timeout=seconds)
+
+    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        description = request.get("description")
+        if set(request) != {"verb", "description"} or not isinstance(description, str):
+            return _no("bad_request")
+        if not self._busy.acquire(blocking=False):
+            return _no("busy")
+        try:
+            if self.left == 0 or self.finished.is_set():
+                return _no("no_experiments_left")
+            return self._experiment(clean(description, self.loop.policies.agent.description_chars))
+        finally:
+            self._busy.release()
+
+    def _experiment(self, description: str) -> dict[str, Any]:
+        left = None if self.left is None else self.left - 1
+        try:
+            feedback = self.loop.experiment(self.train_py, description, left)
+        except SnapshotError as error:
+            return _no(error.reason)
+        except BaseException as error:
+            # Ours, not the agent's: the session ends with it and the agent learns a code.
+            self.failure = error
+            self.finished.set()
+            raise DoorError("the bench failed") from error
+        self.left = left
+        if self.left == 0:
+            self.finished.set()
+        return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
+
+    def _history(self, request: dict[str, Any]) -> dict[str, Any]:
+        if set(request) != {"verb"}:
+            return _no("bad_request")
+        rows = self.loop.ledger.experiments(self.loop.tag)[-self.loop.policies.agent.history_rows :]
+        fields = {"id", "status", "val_bpb", "claimed", "description", "snapshot_size", "reason", "crash"}
+        return {"ok": True, "rows": [row.model_dump(mode="json", include=fields) for row in rows]}
+
+    def _telemetry(self, request: dict[str, Any]) -> dict[str, Any]:
+        number = request.get("experiment")
+        if set(request) != {"verb", "experiment"} or type(number) is not int:
+            return _no("bad_request")
+        for row in self.loop.ledger.experiments(self.loop.tag):
+            if row.id == number:
+                return {"ok": True, **row.model_dump(mode="json", include={"curve", "summary", "train_seconds"})}
+        return _no("no_such_experiment")
+
+
+def clean(text: str, chars: int) -> str:
+    """A one-line description of at most `chars` characters."""
+    return " ".join(_CONTROL.sub(" ", text).split())[:chars].strip() or "(no description)"
+
+
+def _no(reason: str) -> dict[str, Any]:
+    return {"ok": False, "reason": reason}

@@ -1,0 +1,67 @@
+"""Every error a person may meet: what happened, where, how to fix it, and the exit code. TRUSTED.
+
+Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys,
+5 engine or images, 6 busy (already running), 7 train.py refused, 8 verification failed.
+"""
+
+from __future__ import annotations
+
+
+class GloveboxError(Exception):
+    """One clear line: what, where, how to fix."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{line} (fix: {self.fix})" if self.fix else line
+
+
+class PolicyError(GloveboxError):
+    """A policy or settings file is missing, unreadable or says something it may not say."""
+
+    exit_code = 3
+
+
+class ArtifactError(GloveboxError):
+    """Artifacts or keys are missing, altered, expired or not trusted."""
+
+    exit_code = 4
+
+
+class EngineError(GloveboxError):
+    """No usable container engine, or an image is missing."""
+
+    exit_code = 5
+
+
+class BusyError(GloveboxError):
+    """Something else already holds this bench, tag or GPU."""
+
+    exit_code = 6
+
+
+class SnapshotError(GloveboxError):
+    """train.py is not a file we are willing to read; `reason` is a closed code that may go to the agent."""
+
+    exit_code = 7
+
+    def __init__(self, reason: str, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.reason = reason
+
+
+class VerifyError(GloveboxError):
+    """Recorded evidence does not add up."""
+
+    exit_code = 8
+
+
+class DoorError(GloveboxError):
+    """A peer on a socket sent something we do not accept, or hung up."""

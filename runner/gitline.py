@@ -1,0 +1,81 @@
+"""The kept line as a git branch in the runner's own bare repository. TRUSTED.
+
+Plumbing commands only, on objects we hashed ourselves. No one else's configuration, hooks, attributes or
+identity takes part: global and system config are switched off and the environment is built here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from runner.errors import GloveboxError
+
+_ENVIRONMENT = {
+    "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+    "HOME": "/nonexistent",
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_AUTHOR_NAME": "glovebox",
+    "GIT_AUTHOR_EMAIL": "runner@glovebox.invalid",
+    "GIT_COMMITTER_NAME": "glovebox",
+    "GIT_COMMITTER_EMAIL": "runner@glovebox.invalid",
+}
+FILE = "train.py"
+
+
+class GitLine:
+    """Branch autoresearch/<tag> of keeps, and one ref per experiment whatever its outcome."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / "HEAD").exists():
+            path.mkdir(parents=True, exist_ok=True)
+            self._git("init", "--quiet", "--bare", "--template=", ".")
+
+    def head(self, tag: str) -> str | None:
+        """Commit id of the kept line, None before the first keep."""
+        try:
+            return self._git("rev-parse", "--verify", "--quiet", f"refs/heads/autoresearch/{tag}")
+        except GloveboxError:
+            return None
+
+    def commit(self, tag: str, experiment: int, data: bytes, message: str) -> str:
+        """Commit train.py on top of the kept line under the experiment's own ref; returns the commit id."""
+        blob = self._git("hash-object", "-w", "--stdin", data=data)
+        tree = self._git("mktree", data=f"100644 blob {blob}\t{FILE}\n".encode())
+        parent = self.head(tag)
+        parents = ["-p", parent] if parent else []
+        commit = self._git("commit-tree", tree, *parents, data=message.encode())
+        self._git("update-ref", f"refs/experiments/{tag}/{experiment}", commit)
+        return commit
+
+    def advance(self, tag: str, commit: str) -> None:
+        """Move the kept line to `commit`."""
+        self._git("update-ref", f"refs/heads/autoresearch/{tag}", commit)
+
+    def content(self, commit: str) -> bytes:
+        """train.py at a commit."""
+        return self._run("cat-file", "blob", f"{commit}:{FILE}")
+
+    def diff(self, old: str, new: str) -> str:
+        """Unified diff of train.py between two commits."""
+        return self._run("diff", "--no-color", "--no-ext-diff", "--no-textconv", old, new, "--", FILE).decode("utf-8")
+
+    def _git(self, *args: str, data: bytes | None = None) -> str:
+        return self._run(*args, data=data).decode("ascii").strip()
+
+    def _run(self, *args: str, data: bytes | None = None) -> bytes:
+        command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsync=all", *args]
+        done = subprocess.run(command, cwd=self.path, env=_ENVIRONMENT, input=data or b"", capture_output=True)
+        if done.returncode:
+            detail = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise GloveboxError(
+                f"git {args[0]} failed: {detail[-1] if detail else done.returncode}",
+                where=str(self.path),
+                fix="check that git is installed and the disk is not full",
+            )
+        return done.stdout

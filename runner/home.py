@@ -1,0 +1,86 @@
+"""Where a bench keeps its state on disk. TRUSTED, paths only.
+
+    <home>/policies/trust.yaml   keys/   artifacts/<version>/   store/<version>/
+    <home>/snapshots/<sha256>.py   runs/<run>/   line.git/   tags/<tag>/   ledger.sqlite   audit.jsonl
+
+`glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import PolicyError
+
+NAME = ".glovebox"
+SOURCE = Path(__file__).resolve().parent.parent  # the checkout: policies, seed, Dockerfiles
+
+
+@dataclass(frozen=True)
+class Home:
+    """All paths of one bench."""
+
+    root: Path
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def trust(self) -> Path:
+        return self.root / "trust.yaml"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def line(self) -> Path:
+        return self.root / "line.git"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.sqlite"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit.jsonl"
+
+    @property
+    def policies(self) -> Path:
+        """The bench's own policies if it has any, else the checkout's."""
+        own = self.root / "policies"
+        return own if own.is_dir() else SOURCE / "policies"
+
+    def run(self, run: str) -> Path:
+        """Files of one run: hand-over, telemetry, quarantined output."""
+        return self.root / "runs" / run
+
+    def tag(self, tag: str) -> Path:
+        """Files of one tag: the agent's train.py, results.tsv, report.html, lock."""
+        return self.root / "tags" / tag
+
+
+def find(start: Path | None = None) -> Home:
+    """The home in force; raises PolicyError when there is none."""
+    given = os.environ.get("GLOVEBOX_HOME")
+    if given:
+        home = Home(Path(given).resolve())
+        if not home.trust.is_file():
+            raise PolicyError("not a bench", where=str(home.root), fix="run: glovebox init")
+        return home
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / NAME / "trust.yaml").is_file():
+            return Home(folder / NAME)
+    raise PolicyError("no bench here or above", where=str(here), fix="run: glovebox init")

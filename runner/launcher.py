@@ -1,0 +1,197 @@
+"""The launcher: sole holder of the container engine's socket. TRUSTED, small on purpose.
+
+Listens on launch.sock for one LaunchRequest per connection and answers two lines: {"event": "started"}
+and {"event": "ended", ...EngineResult}. Closing the connection ends the container. There is no field for
+an image, a mount, a command, a network or a capability: those come from policies/ and from this file.
+It parses nothing an untrusted room wrote; what containers print goes to quarantine files unread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.types import Mount
+from pydantic import ValidationError
+
+from runner import box, doors, owner, policy
+from runner.errors import DoorError, EngineError, GloveboxError
+from runner.home import SOURCE, Home
+from runner.records import EngineResult, LaunchRequest
+
+TRAINER_FILES = ("graph.json", "weights.safetensors", "telemetry.jsonl")
+EVALUATOR_FILES = ("score.json",)
+
+
+class Launcher:
+    """Turns a LaunchRequest into a container; one per bench."""
+
+    def __init__(self, client: docker.DockerClient, home: Home, bench_door: Path) -> None:
+        self.client = client
+        self.home = home
+        self.bench_door = bench_door
+        self.policies = policy.load(home.policies)
+
+    def handle(self, line: doors.Line) -> None:
+        """Serve one connection."""
+        try:
+            request = self._request(line)
+            result = self._launch(request, line)
+            line.send({"event": "ended", **result.model_dump(mode="json")})
+        except GloveboxError as error:
+            line.send({"event": "failed", "code": error.exit_code, "error": str(error)})
+
+    def _request(self, line: doors.Line) -> LaunchRequest:
+        raw = line.receive(max_bytes=4096)
+        try:
+            # Through JSON: in strict mode only JSON text may become enums and paths.
+            request = LaunchRequest.model_validate_json(json.dumps(raw))
+        except ValidationError:
+            raise DoorError("not a launch request") from None
+        if request.seconds > self.policies.sandbox.max_seconds:
+            raise DoorError("more seconds than policies/sandbox.yaml max_seconds")
+        return request
+
+    def _launch(self, request: LaunchRequest, line: doors.Line) -> EngineResult:
+        prepare = {"agent": self._agent, "trainer": self._trainer, "evaluator": self._evaluator}[request.role]
+        folder = self.home.run(request.run)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        command, mounts, environment = prepare(request, folder)
+        limits: policy.Box = getattr(self.policies.sandbox, request.role)
+        spec = box.specification(
+            self.policies.sandbox,
+            request,
+            command=command,
+            mounts=mounts,
+            gid=owner.container_group(limits.uid),
+            environment=environment,
+        )
+        with (folder / f"{request.role}.log").open("wb") as log:
+            return box.run(
+                self.client,
+                spec,
+                seconds=request.seconds,
+                output_bytes=limits.output_bytes,
+                sink=lambda data: _keep(log, data),
+                hang_up=line.sock,
+                started=lambda container: line.send({"event": "started", "container": container}),
+            )
+
+    def _trainer(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
+        store = self._store(request)
+        mounts = [
+            box.bind(str(self._snapshot(request)), "/work/train.py"),
+            box.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
+            box.bind(str(store / "train"), "/artifacts/train"),
+        ]
+        mounts += self._outputs(folder, TRAINER_FILES, self.policies.sandbox.trainer)
+        environment = {
+            "GLOVEBOX_SEED": str(request.seed),
+            "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
+            "TRITON_CACHE_DIR": "/cache/triton",
+        }
+        return ["python", "-m", "trainer.entry"], mounts, environment
+
+    def _evaluator(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
+        store = self._store(request)
+        mounts = [
+            box.bind(str(folder / "graph.json"), "/handed/graph.json"),
+            box.bind(str(folder / "weights.safetensors"), "/handed/weights.safetensors"),
+            box.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
+            box.bind(str(store / "val"), "/artifacts/val"),
+        ]
+        mounts += self._outputs(folder, EVALUATOR_FILES, self.policies.sandbox.evaluator)
+        settings = self.policies.evaluator.model_dump_json()
+        return ["python", "-m", "trainer.evaluator", settings], mounts, {}
+
+    def _agent(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
+        mounts = [
+            box.bind(str(folder / "train.py"), "/work/train.py", writable=True),
+            box.bind(str(SOURCE / "program.md"), "/work/program.md"),
+            box.bind(str(self.bench_door.parent), "/run/bench"),
+        ]
+        return ["python", "-m", "agent", request.agent], mounts, {}
+
+    def _outputs(self, folder: Path, names: tuple[str, ...], limits: policy.Box) -> list[Mount]:
+        """Fresh, empty single-file mounts: nothing to symlink, nothing to replace, a size limit on each."""
+        mounts = []
+        for name in names:
+            path = folder / name
+            path.unlink(missing_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            if os.fstat(descriptor).st_gid != owner.container_group(limits.uid):
+                os.fchown(descriptor, -1, owner.container_group(limits.uid))
+            os.fchmod(descriptor, 0o660)
+            os.close(descriptor)
+            mounts.append(box.bind(str(path), f"/out/{name}", writable=True))
+        return mounts
+
+    def _snapshot(self, request: LaunchRequest) -> Path:
+        path = self.home.snapshots / f"{request.snapshot}.py"
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise DoorError("no such snapshot") from None
+        if hashlib.sha256(data).hexdigest() != request.snapshot:
+            raise DoorError("the snapshot does not match its name")
+        return path
+
+    def _store(self, request: LaunchRequest) -> Path:
+        path = self.home.store / str(request.artifact)
+        if request.artifact is None or not path.is_dir():
+            raise DoorError("no such artifact in the store")
+        return path
+
+
+def _keep(log: Any, data: bytes) -> None:
+    log.write(data)
+    log.flush()
+
+
+def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
+    """The engine, checked for the policy's minimum version; raises EngineError."""
+    try:
+        client = docker.from_env(timeout=120)
+        version = str(client.version()["Version"])
+    except docker.errors.DockerException as error:
+        raise EngineError(
+            f"no container engine answers ({str(error)[:80]})", fix="start Docker, or as root on Debian: scripts/engine-up.sh"
+        ) from None
+    found = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2])
+    if found < tuple(int(part) for part in sandbox.minimum_engine.split(".")):
+        raise EngineError(
+            f"engine {version} is older than {sandbox.minimum_engine}",
+            where="policies/sandbox.yaml minimum_engine",
+            fix="upgrade Docker",
+        )
+    return client
+
+
+def main(argv: list[str]) -> int:
+    """`python -m runner.launcher HOME LAUNCH_SOCK BENCH_SOCK`: serve until stdin closes."""
+    home, door, bench_door = Home(Path(argv[1])), Path(argv[2]), Path(argv[3])
+    try:
+        launcher = Launcher(connect_engine(policy.load(home.policies).sandbox), home, bench_door)
+        reaped = box.reap(launcher.client)
+    except GloveboxError as error:
+        print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
+        return error.exit_code
+    with doors.listening(door, gid=os.getegid(), mode=0o600) as sock:
+        uids = frozenset({os.geteuid()})
+        threading.Thread(target=doors.serve, args=(sock, uids, launcher.handle), daemon=True).start()
+        print(json.dumps({"event": "ready", "reaped": reaped}), flush=True)
+        sys.stdin.read()  # the supervisor holds the other end: its death is our end
+        sock.shutdown(socket.SHUT_RDWR)
+    box.remove_own(launcher.client)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,146 @@
+"""The ledger: SQLite (WAL) as the state of every run. TRUSTED; one writer, many readers.
+
+Rows are written once when an experiment is accepted (status NULL) and completed once. A row that is
+still open when a runner starts was interrupted; it is closed as a crash with reason `interrupted`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner.decide import Best
+from runner.errors import GloveboxError
+from runner.records import Experiment, Status
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    tag TEXT PRIMARY KEY, started TEXT NOT NULL, artifact TEXT NOT NULL, policy TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS experiments (
+    tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL,
+    started TEXT NOT NULL, description TEXT NOT NULL, snapshot TEXT NOT NULL, snapshot_size INTEGER NOT NULL,
+    run TEXT NOT NULL, status TEXT, val_bpb REAL, row TEXT,
+    PRIMARY KEY (tag, id)
+) STRICT;
+PRAGMA user_version = 1;
+"""
+
+
+class Ledger:
+    """Runs and experiments of one bench."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        if read_only and not path.exists():
+            raise GloveboxError("no experiment has been run yet", where=str(path), fix="run: glovebox run --tag NAME")
+        uri = f"file:{path}?mode={'ro' if read_only else 'rwc'}"
+        self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA busy_timeout = 5000")
+        if not read_only:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def begin_run(self, tag: str, started: str, artifact: str, policy: str) -> None:
+        """Record the tag, once; later runs of the same tag continue it."""
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?)", (tag, started, artifact, policy))
+
+    def open_experiment(
+        self, tag: str, *, started: str, description: str, snapshot: str, size: int, run: str
+    ) -> int:
+        """Accept an experiment; returns its number, from 1."""
+        with self._transaction() as db:
+            (last,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", (tag,)).fetchone()
+            db.execute(
+                "INSERT INTO experiments (tag, id, started, description, snapshot, snapshot_size, run)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (tag, last + 1, started, description, snapshot, size, run),
+            )
+        return int(last) + 1
+
+    def close_experiment(self, experiment: Experiment) -> None:
+        """Complete an open experiment; a second completion is refused."""
+        with self._transaction() as db:
+            done = db.execute(
+                "UPDATE experiments SET status = ?, val_bpb = ?, row = ? WHERE tag = ? AND id = ? AND status IS NULL",
+                (
+                    experiment.status,
+                    experiment.val_bpb,
+                    experiment.model_dump_json(),
+                    experiment.tag,
+                    experiment.id,
+                ),
+            )
+            if done.rowcount != 1:
+                raise GloveboxError(f"experiment {experiment.id} of {experiment.tag} is not open", where="ledger")
+
+    def interrupted(self, tag: str) -> list[tuple[int, str, str, str, int, str]]:
+        """(id, started, description, snapshot, size, run) of rows a dead runner left open."""
+        rows = self._db.execute(
+            "SELECT id, started, description, snapshot, snapshot_size, run FROM experiments"
+            " WHERE tag = ? AND status IS NULL ORDER BY id",
+            (tag,),
+        )
+        return rows.fetchall()
+
+    def experiments(self, tag: str) -> list[Experiment]:
+        """Completed experiments in order."""
+        rows = self._db.execute(
+            "SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL ORDER BY id", (tag,)
+        ).fetchall()
+        return [Experiment.model_validate_json(row) for (row,) in rows]
+
+    def running(self, tag: str) -> int | None:
+        """Number of the open experiment, if any."""
+        row = self._db.execute("SELECT MAX(id) FROM experiments WHERE tag = ? AND status IS NULL", (tag,)).fetchone()
+        return None if row[0] is None else int(row[0])
+
+    def best(self, tag: str) -> Best | None:
+        """The last keep: every keep beats the one before."""
+        keeps = [e for e in self.experiments(tag) if e.status is Status.KEEP and e.val_bpb is not None]
+        return Best(keeps[-1].val_bpb or 0.0, keeps[-1].snapshot_size) if keeps else None
+
+    def tags(self) -> list[str]:
+        """All tags, newest first."""
+        return [tag for (tag,) in self._db.execute("SELECT tag FROM runs ORDER BY started DESC, rowid DESC")]
+
+    def run_info(self, tag: str) -> dict[str, str]:
+        """Start, artifact version and policy digest of a tag."""
+        row = self._db.execute("SELECT started, artifact, policy FROM runs WHERE tag = ?", (tag,)).fetchone()
+        if row is None:
+            raise GloveboxError(f"no run tagged {tag!r}", where="ledger", fix="see: glovebox status")
+        return {"started": row[0], "artifact": row[1], "policy": row[2]}
+
+
+def summary(ledger: Ledger, tag: str) -> dict[str, object]:
+    """What `glovebox status --json` prints for one tag."""
+    rows = ledger.experiments(tag)
+    scored = [e for e in rows if e.val_bpb is not None]
+    keeps = [e for e in scored if e.status is Status.KEEP]
+    return {
+        "tag": tag,
+        **ledger.run_info(tag),
+        "baseline": keeps[0].val_bpb if keeps else None,
+        "best": keeps[-1].val_bpb if keeps else None,
+        "running": ledger.running(tag),
+        "experiments": [json.loads(e.model_dump_json()) for e in rows],
+    }

@@ -1,0 +1,38 @@
+"""Who we are on this host: a process identity that survives pid reuse, and the group files go to. TRUSTED."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+
+
+def _start_time(pid: int) -> str:
+    # Field 22 of /proc/PID/stat; the command in parentheses may itself hold spaces and parentheses.
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+
+
+def own_id() -> str:
+    """Identity of this process."""
+    return f"{_boot()}.{os.getpid()}.{_start_time(os.getpid())}"
+
+
+def alive(identity: str) -> bool:
+    """Whether the process with that identity still runs on this boot."""
+    try:
+        boot, pid, start = identity.split(".")
+        return boot == _boot() and _start_time(int(pid)) == start
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def container_group(uid: int) -> int:
+    """Group through which a container of that uid reaches its files.
+
+    Root hands files to the container's own group; anyone else cannot give files away, so the container
+    runs with our group instead.
+    """
+    return uid if os.geteuid() == 0 else os.getegid()

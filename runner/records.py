@@ -1,0 +1,174 @@
+"""The typed values that cross between rooms. TRUSTED, frozen, no logic beyond validation.
+
+Each stage of an experiment takes only the previous stage's type, so a skipped stage is a type error:
+Snapshot -> Trained -> Scored -> Feedback -> Verdict -> Experiment.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+Gpu = Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
+
+
+class Frozen(BaseModel):
+    """Strict, immutable, closed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Status(StrEnum):
+    """How an experiment ended."""
+
+    KEEP = "keep"
+    DISCARD = "discard"
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    REJECTED = "rejected"
+    NON_CAUSAL = "non_causal"
+    NOT_EXPORTABLE = "not_exportable"
+
+
+class EndReason(StrEnum):
+    """Why a container ended, as the engine and our own clock saw it."""
+
+    EXIT = "exit"
+    WALL = "wall"
+    OUTPUT = "output"
+    OOM = "oom"
+    CANCELLED = "cancelled"
+
+
+class Snapshot(Frozen):
+    """A train.py as it was read once: content address, size, and our read-only copy."""
+
+    sha256: Sha256
+    size: int
+    path: Path
+
+
+class LaunchRequest(Frozen):
+    """All that a launcher can be asked. Everything else about a container comes from policy."""
+
+    role: Literal["agent", "trainer", "evaluator"]
+    run: RunId
+    snapshot: Sha256 | None = None  # trainer
+    artifact: Version | None = None  # trainer, evaluator
+    agent: Literal["scripted"] = "scripted"  # agent
+    seconds: Annotated[float, Field(gt=0, le=86_400)]
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    gpu: Gpu | None = None
+
+
+class EngineResult(Frozen):
+    """A container's end from the engine's inspect and the host's clock; nothing the container printed."""
+
+    exit_code: int
+    reason: EndReason
+    oom: bool
+    seconds: float
+    output_bytes: int
+    image: str  # image id, sha256:...
+    container: str
+
+
+class Telemetry(Frozen):
+    """What passed the filter: bounded, rounded numbers only."""
+
+    curve: list[tuple[int, float]] = []  # (step, loss), downsampled
+    summary: dict[str, float] = {}
+    dropped_lines: int = 0
+
+
+class Crash(Frozen):
+    """Why training failed, without a character the trainer chose."""
+
+    error: str  # from policies/errors.yaml, or Exception
+    line: int  # in train.py, 0 unknown
+
+
+class Score(Frozen):
+    """The evaluator's verdict on one hand-over."""
+
+    status: Literal["scored", "refused"]
+    reason: str | None = None
+    val_bpb: float | None = None
+    val_bpb_bytes: float | None = None
+    targets: int = 0
+    causality: Literal["proved", "audited"] | None = None
+    operations: int = 0
+    seconds: float = 0.0
+
+
+class Trained(Frozen):
+    """Outcome of the training container."""
+
+    snapshot: Snapshot
+    run: RunId
+    engine: EngineResult
+    telemetry: Telemetry
+    crash: Crash | None = None
+    not_exportable: str | None = None
+    handed_over: bool
+
+
+class Scored(Frozen):
+    """Outcome of the evaluation container; engine is None when there was nothing to evaluate."""
+
+    trained: Trained
+    engine: EngineResult | None
+    score: Score | None
+
+
+class Feedback(Frozen):
+    """All that the agent learns of its experiment: enums and bounded, rounded numbers."""
+
+    experiment: int
+    status: Status
+    val_bpb: float | None = None
+    best_bpb: float | None = None
+    delta: float | None = None  # val_bpb minus the best before this experiment
+    reason: str | None = None  # closed code for anything but keep and discard
+    crash: Crash | None = None
+    causality: Literal["proved", "audited"] | None = None
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    telemetry: Telemetry = Telemetry()
+    experiments_left: int | None = None
+
+
+class Experiment(Frozen):
+    """One row of the ledger."""
+
+    id: int
+    tag: str
+    status: Status
+    val_bpb: float | None
+    val_bpb_bytes: float | None
+    claimed: float | None  # gain over the best before, from this single run
+    confirmed: float | None  # gain measured by paired reruns, None if not confirmed
+    causality: str | None
+    description: str
+    snapshot: Sha256
+    snapshot_size: int
+    commit: str
+    memory_gb: float
+    seconds: float
+    train_seconds: float
+    eval_seconds: float
+    reason: str | None
+    crash: Crash | None
+    curve: list[tuple[int, float]]
+    summary: dict[str, float]
+    run: str
+    started: str
+    artifact: str
+    policy: str

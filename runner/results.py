@@ -1,0 +1,76 @@
+"""results.tsv: upstream's five columns first, then ours. TRUSTED; descriptions come from the agent.
+
+A spreadsheet must not run a description: tabs, newlines and control characters become spaces, and a cell
+that would start a formula is prefixed with an apostrophe (OWASP, CSV injection).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from runner.records import Experiment, Status
+
+COLUMNS = (
+    "commit",
+    "val_bpb",
+    "memory_gb",
+    "status",
+    "description",
+    "experiment",
+    "outcome",
+    "val_bpb_bytes",
+    "claimed",
+    "causality",
+    "seconds",
+    "reason",
+    "snapshot",
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_UPSTREAM_STATUS = {Status.KEEP: "keep", Status.DISCARD: "discard"}
+
+
+def cell(text: str) -> str:
+    """One neutral cell."""
+    text = _CONTROL.sub(" ", text).strip()
+    return f"'{text}" if text[:1] in "=+-@" and text else text
+
+
+def line(e: Experiment) -> str:
+    """One row; upstream knows keep, discard and crash, so the fourth column is one of the three."""
+    scored = e.val_bpb is not None
+    values = (
+        e.commit[:7],
+        f"{e.val_bpb or 0.0:.6f}",
+        f"{e.memory_gb:.1f}",
+        _UPSTREAM_STATUS.get(e.status, "crash"),
+        cell(e.description),
+        str(e.id),
+        e.status,
+        f"{e.val_bpb_bytes:.6f}" if scored and e.val_bpb_bytes is not None else "",
+        f"{e.claimed:.6f}" if e.claimed is not None else "",
+        e.causality or "",
+        f"{e.seconds:.1f}",
+        e.reason or "",
+        e.snapshot,
+    )
+    return "\t".join(values)
+
+
+def write(path: Path, experiments: list[Experiment]) -> None:
+    """Replace the file atomically."""
+    text = "\n".join(["\t".join(COLUMNS), *(line(e) for e in experiments)]) + "\n"
+    replace_text(path, text)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
