@@ -55,8 +55,9 @@ class Launcher:
             request = LaunchRequest.model_validate_json(json.dumps(raw))
         except ValidationError:
             raise DoorError("not a launch request") from None
-        if request.seconds > self.policies.sandbox.max_seconds:
-            raise DoorError("more seconds than policies/sandbox.yaml max_seconds")
+        limits: policy.Box = getattr(self.policies.sandbox, request.role)
+        if request.seconds > limits.max_seconds:
+            raise DoorError(f"more seconds than policies/sandbox.yaml {request.role}.max_seconds")
         return request
 
     def _launch(self, request: LaunchRequest, line: doors.Line) -> EngineResult:

@@ -42,6 +42,7 @@ class Box(Strict):
     exec_cache_bytes: Annotated[int, Field(ge=0, le=1 << 36)]
     shm_bytes: Bytes
     output_bytes: Bytes
+    max_seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
 
 
 class Sandbox(Strict):
@@ -49,7 +50,6 @@ class Sandbox(Strict):
 
     runtime: Literal["runc", "runsc"]
     minimum_engine: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
-    max_seconds: Annotated[float, Field(gt=0, le=86_400)]
     trainer: Box
     evaluator: Box
     agent: Box

@@ -63,7 +63,7 @@ class LaunchRequest(Frozen):
     snapshot: Sha256 | None = None  # trainer
     artifact: Version | None = None  # trainer, evaluator
     agent: Literal["scripted"] = "scripted"  # agent
-    seconds: Annotated[float, Field(gt=0, le=86_400)]
+    seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     gpu: Gpu | None = None
 

@@ -71,8 +71,10 @@ def lock(home: Home, tag: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"tag {tag} pid {os.getpid()}\n")
         file.flush()
-        yield
-        file.truncate(0)
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def main(argv: list[str]) -> int:
