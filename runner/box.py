@@ -74,7 +74,9 @@ def specification(
         "tmpfs": tmpfs,
         "mounts": mounts,
         "log_config": LogConfig(type="none"),
-        "device_requests": [DeviceRequest(device_ids=[gpu], capabilities=[["gpu", "compute", "utility"]])] if gpu else [],
+        "device_requests": [DeviceRequest(device_ids=[gpu], capabilities=[["gpu", "compute", "utility"]])]
+        if gpu
+        else [],
         "environment": {"OMP_NUM_THREADS": str(max(1, int(cpus)))} | environment,
         "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, OWNER_LABEL: owner.own_id()},
         "stdin_open": False,
@@ -109,7 +111,9 @@ def run(
     except docker.errors.ImageNotFound:
         raise EngineError(f"image {spec['image']} is missing", fix="run: make images") from None
     except docker.errors.APIError as error:
-        raise EngineError(f"the engine refused the container: {error.explanation}", fix="run: glovebox doctor") from None
+        raise EngineError(
+            f"the engine refused the container: {error.explanation}", fix="run: glovebox doctor"
+        ) from None
     try:
         return _run(container, client, seconds, output_bytes, sink, hang_up, started)
     finally:
@@ -127,7 +131,7 @@ def _run(
     started: Callable[[str], None],
 ) -> EngineResult:
     # Attach before start: nothing is lost and no log driver is needed.
-    attached = client.api.attach_socket(container.id, params={"stdout": 1, "stderr": 1, "stream": 1})
+    attached = client.api.attach_socket(str(container.id), params={"stdout": 1, "stderr": 1, "stream": 1})
     stream: socket.socket = getattr(attached, "_sock", attached)
     begin = time.monotonic()
     try:

@@ -89,7 +89,9 @@ def run(
     tag: Annotated[str, typer.Option(help="Name of the run: lower case letters, digits, . _ -")],
     agent: Annotated[str, typer.Option(help="Who proposes: scripted.")] = "scripted",
     max_experiments: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
-    train_py: Annotated[Path | None, typer.Option(help="Run this one file as one experiment, without an agent.")] = None,
+    train_py: Annotated[
+        Path | None, typer.Option(help="Run this one file as one experiment, without an agent.")
+    ] = None,
     description: Annotated[str | None, typer.Option(help="One line for the record, with --train-py.")] = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
     gpu: Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")] = None,

@@ -108,7 +108,14 @@ def outcome(row: dict[str, Any]) -> str:
 def table(document: dict[str, Any], console: Console) -> None:
     """The closing table of a tag."""
     view = Table(title=f"{document['tag']}: {len(document['experiments'])} experiments", title_justify="left")
-    for name, justify in (("#", "right"), ("outcome", "left"), ("val_bpb", "right"), ("gain", "right"), ("s", "right"), ("description", "left")):
+    for name, justify in (
+        ("#", "right"),
+        ("outcome", "left"),
+        ("val_bpb", "right"),
+        ("gain", "right"),
+        ("s", "right"),
+        ("description", "left"),
+    ):
         view.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in document["experiments"]:
         color = _COLORS.get(row["status"], "red")

@@ -44,7 +44,9 @@ def decide(policy: Decision, scored: Scored, best: Best | None) -> Verdict:
     if best is None:
         return Verdict(Status.KEEP)
     gain = best.val_bpb - score.val_bpb
-    return Verdict(Status.KEEP if _better(policy, gain, scored.trained.snapshot.size, best) else Status.DISCARD, None, gain)
+    return Verdict(
+        Status.KEEP if _better(policy, gain, scored.trained.snapshot.size, best) else Status.DISCARD, None, gain
+    )
 
 
 def _better(policy: Decision, gain: float, size: int, best: Best) -> bool:

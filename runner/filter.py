@@ -114,16 +114,20 @@ class _State:
         return True
 
     def _crash(self, event: dict[str, Any]) -> Crash:
-        line = event.get("line")
-        known = type(line) is int and 0 <= line <= MAX_LINE_NUMBER
-        return Crash(
-            error=pick(event.get("error"), tuple(self.errors.classes), "Exception"), line=line if known else 0
-        )
+        name = pick(event.get("error"), tuple(self.errors.classes), "Exception")
+        return Crash(error=name, line=line_number(event.get("line")))
 
 
 def pick(value: object, known: tuple[str, ...], default: str) -> str:
     """The known string equal to `value`: ours, not the caller's object; else the default."""
     return next((name for name in known if name == value), default)
+
+
+def line_number(value: object) -> int:
+    """A line of train.py; 0 for anything that is not one."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LINE_NUMBER:
+        return value
+    return 0
 
 
 def bounded(value: object, metric: Metric) -> float | None:

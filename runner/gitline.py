@@ -70,7 +70,9 @@ class GitLine:
 
     def _run(self, *args: str, data: bytes | None = None) -> bytes:
         command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsync=all", *args]
-        done = subprocess.run(command, cwd=self.path, env=_ENVIRONMENT, input=data or b"", capture_output=True)
+        done = subprocess.run(
+            command, cwd=self.path, env=_ENVIRONMENT, input=data or b"", capture_output=True, check=False
+        )
         if done.returncode:
             detail = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise GloveboxError(

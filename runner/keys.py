@@ -14,7 +14,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from runner.errors import ArtifactError
 from runner.home import Home
@@ -77,14 +77,16 @@ def signer(home: Home) -> CryptoSigner:
     return CryptoSigner(key)
 
 
-def trusted(home: Home) -> tuple[Trust, list[SSlibKey]]:
+def trusted(home: Home) -> tuple[Trust, list[Key]]:
     """The trust root and its keys; raises PolicyError or ArtifactError."""
     trust = load_yaml(home.trust, Trust)
-    keys = []
+    keys: list[Key] = []
     for entry in trust.keys:
         keys.append(SSlibKey(entry.keyid, "ed25519", trust.scheme, {"public": entry.public}))
     if len({entry.public for entry in trust.keys}) != len(trust.keys) or trust.threshold > len(keys):
-        raise ArtifactError("duplicate keys or an unreachable threshold", where=str(home.trust), fix="correct trust.yaml")
+        raise ArtifactError(
+            "duplicate keys or an unreachable threshold", where=str(home.trust), fix="correct trust.yaml"
+        )
     return trust, keys
 
 

@@ -163,7 +163,8 @@ def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
         version = str(client.version()["Version"])
     except docker.errors.DockerException as error:
         raise EngineError(
-            f"no container engine answers ({str(error)[:80]})", fix="start Docker, or as root on Debian: scripts/engine-up.sh"
+            f"no container engine answers ({str(error)[:80]})",
+            fix="start Docker, or as root on Debian: scripts/engine-up.sh",
         ) from None
     found = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2])
     if found < tuple(int(part) for part in sandbox.minimum_engine.split(".")):

@@ -64,9 +64,7 @@ class Ledger:
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?)", (tag, started, artifact, policy))
 
-    def open_experiment(
-        self, tag: str, *, started: str, description: str, snapshot: str, size: int, run: str
-    ) -> int:
+    def open_experiment(self, tag: str, *, started: str, description: str, snapshot: str, size: int, run: str) -> int:
         """Accept an experiment; returns its number, from 1."""
         with self._transaction() as db:
             (last,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", (tag,)).fetchone()

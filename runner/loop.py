@@ -25,8 +25,8 @@ from runner.ledger import Ledger
 from runner.policy import Policies
 from runner.records import (
     Crash,
-    EngineResult,
     EndReason,
+    EngineResult,
     Experiment,
     Feedback,
     LaunchRequest,

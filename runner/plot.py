@@ -39,7 +39,12 @@ def _draw(axes: object, scored: list[Experiment]) -> None:
     for row in keeps:
         text = row.description if len(row.description) <= _LABEL_CHARS else row.description[: _LABEL_CHARS - 1] + "…"
         plot.annotate(  # type: ignore[attr-defined]
-            text.replace("$", r"\$"), (row.id, row.val_bpb), xytext=(5, 6), textcoords="offset points", fontsize=8, color="#5f6368"
+            text.replace("$", r"\$"),
+            (row.id, row.val_bpb),
+            xytext=(5, 6),
+            textcoords="offset points",
+            fontsize=8,
+            color="#5f6368",
         )
     for call, text in (("set_xlabel", "experiment"), ("set_ylabel", "val_bpb (lower is better)")):
         getattr(plot, call)(text, color="#5f6368")

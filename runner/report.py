@@ -5,6 +5,7 @@ No scripts, no external resources, a content security policy that forbids both, 
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -26,7 +27,9 @@ def write(home: Home, ledger: Ledger, tag: str) -> Path:
     rows = ledger.experiments(tag)
     keeps = [row for row in rows if row.status is Status.KEEP]
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template("report.html.j2").render(
+    text = environment.get_template(
+        "report.html.j2"
+    ).render(
         tag=tag,
         **ledger.run_info(tag),
         experiments=rows,
@@ -43,5 +46,5 @@ def write(home: Home, ledger: Ledger, tag: str) -> Path:
 def _diffs(line: GitLine, keeps: list[Experiment]) -> list[tuple[int, str, str]]:
     return [
         (new.id, new.description, line.diff(old.commit, new.commit)[:MAX_DIFF_CHARS])
-        for old, new in zip(keeps, keeps[1:], strict=False)
+        for old, new in itertools.pairwise(keeps)
     ]

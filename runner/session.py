@@ -105,11 +105,16 @@ def _session(settings: Settings, home: Home) -> int:
         launches=launches,
         artifact=statement,
         emit=emit,
-        after=lambda: report.write(home, ledger, settings.tag),
+        after=lambda: _report(home, ledger, settings.tag),
         gpu=settings.gpu,
     )
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: (stopping.set(), launches.cancel_all()))
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        launches.cancel_all()
+
+    signal.signal(signal.SIGTERM, stop)
     try:
         loop.close_interrupted()
         if settings.train_py is not None:
@@ -120,6 +125,10 @@ def _session(settings: Settings, home: Home) -> int:
         if stopping.is_set():
             loop.close_interrupted()
         ledger.close()
+
+
+def _report(home: Home, ledger: Ledger, tag: str) -> None:
+    report.write(home, ledger, tag)
 
 
 def _single(loop: Loop, settings: Settings) -> int:

@@ -7,6 +7,7 @@ against its hash; the kept line against the keeps; results.tsv against the ledge
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +60,7 @@ def verify(home: Home) -> Outcome:
     finished = {(e["data"]["tag"], e["data"]["id"]): e["data"] for e in entries if e["kind"] == "finished"}
     ledger = Ledger(home.ledger, read_only=True)
     line = GitLine(home.line)
-    seen = set()
+    seen: set[tuple[str, int]] = set()
     for tag in ledger.tags():
         rows = ledger.experiments(tag)
         seen.update((row.tag, row.id) for row in rows)
@@ -96,8 +97,10 @@ def _sha256_of(home: Home, row: Experiment) -> str:
 def _line(outcome: Outcome, line: GitLine, tag: str, rows: list[Experiment]) -> None:
     keeps = [row for row in rows if row.status is Status.KEEP]
     head = line.head(tag)
-    outcome.check("kept lines", head == (keeps[-1].commit if keeps else None), f"{tag}: the branch is not at its last keep")
-    better = all(b.val_bpb is not None and a.val_bpb is not None for a, b in zip(keeps, keeps[1:], strict=False))
+    outcome.check(
+        "kept lines", head == (keeps[-1].commit if keeps else None), f"{tag}: the branch is not at its last keep"
+    )
+    better = all(b.val_bpb is not None and a.val_bpb is not None for a, b in itertools.pairwise(keeps))
     outcome.check("kept lines", better, f"{tag}: a kept row has no score")
 
 

@@ -20,7 +20,7 @@ SCRIPT = Path(os.environ.get("GLOVEBOX_TRAIN_PY", "/work/train.py"))
 def main() -> int:
     """Execute the script as __main__; 0 on success, 1 on an exception, the script's own exit code."""
     telemetry.phase("start")
-    sys.stdout = telemetry.Tee(sys.stdout)  # type: ignore[assignment]
+    sys.stdout = telemetry.Tee(sys.stdout)
     sys.path.insert(0, str(Path(__file__).parent))  # `import prepare`, as upstream's train.py does
     sys.argv = [str(SCRIPT)]
     kernels_offline.install()

@@ -13,10 +13,9 @@ import json
 import math
 import operator
 import struct
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -74,8 +73,8 @@ def hand_over(model: torch.nn.Module, out_dir: Path, *, rows: int, seq_len: int)
         except Exception as error:  # torch.export raises many types; the mode failed
             failures.append(NotExportable(_classify(error), f"{type(error).__name__}: {error}"))
         else:
-            _write(out_dir / "weights.safetensors", lambda f: _write_weights(f, tensors))
-            _write(out_dir / "graph.json", lambda f: f.write(data))
+            _write_weights(out_dir / "weights.safetensors", tensors)
+            _write_graph(out_dir / "graph.json", data)
             return
     named = next((f for f in failures if f.why is not Why.OTHER), failures[0])
     telemetry.not_exportable(named.why)
@@ -94,9 +93,13 @@ class _Logits(torch.nn.Module):
 
     def forward(self, idx: torch.Tensor) -> torch.Tensor:
         if self.autocast is None:
-            return self.model(idx)
+            return self._logits(idx)
         with torch.autocast(self.device_type, dtype=self.autocast):
-            return self.model(idx)
+            return self._logits(idx)
+
+    def _logits(self, idx: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(idx)
+        return logits
 
 
 def _autocast_dtype(device: str) -> torch.dtype | None:
@@ -104,11 +107,13 @@ def _autocast_dtype(device: str) -> torch.dtype | None:
 
 
 def _functional(module: torch.nn.Module, idx: torch.Tensor) -> ExportedProgram:
-    return torch.export.export(module, (idx,), strict=False).run_decompositions({})
+    exported: ExportedProgram = torch.export.export(module, (idx,), strict=False).run_decompositions({})
+    return exported
 
 
 def _post_dispatch(module: torch.nn.Module, idx: torch.Tensor) -> ExportedProgram:
-    return _export(module, (idx,), strict=False, pre_dispatch=False)
+    exported: ExportedProgram = _export(module, (idx,), strict=False, pre_dispatch=False)
+    return exported
 
 
 def _classify(error: Exception) -> Why:
@@ -211,8 +216,8 @@ class _Writer:
         if not name.startswith("aten."):
             raise NotExportable(Why.CUSTOM_OP, name)
         value = node.meta.get("val")
+        count = len(value) if isinstance(value, tuple | list) else 1
         many = isinstance(value, tuple | list)
-        count = len(value) if many else 1
         self._append(name, self._encode(list(node.args)), node.kwargs, count)
         self.ids[node] = list(range(self.next_id, self.next_id + count)) if many else self.next_id
         self.next_id += count
@@ -237,9 +242,9 @@ class _Writer:
 
     def _output(self, node: torch.fx.Node) -> int:
         results = node.args[0]
-        last = results[-1] if isinstance(results, tuple | list) else results
-        id_ = self.ids.get(last)  # type: ignore[arg-type]
-        if not isinstance(id_, int) or len(results) != 1:  # type: ignore[arg-type]
+        only = results[0] if isinstance(results, tuple | list) and len(results) == 1 else None
+        id_ = self.ids.get(only) if isinstance(only, torch.fx.Node) else None
+        if not isinstance(id_, int):
             raise NotExportable(Why.SIGNATURE, "forward(idx) must return one tensor of logits")
         return id_
 
@@ -283,27 +288,25 @@ def _validate(data: bytes, tensors: dict[str, torch.Tensor], rows: int, seq_len:
         raise NotExportable(Why.UNSUPPORTED_OP, str(refused)) from None
 
 
-def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def _write_graph(path: Path, data: bytes) -> None:
     """In place: the files are single-file mounts, so they exist and cannot be renamed over."""
     with path.open("wb") as file:
-        write(file)
+        file.write(data)
 
 
-def _write_weights(file: BinaryIO, tensors: dict[str, torch.Tensor]) -> None:
+def _write_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """The safetensors format, one tensor at a time: the model need not fit in host memory twice."""
     header, end = {}, 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _DTYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + size],
-        }
+        shape = list(tensor.shape)
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": shape, "data_offsets": [end, end + size]}
         end += size
     head = json.dumps(header, separators=(",", ":")).encode()
-    file.write(struct.pack("<Q", len(head)) + head)
-    for tensor in tensors.values():  # one at a time: the whole model need not fit in host memory twice
-        if tensor.numel():
-            flat = tensor.contiguous().cpu().reshape(-1)
-            flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
-            file.write(memoryview(flat.view(torch.uint8).numpy()))
-
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for tensor in tensors.values():
+            if tensor.numel():
+                flat = tensor.contiguous().cpu().reshape(-1)
+                flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
+                file.write(flat.view(torch.uint8).numpy().data)

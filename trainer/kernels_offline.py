@@ -22,7 +22,7 @@ KERNELS_DIR = Path(os.environ.get("GLOVEBOX_KERNELS", "/kernels"))
 
 def get_kernel(repo_id: str, *args: Any, **kwargs: Any) -> Any:
     """The kernel package mounted for `owner/name`, or a stand-in with the FlashAttention interface."""
-    real = _mounted(repo_id)
+    real: Any = _mounted(repo_id)
     if real is None:
         print(f"kernels: {repo_id} is not provisioned, using scaled_dot_product_attention")
         interface: Any = SimpleNamespace(flash_attn_func=flash_attn_func)

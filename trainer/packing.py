@@ -63,7 +63,11 @@ def _document_batches(row_groups: NDArray[np.int64]) -> Iterator[tuple[range, in
 
 
 def pack_rows(
-    tokens: NDArray[np.uint16], offsets: NDArray[np.int64], row_groups: NDArray[np.int64], row_capacity: int, buffer_size: int = 1000
+    tokens: NDArray[np.uint16],
+    offsets: NDArray[np.int64],
+    row_groups: NDArray[np.int64],
+    row_capacity: int,
+    buffer_size: int = 1000,
 ) -> Iterator[tuple[NDArray[np.int64], int]]:
     """BOS-aligned best-fit packing: endless (row int64 [row_capacity], epoch), upstream's rows exactly.
 

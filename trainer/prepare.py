@@ -80,7 +80,9 @@ class Tokenizer:
         self, text: str | list[str], prepend: int | str | None = None, num_threads: int = 8
     ) -> list[int] | list[list[int]]:
         """Token ids of one text (list of int) or of several (list of lists), `prepend` in front of each."""
-        head = [] if prepend is None else [prepend if isinstance(prepend, int) else self.enc.encode_single_token(prepend)]
+        head = (
+            [] if prepend is None else [prepend if isinstance(prepend, int) else self.enc.encode_single_token(prepend)]
+        )
         if isinstance(text, str):
             return head + self.enc.encode_ordinary(text)
         if isinstance(text, list):

@@ -12,10 +12,10 @@ import resource
 import time
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from kernels import get_kernel
 from prepare import MAX_SEQ_LEN, TIME_BUDGET, Tokenizer, evaluate_bpb, make_dataloader
+from torch import nn
 
 CUDA = torch.cuda.is_available()
 
@@ -23,19 +23,19 @@ CUDA = torch.cuda.is_available()
 # Dials
 # ---------------------------------------------------------------------------
 
-DEPTH = 8 if CUDA else 2          # transformer blocks
-WIDTH = 64 * DEPTH                # residual stream
-HEAD_DIM = 128 if CUDA else 32    # per attention head
+DEPTH = 8 if CUDA else 2  # transformer blocks
+WIDTH = 64 * DEPTH  # residual stream
+HEAD_DIM = 128 if CUDA else 32  # per attention head
 WINDOW = "SSSL" if CUDA else "L"  # per block: S sees half the context, L all of it
 
-DEVICE_BATCH = 128 if CUDA else 8               # rows per forward pass
-TOTAL_BATCH = 2**19 if CUDA else 2**13          # tokens per optimizer step
-MATRIX_LR = 0.02                                # Muon, all block matrices
-EMBED_LR = 0.3                                  # AdamW, token embedding
-HEAD_LR = 0.004                                 # AdamW, output head
-WEIGHT_DECAY = 0.1                              # Muon, decays to zero over the run
-WARMDOWN = 0.4                                  # last share of the budget, learning rate to zero
-SOFTCAP = 15.0                                  # logits stay in (-SOFTCAP, SOFTCAP)
+DEVICE_BATCH = 128 if CUDA else 8  # rows per forward pass
+TOTAL_BATCH = 2**19 if CUDA else 2**13  # tokens per optimizer step
+MATRIX_LR = 0.02  # Muon, all block matrices
+EMBED_LR = 0.3  # AdamW, token embedding
+HEAD_LR = 0.004  # AdamW, output head
+WEIGHT_DECAY = 0.1  # Muon, decays to zero over the run
+WARMDOWN = 0.4  # last share of the budget, learning rate to zero
+SOFTCAP = 15.0  # logits stay in (-SOFTCAP, SOFTCAP)
 
 SEED = int(os.environ.get("GLOVEBOX_SEED", "42"))
 
@@ -190,7 +190,10 @@ adamw = torch.optim.AdamW(
         {"params": [model.embed.weight], "lr": EMBED_LR * lr_scale},
         {"params": [model.head.weight], "lr": HEAD_LR * lr_scale},
     ],
-    betas=(0.8, 0.95), eps=1e-10, weight_decay=0.0, fused=True,
+    betas=(0.8, 0.95),
+    eps=1e-10,
+    weight_decay=0.0,
+    fused=True,
 )
 muon = Muon(model.blocks.parameters(), lr=MATRIX_LR, weight_decay=WEIGHT_DECAY)
 optimizers = (adamw, muon)
@@ -236,7 +239,12 @@ while trained < TIME_BUDGET:
     tokens += TOTAL_BATCH
     smooth = value if smooth is None else 0.9 * smooth + 0.1 * value
     rate = TOTAL_BATCH / elapsed
-    print(f"\rstep {step:05d} ({100 * progress:.1f}%) | loss: {smooth:.6f} | tok/sec: {rate:,.0f} | remaining: {max(0.0, TIME_BUDGET - trained):.0f}s   ", end="", flush=True)
+    print(
+        f"\rstep {step:05d} ({100 * progress:.1f}%) | loss: {smooth:.6f} | tok/sec: {rate:,.0f}"
+        f" | remaining: {max(0.0, TIME_BUDGET - trained):.0f}s   ",
+        end="",
+        flush=True,
+    )
     step += 1
 print()
 

@@ -67,4 +67,6 @@ def _row_groups(path: Path) -> Iterator[list[str]]:
         for index in range(file.num_row_groups):
             yield file.read_row_group(index, columns=["text"]).column("text").to_pylist()
     except (OSError, KeyError, ValueError) as error:
-        raise ArtifactError(f"not a readable shard: {type(error).__name__}", where=str(path), fix="download it again") from None
+        raise ArtifactError(
+            f"not a readable shard: {type(error).__name__}", where=str(path), fix="download it again"
+        ) from None

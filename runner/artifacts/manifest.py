@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import CryptoSigner, Key
 
 from runner.errors import ArtifactError
 from runner.policy import Strict
@@ -96,7 +96,13 @@ def list_files(folder: Path) -> list[str]:
 
 
 def sign(
-    folder: Path, signer: CryptoSigner, *, profile: dict[str, int | str], version: str, serial: int, provenance: dict[str, str]
+    folder: Path,
+    signer: CryptoSigner,
+    *,
+    profile: dict[str, int | str],
+    version: str,
+    serial: int,
+    provenance: dict[str, str],
 ) -> None:
     """Hash everything in `folder` and write its manifest."""
     hashed = {name: hash_file(folder / name) for name in list_files(folder)}
@@ -118,7 +124,7 @@ def sign(
     (folder / NAME).write_text(json.dumps(envelope.to_dict(), indent=1))
 
 
-def read(folder: Path, keys: list[SSlibKey], threshold: int, minimum_serial: int) -> Statement:
+def read(folder: Path, keys: list[Key], threshold: int, minimum_serial: int) -> Statement:
     """The statement, if enough trusted keys signed it and it is neither expired nor rolled back."""
     path = folder / NAME
     envelope = _envelope(path)
@@ -137,7 +143,9 @@ def read(folder: Path, keys: list[SSlibKey], threshold: int, minimum_serial: int
     if len({name.casefold() for name in names}) != len(names) or set(names) != set(statement.predicate.sizes):
         raise ArtifactError("colliding or unsized file names", where=str(path), fix="run: glovebox prepare again")
     if statement.predicate.expires <= datetime.now(UTC):
-        raise ArtifactError(f"expired {statement.predicate.expires:%Y-%m-%d}", where=str(path), fix="run: glovebox prepare")
+        raise ArtifactError(
+            f"expired {statement.predicate.expires:%Y-%m-%d}", where=str(path), fix="run: glovebox prepare"
+        )
     if statement.predicate.serial < minimum_serial:
         raise ArtifactError("older than trust.yaml minimum_serial", where=str(path), fix="run: glovebox prepare")
     return statement

@@ -44,7 +44,9 @@ def build(corpus: Corpus, profile: Profile, folder: Path, say: Say) -> None:
 def train_tokenizer(split: Split, profile: Profile) -> tiktoken.Encoding:
     """BPE by rustbpe over the training documents, as a tiktoken encoding with upstream's specials."""
     trainer = rustbpe.Tokenizer()
-    trainer.train_from_iterator(_capped(split, profile), profile.vocab_size - len(SPECIAL_TOKENS), pattern=SPLIT_PATTERN)
+    trainer.train_from_iterator(
+        _capped(split, profile), profile.vocab_size - len(SPECIAL_TOKENS), pattern=SPLIT_PATTERN
+    )
     ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
     if len(ranks) + len(SPECIAL_TOKENS) != profile.vocab_size:
         raise ArtifactError(

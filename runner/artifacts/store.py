@@ -39,7 +39,9 @@ def admit(home: Home, version: str) -> Statement:
     statement = manifest.read(source, trusted, trust.threshold, trust.minimum_serial)
     if statement.predicate.version != version:
         raise ArtifactError(
-            f"the manifest is for {statement.predicate.version}", where=str(source), fix="do not rename artifact folders"
+            f"the manifest is for {statement.predicate.version}",
+            where=str(source),
+            fix="do not rename artifact folders",
         )
     if source is target:
         _check_copy(target, statement)
@@ -53,7 +55,9 @@ def _check_copy(target: Path, statement: Statement) -> None:
     _same_files(target, statement)
     for name, size in statement.predicate.sizes.items():
         if (target / name).stat().st_size != size:
-            raise ArtifactError("changed size in the store", where=str(target / name), fix=f"remove {target} and run again")
+            raise ArtifactError(
+                "changed size in the store", where=str(target / name), fix=f"remove {target} and run again"
+            )
 
 
 def _same_files(folder: Path, statement: Statement) -> None:
@@ -84,7 +88,9 @@ def _copy_file(source: Path, target: Path, sha256: str, size: int) -> None:
     try:
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ArtifactError(f"cannot be opened: {error.strerror}", where=str(source), fix="run: glovebox prepare again") from None
+        raise ArtifactError(
+            f"cannot be opened: {error.strerror}", where=str(source), fix="run: glovebox prepare again"
+        ) from None
     with os.fdopen(descriptor, "rb") as reader, target.open("wb") as writer:
         if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
             raise ArtifactError("not a regular file", where=str(source), fix="run: glovebox prepare again")

@@ -77,7 +77,7 @@ def evaluate(settings: Settings, handed: Path, artifacts: Path) -> dict[str, Any
     _log(f"proof: {proof}")
     causality = _verdict(settings, proof, prog, rows)
     obligations = proof.obligations if causality == "proved" else type(proof.obligations)()
-    bpb = score.score(prog, rows, token_bytes, true_bytes, obligations.watch(), lambda done: obligations.discharge())
+    bpb = score.score(prog, rows, token_bytes, true_bytes, obligations.watch(), lambda _: obligations.discharge())
     return {
         "status": "scored",
         "val_bpb": bpb.upstream,
@@ -117,7 +117,9 @@ def _verdict(settings: Settings, proof: Proof, prog: program.Program, rows: torc
         causality = "audited"
         if "audited" not in settings.accept and not proof.unknown_ops:
             raise Refused(Reason.NON_CAUSAL, f"looks {proof.lookahead} positions ahead, isolated {proof.isolated}")
-        audit.audit(prog, rows, settings.audit_trials_unproved if "audited" in settings.accept else settings.audit_trials)
+        audit.audit(
+            prog, rows, settings.audit_trials_unproved if "audited" in settings.accept else settings.audit_trials
+        )
     if causality not in settings.accept:
         raise Refused(Reason.NOT_PROVED, f"{causality} is not accepted by policy")
     return causality

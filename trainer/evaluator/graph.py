@@ -29,12 +29,8 @@ MAX_LIST = 4096
 MAX_ARGUMENT_DEPTH = 3
 MAX_OUTPUTS = 4096
 
-DTYPES = {
-    name: getattr(torch, name)
-    for name in (
-        "float32 bfloat16 float16 float64 int64 int32 int16 int8 uint8 bool complex64".split()
-    )
-}
+_DTYPE_NAMES = "float32 bfloat16 float16 float64 int64 int32 int16 int8 uint8 bool complex64"
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _DTYPE_NAMES.split()}
 MEMORY_FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format": torch.preserve_format}
 STRINGS = frozenset({"none", "tanh", "floor", "trunc", "valid", "same"})
 

@@ -97,9 +97,7 @@ def prepare(
     return program
 
 
-def check(
-    graph: Graph, weights: dict[str, torch.Tensor], *, rows: int, seq_len: int, device: torch.device
-) -> None:
+def check(graph: Graph, weights: dict[str, torch.Tensor], *, rows: int, seq_len: int, device: torch.device) -> None:
     """Dry-run only, with default limits and any vocabulary: what the trainer asks before it hands over."""
     program = Program(_reachable(graph), _bind(graph, weights), graph.input, graph.output, rows, seq_len, -1, device)
     try:
@@ -143,7 +141,7 @@ def _dry_run(program: Program, limits: Limits) -> None:
     free = _last_use(program.nodes, {program.output})
     total = 0
     with FakeTensorMode() as fake, FlopCounterMode(display=False) as flops, torch.no_grad():
-        values = {id_: fake.from_tensor(value) for id_, value in program.constants.items()}
+        values: dict[int, torch.Tensor] = {i: fake.from_tensor(value) for i, value in program.constants.items()}
         values[program.input] = torch.empty(program.rows, program.seq_len, dtype=torch.int64, device=program.device)
         live = sum(_bytes(value) for value in values.values())
         for node, dead in zip(program.nodes, free, strict=True):

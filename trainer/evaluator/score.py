@@ -50,7 +50,7 @@ def score(
     token_bytes: torch.Tensor,
     true_bytes: torch.Tensor,
     watch: dict[int, Callable[[torch.Tensor], None]],
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None],
 ) -> Bpb:
     """bpb of `program` over rows int64 [n, seq_len + 1], n a multiple of program.rows."""
     total = torch.zeros((), dtype=torch.float64)

@@ -73,5 +73,5 @@ def _float(text: str) -> float:
     return value
 
 
-def _constant(text: str) -> NoReturn:
+def _constant(_: str) -> NoReturn:
     raise StrictJsonError("not_finite")

@@ -42,9 +42,7 @@ def prove(program: Program) -> Proof:
     isolated = True
     if rows > 1:
         row = torch.arange(rows, dtype=LABEL).unsqueeze(1).expand(rows, seq)
-        isolated = all(
-            _excess(program, label, obligations, unknown) == 0 for label in (row, rows - 1 - row)
-        )
+        isolated = all(_excess(program, label, obligations, unknown) == 0 for label in (row, rows - 1 - row))
     return Proof(ahead == 0, isolated, ahead, tuple(sorted(unknown)), obligations)
 
 

@@ -202,8 +202,31 @@ def _view_as_complex(c: Context) -> list[Abstract]:
 # ---------------------------------------------------------------------------
 
 _ZERO_STAYS = frozenset(
-    "neg abs sign square sqrt sin tanh relu gelu silu floor round trunc ceil erf relu6 leaky_relu elu mish"
-    " hardswish expm1 log1p _to_copy".split()
+    [
+        "neg",
+        "abs",
+        "sign",
+        "square",
+        "sqrt",
+        "sin",
+        "tanh",
+        "relu",
+        "gelu",
+        "silu",
+        "floor",
+        "round",
+        "trunc",
+        "ceil",
+        "erf",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "mish",
+        "hardswish",
+        "expm1",
+        "log1p",
+        "_to_copy",
+    ]
 )
 _NEGINF_TO_ZERO = frozenset({"exp", "exp2", "sigmoid", "relu"})
 
@@ -237,7 +260,7 @@ def _pointwise(c: Context) -> list[Abstract]:
 @rule("mul logical_and bitwise_and __and__")
 def _product(c: Context) -> list[Abstract]:
     shape = c.shapes[0]
-    tensors = [x for x in c.inputs]
+    tensors = list(c.inputs)
     dep = join(shape, *(x.dep for x in tensors))
     scalar = c.args.get("other")
     if len(tensors) == 1:
@@ -384,8 +407,7 @@ def _dims(value: Any, rank: int) -> list[int]:
 
 
 @rule(
-    "sum mean amax amin max min var std var_mean prod any all argmax argmin linalg_vector_norm logsumexp"
-    " count_nonzero"
+    "sum mean amax amin max min var std var_mean prod any all argmax argmin linalg_vector_norm logsumexp count_nonzero"
 )
 def _reduction(c: Context) -> list[Abstract]:
     x = c.args["self"]

@@ -1,0 +1,30 @@
+# Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
+.PHONY: help demo test check report images engine clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+demo:  ## fresh clone to five real experiments in containers, on CPU, without a key
+	@scripts/demo.sh
+
+test: engine images  ## everything, with the real engine (needs root or the docker group)
+	@scripts/venv.sh test
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@scripts/pytest.sh
+
+check:  ## ruff, mypy --strict and the tests that need no engine (under a minute)
+	@scripts/venv.sh test
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@scripts/pytest.sh -m "not engine and not slow"
+
+engine:  ## a container engine, if none answers
+	@scripts/engine-up.sh
+
+images:  ## base, trainer and agent images
+	@scripts/images.sh
+
+report:  ## write the newest run's report again and print its path
+	@.venv/bin/glovebox report
+
+clean:  ## remove the virtual environment and caches (never the bench)
+	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

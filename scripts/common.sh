@@ -1,0 +1,20 @@
+# Shared by the scripts: progress lines, and files that belong to whoever owns the checkout.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+STARTED=${GLOVEBOX_STARTED:-$(date +%s)}
+export GLOVEBOX_STARTED=$STARTED
+
+say() { printf '[%4ds] %s\n' "$(($(date +%s) - STARTED))" "$*" >&2; }
+fail() { printf 'glovebox: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+engine_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
+
+# Root working in someone else's checkout must not leave root-owned files there.
+give_back() {
+  [ "$(id -u)" = 0 ] && [ "$(stat -c %u .)" != 0 ] || return 0
+  local path
+  for path in .venv .glovebox .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info; do
+    [ -e "$path" ] && chown -R --reference=. "$path"
+  done
+  find . -name __pycache__ -user root -not -path './.venv/*' -not -path './.glovebox/*' -exec chown -R --reference=. {} + || true
+}

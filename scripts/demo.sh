@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# From a fresh clone to five real experiments and a report. Safe to repeat: each time is a new run.
+source "$(dirname "$0")/common.sh"
+trap give_back EXIT
+
+scripts/venv.sh
+scripts/engine-up.sh
+scripts/images.sh
+glovebox=.venv/bin/glovebox
+"$glovebox" init
+say "artifacts: tokenizer and data (signed)"
+"$glovebox" prepare --profile demo --if-missing
+tag=demo
+for ((n = 2; ; n++)); do
+  [ -e ".glovebox/tags/$tag" ] || break
+  tag=demo-$n
+done
+say "five experiments by the scripted agent, tag $tag"
+"$glovebox" run --tag "$tag" --agent scripted --max-experiments 5
+say "done"

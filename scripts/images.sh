@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The base image and both of ours. Repeating it rebuilds only what changed.
+#   GLOVEBOX_WHEELS=DIR   offline wheels for the builds (default: pip's own find-links folder, if local)
+source "$(dirname "$0")/common.sh"
+
+BASE=glovebox/base:dev
+LOG=$(mktemp)
+trap 'rm -f "$LOG"' EXIT
+
+# The pinned base of the Dockerfiles; without a registry, the same Python on the same Debian, made here.
+base_image() {
+  docker image inspect "$BASE" >/dev/null 2>&1 && return 0
+  local pinned
+  pinned=$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile.trainer)
+  say "base: pulling $pinned"
+  if timeout 300 docker pull -q "$pinned" >/dev/null 2>"$LOG"; then docker tag "$pinned" "$BASE"; return 0; fi
+  say "base: no registry answers, building one from Debian packages (about half a minute)"
+  have mmdebstrap || { [ "$(id -u)" = 0 ] && have apt-get && apt-get -qq -y --no-install-recommends install mmdebstrap >/dev/null; } \
+    || fail "the base image cannot be pulled ($(head -c 200 "$LOG")) nor built (fix: allow $pinned, or apt-get install mmdebstrap)"
+  local mirror
+  mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' | awk '$2=="bookworm"{print $1; exit}')
+  [ -n "$mirror" ] || fail "no bookworm mirror among the apt sources (fix: add one, or pull $pinned and tag it $BASE)"
+  mmdebstrap --quiet --mode=root --variant=minbase --include=python3-minimal,python3-venv,ca-certificates \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt=force-unsafe-io \
+    bookworm - "$mirror" | docker import --change 'CMD ["bash"]' - "$BASE" >/dev/null
+}
+
+# Optional inputs of a build: offline wheels, a pip configuration, a CA bundle. Absent means not mounted.
+build_options() {
+  OPTIONS=(--build-arg "BASE_IMAGE=$BASE")
+  local wheels=${GLOVEBOX_WHEELS:-${PIP_FIND_LINKS:-}} bundle=${SSL_CERT_FILE:-} conf=${PIP_CONFIG_FILE:-}
+  [ -n "$wheels" ] && [ -d "$wheels" ] && OPTIONS+=(--build-context "wheels=$wheels")
+  [ -n "$bundle" ] && [ -f "$bundle" ] && OPTIONS+=(--secret "id=ca_bundle,src=$bundle")
+  [ -n "$conf" ] && [ -f "$conf" ] && OPTIONS+=(--secret "id=pip_conf,src=$conf")
+  return 0
+}
+
+build() { # build ROOM
+  say "image glovebox/$1:dev: building"
+  if ! DOCKER_BUILDKIT=1 docker build --progress=plain "${OPTIONS[@]}" -f "Dockerfile.$1" -t "glovebox/$1:dev" . 2>&1 \
+    | tee "$LOG" | sed -u -n 's/^#[0-9]* \(\[[a-z].*\]\) \([A-Z]* .\{0,70\}\).*/         \1 \2/p' >&2; then
+    tail -15 "$LOG" >&2
+    fail "building glovebox/$1:dev failed (fix: see the lines above; behind a proxy set PIP_CONFIG_FILE and SSL_CERT_FILE)"
+  fi
+}
+
+base_image
+build_options
+build trainer
+build agent

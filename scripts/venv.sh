@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Make .venv and install the project: `venv.sh` for the command line, `venv.sh test` for the tests too.
+source "$(dirname "$0")/common.sh"
+trap give_back EXIT
+
+extra=${1:-}
+have python3 || fail "python3 is missing (fix: apt-get install python3)"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed (found $(python3 -V))"
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  [ "$(id -u)" = 0 ] && have apt-get || fail "python3-venv is missing (fix: apt-get install python3-venv)"
+  say "installing python3-venv"
+  apt-get -qq update && apt-get -qq -y install --no-install-recommends python3-venv >/dev/null
+fi
+
+stamp=.venv/.installed-${extra:-base}
+if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ]; then exit 0; fi
+[ -x .venv/bin/python ] || { say "creating .venv"; python3 -m venv .venv; }
+say "installing the project${extra:+ with [$extra]} into .venv"
+.venv/bin/pip install -q --disable-pip-version-check -e ".${extra:+[$extra]}"
+touch "$stamp"
+[ -z "$extra" ] || touch .venv/.installed-base
