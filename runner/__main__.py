@@ -1,0 +1,5 @@
+"""`python -m runner` is `glovebox`."""
+
+from runner.cli import main
+
+main()

@@ -1,0 +1,38 @@
+"""Ledger rows for tests that need some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.records import Experiment, Status
+
+
+def experiment(number: int = 1, **changes: Any) -> Experiment:
+    """A plausible kept row; change what matters to the test."""
+    base: dict[str, Any] = {
+        "id": number,
+        "tag": "t",
+        "status": Status.KEEP,
+        "val_bpb": 2.0 - number / 100,
+        "val_bpb_bytes": 2.0 - number / 100,
+        "claimed": None,
+        "confirmed": None,
+        "causality": "proved",
+        "description": f"idea {number}",
+        "snapshot": f"{number:064x}",
+        "snapshot_size": 100,
+        "commit": f"{number:040x}",
+        "memory_gb": 0.5,
+        "seconds": 10.0,
+        "train_seconds": 8.0,
+        "eval_seconds": 2.0,
+        "reason": None,
+        "crash": None,
+        "curve": [(0, 6.9), (10, 5.0)],
+        "summary": {"num_steps": 10.0},
+        "run": f"{number:016x}",
+        "started": "2026-01-01T00:00:00+00:00",
+        "artifact": "demo-1",
+        "policy": "f" * 64,
+    }
+    return Experiment(**{**base, **changes})

@@ -1,0 +1,87 @@
+"""The ledger: rows are accepted once, completed once, and survive a dead runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner.errors import GloveboxError
+from runner.ledger import Ledger, summary
+from runner.records import Experiment, Status
+from tests.samples import experiment
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    book = Ledger(tmp_path / "ledger.sqlite")
+    book.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", "f" * 64)
+    return book
+
+
+def accept(ledger: Ledger, row: Experiment) -> int:
+    return ledger.open_experiment(
+        row.tag, started=row.started, description=row.description, snapshot=row.snapshot, size=100, run=row.run
+    )
+
+
+def test_a_row_reads_back_as_it_was_written(ledger: Ledger) -> None:
+    row = experiment(1)
+    assert accept(ledger, row) == 1
+    ledger.close_experiment(row)
+    assert ledger.experiments("t") == [row]
+
+
+def test_an_open_row_is_running_and_interrupted_until_completed(ledger: Ledger) -> None:
+    accept(ledger, experiment(1))
+    assert ledger.running("t") == 1
+    assert [row[0] for row in ledger.interrupted("t")] == [1]
+    ledger.close_experiment(experiment(1, status=Status.CRASH, val_bpb=None, reason="interrupted"))
+    assert ledger.running("t") is None
+    assert ledger.interrupted("t") == []
+
+
+def test_a_row_cannot_be_completed_twice_or_without_being_open(ledger: Ledger) -> None:
+    accept(ledger, experiment(1))
+    ledger.close_experiment(experiment(1))
+    for number in (1, 2):
+        with pytest.raises(GloveboxError):
+            ledger.close_experiment(experiment(number))
+
+
+def test_best_is_the_last_keep(ledger: Ledger) -> None:
+    assert ledger.best("t") is None
+    for row in (experiment(1), experiment(2), experiment(3, status=Status.DISCARD, val_bpb=1.0)):
+        accept(ledger, row)
+        ledger.close_experiment(row)
+    best = ledger.best("t")
+    assert best is not None
+    assert best.val_bpb == experiment(2).val_bpb
+
+
+def test_a_reader_sees_completed_rows_while_the_writer_is_open(ledger: Ledger, tmp_path: Path) -> None:
+    accept(ledger, experiment(1))
+    ledger.close_experiment(experiment(1))
+    reader = Ledger(tmp_path / "ledger.sqlite", read_only=True)
+    assert len(reader.experiments("t")) == 1
+    with pytest.raises(Exception, match="readonly"):
+        reader.begin_run("x", "", "", "")
+
+
+def test_summary_has_the_published_fields(ledger: Ledger) -> None:
+    accept(ledger, experiment(1))
+    ledger.close_experiment(experiment(1))
+    document = summary(ledger, "t")
+    assert {"tag", "baseline", "best", "experiments"} <= set(document)
+    (row,) = document["experiments"]  # type: ignore[misc]
+    assert {"id", "status", "val_bpb", "claimed", "confirmed", "causality", "description", "seconds"} <= set(row)
+
+
+def test_reading_before_the_first_run_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(GloveboxError, match="glovebox run"):
+        Ledger(tmp_path / "none.sqlite", read_only=True)
+
+
+def test_an_unknown_tag_says_so(ledger: Ledger) -> None:
+    with pytest.raises(GloveboxError, match="nope"):
+        summary(ledger, "nope")
