@@ -63,5 +63,13 @@ class VerifyError(GloveboxError):
     exit_code = 8
 
 
+class RelayedError(GloveboxError):
+    """An error another of our processes met and put into words, with its exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.exit_code = code
+
+
 class DoorError(GloveboxError):
     """A peer on a socket sent something we do not accept, or hung up."""

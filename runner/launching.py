@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from runner import doors
-from runner.errors import DoorError, EngineError
+from runner.errors import DoorError, RelayedError
 from runner.records import EngineResult, LaunchRequest
 
 
@@ -45,7 +45,7 @@ class Launch:
         if message is None:
             raise DoorError("the launcher hung up", fix="run: glovebox doctor")
         if message.get("event") == "failed":
-            raise EngineError(str(message.get("error")))
+            raise RelayedError(str(message.get("error")), int(str(message.get("code", 1))))
         if message.get("event") != event:
             raise DoorError(f"expected {event} from the launcher")
         return message

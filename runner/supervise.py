@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from runner.errors import EngineError, GloveboxError
+from runner.errors import GloveboxError, RelayedError
 from runner.home import SOURCE, Home
 from runner.session import Settings
 
@@ -32,7 +32,7 @@ def launcher(home: Home) -> Iterator[tuple[Path, Path]]:
         line = process.stdout.readline() if process.stdout else ""
         ready = json.loads(line) if line else {}
         if ready.get("event") != "ready":
-            raise EngineError(ready.get("error", "the launcher did not start"))
+            raise RelayedError(ready.get("error", "the launcher did not start"), ready.get("code", 1))
         yield launch, bench
     finally:
         if process.stdin:

@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from trainer.evaluator import strict_json
 
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), st.text()
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
 )
-DOCUMENTS = st.recursive(SCALARS, lambda x: st.one_of(st.lists(x, max_size=4), st.dictionaries(st.text(), x, max_size=4)), max_leaves=20)
+DOCUMENTS = st.recursive(
+    SCALARS, lambda x: st.one_of(st.lists(x, max_size=4), st.dictionaries(st.text(), x, max_size=4)), max_leaves=20
+)
 
 
 @given(DOCUMENTS)

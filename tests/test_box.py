@@ -1,0 +1,217 @@
+"""The hardened container on the real engine: how runs end, and what the inside can and cannot do."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import docker
+import pytest
+
+from runner import box
+from runner.errors import EngineError
+from runner.policy import Policies
+from runner.records import EndReason, EngineResult, LaunchRequest
+
+pytestmark = pytest.mark.engine
+Run = Callable[..., tuple[EngineResult, bytes]]
+
+
+@pytest.fixture
+def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
+    """Run Python source in a trainer container: (result, output)."""
+
+    def go(
+        source: str, *, seconds: float = 60, output: int = 1 << 20, cancel_after: float | None = None, **changes: Any
+    ) -> tuple[EngineResult, bytes]:
+        limits = policies.sandbox.trainer.model_copy(update={"memory_bytes": 512 << 20, "pids": 64, **changes})
+        sandbox = policies.sandbox.model_copy(update={"trainer": limits})
+        request = LaunchRequest(role="trainer", run="0" * 16, seconds=seconds)
+        spec = box.specification(
+            sandbox, request, command=["python", "-c", source], mounts=[], gid=limits.uid, environment={}
+        )
+        kept = bytearray()
+        ours, theirs = socket.socketpair()
+        timer = threading.Timer(cancel_after, theirs.close) if cancel_after else None
+        if timer:
+            timer.start()
+        result = box.run(
+            engine,
+            spec,
+            seconds=seconds,
+            output_bytes=output,
+            sink=kept.extend,
+            hang_up=ours,
+            started=lambda container: None,
+        )
+        theirs.close()
+        ours.close()
+        return result, bytes(kept)
+
+    yield go
+    assert engine.containers.list(all=True, filters={"label": f"{box.RUN_LABEL}={'0' * 16}"}) == []
+
+
+def test_output_and_exit_code_come_from_the_engine(run: Run) -> None:
+    result, output = run("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)")
+    assert (result.exit_code, result.reason, result.oom) == (7, EndReason.EXIT, False)
+    assert sorted(output.split()) == [b"err", b"out"]
+    assert result.image.startswith("sha256:")
+
+
+def test_the_hosts_clock_ends_a_run_that_ignores_signals(run: Run) -> None:
+    source = "import os, signal, time\nsignal.signal(15, signal.SIG_IGN)\nos.fork()\nwhile True: time.sleep(1)"
+    result, _ = run(source, seconds=2)
+    assert result.reason is EndReason.WALL
+    assert result.seconds < 20
+
+
+def test_closing_stdout_does_not_hide_from_the_clock(run: Run) -> None:
+    result, _ = run("import os, time\nfor fd in (0, 1, 2): os.close(fd)\ntime.sleep(600)", seconds=2)
+    assert result.reason is EndReason.WALL
+
+
+def test_a_flood_ends_the_run_and_is_not_kept(run: Run) -> None:
+    result, output = run("import os\nwhile True: os.write(1, b'x' * 65536)", output=1 << 20)
+    assert result.reason is EndReason.OUTPUT
+    assert len(output) <= 1 << 20
+
+
+def test_memory_is_limited(run: Run) -> None:
+    result, _ = run("x = []\nwhile True: x.append(bytearray(50 << 20))")
+    assert result.reason is EndReason.OOM
+    assert result.oom
+
+
+def test_an_oom_killed_child_is_not_the_runs_end(run: Run) -> None:
+    child = "x = []\\nwhile True: x.append(bytearray(50 << 20))"
+    result, _ = run(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', '{child}'])\nprint('alive')")
+    assert (result.exit_code, result.reason) == (0, EndReason.EXIT)
+
+
+def test_hanging_up_cancels(run: Run) -> None:
+    begin = time.monotonic()
+    result, _ = run("import time; time.sleep(600)", cancel_after=1.5)
+    assert result.reason is EndReason.CANCELLED
+    assert time.monotonic() - begin < 30
+
+
+def test_a_daemon_does_not_outlive_its_parent(run: Run) -> None:
+    source = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\nprint('bye', flush=True)\nos._exit(0)"
+    result, output = run(source, seconds=30)
+    assert result.reason is EndReason.EXIT
+    assert result.seconds < 20
+    assert output == b"bye\n"
+
+
+WALLS = {
+    "network interfaces": "import os; assert os.listdir('/sys/class/net') == ['lo'], os.listdir('/sys/class/net')",
+    "internet": "import socket; socket.create_connection(('192.0.2.1', 80), 2)",
+    "name service": "import socket; socket.getaddrinfo('example.com', 80)",
+    "root file system": "open('/evil', 'w')",
+    "installed packages": "import torch; open(torch.__file__, 'a')",
+    "setuid": "import os; os.setuid(0)",
+    "raw sockets": "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)",
+    "mount": "import ctypes; l = ctypes.CDLL(None, use_errno=True); assert l.mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0",
+    "chroot": "import os; os.chroot('/tmp')",
+    "execute from /tmp": (
+        "import os, shutil, subprocess; shutil.copy('/bin/true', '/tmp/t'); os.chmod('/tmp/t', 0o755);"
+        " subprocess.check_call(['/tmp/t'])"
+    ),
+    "engine socket": "import os; os.stat('/var/run/docker.sock')",
+    "block devices": "import os, stat; os.mknod('/tmp/b', 0o600 | stat.S_IFBLK, os.makedev(254, 0))",
+    "sysctl": "open('/proc/sys/kernel/hostname', 'w').write('x')",
+    "priority": "import os; os.setpriority(os.PRIO_PROCESS, 0, -10)",
+    "clock": "import time; time.clock_settime(time.CLOCK_REALTIME, 0)",
+    "file size": "f = open('/tmp/x', 'wb')\nfor _ in range(3000): f.write(b'0' * (1 << 20)); f.flush()",
+}
+
+
+@pytest.mark.parametrize("name", [n for n in WALLS if n != "network interfaces"])
+def test_a_wall_holds(run: Run, name: str) -> None:
+    result, _ = run(WALLS[name], file_bytes=64 << 20)
+    assert result.exit_code != 0
+
+
+def test_only_loopback_is_there(run: Run) -> None:
+    assert run(WALLS["network interfaces"])[0].exit_code == 0
+
+
+def test_capabilities_are_empty_and_no_new_privileges_is_set(run: Run) -> None:
+    _, output = run("print(open('/proc/self/status').read())")
+    status = dict(line.split(":", 1) for line in output.decode().splitlines() if ":" in line)
+    assert {int(status[k], 16) for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+    assert status["NoNewPrivs"].strip() == "1"
+    assert status["Seccomp"].strip() == "2"
+    assert status["Uid"].split() == ["65532"] * 4
+
+
+def test_the_compile_cache_is_executable_and_empty(run: Run) -> None:
+    source = (
+        "import os, shutil, subprocess; assert os.listdir('/cache') == []; shutil.copy('/bin/true', '/cache/t');"
+        " os.chmod('/cache/t', 0o755); subprocess.check_call(['/cache/t'])"
+    )
+    assert run(source)[0].exit_code == 0
+    assert run(source)[0].exit_code == 0  # a second run finds nothing of the first
+
+
+def test_forks_are_limited(run: Run) -> None:
+    source = (
+        "import os, time\nn = 0\ntry:\n    while n < 500:\n        if os.fork() == 0: time.sleep(60)\n        n += 1\n"
+        "except OSError: pass\nprint(n, flush=True)\nos._exit(0)"
+    )
+    result, output = run(source)
+    assert 0 < int(output) < 64
+    assert result.reason is EndReason.EXIT
+
+
+def test_containers_of_a_dead_owner_are_reaped_and_of_a_living_one_are_not(
+    engine: docker.DockerClient, policies: Policies
+) -> None:
+    image = policies.sandbox.trainer.image
+    labels = {box.ROLE_LABEL: "trainer", box.OWNER_LABEL: "deadbeef.1.1"}
+    dead = engine.containers.create(image, ["sleep", "60"], labels=labels, network_mode="none")
+    alive = engine.containers.create(
+        image, ["sleep", "60"], labels={**labels, box.OWNER_LABEL: box.owner.own_id()}, network_mode="none"
+    )
+    try:
+        reaped = box.reap(engine)
+        assert dead.short_id in reaped
+        assert alive.short_id not in reaped
+    finally:
+        alive.remove(force=True)
+
+
+def test_a_missing_image_names_the_fix(engine: docker.DockerClient, policies: Policies, run: Run) -> None:
+    with pytest.raises(EngineError, match="make images"):
+        run("pass", image="glovebox/none:dev")
+
+
+def test_a_missing_mount_source_is_an_error_not_a_new_directory(
+    engine: docker.DockerClient, policies: Policies
+) -> None:
+    request = LaunchRequest(role="trainer", run="0" * 16, seconds=5)
+    spec = box.specification(
+        policies.sandbox,
+        request,
+        command=["true"],
+        mounts=[box.bind("/nonexistent/file", "/work/train.py")],
+        gid=65532,
+        environment={},
+    )
+    ours, theirs = socket.socketpair()
+    with pytest.raises(EngineError):
+        box.run(engine, spec, seconds=5, output_bytes=10, sink=bytearray().extend, hang_up=ours, started=lambda c: None)
+    ours.close()
+    theirs.close()
+
+
+def test_the_demultiplexer_survives_any_split() -> None:
+    frames = b"".join(bytes([1, 0, 0, 0]) + len(p).to_bytes(4, "big") + p for p in (b"hello", b"", b"x" * 300))
+    for step in (1, 3, 7, 1000):
+        parser = box.Demultiplexer()
+        out = b"".join(c for i in range(0, len(frames), step) for c in parser.feed(frames[i : i + step]))
+        assert out == b"hello" + b"x" * 300

@@ -1,0 +1,96 @@
+"""Rooms do not blur: imports, Dockerfiles and dangerous calls."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from runner.home import SOURCE
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((SOURCE / folder).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("room", ["agent", "trainer"])
+def test_untrusted_rooms_never_import_the_runner(room: str) -> None:
+    paths = modules(room)
+    assert paths
+    for path in paths:
+        assert not {name for name in imports(path) if name.split(".")[0] == "runner"}, path
+
+
+def test_the_agent_imports_no_other_room() -> None:
+    for path in modules("agent"):
+        assert not {name for name in imports(path) if name.split(".")[0] in ("runner", "trainer")}, path
+
+
+def test_the_runner_takes_only_trusted_modules_from_the_trainers_image() -> None:
+    allowed = {"trainer.evaluator", "trainer.evaluator.refusal", "trainer.packing"}
+    for path in modules("runner"):
+        assert {name for name in imports(path) if name.split(".")[0] == "trainer"} <= allowed, path
+
+
+def test_the_evaluator_never_imports_what_runs_beside_the_agents_code() -> None:
+    for path in modules("trainer/evaluator"):
+        used = {name for name in imports(path) if name.startswith("trainer")}
+        assert all(name.startswith("trainer.evaluator") for name in used), path
+
+
+DANGEROUS_IMPORTS = {"pickle", "marshal", "shelve", "dill", "subprocess", "ctypes", "importlib", "runpy", "code"}
+DANGEROUS_CALLS = {"eval", "exec", "compile", "__import__"}
+
+
+def dangers(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {a.name for a in node.names} | ({node.module or ""} if isinstance(node, ast.ImportFrom) else set())
+            found |= {n for n in names if n.split(".")[0] in DANGEROUS_IMPORTS}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in DANGEROUS_CALLS:
+            found.add(node.func.id)
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in (
+            "torch.load",
+            "torch.export.load",
+            "torch.jit.load",
+        ):
+            found.add(ast.unparse(node))
+    return found
+
+
+def test_the_trusted_path_neither_unpickles_nor_evaluates() -> None:
+    for path in modules("trainer/evaluator"):
+        assert not dangers(path.read_text()), path
+
+
+@pytest.mark.parametrize(
+    "source", ["import pickle", "from pickle import loads", "eval('1')", "import torch\ntorch.load('x')"]
+)
+def test_the_check_for_dangers_sees_them(source: str) -> None:
+    assert dangers(source)
+
+
+@pytest.mark.parametrize("room", ["agent", "trainer"])
+def test_each_dockerfile_copies_only_its_own_folder(room: str) -> None:
+    lines = (SOURCE / f"Dockerfile.{room}").read_text().splitlines()
+    assert not lines[0].startswith("# syntax")
+    sources = [line.split()[-2] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    assert sources
+    assert all(source.split("/")[0] == room for source in sources)
+
+
+def test_only_the_launchers_modules_talk_to_the_engine() -> None:
+    users = {path.name for path in modules("runner") if any(n.split(".")[0] == "docker" for n in imports(path))}
+    assert users == {"box.py", "launcher.py", "doctor.py"}
