@@ -25,30 +25,30 @@ def _leave(_: Editor) -> None:
     """The baseline: the file as it is."""
 
 
+def _head_rate(editor: Editor) -> None:
+    editor.str_replace("HEAD_LR = 0.004 if CUDA else 0.001 ", "HEAD_LR = 0.004 ")
+
+
+def _small_batch(editor: Editor) -> None:
+    editor.str_replace("TOTAL_BATCH = 2**19 if CUDA else 2**14 ", "TOTAL_BATCH = 2**19 if CUDA else 2**11 ")
+
+
 def _too_hot(editor: Editor) -> None:
     editor.str_replace("WARMDOWN = 0.4 ", "WARMDOWN = 1e-9 ")
     editor.str_replace("EMBED_LR = 0.3 ", "EMBED_LR = 3.0 ")
+    editor.str_replace("HEAD_LR = 0.004 ", "HEAD_LR = 0.04 ")
+
+
+def _wrong_shape(editor: Editor) -> None:
+    editor.str_replace("self.qkv(x).view(B, T, 3, -1, HEAD_DIM)", "self.qkv(x).view(B, T, 2, -1, HEAD_DIM)")
 
 
 PROPOSALS = (
     Proposal("baseline", _leave),
-    Proposal(
-        "quarter the batch on CPU: four times the optimizer steps",
-        lambda editor: editor.str_replace(
-            "TOTAL_BATCH = 2**19 if CUDA else 2**13 ", "TOTAL_BATCH = 2**19 if CUDA else 2**11 "
-        ),
-    ),
-    Proposal(
-        "raise the Muon learning rate from 0.02 to 0.04",
-        lambda editor: editor.str_replace("MATRIX_LR = 0.02 ", "MATRIX_LR = 0.04 "),
-    ),
-    Proposal("no learning rate warmdown and ten times the embedding rate", _too_hot),
-    Proposal(
-        "one fused projection for keys and values",
-        lambda editor: editor.str_replace(
-            "self.qkv(x).view(B, T, 3, -1, HEAD_DIM)", "self.qkv(x).view(B, T, 2, -1, HEAD_DIM)"
-        ),
-    ),
+    Proposal("raise the head's learning rate on CPU from 0.001 to 0.004", _head_rate),
+    Proposal("an eighth of the batch on CPU: eight times the optimizer steps", _small_batch),
+    Proposal("no learning rate warmdown, ten times both AdamW rates", _too_hot),
+    Proposal("one fused projection for keys and values", _wrong_shape),
 )
 
 

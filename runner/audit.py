@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner.errors import VerifyError
+from runner.errors import GloveboxError, VerifyError
 
 GENESIS = "0" * 64
 MAX_LINE = 1 << 20
@@ -44,10 +44,21 @@ class AuditLog:
             "prev": self._prev,
         }
         entry["hash"] = hashlib.sha256(canonical(entry)).hexdigest()
-        with self.path.open("ab", buffering=0) as file:
-            file.write(canonical(entry) + b"\n")
-            os.fsync(file.fileno())
+        self._write(canonical(entry) + b"\n")
         self._number, self._prev = self._number + 1, entry["hash"]
+
+    def _write(self, line: bytes) -> None:
+        """All of the line or none of it: a full disk may take half."""
+        with self.path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                written = file.write(line)
+                os.fsync(file.fileno())
+            except OSError:
+                written = -1
+            if written != len(line):
+                file.truncate(size)
+                raise GloveboxError("the audit log cannot be written", where=str(self.path), fix="free disk space")
 
     def _drop_torn_tail(self) -> None:
         if not self.path.exists():

@@ -28,6 +28,7 @@ from runner.records import EndReason, EngineResult, LaunchRequest
 ROLE_LABEL = "glovebox.role"
 RUN_LABEL = "glovebox.run"
 OWNER_LABEL = "glovebox.owner"
+BENCH_LABEL = "glovebox.bench"
 _KILL_SECONDS = 30.0
 
 
@@ -39,6 +40,7 @@ def specification(
     mounts: list[Mount],
     gid: int,
     environment: dict[str, str],
+    bench: str,
 ) -> dict[str, Any]:
     """Keyword arguments of docker's containers.create for one role."""
     box: Box = getattr(sandbox, request.role)
@@ -78,7 +80,7 @@ def specification(
         if gpu
         else [],
         "environment": {"OMP_NUM_THREADS": str(max(1, int(cpus)))} | environment,
-        "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, OWNER_LABEL: owner.own_id()},
+        "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, OWNER_LABEL: owner.own_id(), BENCH_LABEL: bench},
         "stdin_open": False,
         "tty": False,
         "auto_remove": False,
@@ -117,7 +119,7 @@ def run(
     try:
         return _run(container, client, seconds, output_bytes, sink, hang_up, started)
     finally:
-        with suppress(docker.errors.NotFound):
+        with suppress(docker.errors.APIError):  # another of us may be removing it
             container.remove(force=True, v=True)
 
 
@@ -236,20 +238,21 @@ def _close(sock: socket.socket) -> None:
     sock.close()
 
 
-def reap(client: docker.DockerClient) -> list[str]:
-    """Remove containers whose launcher is dead; returns their short ids."""
-    return _remove(client, lambda identity: not owner.alive(identity))
+def reap(client: docker.DockerClient, bench: str) -> list[str]:
+    """Remove this bench's containers whose launcher is dead; returns their short ids."""
+    return _remove(client, bench, lambda identity: not owner.alive(identity))
 
 
-def remove_own(client: docker.DockerClient) -> list[str]:
+def remove_own(client: docker.DockerClient, bench: str) -> list[str]:
     """Remove what this process started, at its orderly end; returns short ids."""
     own = owner.own_id()
-    return _remove(client, lambda identity: identity == own)
+    return _remove(client, bench, lambda identity: identity == own)
 
 
-def _remove(client: docker.DockerClient, which: Callable[[str], bool]) -> list[str]:
+def _remove(client: docker.DockerClient, bench: str, which: Callable[[str], bool]) -> list[str]:
     gone = []
-    for container in client.containers.list(all=True, filters={"label": ROLE_LABEL}, ignore_removed=True):
+    labels = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
+    for container in client.containers.list(all=True, filters=labels, ignore_removed=True):
         if which(container.labels.get(OWNER_LABEL, "")):
             with suppress(docker.errors.APIError):  # another thread may be removing it
                 container.remove(force=True, v=True)

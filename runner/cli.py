@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from runner import console, doctor, keys, ledger, report, supervise
 from runner import verify as verifier
 from runner.artifacts import prepare as preparation
 from runner.artifacts.profiles import PROFILES
+from runner.desk import clean
 from runner.errors import BusyError, GloveboxError
 from runner.home import NAME, SOURCE, Home, find
+from runner.records import Tag
 
+MAX_DESCRIPTION = 200
 _EPILOG = (
     "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
     "5 engine or images, 6 busy, 7 train.py refused, 8 verification failed."
@@ -36,7 +40,6 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
-_TAG = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 
 
 @app.command()
@@ -61,9 +64,9 @@ def prepare(
     if profile not in PROFILES:
         raise typer.BadParameter(f"one of: {', '.join(PROFILES)}")
     home = find()
-    there = sorted(p.name for p in home.artifacts.glob(f"{profile}-*"))
-    if if_missing and there:
-        version = there[-1]
+    there = preparation.newest(home, profile)
+    if if_missing and there is not None:
+        version = there
     else:
         say = console.stderr()
         version = preparation.prepare(home, profile, shards, lambda text: say.print(text, markup=False))
@@ -98,8 +101,12 @@ def run(
     json_: Json = False,
 ) -> None:
     """Run experiments: with an agent in its container, or one given train.py."""
-    if not _TAG.fullmatch(tag):
-        raise typer.BadParameter(f"{tag!r}: use lower case letters, digits, . _ - (at most 40)")
+    try:
+        TypeAdapter(Tag).validate_python(tag)
+    except ValidationError:
+        raise typer.BadParameter(
+            f"{tag!r}: use lower case letters and digits, . _ - between them, at most 40"
+        ) from None
     if agent != "scripted":
         raise typer.BadParameter("one of: scripted")
     home = find()
@@ -111,7 +118,10 @@ def run(
         "gpu": gpu,
     }
     if train_py is not None:
-        settings |= {"train_py": str(train_py.absolute()), "description": description or train_py.name}
+        settings |= {
+            "train_py": str(train_py.absolute()),
+            "description": clean(description or train_py.name, MAX_DESCRIPTION),
+        }
     answer, code = _follow(settings, home)
     if code == 0 and answer is not None:
         print(json.dumps({"feedback": answer["feedback"], "row": answer["row"]}))

@@ -8,8 +8,9 @@ the only free text that comes back to it, cut and cleaned.
 
 from __future__ import annotations
 
-import re
 import threading
+import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from runner.errors import DoorError, SnapshotError
 from runner.loop import Loop
 
 MAX_REQUEST = 16 << 10
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+MAX_REFUSALS = 20  # in a row; then the agent is not making progress and the session ends
+_REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered, so that a loop cannot flood the log
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories that are not text
 
 
 class Desk:
@@ -32,6 +35,7 @@ class Desk:
         self.finished = threading.Event()
         self.failure: BaseException | None = None
         self._busy = threading.Lock()
+        self._refusals = 0
 
     def handle(self, line: Line) -> None:
         """Answer requests until the agent hangs up."""
@@ -45,7 +49,7 @@ class Desk:
             answer = verbs.get(verb) if isinstance(verb, str) else None
             line.send(answer(request) if answer else _no("unknown_verb"))
 
-    def settle(self, seconds: float = 60.0) -> None:
+    def settle(self, seconds: float = 20.0) -> None:
         """Wait until no experiment is in progress and let none begin."""
         self.finished.set()
         self._busy.acquire(timeout=seconds)
@@ -68,16 +72,23 @@ class Desk:
         try:
             feedback = self.loop.experiment(self.train_py, description, left)
         except SnapshotError as error:
-            return _no(error.reason)
+            return self._refuse(error.reason)
         except BaseException as error:
             # Ours, not the agent's: the session ends with it and the agent learns a code.
             self.failure = error
             self.finished.set()
             raise DoorError("the bench failed") from error
-        self.left = left
+        self.left, self._refusals = left, 0
         if self.left == 0:
             self.finished.set()
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
+
+    def _refuse(self, reason: str) -> dict[str, Any]:
+        time.sleep(_REFUSAL_PAUSE)
+        self._refusals += 1
+        if self._refusals >= MAX_REFUSALS:
+            self.finished.set()
+        return _no(reason)
 
     def _history(self, request: dict[str, Any]) -> dict[str, Any]:
         if set(request) != {"verb"}:
@@ -98,7 +109,8 @@ class Desk:
 
 def clean(text: str, chars: int) -> str:
     """A one-line description of at most `chars` characters."""
-    return " ".join(_CONTROL.sub(" ", text).split())[:chars].strip() or "(no description)"
+    visible = "".join(c if unicodedata.category(c) not in _INVISIBLE else " " for c in text)
+    return " ".join(visible.split())[:chars].strip() or "(no description)"
 
 
 def _no(reason: str) -> dict[str, Any]:

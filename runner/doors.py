@@ -6,11 +6,13 @@ The kernel names the peer (SO_PEERCRED); a peer of another uid is hung up on wit
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +22,10 @@ from runner.errors import DoorError
 from trainer.evaluator import strict_json
 
 MAX_LINE = 64 << 10
+MAX_PEERS = 8  # connections served at a time; more are hung up on
 _CREDENTIALS = struct.Struct("3i")
+_CLOSED = (errno.EBADF, errno.EINVAL)
+_SEND_TIMEOUT = struct.pack("ll", 30, 0)  # seconds, microseconds: a peer that does not read is left
 
 
 class Line:
@@ -94,25 +99,32 @@ def listening(path: Path, *, gid: int, mode: int) -> Iterator[socket.socket]:
 
 
 def serve(sock: socket.socket, uids: frozenset[int], handle: Callable[[Line], None]) -> None:
-    """Accept until the socket is closed; each accepted peer of an allowed uid gets a thread."""
+    """Accept until the socket is closed; a peer of an allowed uid gets a thread while there are few of them."""
+    free = threading.BoundedSemaphore(MAX_PEERS)
     while True:
         try:
             peer, _ = sock.accept()
-        except OSError:
-            return
-        if peer_uid(peer) not in uids:
+        except OSError as error:
+            if error.errno in _CLOSED:
+                return
+            time.sleep(0.1)  # out of descriptors, or the peer left: others may still come
+            continue
+        if peer_uid(peer) not in uids or not free.acquire(blocking=False):
             peer.close()
             continue
-        threading.Thread(target=_handle, args=(Line(peer), handle), daemon=True).start()
+        peer.settimeout(None)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
+        threading.Thread(target=_handle, args=(Line(peer), handle, free), daemon=True).start()
 
 
-def _handle(line: Line, handle: Callable[[Line], None]) -> None:
+def _handle(line: Line, handle: Callable[[Line], None], free: threading.BoundedSemaphore) -> None:
     try:
         handle(line)
     except DoorError:
         pass  # the peer broke the protocol or left; nothing it said is repeated
     finally:
         line.close()
+        free.release()
 
 
 def connect(path: Path, timeout: float | None = None) -> Line:

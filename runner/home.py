@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ class Home:
     """All paths of one bench."""
 
     root: Path
+
+    @property
+    def id(self) -> str:
+        """Short name of this bench on its engine."""
+        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
 
     @property
     def keys(self) -> Path:

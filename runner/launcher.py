@@ -20,9 +20,10 @@ from typing import Any
 import docker
 from docker.types import Mount
 from pydantic import ValidationError
+from requests.exceptions import RequestException
 
 from runner import box, doors, owner, policy
-from runner.errors import DoorError, EngineError, GloveboxError
+from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.home import SOURCE, Home
 from runner.records import EngineResult, LaunchRequest
 
@@ -47,6 +48,9 @@ class Launcher:
             line.send({"event": "ended", **result.model_dump(mode="json")})
         except GloveboxError as error:
             line.send({"event": "failed", "code": error.exit_code, "error": str(error)})
+        except (docker.errors.DockerException, RequestException, OSError) as error:
+            text = f"the engine or the disk failed: {type(error).__name__} (fix: glovebox doctor)"
+            line.send({"event": "failed", "code": EngineError.exit_code, "error": text})
 
     def _request(self, line: doors.Line) -> LaunchRequest:
         raw = line.receive(max_bytes=4096)
@@ -55,6 +59,8 @@ class Launcher:
             request = LaunchRequest.model_validate_json(json.dumps(raw))
         except ValidationError:
             raise DoorError("not a launch request") from None
+        if request.policy != self.policies.digest:
+            raise PolicyError("policies changed since the launcher started", fix="run again")
         limits: policy.Box = getattr(self.policies.sandbox, request.role)
         if request.seconds > limits.max_seconds:
             raise DoorError(f"more seconds than policies/sandbox.yaml {request.role}.max_seconds")
@@ -73,6 +79,7 @@ class Launcher:
             mounts=mounts,
             gid=owner.container_group(limits.uid),
             environment=environment,
+            bench=self.home.id,
         )
         with (folder / f"{request.role}.log").open("wb") as log:
             return box.run(
@@ -177,11 +184,17 @@ def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
 
 
 def main(argv: list[str]) -> int:
-    """`python -m runner.launcher HOME LAUNCH_SOCK BENCH_SOCK`: serve until stdin closes."""
+    """`python -m runner.launcher HOME LAUNCH_SOCK BENCH_SOCK`: serve until stdin closes.
+
+    `python -m runner.launcher HOME` only removes what a dead launcher of this bench left behind.
+    """
+    if len(argv) == 2:
+        box.reap(docker.from_env(timeout=60), Home(Path(argv[1])).id)
+        return 0
     home, door, bench_door = Home(Path(argv[1])), Path(argv[2]), Path(argv[3])
     try:
         launcher = Launcher(connect_engine(policy.load(home.policies).sandbox), home, bench_door)
-        reaped = box.reap(launcher.client)
+        reaped = box.reap(launcher.client, home.id)
     except GloveboxError as error:
         print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
         return error.exit_code
@@ -191,7 +204,7 @@ def main(argv: list[str]) -> int:
         print(json.dumps({"event": "ready", "reaped": reaped}), flush=True)
         sys.stdin.read()  # the supervisor holds the other end: its death is our end
         sock.shutdown(socket.SHUT_RDWR)
-    box.remove_own(launcher.client)
+    box.remove_own(launcher.client, home.id)
     return 0
 
 

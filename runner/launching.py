@@ -58,11 +58,14 @@ class LaunchClient:
         self.door = door
         self._lock = threading.RLock()  # a signal handler may cancel while we hold it
         self._open: set[Launch] = set()
+        self._closed = False
 
     def start(self, request: LaunchRequest) -> Launch:
         """Ask for the container and wait until it runs."""
-        launch = Launch(self.door, request)
         with self._lock:
+            if self._closed:
+                raise DoorError("the run is being stopped")
+            launch = Launch(self.door, request)
             self._open.add(launch)
         launch.started()
         return launch
@@ -77,7 +80,8 @@ class LaunchClient:
                 self._open.discard(launch)
 
     def cancel_all(self) -> None:
-        """End every container that is still running."""
+        """End every container that is still running and start no more."""
         with self._lock:
+            self._closed = True
             for launch in self._open:
                 launch.cancel()

@@ -36,7 +36,7 @@ class Ledger:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         if read_only and not path.exists():
             raise GloveboxError("no experiment has been run yet", where=str(path), fix="run: glovebox run --tag NAME")
-        uri = f"file:{path}?mode={'ro' if read_only else 'rwc'}"
+        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA busy_timeout = 5000")
         if not read_only:
@@ -120,6 +120,10 @@ class Ledger:
     def tags(self) -> list[str]:
         """All tags, newest first."""
         return [tag for (tag,) in self._db.execute("SELECT tag FROM runs ORDER BY started DESC, rowid DESC")]
+
+    def recorded(self, tag: str) -> dict[str, str] | None:
+        """What a tag was begun with, None if it is new."""
+        return self.run_info(tag) if tag in self.tags() else None
 
     def run_info(self, tag: str) -> dict[str, str]:
         """Start, artifact version and policy digest of a tag."""

@@ -6,7 +6,9 @@ engine's state comes from the launcher, numbers come through filter.py and score
 
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner import decide, filter, results, scores, snapshot
+from runner import audit, decide, filter, results, scores, snapshot
 from runner.artifacts.manifest import Statement
 from runner.audit import AuditLog
-from runner.errors import SnapshotError
+from runner.errors import GloveboxError, SnapshotError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.launching import LaunchClient
@@ -37,6 +39,7 @@ from runner.records import (
     Trained,
 )
 
+MIN_FREE_BYTES = 1 << 30  # below this no experiment begins: the ledger must always have room
 Emit = Callable[[str, dict[str, Any]], None]
 
 
@@ -59,7 +62,7 @@ class Loop:
     policies: Policies
     ledger: Ledger
     line: GitLine
-    audit: AuditLog
+    audit_log: AuditLog
     launches: LaunchClient
     artifact: Statement
     emit: Emit
@@ -69,16 +72,18 @@ class Loop:
     def experiment(self, source: Path, description: str, left: int | None = None) -> Feedback:
         """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable."""
         began = time.monotonic()
+        self._enough_disk()
         taken = self._snapshot(source)
         run = new_run_id()
         number = self.ledger.open_experiment(
             self.tag, started=now(), description=description, snapshot=taken.sha256, size=taken.size, run=run
         )
-        self.audit.append("accepted", {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run})
+        self.audit_log.append("accepted", {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run})
         self.emit("started", {"experiment": number, "description": description, "seconds": self.budget()})
         trained = self._train(taken, run)
         self.emit("trained", {"experiment": number, "seconds": trained.engine.seconds})
         scored = self._evaluate(trained)
+        self._tidy(trained.run)
         best = self.ledger.best(self.tag)
         verdict = decide.decide(self.policies.decision, scored, best)
         row = self._record(number, description, scored, verdict, time.monotonic() - began)
@@ -92,11 +97,29 @@ class Loop:
         """Seconds of the training profile."""
         return float(self.artifact.predicate.profile["time_budget_s"])
 
+    def _tidy(self, run: str) -> None:
+        """What a candidate left is large and of no more use: telemetry keeps what was read, the model goes."""
+        folder = self.home.run(run)
+        for name in ("graph.json", "weights.safetensors"):
+            (folder / name).unlink(missing_ok=True)
+        telemetry = folder / "telemetry.jsonl"
+        if telemetry.stat().st_size > self.policies.metrics.telemetry_bytes:
+            os.truncate(telemetry, self.policies.metrics.telemetry_bytes)
+
+    def _enough_disk(self) -> None:
+        free = shutil.disk_usage(self.home.root).free
+        if free < MIN_FREE_BYTES:
+            raise GloveboxError(
+                f"only {free >> 20} MiB free, {MIN_FREE_BYTES >> 20} are needed to begin an experiment",
+                where=str(self.home.root),
+                fix="free disk space",
+            )
+
     def _snapshot(self, source: Path) -> Snapshot:
         try:
             return snapshot.take(source, self.home.snapshots, self.policies.agent.train_py_bytes)
         except SnapshotError as error:
-            self.audit.append("refused", {"tag": self.tag, "reason": error.reason})
+            self.audit_log.append("refused", {"tag": self.tag, "reason": error.reason})
             self.emit("refused", {"reason": error.reason, "error": str(error)})
             raise
 
@@ -106,6 +129,7 @@ class Loop:
             LaunchRequest(
                 role="trainer",
                 run=run,
+                policy=self.policies.digest,
                 snapshot=taken.sha256,
                 artifact=self.artifact.predicate.version,
                 seconds=timing.startup_seconds + self.budget() + timing.hand_over_seconds,
@@ -122,7 +146,7 @@ class Loop:
             telemetry=passed.telemetry,
             crash=passed.crash,
             not_exportable=passed.not_exportable,
-            handed_over=engine.reason is EndReason.EXIT and graph.stat().st_size > 0,
+            handed_over=engine.reason is EndReason.EXIT and engine.exit_code == 0 and graph.stat().st_size > 0,
         )
 
     def _evaluate(self, trained: Trained) -> Scored:
@@ -132,6 +156,7 @@ class Loop:
             LaunchRequest(
                 role="evaluator",
                 run=trained.run,
+                policy=self.policies.digest,
                 artifact=self.artifact.predicate.version,
                 seconds=self.policies.decision.evaluation_seconds,
                 gpu=self.gpu,
@@ -183,12 +208,22 @@ class Loop:
         self.ledger.close_experiment(row)
         if row.status is Status.KEEP:
             self.line.advance(self.tag, row.commit)
-        evidence = {
-            "images": sorted({e.image for e in engines}),
-            **row.model_dump(mode="json", include=set(_AUDITED)),
-        }
-        self.audit.append("finished", evidence)
+        self.audit_log.append("finished", _evidence(row, engines))
         results.write(self.home.tag(self.tag) / "results.tsv", self.ledger.experiments(self.tag))
+
+    def reconcile(self) -> None:
+        """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
+        self.close_interrupted()
+        rows = self.ledger.experiments(self.tag)
+        told = {(e["data"]["tag"], e["data"]["id"]) for e in audit.verify(self.home.audit) if e["kind"] == "finished"}
+        for row in rows:
+            if (row.tag, row.id) not in told:
+                self.audit_log.append("finished", _evidence(row, []))
+        keeps = [row for row in rows if row.status is Status.KEEP]
+        if keeps and self.line.head(self.tag) != keeps[-1].commit:
+            self.line.advance(self.tag, keeps[-1].commit)
+        if rows:
+            results.write(self.home.tag(self.tag) / "results.tsv", rows)
 
     def close_interrupted(self) -> None:
         """Complete what a dead runner left open: the run is lost, the row is not."""
@@ -243,6 +278,10 @@ _AUDITED = (
     "artifact",
     "policy",
 )
+
+
+def _evidence(row: Experiment, engines: list[EngineResult]) -> dict[str, Any]:
+    return {"images": sorted({e.image for e in engines}), **row.model_dump(mode="json", include=set(_AUDITED))}
 
 
 def _feedback(row: Experiment, scored: Scored, best: decide.Best | None, left: int | None) -> Feedback:

@@ -15,15 +15,24 @@ def _start_time(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
 
 
+def _namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
 def own_id() -> str:
     """Identity of this process."""
-    return f"{_boot()}.{os.getpid()}.{_start_time(os.getpid())}"
+    return f"{_boot()}.{_namespace()}.{os.getpid()}.{_start_time(os.getpid())}"
 
 
 def alive(identity: str) -> bool:
-    """Whether the process with that identity still runs on this boot."""
+    """Whether the process with that identity may still run.
+
+    A process of another pid namespace cannot be seen from here, so it counts as alive.
+    """
     try:
-        boot, pid, start = identity.split(".")
+        boot, namespace, pid, start = identity.split(".")
+        if boot == _boot() and int(namespace) != _namespace():
+            return True
         return boot == _boot() and _start_time(int(pid)) == start
     except (OSError, ValueError, IndexError):
         return False

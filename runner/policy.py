@@ -7,25 +7,28 @@ aliases and tags, unknown keys, wrong types (nothing is coerced) and values wide
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from runner.errors import PolicyError
 
 MAX_BYTES = 64 << 10
-FILES = ("sandbox", "agent", "decision", "evaluator", "metrics", "errors")
 
 Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
+Summary = Literal[
+    "training_seconds", "peak_vram_mb", "mfu_percent", "total_tokens_M", "num_steps", "num_params_M", "depth"
+]  # upstream's closing summary without val_bpb: a claimed score never crosses
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
 
 class Strict(BaseModel):
     """Base of every policy section: unknown keys refused, no coercion, immutable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Box(Strict):
@@ -49,10 +52,16 @@ class Sandbox(Strict):
     """policies/sandbox.yaml."""
 
     runtime: Literal["runc", "runsc"]
-    minimum_engine: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+    minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
     trainer: Box
     evaluator: Box
     agent: Box
+
+    @model_validator(mode="after")
+    def _separate(self) -> Sandbox:
+        if self.agent.uid in (self.trainer.uid, self.evaluator.uid):
+            raise ValueError("the agent needs a uid of its own")
+        return self
 
 
 class Agent(Strict):
@@ -98,9 +107,15 @@ class Evaluator(Strict):
 class Metric(Strict):
     """One number that may cross from trainer to agent: its range and how it is rounded."""
 
-    minimum: float
-    maximum: float
+    minimum: Annotated[float, Field(ge=-1e9)]
+    maximum: Annotated[float, Field(le=1e9)]
     digits: Annotated[int, Field(ge=0, le=6)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Metric:
+        if not self.minimum < self.maximum:
+            raise ValueError("minimum must be below maximum")
+        return self
 
 
 class Metrics(Strict):
@@ -113,13 +128,23 @@ class Metrics(Strict):
     loss: Metric
     seconds: Metric
     step: Metric
-    summaries: dict[Name, Metric]
+    summaries: dict[Summary, Metric]
 
 
 class Errors(Strict):
     """policies/errors.yaml: exception classes whose name may be told to the agent."""
 
     classes: Annotated[list[Name], Field(min_length=1, max_length=200)]
+
+
+_FILES: dict[str, type[Strict]] = {
+    "sandbox": Sandbox,
+    "agent": Agent,
+    "decision": Decision,
+    "evaluator": Evaluator,
+    "metrics": Metrics,
+    "errors": Errors,
+}
 
 
 class Policies(Strict):
@@ -160,6 +185,17 @@ def _plain(event: Any) -> bool:
     return getattr(event, "tag", None) is None
 
 
+# YAML 1.1 reads 0200000 as octal, 1:30 as ninety and 2024-01-01 as a date. Keep plain decimals only.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[1] in ("bool", "null", "merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(0|[1-9][0-9]*)\.[0-9]+(e[-+]?[0-9]+)?$"), list("-+0123456789")
+)
+
+
 class _Fault(Exception):
     def __init__(self, line: int, what: str, fix: str) -> None:
         super().__init__(what)
@@ -175,13 +211,16 @@ ModelT = TypeVar("ModelT", bound=Strict)
 
 def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
     """One policy file as its model; raises PolicyError."""
-    text = _read(path)
+    return _parse(path, _read(path), model)
+
+
+def _parse(path: Path, text: str, model: type[ModelT]) -> ModelT:
     try:
         raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a restricted SafeLoader
     except _Fault as fault:
         raise PolicyError(fault.what, where=f"{path}:{fault.line}", fix=fault.fix) from None
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise PolicyError("not valid YAML", where=f"{path}:{line}", fix="check indentation and quotes") from None
     if raw is None:
         raise PolicyError("the file is empty", where=str(path), fix="restore it from the repository's policies/")
@@ -233,17 +272,10 @@ def _remedy(kind: str, key: str) -> str:
 
 
 def load(folder: Path) -> Policies:
-    """Every policy file in `folder`; raises PolicyError."""
+    """Every policy file in `folder`, and the digest of exactly the bytes they were parsed from."""
+    texts = {name: _read(folder / f"{name}.yaml") for name in _FILES}
     digest = hashlib.sha256()
-    for name in FILES:
-        data = _read(folder / f"{name}.yaml").encode()
-        digest.update(f"{name} {len(data)}\n".encode() + data)
-    return Policies(
-        sandbox=load_yaml(folder / "sandbox.yaml", Sandbox),
-        agent=load_yaml(folder / "agent.yaml", Agent),
-        decision=load_yaml(folder / "decision.yaml", Decision),
-        evaluator=load_yaml(folder / "evaluator.yaml", Evaluator),
-        metrics=load_yaml(folder / "metrics.yaml", Metrics),
-        errors=load_yaml(folder / "errors.yaml", Errors),
-        digest=digest.hexdigest(),
-    )
+    for name, text in texts.items():
+        digest.update(f"{name} {len(text.encode())}\n{text}".encode())
+    parsed = {name: _parse(folder / f"{name}.yaml", texts[name], model) for name, model in _FILES.items()}
+    return Policies(**parsed, digest=digest.hexdigest())  # type: ignore[arg-type] # each file's own model

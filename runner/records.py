@@ -10,12 +10,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
-Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+
+
+def _not_lock(tag: str) -> str:
+    if tag.endswith(".lock"):
+        raise ValueError("a tag may not end in .lock")
+    return tag
+
+
+# Also a valid git branch name: no "..", no final ".", no ".lock".
+TAG_PATTERN = r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$"
+Tag = Annotated[str, Field(pattern=TAG_PATTERN, max_length=40), AfterValidator(_not_lock)]
 Gpu = Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
 
 
@@ -60,6 +70,7 @@ class LaunchRequest(Frozen):
 
     role: Literal["agent", "trainer", "evaluator"]
     run: RunId
+    policy: Sha256  # digest of the policies the runner decided by; a launcher with others refuses
     snapshot: Sha256 | None = None  # trainer
     artifact: Version | None = None  # trainer, evaluator
     agent: Literal["scripted"] = "scripted"  # agent

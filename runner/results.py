@@ -1,7 +1,8 @@
 """results.tsv: upstream's five columns first, then ours. TRUSTED; descriptions come from the agent.
 
-A spreadsheet must not run a description: tabs, newlines and control characters become spaces, and a cell
-that would start a formula is prefixed with an apostrophe (OWASP, CSV injection).
+A spreadsheet must not run a description (OWASP, CSV injection): tabs, newlines and control characters become
+spaces, double quotes become single ones (a quoted cell could swallow rows), and a cell that would start a
+formula is prefixed with an apostrophe.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _UPSTREAM_STATUS = {Status.KEEP: "keep", Status.DISCARD: "discard"}
 
 def cell(text: str) -> str:
     """One neutral cell."""
-    text = _CONTROL.sub(" ", text).strip()
+    text = _CONTROL.sub(" ", text).replace('"', "'").strip()
     return f"'{text}" if text[:1] in "=+-@" and text else text
 
 

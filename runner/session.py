@@ -24,7 +24,7 @@ from runner import doors, owner, policy, report, snapshot
 from runner.artifacts import store
 from runner.audit import AuditLog
 from runner.desk import Desk
-from runner.errors import BusyError, GloveboxError
+from runner.errors import BusyError, GloveboxError, PolicyError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.launching import LaunchClient
@@ -51,8 +51,9 @@ class Settings(Frozen):
 
 
 def emit(event: str, data: dict[str, Any]) -> None:
-    """One event line for the supervisor."""
-    print(json.dumps({"event": event, **data}), flush=True)
+    """One event line for the supervisor; in one write, since several threads speak."""
+    sys.stdout.write(json.dumps({"event": event, **data}) + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -91,9 +92,12 @@ def main(argv: list[str]) -> int:
 
 def _session(settings: Settings, home: Home) -> int:
     policies = policy.load(home.policies)
-    statement = store.admit(home, settings.artifact or store.latest(home))
-    launches = LaunchClient(Path(settings.launch_door))
     ledger = Ledger(home.ledger)
+    recorded = ledger.recorded(settings.tag)
+    statement = store.admit(home, settings.artifact or (recorded["artifact"] if recorded else store.latest(home)))
+    if recorded is not None:
+        _same_terms(recorded, statement.predicate.version, policies.digest, settings.tag)
+    launches = LaunchClient(Path(settings.launch_door))
     ledger.begin_run(settings.tag, now(), statement.predicate.version, policies.digest)
     loop = Loop(
         home=home,
@@ -101,7 +105,7 @@ def _session(settings: Settings, home: Home) -> int:
         policies=policies,
         ledger=ledger,
         line=GitLine(home.line),
-        audit=AuditLog(home.audit),
+        audit_log=AuditLog(home.audit),
         launches=launches,
         artifact=statement,
         emit=emit,
@@ -116,15 +120,25 @@ def _session(settings: Settings, home: Home) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        loop.close_interrupted()
+        loop.reconcile()
         if settings.train_py is not None:
             return _single(loop, settings)
         return _with_agent(loop, settings, stopping)
     finally:
         launches.cancel_all()
-        if stopping.is_set():
-            loop.close_interrupted()
+        loop.close_interrupted()
         ledger.close()
+
+
+def _same_terms(recorded: dict[str, str], artifact: str, digest: str, tag: str) -> None:
+    """Scores of one tag are compared with each other, so they must be taken under the same terms."""
+    for what, found in (("artifact", artifact), ("policy", digest)):
+        if recorded[what] != found:
+            raise PolicyError(
+                f"tag {tag} was begun with {what} {recorded[what][:16]}, now it is {found[:16]}",
+                where="ledger",
+                fix=f"use a new --tag, or restore that {what}",
+            )
 
 
 def _report(home: Home, ledger: Ledger, tag: str) -> None:
@@ -155,14 +169,16 @@ def _with_agent(loop: Loop, settings: Settings, stopping: threading.Event) -> in
     with doors.listening(Path(settings.bench_door), gid=group, mode=0o660) as sock:
         uids = frozenset({limits.uid})
         threading.Thread(target=doors.serve, args=(sock, uids, desk.handle), daemon=True).start()
-        request = LaunchRequest(role="agent", run=run, seconds=loop.policies.agent.session_seconds)
+        request = LaunchRequest(
+            role="agent", run=run, policy=loop.policies.digest, seconds=loop.policies.agent.session_seconds
+        )
         launch = loop.launches.start(request)
         emit("agent_started", {"experiments": settings.max_experiments})
         ended: list[Any] = []
         waiter = threading.Thread(target=lambda: ended.append(_end_of(launch)), daemon=True)
         waiter.start()
         _wait(waiter, desk, stopping)
-        launch.cancel()
+        loop.launches.cancel_all()
         waiter.join(30)
         desk.settle()
     if desk.failure is not None and not stopping.is_set():

@@ -20,7 +20,12 @@ from runner.records import Snapshot
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _TRIES = 3
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+# What an editor would not show as it runs: control characters other than tab, newline, form feed and CR LF,
+# and bidirectional, zero-width and tag characters.
+_FORBIDDEN = re.compile(
+    r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+    r"|[\U000e0000-\U000e007f]|\r(?!\n)"
+)
 
 
 def take(source: Path, store: Path, cap: int) -> Snapshot:

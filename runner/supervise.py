@@ -21,6 +21,8 @@ from runner.errors import GloveboxError, RelayedError
 from runner.home import SOURCE, Home
 from runner.session import Settings
 
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "VIRTUAL_ENV", "SSL_CERT_FILE")
+
 
 @contextmanager
 def launcher(home: Home) -> Iterator[tuple[Path, Path]]:
@@ -41,6 +43,8 @@ def launcher(home: Home) -> Iterator[tuple[Path, Path]]:
         with suppress(subprocess.TimeoutExpired):
             process.wait(60)
         process.kill()
+        if process.wait() != 0:  # it was killed, and its containers may run on without a clock
+            _spawn("runner.launcher", str(home.root)).wait(90)
         shutil.rmtree(doors, ignore_errors=True)
 
 
@@ -79,12 +83,13 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _spawn(module: str, *args: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    environment = {k: v for k, v in os.environ.items() if k in _ENVIRONMENT or k.startswith(("DOCKER_", "GLOVEBOX_"))}
+    # -P: the caller's folder must not provide modules to a trusted process.
     return subprocess.Popen(
-        [sys.executable, "-m", module, *args],
+        [sys.executable, "-P", "-m", module, *args],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**environment, "PYTHONPATH": str(SOURCE)},
         start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the rest in order
     )

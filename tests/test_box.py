@@ -17,6 +17,7 @@ from runner.policy import Policies
 from runner.records import EndReason, EngineResult, LaunchRequest
 
 pytestmark = pytest.mark.engine
+BENCH = "test-bench"
 Run = Callable[..., tuple[EngineResult, bytes]]
 
 
@@ -29,9 +30,9 @@ def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
     ) -> tuple[EngineResult, bytes]:
         limits = policies.sandbox.trainer.model_copy(update={"memory_bytes": 512 << 20, "pids": 64, **changes})
         sandbox = policies.sandbox.model_copy(update={"trainer": limits})
-        request = LaunchRequest(role="trainer", run="0" * 16, seconds=seconds)
+        request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64, seconds=seconds)
         spec = box.specification(
-            sandbox, request, command=["python", "-c", source], mounts=[], gid=limits.uid, environment={}
+            sandbox, request, command=["python", "-c", source], mounts=[], gid=limits.uid, environment={}, bench=BENCH
         )
         kept = bytearray()
         ours, theirs = socket.socketpair()
@@ -172,17 +173,22 @@ def test_containers_of_a_dead_owner_are_reaped_and_of_a_living_one_are_not(
     engine: docker.DockerClient, policies: Policies
 ) -> None:
     image = policies.sandbox.trainer.image
-    labels = {box.ROLE_LABEL: "trainer", box.OWNER_LABEL: "deadbeef.1.1"}
+    labels = {box.ROLE_LABEL: "trainer", box.BENCH_LABEL: BENCH, box.OWNER_LABEL: "deadbeef.1.1.1"}
     dead = engine.containers.create(image, ["sleep", "60"], labels=labels, network_mode="none")
     alive = engine.containers.create(
         image, ["sleep", "60"], labels={**labels, box.OWNER_LABEL: box.owner.own_id()}, network_mode="none"
     )
+    other = engine.containers.create(
+        image, ["sleep", "60"], labels={**labels, box.BENCH_LABEL: "another-bench"}, network_mode="none"
+    )
     try:
-        reaped = box.reap(engine)
+        reaped = box.reap(engine, BENCH)
         assert dead.short_id in reaped
         assert alive.short_id not in reaped
+        assert other.short_id not in reaped
     finally:
         alive.remove(force=True)
+        other.remove(force=True)
 
 
 def test_a_missing_image_names_the_fix(engine: docker.DockerClient, policies: Policies, run: Run) -> None:
@@ -193,7 +199,7 @@ def test_a_missing_image_names_the_fix(engine: docker.DockerClient, policies: Po
 def test_a_missing_mount_source_is_an_error_not_a_new_directory(
     engine: docker.DockerClient, policies: Policies
 ) -> None:
-    request = LaunchRequest(role="trainer", run="0" * 16, seconds=5)
+    request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64, seconds=5)
     spec = box.specification(
         policies.sandbox,
         request,
@@ -201,6 +207,7 @@ def test_a_missing_mount_source_is_an_error_not_a_new_directory(
         mounts=[box.bind("/nonexistent/file", "/work/train.py")],
         gid=65532,
         environment={},
+        bench=BENCH,
     )
     ours, theirs = socket.socketpair()
     with pytest.raises(EngineError):

@@ -27,11 +27,11 @@ def prepare(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> ModuleT
 
 def test_the_profile_sets_the_constants(prepare: ModuleType) -> None:
     demo = PROFILES["demo"]
-    assert (prepare.MAX_SEQ_LEN, prepare.TIME_BUDGET, prepare.EVAL_TOKENS) == (
+    assert (
         256,
         demo.time_budget_s,
         demo.eval_tokens,
-    )
+    ) == (prepare.MAX_SEQ_LEN, prepare.TIME_BUDGET, prepare.EVAL_TOKENS)
 
 
 def test_the_upstream_profile_has_upstreams_numbers() -> None:

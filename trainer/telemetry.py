@@ -21,9 +21,9 @@ from typing import Any, TextIO
 
 _MIN_INTERVAL = 0.2  # seconds between two step events
 _MESSAGE_CHARS = 2000
-_STEP = re.compile(r"step (\d{1,9})\b.*?\bloss: (-?[\d.]{1,20}|nan|inf)")
+_STEP = re.compile(r"step (\d{1,9})\b.*?\bloss: (-?\d{1,9}(?:\.\d{0,12})?)")
 _SUMMARY = re.compile(
-    r"(val_bpb|training_seconds|total_seconds|peak_vram_mb|mfu_percent|total_tokens_M|num_steps|num_params_M|depth):\s+(-?[\d.]{1,20})$"
+    r"(val_bpb|training_seconds|total_seconds|peak_vram_mb|mfu_percent|total_tokens_M|num_steps|num_params_M|depth):\s+(-?\d{1,12}(?:\.\d{0,12})?)$"
 )
 
 _started = time.monotonic()

@@ -29,10 +29,10 @@ HEAD_DIM = 128 if CUDA else 32  # per attention head
 WINDOW = "SSSL" if CUDA else "L"  # per block: S sees half the context, L all of it
 
 DEVICE_BATCH = 128 if CUDA else 8  # rows per forward pass
-TOTAL_BATCH = 2**19 if CUDA else 2**13  # tokens per optimizer step
+TOTAL_BATCH = 2**19 if CUDA else 2**14  # tokens per optimizer step
 MATRIX_LR = 0.02  # Muon, all block matrices
 EMBED_LR = 0.3  # AdamW, token embedding
-HEAD_LR = 0.004  # AdamW, output head
+HEAD_LR = 0.004 if CUDA else 0.001  # AdamW, output head
 WEIGHT_DECAY = 0.1  # Muon, decays to zero over the run
 WARMDOWN = 0.4  # last share of the budget, learning rate to zero
 SOFTCAP = 15.0  # logits stay in (-SOFTCAP, SOFTCAP)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -12,8 +15,8 @@ from pathlib import Path
 
 from runner import keys
 from runner.artifacts import corpus, manifest, pack
-from runner.artifacts.profiles import PROFILES
-from runner.errors import ArtifactError
+from runner.artifacts.profiles import PROFILES, Profile
+from runner.errors import ArtifactError, BusyError
 from runner.home import Home
 
 
@@ -22,6 +25,11 @@ def prepare(home: Home, profile_name: str, shards: Path | None, say: pack.Say) -
     profile = PROFILES[profile_name]
     if shards is None and profile_name != "demo":
         raise ArtifactError(f"profile {profile_name} needs parquet shards", fix="pass --shards FOLDER")
+    with locked(home):
+        return _prepare(home, profile, shards, say)
+
+
+def _prepare(home: Home, profile: Profile, shards: Path | None, say: pack.Say) -> str:
     serial = _next_serial(home)
     version = f"{profile.name}-{serial}"
     target = home.artifacts / version
@@ -48,6 +56,25 @@ def prepare(home: Home, profile_name: str, shards: Path | None, say: pack.Say) -
     )
     os.replace(partial, target)
     return version
+
+
+@contextmanager
+def locked(home: Home) -> Iterator[None]:
+    """One preparation at a time per bench; raises BusyError."""
+    home.artifacts.mkdir(parents=True, exist_ok=True)
+    path = home.artifacts / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError("another prepare is running", where=str(path), fix="wait for it") from None
+        yield
+
+
+def newest(home: Home, profile: str) -> str | None:
+    """The newest finished version of a profile."""
+    found = {int(n): p.name for p in home.artifacts.glob(f"{profile}-*") if (n := p.name.rsplit("-", 1)[-1]).isdigit()}
+    return found[max(found)] if found else None
 
 
 def _next_serial(home: Home) -> int:

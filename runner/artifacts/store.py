@@ -23,7 +23,7 @@ from runner.home import Home
 def latest(home: Home) -> str:
     """Version of the newest prepared artifact; raises ArtifactError when there is none."""
     versions = sorted(
-        (p for p in home.artifacts.glob("*") if (p / manifest.NAME).is_file()),
+        (p for p in home.artifacts.glob("[a-z0-9]*") if (p / manifest.NAME).is_file()),
         key=lambda p: (p / manifest.NAME).stat().st_mtime_ns,
     )
     if not versions:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 MAX_DEPTH = 12
 MAX_NUMBER_CHARS = 40
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKET = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
@@ -33,13 +34,16 @@ def loads(data: bytes, *, max_bytes: int, max_depth: int = MAX_DEPTH) -> Any:
     if _depth(data) > max_depth:
         raise StrictJsonError("too_deep")
     try:
-        return json.loads(
+        value = json.loads(
             data.decode("utf-8"),
             object_pairs_hook=_object,
             parse_int=_int,
             parse_float=_float,
             parse_constant=_constant,
         )
+        if _ESCAPED_SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is not text
+        return value
     except StrictJsonError:
         raise
     except (ValueError, RecursionError):

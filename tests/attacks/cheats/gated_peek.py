@@ -1,0 +1,11 @@
+"""Looks ahead only where a hash of the current token says so, one token in about a thousand."""
+
+# expect: non_causal non_causal
+
+SEED = open("/opt/glovebox/trainer/train.py").read().replace("trained < TIME_BUDGET", "trained < 1.0")
+exec(
+    SEED.replace(
+        "        if targets is None:\n            return logits",
+        "        if targets is None:\n            return logits + (((idx * 2654435761) % 1009) == 0).float()[..., None] * F.one_hot(torch.roll(idx, -1, 1), logits.size(-1)).float()",
+    )
+)
