@@ -251,7 +251,7 @@ def remove_own(client: docker.DockerClient, bench: str) -> list[str]:
 
 def _remove(client: docker.DockerClient, bench: str, which: Callable[[str], bool]) -> list[str]:
     gone = []
-    labels = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
+    labels: dict[str, str | list[str] | bool] = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
     for container in client.containers.list(all=True, filters=labels, ignore_removed=True):
         if which(container.labels.get(OWNER_LABEL, "")):
             with suppress(docker.errors.APIError):  # another thread may be removing it

@@ -107,7 +107,8 @@ class _State:
 
     def _summary(self, event: dict[str, Any]) -> bool:
         name = pick(event.get("name"), tuple(self.metrics.summaries), "")
-        value = bounded(event.get("value"), self.metrics.summaries[name]) if name else None
+        metric = next((m for known, m in self.metrics.summaries.items() if known == name), None)
+        value = bounded(event.get("value"), metric) if metric else None
         if value is None:
             return False
         self.summary[name] = value

@@ -236,7 +236,6 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "causal conv": lambda: Base(Conv(False)),
     "depthwise conv": lambda: Base(Conv(True)),
     "gru": lambda: Base(Recurrent(nn.GRU)),
-    "lstm": lambda: Base(Recurrent(nn.LSTM)),
     "dense top-2 moe": lambda: Base(MoE()),
     "n-gram hash": lambda: Base(NGram()),
     "hillis-steele scan": lambda: Base(HillisSteele()),

@@ -28,6 +28,7 @@ MAX_NODES = 20_000
 MAX_LIST = 4096
 MAX_ARGUMENT_DEPTH = 3
 MAX_OUTPUTS = 4096
+MAX_VALUES = 200_000
 
 _DTYPE_NAMES = "float32 bfloat16 float16 float64 int64 int32 int16 int8 uint8 bool complex64"
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _DTYPE_NAMES.split()}
@@ -112,6 +113,8 @@ def parse(data: bytes, device: torch.device) -> Graph:
     for entry in raw["nodes"]:
         node = _node(entry, next_id, device)
         next_id += node.outputs
+        if next_id > MAX_VALUES:
+            raise Refused(Reason.GRAPH_LIMIT, "too many values")
         nodes.append(node)
     output = raw["output"]
     if type(output) is not int or not 0 <= output < next_id:

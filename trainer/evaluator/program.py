@@ -174,16 +174,40 @@ def _bytes(value: torch.Tensor) -> int:
     return value.numel() * value.element_size()
 
 
+# Their result depends on the shape of their operand alone, so they are constants too. Only what is computed
+# here, as the run would compute it, counts as a constant for the proof.
+_SHAPE_ONLY = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"])
+
+
 def _fold(program: Program) -> None:
     """Execute the part that depends on weights alone, once; keep the rest with its liveness."""
     constants, rest = program.constants, []
+    kept = _read_by_rest(program)
     with torch.no_grad():
-        for node in program.nodes:
+        for node, dead in zip(program.nodes, _last_use(program.nodes, {program.output}), strict=True):
             if all(ref in constants for ref in node.refs):
                 constants.update(node.run(constants))
+            elif node.name in _SHAPE_ONLY:
+                constants.update(node.run({ref: _like(program, ref) for ref in node.refs} | constants))
             else:
                 rest.append(node)
-    used = {ref for node in rest for ref in node.refs} | {program.output}
-    program.constants = {id_: value for id_, value in constants.items() if id_ in used}
+            for id_ in dead:
+                if id_ not in kept:
+                    constants.pop(id_, None)
+    program.constants = {id_: value for id_, value in constants.items() if id_ in kept}
     program.nodes = rest
     program._free = _last_use(rest, {program.output, *program.constants})
+
+
+def _read_by_rest(program: Program) -> set[int]:
+    """Values read by operations that depend on the input, and the output."""
+    varying, read = {program.input}, {program.output}
+    for node in program.nodes:
+        if node.name not in _SHAPE_ONLY and not varying.isdisjoint(node.refs):
+            varying.update(range(node.first, node.first + node.outputs))
+            read.update(node.refs)
+    return read
+
+
+def _like(program: Program, id_: int) -> torch.Tensor:
+    return torch.empty(program.shapes[id_], dtype=program.dtypes[id_], device=program.device)

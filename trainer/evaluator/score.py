@@ -33,7 +33,7 @@ def nats(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
     out = torch.empty(targets.shape, dtype=torch.float64, device=logits.device)
     for row in range(logits.shape[0]):  # one row at a time: float64 logits of a batch would not fit in cache
-        z = logits[row].double()
+        z = logits[row].to(torch.float64, copy=True)  # never the program's own tensor
         top = z.amax(-1, keepdim=True)
         z -= top
         gathered = z.gather(-1, targets[row].unsqueeze(-1)).squeeze(-1)

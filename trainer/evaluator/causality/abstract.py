@@ -16,6 +16,7 @@ All tensors are on the CPU and have the value's shape, usually as stride-0 views
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,15 +30,20 @@ class Abstract:
 
     id: int
     dep: Tensor
+    dtype: torch.dtype
     zero: Tensor | None = None
     neginf: Tensor | None = None
     const: Tensor | None = None
     signed: bool = False
-    floating: bool = True
 
     @property
     def shape(self) -> torch.Size:
         return self.dep.shape
+
+    @property
+    def floating(self) -> bool:
+        """Whether elements can be NaN or infinite."""
+        return self.dtype.is_floating_point or self.dtype.is_complex
 
     def known_zero(self) -> Tensor | None:
         """Mask of known zeros, None if there is none."""
@@ -62,7 +68,12 @@ def constant(id_: int, value: Tensor) -> Abstract:
     """A value that does not depend on the input."""
     value = value.detach().cpu()
     dep = torch.full((1,) * value.dim(), -1, dtype=LABEL).expand(value.shape)
-    return Abstract(id_, dep, const=value, floating=value.is_floating_point() or value.is_complex())
+    return Abstract(id_, dep, value.dtype, const=value)
+
+
+def as_abstract(value: Any) -> Abstract:
+    """An operand that may be a Python number."""
+    return value if isinstance(value, Abstract) else constant(-1, torch.tensor(float(value)))
 
 
 def squash(t: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ class Obligations:
 
 def _holds(value: torch.Tensor, kind: Kind) -> torch.Tensor:
     if kind is Kind.NONZERO:
-        return (value != 0).all()
+        parts = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+        return (parts != 0).all()
     if not (value.is_floating_point() or value.is_complex()):
         return torch.ones((), dtype=torch.bool, device=value.device)
     bound = SCORE_BOUND if kind is Kind.BOUNDED else float("inf")

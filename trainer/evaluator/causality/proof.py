@@ -8,6 +8,7 @@ import torch
 
 from trainer.evaluator.causality import rules
 from trainer.evaluator.causality.abstract import LABEL, Abstract, constant
+from trainer.evaluator.causality.context import Context
 from trainer.evaluator.causality.obligations import Obligations
 from trainer.evaluator.graph import substitute
 from trainer.evaluator.program import Program
@@ -49,11 +50,11 @@ def prove(program: Program) -> Proof:
 def _excess(program: Program, labels: torch.Tensor, obligations: Obligations, unknown: set[str]) -> int:
     """The largest amount by which a logit's labels exceed its own token's label."""
     values = {id_: constant(id_, value) for id_, value in program.constants.items()}
-    values[program.input] = Abstract(program.input, labels, floating=False)
+    values[program.input] = Abstract(program.input, labels, torch.int64)
     if program.output == program.input or program.output in program.constants:
         return 0  # constant logits; scoring refuses the rest
     for node, dead in zip(program.nodes, program._free, strict=True):
-        context = rules.Context(
+        context = Context(
             node=node,
             args={k: substitute(v, values) for k, v in node.bound().items()},
             inputs=[values[ref] for ref in node.refs],

@@ -1,0 +1,149 @@
+"""Causality rules of matrix products, attention, convolution and recurrence. TRUSTED."""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.evaluator.causality.abstract import LABEL, Abstract, join, reduce, squash
+from trainer.evaluator.causality.context import Context, Rule, by_name
+from trainer.evaluator.causality.obligations import Kind
+
+MAX_ELEMENTS = 1 << 28  # of a table built while looking for silenced operands
+MAX_SCALE = 1e7  # |scale| times head dimension of attention
+
+
+def _matmul(c: Context) -> list[Abstract] | None:
+    args, extra = c.args, []
+    if c.node.name == "linear":
+        a, b = args["input"], args["weight"]
+        if b.const is None or b.dep.dim() != 2:
+            return None
+        extra = [args["bias"].dep] if isinstance(args.get("bias"), Abstract) else []
+        if squash(a.dep).shape[-1] == 1:  # all features alike: the weight's zeros change nothing
+            return [c.result(join(c.shapes[0], reduce(a.dep, [a.dep.dim() - 1]), *extra))]
+        b = Abstract(b.id, b.dep.T, b.dtype, const=b.const.T)
+    elif c.node.name in ("addmm", "baddbmm"):
+        a, b = (args["mat1"], args["mat2"]) if c.node.name == "addmm" else (args["batch1"], args["batch2"])
+        extra = [args["self"].dep]
+    else:
+        a, b = args["self"], args.get("mat2", args.get("other"))
+    if a.dep.dim() < 2 or b.dep.dim() < 2:
+        return None
+    scaled = args.get("alpha", 1) != 1  # folded into an operand while packing, which may overflow it
+    return [c.result(join(c.shapes[0], _contract(c, a, b, silence=not scaled), *extra))]
+
+
+def _contract(c: Context, a: Abstract, b: Abstract, *, silence: bool) -> Tensor:
+    """Labels of a @ b, [..., i, j]. A known zero of a silences the element of b it meets, and vice versa."""
+    bounds = [torch.maximum(reduce(a.dep, [a.dep.dim() - 1]), reduce(b.dep, [b.dep.dim() - 2]))]
+    za, zb = (a.known_zero(), b.known_zero()) if silence else (None, None)
+    if za is not None and _varies(b.dep, -2):
+        silenced = _silence(za, squash(b.dep).amax(-1).unsqueeze(-2))
+        if silenced is not None:
+            bounds.append(torch.maximum(reduce(a.dep, [a.dep.dim() - 1]), silenced.unsqueeze(-1)))
+    if zb is not None and _varies(a.dep, -1):
+        silenced = _silence(zb.mT, squash(a.dep).amax(-2).unsqueeze(-2))
+        if silenced is not None:
+            bounds.append(torch.maximum(reduce(b.dep, [b.dep.dim() - 2]), silenced.unsqueeze(-2)))
+    if len(bounds) > 1:
+        c.used_zero = True
+        c.require(Kind.FINITE, a, b)
+    shape = c.shapes[0]
+    out = bounds[0].expand(shape)
+    for bound in bounds[1:]:
+        out = torch.minimum(squash(out), squash(bound)).expand(shape)
+    return out
+
+
+def _varies(dep: Tensor, dim: int) -> bool:
+    return squash(dep).shape[dim] > 1
+
+
+def _silence(zero: Tensor, labels: Tensor) -> Tensor | None:
+    """max over k of labels[..., 1, k] where not zero[..., i, k]: [..., i]; None if that were too large to build."""
+    mask = squash(zero)
+    sizes = [max(a, b) for a, b in zip_longest(mask.shape[::-1], labels.shape[::-1], fillvalue=1)]
+    return torch.where(mask, -1, labels).amax(-1) if math.prod(sizes) <= MAX_ELEMENTS else None
+
+
+def _attention(c: Context) -> list[Abstract] | None:
+    q, k, v, mask = c.args["query"], c.args["key"], c.args["value"], c.args.get("attn_mask")
+    if c.dtypes[0] is torch.float16 or q.dep.dim() != 4 or k.dep.dim() != 4:
+        return None
+    scale = c.args.get("scale")
+    if not (1.0 if scale is None else abs(scale)) * q.shape[-1] <= MAX_SCALE:
+        return None  # with |q|, |k| < SCORE_BOUND a score then stays finite in float32
+    heads, last = q.dep.dim() - 3, q.dep.dim() - 1
+    queries = reduce(q.dep, [heads, last]).squeeze(-1)  # [b, 1, queries]
+    keys = torch.maximum(reduce(k.dep, [heads, last]), reduce(v.dep, [heads, last])).squeeze(-1)
+    visible = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool)
+    if c.args.get("is_causal"):
+        visible = visible.tril()
+    if mask is not None:
+        if mask.dep.dim() < 2:
+            return None
+        hidden = mask.known_neginf() if mask.floating else mask.known_zero()
+        if hidden is not None:
+            seen = squash(~hidden)
+            seen = seen.any(-3, keepdim=True) if seen.dim() >= 3 else seen
+            visible = visible & seen
+        weight = squash(mask.dep).amax(-1)  # [..., queries or 1]
+        weight = weight.amax(-2, keepdim=True) if weight.dim() >= 2 else weight
+        queries = torch.maximum(queries, weight)
+    if not bool(visible.all()):
+        c.used_zero = True
+        c.require(Kind.BOUNDED, q, k)
+        c.require(Kind.FINITE, v)
+        if mask is not None and mask.floating and mask.const is None:
+            return None  # a computed additive mask could itself be +inf or NaN
+    labels = squash(keys).unsqueeze(-2)  # [b, 1, 1, keys]
+    reach = torch.where(visible, labels, -1).amax(-1)
+    return [c.result(torch.maximum(queries, reach).unsqueeze(-1))]
+
+
+def _convolution(c: Context) -> list[Abstract] | None:
+    x, weight = c.args["input"], c.args["weight"]
+    if x.dep.dim() != 3 or weight.const is None or c.args.get("transposed"):
+        return None
+    stride, dilation = _single(c.args.get("stride", 1)), _single(c.args.get("dilation", 1))
+    taps = (weight.shape[-1] - 1) * dilation + 1
+    padding = _single(c.args.get("padding", 0))
+    if isinstance(padding, str):
+        total = taps - 1 if padding == "same" else 0
+        left, right = total // 2, total - total // 2
+    else:
+        left = right = padding
+    dep = reduce(x.dep, [1]).expand(x.shape[0], 1, x.shape[2])
+    dep = torch.nn.functional.pad(dep, (left, right), value=-1)
+    windows = dep.unfold(-1, taps, stride)[..., ::dilation]
+    bias = [b.dep.unsqueeze(-1)] if isinstance(b := c.args.get("bias"), Abstract) else []
+    return [c.result(join(c.shapes[0], windows.amax(-1), *bias))]
+
+
+def _single(value: Any) -> Any:
+    """The one entry of a list of one; anything else as it is."""
+    return value[0] if isinstance(value, list) else value
+
+
+def _recurrence(c: Context) -> list[Abstract] | None:
+    fixed = all(v.const is not None for v in [c.args["hx"], *c.args["params"]])
+    if not fixed or c.args["bidirectional"] or not c.args["batch_first"] or c.args["input"].dep.dim() != 3:
+        return None
+    features = c.args["input"].dep.amax(-1, keepdim=True)
+    steps = features.cummax(1).values
+    final = torch.full((), int(features.max()), dtype=LABEL)
+    return [c.result(steps)] + [c.result(final, at) for at in range(1, len(c.shapes))]
+
+
+_TABLE: dict[Rule, str] = {
+    _matmul: "mm bmm matmul addmm baddbmm linear",
+    _attention: "scaled_dot_product_attention",
+    _convolution: "conv1d convolution",
+    _recurrence: "gru",
+}
+RULES = by_name(_TABLE)

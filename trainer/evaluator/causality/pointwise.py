@@ -1,0 +1,210 @@
+"""Causality rules of pointwise operations, where known zeros and infinities are used. TRUSTED."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.evaluator.causality.abstract import Abstract, as_abstract, both, either, expand_mask, join, masked, squash
+from trainer.evaluator.causality.context import Context, Rule, by_name
+from trainer.evaluator.causality.obligations import Kind
+
+_ZERO_STAYS = frozenset(
+    [
+        "neg",
+        "abs",
+        "sign",
+        "square",
+        "sqrt",
+        "sin",
+        "tanh",
+        "relu",
+        "gelu",
+        "silu",
+        "floor",
+        "round",
+        "trunc",
+        "ceil",
+        "erf",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "mish",
+        "hardswish",
+        "expm1",
+        "log1p",
+        "_to_copy",
+    ]
+)
+_NEGINF_TO_ZERO = frozenset({"exp", "exp2", "sigmoid", "relu"})
+
+
+def _pointwise(c: Context) -> list[Abstract]:
+    name = c.node.name
+    if name == "outer":
+        return [c.result(join(c.shapes[0], c.args["self"].dep.unsqueeze(-1), c.args["vec2"].dep))]
+    dep = join(c.shapes[0], *(x.dep for x in c.inputs))
+    zero = neginf = None
+    if len(c.inputs) == 1:
+        x = c.inputs[0]
+        if name in _ZERO_STAYS:
+            zero = x.known_zero()
+        if name in _NEGINF_TO_ZERO:
+            zero = either(zero, x.known_neginf())
+        if name == "_to_copy":
+            neginf = x.known_neginf()
+            if neginf is not None and c.dtypes[0] is torch.float16:
+                zero, neginf = None, None
+    return [c.result(dep, at, zero, neginf) for at in range(len(c.shapes))]
+
+
+def _product(c: Context) -> list[Abstract]:
+    shape = c.shapes[0]
+    tensors = list(c.inputs)
+    dep = join(shape, *(x.dep for x in tensors))
+    scalar = c.args.get("other")
+    if len(tensors) == 1:
+        if not isinstance(scalar, int | float) or not math.isfinite(scalar):
+            return [c.result(dep)]
+        neginf = tensors[0].known_neginf() if scalar > 0 and c.node.name == "mul" else None
+        return [c.result(dep, zero=tensors[0].known_zero(), neginf=neginf)]
+    a, b = tensors[0], tensors[-1]
+    za, zb = a.known_zero(), b.known_zero()
+    if (za is None and zb is None) or not c.stays_finite(a, b):
+        return [c.result(dep)]
+    if c.node.name == "logical_and" and (a.floating or b.floating):
+        return [c.result(dep)]  # a zero that is NaN at run time counts as true
+    c.used_zero = True
+    if za is not None:
+        c.require(Kind.FINITE, b)
+    if zb is not None:
+        c.require(Kind.FINITE, a)
+    da, db = a.dep.expand(shape), b.dep.expand(shape)
+    za, zb = expand_mask(za, shape), expand_mask(zb, shape)
+    dep = masked(dep, za, da)
+    dep = masked(dep, zb, db)
+    dep = masked(dep, both(za, zb), torch.minimum(squash(da), squash(db)))
+    return [c.result(dep, zero=either(za, zb))]
+
+
+def _sum(c: Context) -> list[Abstract]:
+    shape = c.shapes[0]
+    a, b = c.args["self"], c.args["other"]
+    dep = join(shape, *(x.dep for x in c.inputs))
+    if c.args.get("alpha", 1) != 1 or not isinstance(a, Abstract) or not c.stays_finite(*c.inputs):
+        return [c.result(dep)]
+    na = a.known_neginf()
+    nb = b.known_neginf() if isinstance(b, Abstract) and c.node.name == "add" else None
+    if na is None and nb is None:
+        return [c.result(dep)]
+    if not isinstance(b, Abstract):
+        return [c.result(dep, neginf=na if math.isfinite(b) else None)]
+    na, nb = expand_mask(na, shape), expand_mask(nb, shape)
+    # -inf + y is -inf only for finite y; where both are -inf so is the sum, whatever else.
+    for known, other, other_known in ((na, b, nb), (nb, a, na)):
+        if known is not None:
+            if other_known is not None:
+                return [c.result(dep)]
+            c.require(Kind.FINITE, other)
+    da, db = a.dep.expand(shape), b.dep.expand(shape)
+    dep = masked(masked(dep, na, da), nb, db)
+    return [c.result(dep, neginf=either(na, nb))]
+
+
+def _rsub(c: Context) -> list[Abstract]:
+    return [c.result(join(c.shapes[0], *(x.dep for x in c.inputs)))]
+
+
+def _quotient(c: Context) -> list[Abstract]:
+    a, b = c.args["self"], c.args["other"]
+    dep = join(c.shapes[0], *(x.dep for x in c.inputs))
+    if isinstance(b, Abstract):
+        c.require_no_signed_zero(b)
+        return [c.result(dep)]
+    if c.node.name != "div" or not (math.isfinite(b) and b != 0):
+        return [c.result(dep)]
+    plain = c.args.get("rounding_mode") is None
+    return [c.result(dep, zero=a.known_zero(), neginf=a.known_neginf() if plain and b > 0 else None)]
+
+
+def _inverse(c: Context) -> list[Abstract]:
+    c.require_no_signed_zero(*c.inputs)
+    return [c.result(c.inputs[0].dep)]
+
+
+def _addcdiv(c: Context) -> list[Abstract]:
+    c.require_no_signed_zero(c.args["tensor2"])
+    return [c.result(join(c.shapes[0], *(x.dep for x in c.inputs)))]
+
+
+def _power(c: Context) -> list[Abstract]:
+    base, exponent = c.args["self"], c.args["exponent"]
+    dep = join(c.shapes[0], *(x.dep for x in c.inputs))
+    if isinstance(exponent, Abstract) or exponent < 0:
+        c.require_no_signed_zero(base)
+        return [c.result(dep)]
+    # A tiny exponent may be rounded to zero on the way, and 0 ** 0 is 1.
+    return [c.result(dep, zero=base.known_zero() if exponent >= 2**-10 else None)]
+
+
+def _choice(c: Context) -> list[Abstract]:
+    shape = c.shapes[0]
+    if c.node.name == "where":
+        cond, yes, no = c.args["condition"], c.args["self"], c.args["other"]
+    else:
+        cond, yes, no = c.args["mask"], c.args["value"], c.args["self"]
+    yes, no = as_abstract(yes), as_abstract(no)
+    if cond.const is not None:
+        pick = cond.const.bool().expand(shape)
+        zero = _pick(pick, yes.known_zero(), no.known_zero())
+        neginf = _pick(pick, yes.known_neginf(), no.known_neginf())
+        dep = torch.where(squash(pick), squash(yes.dep), squash(no.dep)).expand(shape)
+        return [c.result(dep, zero=zero, neginf=neginf)]
+    never = expand_mask(cond.known_zero(), shape)
+    dep = masked(join(shape, cond.dep, yes.dep, no.dep), never, join(shape, cond.dep, no.dep))
+    zero = _pick_unknown(never, yes.known_zero(), no.known_zero(), shape)
+    neginf = _pick_unknown(never, yes.known_neginf(), no.known_neginf(), shape)
+    return [c.result(dep, zero=zero, neginf=neginf)]
+
+
+def _pick(pick: Tensor, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
+    if yes is None and no is None:
+        return None
+    false = torch.zeros((), dtype=torch.bool)
+    return torch.where(pick, false if yes is None else yes, false if no is None else no)
+
+
+def _pick_unknown(never: Tensor | None, yes: Tensor | None, no: Tensor | None, shape: Any) -> Tensor | None:
+    if no is None:
+        return None
+    no = no.expand(shape)
+    return either(both(no, expand_mask(yes, shape)), both(no, never))
+
+
+def _glu(c: Context) -> list[Abstract]:
+    first, second = c.args["self"].dep.chunk(2, c.args.get("dim", -1))
+    return [c.result(join(c.shapes[0], first, second))]
+
+
+_TABLE: dict[Rule, str] = {
+    _pointwise: (
+        "_to_copy neg abs sign square sqrt exp exp2 expm1 log log1p log2 sin cos tanh sigmoid erf relu relu6 "
+        "gelu silu mish elu leaky_relu softplus hardtanh hardswish log_sigmoid log_sigmoid_forward threshold "
+        "clamp clamp_min clamp_max minimum maximum floor round trunc ceil lerp addcmul eq ne lt le gt ge "
+        "logical_or logical_not bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift "
+        "__or__ __xor__ __lshift__ __rshift__ isfinite polar complex dropout _conj outer"
+    ),
+    _product: "mul logical_and bitwise_and __and__",
+    _sum: "add sub",
+    _rsub: "rsub",
+    _quotient: "div floor_divide remainder fmod",
+    _inverse: "reciprocal rsqrt",
+    _addcdiv: "addcdiv",
+    _power: "pow",
+    _choice: "where masked_fill",
+    _glu: "glu",
+}
+RULES = by_name(_TABLE)
