@@ -1,0 +1,234 @@
+"""Holes an independent review found in the prover and around it, each as a graph written by hand.
+
+In every graph of LEAKS logits before the last position would show the last token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.evaluator.build import Build
+from trainer.evaluator import score
+from trainer.evaluator.causality import prove
+from trainer.evaluator.program import Limits
+from trainer.evaluator.refusal import Reason, Refused
+
+T = 8
+F32, F64, F16, BF16, BOOL = ({"d": name} for name in ("float32", "float64", "float16", "bfloat16", "bool"))
+NEGINF = {"f": "-inf"}
+
+
+class Bench(Build):
+    """With x: tokens as float32 [1, T]; future: the last token at every position."""
+
+    def __init__(self, **weights: torch.Tensor) -> None:
+        super().__init__(zeros=torch.zeros(1, T), zeros16=torch.zeros(1, T, dtype=torch.float16), **weights)
+        self.x = self.op("_to_copy.default", self.idx, dtype=F32)
+        self.last = self.op("slice.Tensor", self.x, 1, T - 1, T)
+        self.future = self.op("expand.default", self.last, [1, T])
+        self.Z, self.Z16 = self.ids["zeros"], self.ids["zeros16"]
+
+    def nan_flagged_zero(self) -> dict[str, int]:
+        return self.op("mul.Scalar", self.op("mul.Tensor", self.x, self.Z), 1e300)
+
+
+def cast_of_nan(b: Bench) -> Any:
+    return b.op("mul.Tensor", b.op("_to_copy.default", b.nan_flagged_zero(), dtype=BOOL), b.future)
+
+
+def copy_of_nan(b: Bench) -> Any:
+    flags = b.op("zeros_like.default", b.idx)
+    return b.op("mul.Tensor", b.op("copy.default", flags, b.nan_flagged_zero()), b.future)
+
+
+def slice_scatter_of_nan(b: Bench) -> Any:
+    flags = b.op("zeros_like.default", b.idx, dtype=BOOL)
+    return b.op("mul.Tensor", b.op("slice_scatter.default", flags, b.nan_flagged_zero(), 1, 0, T), b.future)
+
+
+def logical_and_of_nan(b: Bench) -> Any:
+    big = b.op("gt.Scalar", b.future, 5)
+    return b.op("_to_copy.default", b.op("logical_and.default", b.nan_flagged_zero(), big), dtype=F32)
+
+
+def huge_double(b: Bench) -> Any:
+    wide = b.op("_to_copy.default", b.op("sum.default", b.last), dtype=F64)
+    return b.op("exp.default", b.op("mul.Scalar", wide, 50))
+
+
+def promotion_of_a_double(b: Bench) -> Any:
+    return finite(b, b.op("mul.Tensor", b.Z, huge_double(b)))
+
+
+def promotion_into_neginf(b: Bench) -> Any:
+    r = b.op("add.Tensor", b.op("full_like.default", b.Z, NEGINF), huge_double(b))
+    return b.op("_to_copy.default", b.op("eq.Tensor", r, r), dtype=F32)
+
+
+def integer_into_half(b: Bench) -> Any:
+    last = b.op("expand.default", b.op("slice.Tensor", b.idx, 1, T - 1, T), [1, T])
+    return finite(b, b.op("mul.Tensor", b.Z16, b.op("mul.Scalar", last, 10000)))
+
+
+def complex_branch_cut(name: str, *args: Any) -> Callable[[Bench], Any]:
+    def leak(b: Bench) -> Any:
+        signed = b.op("mul.Tensor", b.Z, b.op("sub.Scalar", b.future, 5.5))
+        c = b.op("complex.default", b.op("full_like.default", b.x, -2.0), signed)
+        return b.op("select.int", b.op("view_as_real.default", b.op(name, c, *args)), -1, 1)
+
+    return leak
+
+
+def attention_scale(b: Bench) -> Any:
+    x = b.op("expand.default", b.op("view.default", b.x, [1, 1, T, 1]), [1, 1, T, 16])
+    q, k = b.op("mul.Scalar", x, 1e12), b.op("mul.Scalar", b.op("sub.Scalar", x, 1), 1e13)
+    y = b.op("scaled_dot_product_attention.default", q, k, x, None, 0.0, True, scale=1e30)
+    return finite(b, b.op("view.default", b.op("select.int", y, -1, 0), [1, T]))
+
+
+def tiny_power(b: Bench) -> Any:
+    base = b.op("_to_copy.default", b.op("mul.Tensor", b.x, b.Z), dtype=BF16)
+    return b.op("mul.Tensor", b.op("pow.Tensor_Scalar", base, 1e-60), b.future)
+
+
+def folding_twice(b: Bench) -> Any:
+    wide = b.op("expand.default", b.op("unsqueeze.default", b.x, -1), [1, T, 999])
+    tenths = b.op("full_like.default", wide, 0.1, memory_format={"mf": "contiguous_format"})
+    total = b.op("sum.dim_IntList", tenths, [2])
+    return b.op("mul.Tensor", b.op("sub.Scalar", total, 99.90001678466797), b.future)
+
+
+def scaled_addmm(b: Bench) -> Any:
+    rows = b.op("expand.default", b.op("view.default", b.x, [T, 1]), [T, T])
+    wide = b.op("mul.Scalar", b.op("sub.Scalar", rows, 1), 1e20)
+    y = b.op("addmm.default", b.ids["bias"], b.ids["lower"], wide, alpha=1e20)
+    return finite(b, b.op("view.default", b.op("select.int", y, 1, 0), [1, T]))
+
+
+def finite(b: Bench, value: Any) -> Any:
+    return b.op("_to_copy.default", b.op("isfinite.default", value), dtype=F32)
+
+
+LEAKS: dict[str, Callable[[Bench], Any]] = {
+    "cast of nan": cast_of_nan,
+    "copy of nan": copy_of_nan,
+    "slice_scatter of nan": slice_scatter_of_nan,
+    "logical_and of nan": logical_and_of_nan,
+    "promotion of a double": promotion_of_a_double,
+    "promotion into -inf": promotion_into_neginf,
+    "integer into half": integer_into_half,
+    "complex sqrt": complex_branch_cut("sqrt.default"),
+    "complex log": complex_branch_cut("log.default"),
+    "complex rsqrt": complex_branch_cut("rsqrt.default"),
+    "complex power": complex_branch_cut("pow.Tensor_Scalar", 0.5),
+    "attention scale": attention_scale,
+    "tiny power": tiny_power,
+    "folding twice": folding_twice,
+    "scaled addmm": scaled_addmm,
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_leak_is_not_proved_or_fails_its_obligations(name: str) -> None:
+    b = Bench(bias=torch.zeros(T, T), lower=torch.ones(T, T).tril())
+    prog = b.program(b.logits(b.op("_to_copy.default", LEAKS[name](b), dtype=F32)))
+    proof = prove(prog)
+    if not proof.proved:
+        return
+    changed = False
+    for token in range(16):
+        idx = torch.tensor([[3, 1, 4, 1, 5, 9, 2, token]])
+        reference = prog(torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]]))
+        found = prog(idx, proof.obligations.watch())
+        try:
+            proof.obligations.discharge()
+        except Refused:
+            continue
+        changed |= not torch.equal(found[:, :-1].nan_to_num(), reference[:, :-1].nan_to_num())
+    assert not changed
+
+
+def test_the_honest_forms_are_still_proved() -> None:
+    b = Bench(lower=torch.ones(T, T).tril())
+    rows = b.op("view.default", b.x, [T, 1])
+    y = b.op("mm.default", b.ids["lower"], rows)
+    doubled = b.op("rsub.Scalar", b.op("view.default", y, [1, T]), 1.0)
+    assert prove(b.program(b.logits(doubled))).proved
+
+
+def test_lstm_whose_kernel_reads_out_of_bounds_is_not_allowed() -> None:
+    b = Bench()
+    with pytest.raises(Refused) as caught:
+        b.program(b.op("lstm.input", b.x, [], [], True, 1, 0.0, False, False, True, n=3))
+    assert caught.value.reason is Reason.OP_NOT_ALLOWED
+
+
+def test_a_number_in_place_of_a_tensor_is_refused_or_handled() -> None:
+    for name in ("add.Tensor", "sub.Tensor"):
+        b = Bench()
+        try:
+            prove(b.program(b.logits(b.op(name, 1.0, b.x))))
+        except Refused as refused:
+            assert refused.reason is Reason.BAD_ARGUMENT
+    b = Bench()
+    try:
+        prove(b.program(b.logits(b.op("copy.default", b.x, 1.0))))
+    except Refused as refused:
+        assert refused.reason is Reason.BAD_ARGUMENT
+
+
+def test_folding_frees_what_nothing_reads_any_more() -> None:
+    b = Bench()
+    value = b.op("full.default", [1 << 22], 1.0)
+    for _ in range(100):
+        value = b.op("neg.default", value)
+    total = b.op("sum.default", value)
+    prog = b.program(b.logits(b.op("add.Tensor", b.x, total)), Limits(peak_bytes=48 << 20))
+    assert sum(c.numel() for c in prog.constants.values()) < 1000
+
+
+def test_a_live_set_above_the_limit_is_refused() -> None:
+    b = Bench()
+    parts = [b.op("full.default", [1 << 22], float(i)) for i in range(8)]
+    with pytest.raises(Refused) as caught:
+        b.program(
+            b.logits(b.op("add.Tensor", b.x, b.op("sum.default", b.op("cat.default", parts)))),
+            Limits(peak_bytes=48 << 20),
+        )
+    assert caught.value.reason is Reason.COMPUTE_LIMIT
+
+
+def test_millions_of_values_are_refused_while_parsing() -> None:
+    b = Bench()
+    wide = b.op("full.default", [4096], 1.0)
+    for _ in range(60):
+        b.op("unbind.int", wide, n=4096)
+    with pytest.raises(Refused) as caught:
+        b.program(b.logits(b.x))
+    assert caught.value.reason is Reason.GRAPH_LIMIT
+
+
+def test_scoring_leaves_the_programs_constants_alone() -> None:
+    b = Build(table=torch.randn(1, T, 16, dtype=torch.float64))
+    prog = b.program(b.ids["table"])
+    targets = torch.zeros(1, T, dtype=torch.int64)
+    first = score.nats(prog(torch.zeros(1, T, dtype=torch.int64)), targets)
+    assert torch.equal(first, score.nats(prog(torch.zeros(1, T, dtype=torch.int64)), targets))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_logits_are_refused(value: float) -> None:
+    logits = torch.randn(2, T, 16)
+    logits[1, 3, 5] = value
+    with pytest.raises(Refused) as caught:
+        score.nats(logits, torch.zeros(2, T, dtype=torch.int64))
+    assert caught.value.reason is Reason.NOT_FINITE
+
+
+def test_huge_offsets_do_not_cancel_to_zero_nats() -> None:
+    logits = torch.randn(1, T, 16) + 1e20
+    assert float(score.nats(logits, torch.zeros(1, T, dtype=torch.int64)).mean()) == pytest.approx(2.77, abs=0.01)
