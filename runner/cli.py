@@ -74,8 +74,16 @@ def prepare(
 
 
 @app.command("doctor")
-def doctor_(json_: Json = False) -> None:
+def doctor_(
+    clock: Annotated[
+        bool, typer.Option("--clock", help="Print the newest run's time limit and what it leaves open.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """Check everything a run needs; every failed line says how to fix it."""
+    if clock:
+        _clock(json_)
+        return
     found = list(doctor.checks())
     if json_:
         print(json.dumps({"ok": all(c.ok for c in found), "checks": [c.__dict__ for c in found]}))
@@ -85,6 +93,21 @@ def doctor_(json_: Json = False) -> None:
             fix = "" if check.ok else f"\n      fix: {check.fix}"
             out.print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}{fix}", markup=False)
     raise typer.Exit(0 if all(c.ok for c in found) else 5)
+
+
+def _clock(as_json: bool) -> None:
+    tag, found = doctor.clock_of(find())
+    document = {**found._asdict(), "tag": tag, "limit": found.limit, "advantage": found.advantage}
+    share = 100 * found.advantage / found.budget
+    basis = "calibrated by the baseline" if found.baseline_overhead is not None else "from policy, no baseline yet"
+    text = (
+        f"training budget        {found.budget:8.1f} s\n"
+        f"allowance              {found.allowance:8.1f} s  ({basis})\n"
+        f"container limit        {found.limit:8.1f} s  (host clock, start to end of hand-over)\n"
+        f"remaining advantage    {found.advantage:8.1f} s  ({share:.0f}% of the budget, for a script that starts and\n"
+        "                                   hands over as fast as the baseline and trains through the rest)"
+    )
+    _say(document, as_json, text)
 
 
 @app.command()

@@ -11,12 +11,13 @@ from typing import TypeVar
 
 import docker
 
-from runner import keys, policy
+from runner import clock, keys, policy
 from runner.artifacts import store
 from runner.artifacts.manifest import Statement
 from runner.errors import GloveboxError
 from runner.home import SOURCE, Home, find
 from runner.launcher import connect_engine
+from runner.ledger import Ledger
 
 MIN_FREE_BYTES = 5 << 30
 T = TypeVar("T")
@@ -55,6 +56,16 @@ def _bench(home: Home) -> Iterator[Check]:
     yield _guarded("artifact", lambda: store.admit(home, store.latest(home)), _artifact_detail)[1]
     free = shutil.disk_usage(home.root).free
     yield Check("disk", free >= MIN_FREE_BYTES, f"{free >> 30} GiB free", f"free space on {home.root}")
+
+
+def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
+    """The newest tag and its clock; without a tag the clock the next one would begin with."""
+    decision = policy.load(home.policies).decision
+    book = Ledger(home.ledger, read_only=True) if home.ledger.exists() else None
+    tag = next(iter(book.tags()), None) if book else None
+    version = book.run_info(tag)["artifact"] if book and tag else store.latest(home)
+    budget = float(store.admit(home, version).predicate.profile["time_budget_s"])
+    return tag, clock.clock(decision, budget, book.baseline_seconds(tag) if book and tag else None)
 
 
 def _policies_folder() -> Path:

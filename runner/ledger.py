@@ -117,6 +117,10 @@ class Ledger:
         keeps = [e for e in self.experiments(tag) if e.status is Status.KEEP and e.val_bpb is not None]
         return Best(keeps[-1].val_bpb or 0.0, keeps[-1].snapshot_size) if keeps else None
 
+    def baseline_seconds(self, tag: str) -> float | None:
+        """How long the training container of the first kept experiment lived."""
+        return next((e.train_seconds for e in self.experiments(tag) if e.status is Status.KEEP), None)
+
     def tags(self) -> list[str]:
         """All tags, newest first."""
         return [tag for (tag,) in self._db.execute("SELECT tag FROM runs ORDER BY started DESC, rowid DESC")]

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner import audit, decide, filter, results, scores, snapshot
+from runner import audit, clock, decide, filter, results, scores, snapshot
 from runner.artifacts.manifest import Statement
 from runner.audit import AuditLog
 from runner.errors import GloveboxError, SnapshotError
@@ -97,6 +97,10 @@ class Loop:
         """Seconds of the training profile."""
         return float(self.artifact.predicate.profile["time_budget_s"])
 
+    def clock(self) -> clock.Clock:
+        """What a training container of this tag gets, calibrated by the tag's baseline."""
+        return clock.clock(self.policies.decision, self.budget(), self.ledger.baseline_seconds(self.tag))
+
     def _tidy(self, run: str) -> None:
         """What a candidate left is large and of no more use: telemetry keeps what was read, the model goes."""
         folder = self.home.run(run)
@@ -124,7 +128,6 @@ class Loop:
             raise
 
     def _train(self, taken: Snapshot, run: str) -> Trained:
-        timing = self.policies.decision
         engine = self.launches.run(
             LaunchRequest(
                 role="trainer",
@@ -132,7 +135,7 @@ class Loop:
                 policy=self.policies.digest,
                 snapshot=taken.sha256,
                 artifact=self.artifact.predicate.version,
-                seconds=timing.startup_seconds + self.budget() + timing.hand_over_seconds,
+                seconds=self.clock().limit,
                 gpu=self.gpu,
             )
         )
