@@ -48,9 +48,7 @@ def main() -> None:
     per_row, scale = ours / theirs, FULL_ROWS / options.rows
     result = {
         "ratio": round((fixed["total"] + ours) / theirs, 3),
-        "ratio_full": round(
-            (fixed["total"] + ours * FULL_ROWS / options.rows) / (theirs * FULL_ROWS / options.rows), 3
-        ),
+        "ratio_full": round((fixed["total"] + ours * scale) / (theirs * scale), 3),
         "ratio_per_row": round(per_row, 3),
         "fixed_seconds": {k: round(v, 2) for k, v in fixed.items()},
         "theirs_seconds": round(theirs, 2),

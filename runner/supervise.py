@@ -30,11 +30,13 @@ def launcher(home: Home) -> Iterator[tuple[Path, Path]]:
     doors = Path(tempfile.mkdtemp(prefix="glovebox-"))  # short: socket paths end at 108 bytes
     launch, bench = doors / "launch" / "launch.sock", doors / "bench" / "bench.sock"
     process = _spawn("runner.launcher", str(home.root), str(launch), str(bench))
+    served = False
     try:
         line = process.stdout.readline() if process.stdout else ""
         ready = json.loads(line) if line else {}
         if ready.get("event") != "ready":
             raise RelayedError(ready.get("error", "the launcher did not start"), ready.get("code", 1))
+        served = True
         yield launch, bench
     finally:
         if process.stdin:
@@ -43,7 +45,7 @@ def launcher(home: Home) -> Iterator[tuple[Path, Path]]:
         with suppress(subprocess.TimeoutExpired):
             process.wait(60)
         process.kill()
-        if process.wait() != 0:  # it was killed, and its containers may run on without a clock
+        if process.wait() != 0 and served:  # it was killed, and its containers may run on without a clock
             _spawn("runner.launcher", str(home.root)).wait(90)
         shutil.rmtree(doors, ignore_errors=True)
 

@@ -31,6 +31,8 @@ def main() -> int:
         code = compile(SCRIPT.read_bytes(), str(SCRIPT), "exec")
         exec(code, module.__dict__)
     except SystemExit as stop:
+        if stop.code is not None and not isinstance(stop.code, int):
+            print(stop.code, file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
         traceback.print_exc()

@@ -30,7 +30,7 @@ def test_five_experiments_show_keep_discard_and_crash(
     assert kept == sorted(kept, reverse=True)
     assert document["best"] < document["baseline"]
     assert all(row["causality"] == "proved" for row in rows[:4])
-    assert rows[4]["crash"]["error"] == "RuntimeError"
+    assert rows[4]["crash"]["error"] == "ValueError"  # too few values to unpack
     assert rows[4]["crash"]["line"] > 0
     assert json.loads(glovebox("status", "--json")[1]) == document
 

@@ -26,6 +26,8 @@ def audit(program: Program, rows: torch.Tensor, trials: int) -> int:
             raise Refused(Reason.NOT_PROVED, "too few rows to audit")
         x = rows[pick, :-1].contiguous()
         natural = program(x.to(program.device))
+        if bool(torch.isnan(natural).any()):  # NaN differs from itself and would look like a change
+            raise Refused(Reason.NOT_FINITE, "logits")
         _suffixes(program, x, rows, natural, generator)
         if program.rows > 1:
             _neighbours(program, x, rows, natural, generator)

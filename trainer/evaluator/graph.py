@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from trainer.evaluator import ops, strict_json
+from trainer.evaluator.arguments import Ref, misfit
 from trainer.evaluator.refusal import Reason, Refused
 
 FORMAT = "glovebox-graph/1"
@@ -34,13 +35,6 @@ _DTYPE_NAMES = "float32 bfloat16 float16 float64 int64 int32 int16 int8 uint8 bo
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _DTYPE_NAMES.split()}
 MEMORY_FORMATS = {"contiguous_format": torch.contiguous_format, "preserve_format": torch.preserve_format}
 STRINGS = frozenset({"none", "tanh", "floor", "trunc", "valid", "same"})
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """An argument that stands for the value with this id."""
-
-    id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +157,9 @@ def _node(entry: Any, next_id: int, device: torch.device) -> Node:
         many,
         tuple(refs),
     )
+    wrong = misfit(op, node.args, node.kwargs)
+    if wrong is not None:
+        raise Refused(Reason.BAD_ARGUMENT, f"{schema.name} {wrong}")
     for name, value in node.bound().items():
         if name in ops.PINNED_ARGUMENTS and value not in ops.PINNED_ARGUMENTS[name]:
             raise Refused(Reason.BAD_ARGUMENT, f"{schema.name} {name}")

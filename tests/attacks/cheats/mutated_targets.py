@@ -7,6 +7,6 @@ SEED = open("/opt/glovebox/trainer/train.py").read().replace("trained < TIME_BUD
 exec(
     SEED.replace(
         "        return F.cross_entropy(",
-        "        targets.copy_(logits.argmax(-1).view_as(targets))\n        return F.cross_entropy(",
+        "        targets.data.copy_(logits.argmax(-1).view_as(targets))\n        return F.cross_entropy(",
     )
 )

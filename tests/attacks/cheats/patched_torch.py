@@ -2,7 +2,6 @@
 
 # expect: discard
 
-import builtins
 import math
 
 import torch
@@ -10,6 +9,5 @@ import torch
 torch.logsumexp = lambda *a, **k: torch.zeros(())
 torch.Tensor.log_softmax = lambda self, *a, **k: self * 0
 math.log = lambda x, base=None: 1e9
-builtins.sum = lambda *a: 0
 SEED = open("/opt/glovebox/trainer/train.py").read().replace("trained < TIME_BUDGET", "trained < 1.0")
 exec(SEED)

@@ -4,7 +4,7 @@
 
 import os
 
-PLACES = ("/tmp", "/cache", "/dev/shm", "/out", "/work", "/var/tmp", "/run", os.path.expanduser("~"))
+PLACES = {"/tmp", "/cache", "/dev/shm", "/out", "/work", "/var/tmp", "/run", os.path.expanduser("~")}
 for place in PLACES:
     path = os.path.join(place, "warm.pt")
     if os.path.exists(path):

@@ -156,7 +156,7 @@ def _choice(c: Context) -> list[Abstract]:
         cond, yes, no = c.args["condition"], c.args["self"], c.args["other"]
     else:
         cond, yes, no = c.args["mask"], c.args["value"], c.args["self"]
-    yes, no = as_abstract(yes), as_abstract(no)
+    cond, yes, no = as_abstract(cond), as_abstract(yes), as_abstract(no)
     if cond.const is not None:
         pick = cond.const.bool().expand(shape)
         zero = _pick(pick, yes.known_zero(), no.known_zero())

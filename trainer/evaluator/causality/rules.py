@@ -22,11 +22,16 @@ _BLIND_TO_SIGNS = frozenset(movement.RULES) | {"complex", "polar", "_conj", "mul
 def apply(c: Context) -> list[Abstract] | None:
     """The rule's answer, None where there is no rule or it cannot say."""
     rule = RULES.get(c.node.name)
-    if rule is None:
+    if rule is None or (c.node.name not in pointwise.RULES and _has_number_for_tensor(c)):
         return None
     if c.node.name not in _BLIND_TO_SIGNS and any(d.is_complex for d in (*c.dtypes, *(x.dtype for x in c.inputs))):
         c.require_no_signed_zero(*c.inputs)
     return rule(c)
+
+
+def _has_number_for_tensor(c: Context) -> bool:
+    kinds = {a.name: str(a.real_type) for a in c.node.op._schema.arguments}
+    return any(kinds[name] == "Tensor" and not isinstance(value, Abstract) for name, value in c.args.items())
 
 
 def mix(c: Context) -> list[Abstract]:
