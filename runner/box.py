@@ -45,6 +45,7 @@ def specification(
     """Keyword arguments of docker's containers.create for one role."""
     box: Box = getattr(sandbox, request.role)
     cpus = min(box.cpus, float(os.cpu_count() or 1))
+    memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
     if box.exec_cache_bytes:
         tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"
@@ -64,8 +65,8 @@ def specification(
         "ipc_mode": "private",
         "cgroupns": "private",
         "pids_limit": box.pids,
-        "mem_limit": box.memory_bytes,
-        "memswap_limit": box.memory_bytes,
+        "mem_limit": memory,
+        "memswap_limit": memory,
         "nano_cpus": int(cpus * 1e9),
         "shm_size": box.shm_bytes,
         "ulimits": [

@@ -156,7 +156,8 @@ def run(
 def _follow(settings: dict[str, Any], home: Home) -> tuple[dict[str, Any] | None, int]:
     """Show a session's events; returns its answer, if it gave one, and its exit code."""
     answer, code, say = None, 1, console.stderr()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         for event in console.follow(supervise.run(settings, home), say):
             if event["event"] == "failed":

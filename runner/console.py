@@ -15,12 +15,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+_PLAIN_WIDTH = 140  # columns where there is no terminal to ask
 _COLORS = {"keep": "green", "discard": "bright_black"}
 
 
 def stdout() -> Console:
     """Console for data."""
-    return Console(highlight=False, soft_wrap=not os.isatty(1))
+    return Console(highlight=False, width=None if os.isatty(1) else _PLAIN_WIDTH)
 
 
 def stderr() -> Console:
@@ -87,13 +88,16 @@ def sentence(event: dict[str, Any]) -> str | None:
     if kind == "started":
         return f"experiment {event['experiment']}: training ({event['seconds']:.0f} s budget): {event['description']}"
     if kind == "trained":
-        return f"experiment {event['experiment']}: trained in {event['seconds']:.1f} s, evaluating"
+        then = "evaluating" if event["handed_over"] else "nothing handed over"
+        return f"experiment {event['experiment']}: ran {event['seconds']:.1f} s, {then}"
     if kind == "finished":
         return outcome(event["row"])
     if kind == "refused":
         return f"train.py refused: {event['error']}"
     if kind == "agent_ended":
-        return "agent ended"
+        return f"the agent failed, see {event['log']}" if event["failed"] else "agent ended"
+    if kind == "stopped":
+        return "stopped: the running experiment is recorded as interrupted"
     return None
 
 

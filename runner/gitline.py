@@ -7,6 +7,7 @@ identity takes part: global and system config are switched off and the environme
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -32,16 +33,16 @@ class GitLine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if shutil.which("git") is None:
+            raise GloveboxError("git is not installed", fix="apt-get install git")
         if not (path / "HEAD").exists():
             path.mkdir(parents=True, exist_ok=True)
             self._git("init", "--quiet", "--bare", "--template=", ".")
 
     def head(self, tag: str) -> str | None:
         """Commit id of the kept line, None before the first keep."""
-        try:
-            return self._git("rev-parse", "--verify", "--quiet", f"refs/heads/autoresearch/{tag}")
-        except GloveboxError:
-            return None
+        refs = self._git("for-each-ref", "--format=%(objectname)", f"refs/heads/autoresearch/{tag}")
+        return refs or None
 
     def commit(self, tag: str, experiment: int, data: bytes, message: str) -> str:
         """Commit train.py on top of the kept line under the experiment's own ref; returns the commit id."""

@@ -48,7 +48,14 @@ def create(home: Home) -> None:
         serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     )
     pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    descriptor = os.open(home.keys / PRIVATE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(home.keys / PRIVATE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ArtifactError(
+            "a signing key without its trust.yaml",
+            where=str(home.keys / PRIVATE),
+            fix="restore trust.yaml, or move the key away",
+        ) from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
     key = CryptoSigner(private).public_key
@@ -64,8 +71,9 @@ def create(home: Home) -> None:
 def signer(home: Home) -> CryptoSigner:
     """The bench's signer; raises ArtifactError."""
     path = home.keys / PRIVATE
+    phrase = _passphrase()
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), _passphrase())
+        key = serialization.load_pem_private_key(path.read_bytes(), phrase)
     except FileNotFoundError:
         raise ArtifactError("no signing key", where=str(path), fix="run: glovebox init") from None
     except (ValueError, TypeError):
@@ -92,4 +100,12 @@ def trusted(home: Home) -> tuple[Trust, list[Key]]:
 
 def _passphrase() -> bytes | None:
     path = os.environ.get("GLOVEBOX_KEY_PASSPHRASE_FILE")
-    return Path(path).read_bytes().strip() or None if path else None
+    if not path:
+        return None
+    try:
+        phrase = Path(path).read_bytes().strip()
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=path, fix="check the passphrase file") from None
+    if not phrase:
+        raise ArtifactError("the passphrase file is empty", where=path, fix="write a passphrase into it")
+    return phrase

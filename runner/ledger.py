@@ -37,8 +37,17 @@ class Ledger:
         if read_only and not path.exists():
             raise GloveboxError("no experiment has been run yet", where=str(path), fix="run: glovebox run --tag NAME")
         uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        try:
+            self._open(uri, read_only)
+        except sqlite3.DatabaseError as error:
+            raise GloveboxError(
+                f"not a usable ledger: {error}", where=str(path), fix="restore it from a backup"
+            ) from None
+
+    def _open(self, uri: str, read_only: bool) -> None:
         self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA busy_timeout = 5000")
+        self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         if not read_only:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")

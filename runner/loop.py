@@ -81,7 +81,8 @@ class Loop:
         self.audit_log.append("accepted", {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run})
         self.emit("started", {"experiment": number, "description": description, "seconds": self.budget()})
         trained = self._train(taken, run)
-        self.emit("trained", {"experiment": number, "seconds": trained.engine.seconds})
+        done = {"seconds": trained.engine.seconds, "handed_over": trained.handed_over}
+        self.emit("trained", {"experiment": number, **done})
         scored = self._evaluate(trained)
         self._tidy(trained.run)
         best = self.ledger.best(self.tag)

@@ -124,6 +124,11 @@ def _session(settings: Settings, home: Home) -> int:
         if settings.train_py is not None:
             return _single(loop, settings)
         return _with_agent(loop, settings, stopping)
+    except GloveboxError:
+        if not stopping.is_set():
+            raise
+        emit("stopped", {})
+        return 0
     finally:
         launches.cancel_all()
         loop.close_interrupted()
@@ -184,8 +189,9 @@ def _with_agent(loop: Loop, settings: Settings, stopping: threading.Event) -> in
     if desk.failure is not None and not stopping.is_set():
         raise desk.failure
     result = ended[0] if ended else None
-    emit("agent_ended", {"reason": str(getattr(result, "reason", "cancelled"))})
     left_early = isinstance(result, EngineResult) and result.reason is EndReason.EXIT and result.exit_code != 0
+    log = str(train_py.parent / "agent.log")
+    emit("agent_ended", {"failed": left_early, "log": log})
     return 1 if left_early else 0
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, Key
@@ -54,7 +54,7 @@ class Predicate(Strict):
     profile: dict[str, int | str]
     version: Version
     serial: Annotated[int, Field(ge=1)]
-    expires: datetime
+    expires: AwareDatetime
     sizes: dict[FilePath, Annotated[int, Field(ge=0)]]
     provenance: dict[str, str]
 

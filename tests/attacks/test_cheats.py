@@ -10,8 +10,11 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from runner.artifacts import corpus
+from runner.home import SOURCE
 from runner.loop import Loop
 from runner.records import Feedback
 
@@ -44,6 +47,69 @@ def test_a_cheat_gains_nothing(path: Path, loop: Loop, work: Path) -> None:
 def _words(feedback: Feedback) -> str:
     """The feedback as the agent gets it."""
     return json.dumps(feedback.model_dump(mode="json"))
+
+
+def test_no_readable_file_in_the_trainer_holds_validation_data(loop: Loop, work: Path) -> None:
+    """With a control: training rows are found by the same search."""
+    store = loop.home.store / "demo-1"
+    rows = np.load(store / "val" / "rows.npy")
+    tokens = np.load(store / "train" / "tokens.npy")
+    text = [document.encode()[1000:1064] for document in list(corpus.demo().val.documents())[::7]]
+    needles = [row[40:72].tobytes() for row in rows[::16]] + [t for t in text if len(t) == 64]
+    control = [tokens[at : at + 32].tobytes() for at in range(1000, 100_000, 20_000)]
+    source = next(p for p in CHEATS if p.stem == "read_everything").read_text()
+    work.write_text(
+        source.replace("NEEDLES = []", f"NEEDLES = {needles!r}").replace("CONTROL = []", f"CONTROL = {control!r}")
+    )
+    loop.experiment(work, "read_everything with needles")
+    log = (loop.home.run(loop.ledger.experiments(loop.tag)[-1].run) / "trainer.log").read_text(errors="replace")
+    assert f"LEAKED 0 CONTROL {len(control)}" in log, log[-2000:]
+
+
+HONEST = (
+    "sdpa",
+    "masked fill",
+    "sliding window",
+    "linear attention",
+    "ssd decay",
+    "rope complex",
+    "causal conv",
+    "gru",
+    "dense top-2 moe",
+    "n-gram hash",
+    "hillis-steele scan",
+    "value embedding",
+)
+TAIL = """
+from prepare import MAX_SEQ_LEN, Tokenizer, evaluate_bpb, make_dataloader
+
+tokenizer = Tokenizer.from_directory()
+model = FAMILIES[{name!r}]()
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+for step, (x, y, _) in zip(range(5), make_dataloader(tokenizer, 4, MAX_SEQ_LEN, "train")):
+    loss = model(x, y)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+evaluate_bpb(model.eval(), tokenizer, 4)
+"""
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_an_honest_architecture_scores(name: str, loop: Loop, work: Path) -> None:
+    zoo = (Path(__file__).parents[1] / "evaluator" / "zoo.py").read_text()
+    work.write_text(
+        zoo.replace("VOCAB, SEQ, DIM, HEADS = 64, 32,", "VOCAB, SEQ, DIM, HEADS = 1024, 256,") + TAIL.format(name=name)
+    )
+    feedback = loop.experiment(work, name)
+    log = loop.home.run(loop.ledger.experiments(loop.tag)[-1].run) / "trainer.log"
+    assert (feedback.status, feedback.causality) == ("discard", "proved"), (feedback, log.read_text()[-2000:])
+
+
+def test_the_documentation_lists_every_cheat() -> None:
+    text = (SOURCE / "docs" / "score.md").read_text()
+    missing = [path.stem for path in CHEATS if f"`{path.stem}`" not in text]
+    assert not missing
 
 
 def test_the_corpus_has_all_that_was_asked_for() -> None:
