@@ -1,0 +1,170 @@
+"""The desk answers an agent with typed values and reason codes only."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.client import Bench, Refused
+from runner import desk, doors, policy
+from runner.artifacts import store
+from runner.audit import AuditLog, verify
+from runner.gitline import GitLine
+from runner.home import Home
+from runner.launching import LaunchClient
+from runner.ledger import Ledger
+from runner.loop import Loop
+from runner.records import Experiment, Status
+from tests.samples import experiment
+
+
+@pytest.fixture
+def loop(home: Home, policies: policy.Policies) -> Iterator[Loop]:
+    """A loop whose launcher is not there: enough for everything up to training."""
+    ledger = Ledger(home.ledger)
+    ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
+    yield Loop(
+        home=home,
+        tag="t",
+        policies=policies,
+        ledger=ledger,
+        line=GitLine(home.line),
+        audit_log=AuditLog(home.audit),
+        launches=LaunchClient(home.root / "no.sock"),
+        artifact=store.admit(home, "demo-1"),
+        emit=lambda event, data: None,
+    )
+    ledger.close()
+
+
+def record(loop: Loop, row: Experiment) -> Experiment:
+    """Accept and complete a row as the loop does."""
+    data = f"x = {row.id}\n".encode()
+    source = loop.home.root / "row.py"
+    source.write_bytes(data)
+    from runner import snapshot
+
+    taken = snapshot.take(source, loop.home.snapshots, 4096)
+    commit = loop.line.commit("t", row.id, data, "x")
+    row = row.model_copy(update={"snapshot": taken.sha256, "commit": commit})
+    loop.ledger.open_experiment(
+        "t", started=row.started, description=row.description, snapshot=row.snapshot, size=taken.size, run=row.run
+    )
+    return row
+
+
+@pytest.fixture
+def served(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[desk.Desk, Path]]:
+    monkeypatch.setattr(desk, "_REFUSAL_PAUSE", 0.0)
+    train_py = tmp_path / "train.py"
+    train_py.write_text("x = 1\n")
+    made = desk.Desk(loop, train_py, 3)
+    with doors.listening(tmp_path / "b" / "bench.sock", gid=os.getegid(), mode=0o660) as sock:
+        args = (sock, frozenset({os.geteuid()}), made.handle)
+        threading.Thread(target=doors.serve, args=args, daemon=True).start()
+        yield made, tmp_path / "b" / "bench.sock"
+
+
+def test_history_and_telemetry_of_what_is_recorded(served: tuple[desk.Desk, Path]) -> None:
+    made, path = served
+    row = record(made.loop, experiment(1))
+    made.loop.commit_row(row, [])
+    bench = Bench(str(path))
+    (found,) = bench.history()
+    assert (found["id"], found["status"], found["description"]) == (1, "keep", "idea 1")
+    assert bench.telemetry(1)["curve"] == [[0, 6.9], [10, 5.0]]
+    with pytest.raises(Refused, match="no_such_experiment"):
+        bench.telemetry(2)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "10 MB", "binary", "missing"])
+def test_a_train_py_that_is_not_plain_text_is_a_reason_code_and_no_experiment(
+    served: tuple[desk.Desk, Path], tmp_path: Path, kind: str
+) -> None:
+    made, path = served
+    made.train_py.unlink()
+    {
+        "symlink": lambda: made.train_py.symlink_to("/etc/passwd"),
+        "fifo": lambda: os.mkfifo(made.train_py),
+        "10 MB": lambda: made.train_py.write_bytes(b"#" * (10 << 20)),
+        "binary": lambda: made.train_py.write_bytes(bytes(range(256))),
+        "missing": lambda: None,
+    }[kind]()
+    with pytest.raises(Refused) as caught:
+        Bench(str(path)).run_experiment("x")
+    assert str(caught.value) in ("not_regular", "too_large", "not_utf8", "missing")
+    assert made.left == 3
+    assert made.loop.ledger.running("t") is None
+    assert [e["kind"] for e in verify(made.loop.home.audit)] == ["refused"]
+
+
+def test_refusals_without_end_end_the_session(served: tuple[desk.Desk, Path]) -> None:
+    made, path = served
+    made.train_py.write_bytes(b"\0")
+    bench = Bench(str(path))
+    for _ in range(desk.MAX_REFUSALS):
+        assert not made.finished.is_set()
+        with pytest.raises(Refused):
+            bench.run_experiment("x")
+    assert made.finished.is_set()
+    with pytest.raises(Refused, match="no_experiments_left"):
+        bench.run_experiment("x")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"verb": "shell"},
+        {"verb": ["run_experiment"]},
+        {"verb": "run_experiment"},
+        {"verb": "run_experiment", "description": 7},
+        {"verb": "run_experiment", "description": "x", "image": "evil"},
+        {"verb": "telemetry", "experiment": "1"},
+        {"verb": "telemetry", "experiment": True},
+        {"verb": "history", "all": True},
+    ],
+)
+def test_other_requests_are_a_reason_code(served: tuple[desk.Desk, Path], request_: dict[str, object]) -> None:
+    line = doors.connect(served[1], 5)
+    line.send(request_)
+    answer = line.receive()
+    assert answer is not None
+    assert answer["ok"] is False
+    assert answer["reason"] in ("unknown_verb", "bad_request")
+
+
+def test_a_lone_surrogate_is_hung_up_on(served: tuple[desk.Desk, Path]) -> None:
+    line = doors.connect(served[1], 5)
+    line.sock.sendall(b'{"verb":"run_experiment","description":"\\ud800"}\n')
+    assert line.receive() is None
+
+
+def test_descriptions_are_one_visible_line() -> None:
+    assert desk.clean("  a\tb\n\x1b[2Jc\u202e \u200b ", 200) == "a b [2Jc"
+    assert desk.clean("x" * 500, 200) == "x" * 200
+    assert desk.clean("\U000e0041\ufeff", 200) == "(no description)"
+
+
+def test_a_runner_killed_between_ledger_and_chain_is_made_whole_again(loop: Loop) -> None:
+    first = record(loop, experiment(1))
+    loop.commit_row(first, [])
+    second = record(loop, experiment(2))
+    loop.ledger.close_experiment(second)  # killed here: no branch, no chain entry, no results.tsv
+    record(loop, experiment(3))  # and one more left open
+    loop.reconcile()
+    loop.reconcile()
+    rows = loop.ledger.experiments("t")
+    assert [row.status for row in rows] == [Status.KEEP, Status.KEEP, Status.CRASH]
+    assert rows[2].reason == "interrupted"
+    assert loop.line.head("t") == second.commit
+    finished = [e["data"]["id"] for e in verify(loop.home.audit) if e["kind"] == "finished"]
+    assert sorted(finished) == [1, 2, 3]
+    assert len((loop.home.tag("t") / "results.tsv").read_text().splitlines()) == 4
+    from runner.verify import verify as check
+
+    assert check(loop.home).failures == []
