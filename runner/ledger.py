@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from runner.decide import Best
 from runner.errors import GloveboxError
@@ -28,6 +29,17 @@ CREATE TABLE IF NOT EXISTS experiments (
 ) STRICT;
 PRAGMA user_version = 1;
 """
+
+
+class Opened(NamedTuple):
+    """The part of a row that is known before anything runs."""
+
+    id: int
+    started: str
+    description: str
+    snapshot: str
+    snapshot_size: int
+    run: str
 
 
 class Ledger:
@@ -100,14 +112,18 @@ class Ledger:
             if done.rowcount != 1:
                 raise GloveboxError(f"experiment {experiment.id} of {experiment.tag} is not open", where="ledger")
 
-    def interrupted(self, tag: str) -> list[tuple[int, str, str, str, int, str]]:
-        """(id, started, description, snapshot, size, run) of rows a dead runner left open."""
-        rows = self._db.execute(
-            "SELECT id, started, description, snapshot, snapshot_size, run FROM experiments"
-            " WHERE tag = ? AND status IS NULL ORDER BY id",
-            (tag,),
-        )
-        return rows.fetchall()
+    def open_numbers(self, tag: str) -> list[int]:
+        """Experiments that were accepted and not completed."""
+        rows = self._db.execute("SELECT id FROM experiments WHERE tag = ? AND status IS NULL ORDER BY id", (tag,))
+        return [int(number) for (number,) in rows]
+
+    def opened(self, tag: str, number: int) -> Opened:
+        """What was recorded when an experiment was accepted."""
+        row = self._db.execute(
+            "SELECT id, started, description, snapshot, snapshot_size, run FROM experiments WHERE tag = ? AND id = ?",
+            (tag, number),
+        ).fetchone()
+        return Opened(*row)
 
     def experiments(self, tag: str) -> list[Experiment]:
         """Completed experiments in order."""
@@ -118,8 +134,7 @@ class Ledger:
 
     def running(self, tag: str) -> int | None:
         """Number of the open experiment, if any."""
-        row = self._db.execute("SELECT MAX(id) FROM experiments WHERE tag = ? AND status IS NULL", (tag,)).fetchone()
-        return None if row[0] is None else int(row[0])
+        return next(iter(self.open_numbers(tag)), None)
 
     def best(self, tag: str) -> Best | None:
         """The last keep: every keep beats the one before."""

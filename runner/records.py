@@ -157,29 +157,29 @@ class Feedback(Frozen):
 
 
 class Experiment(Frozen):
-    """One row of the ledger."""
+    """One row of the ledger; the defaults are those of a run that produced nothing."""
 
     id: int
     tag: str
     status: Status
-    val_bpb: float | None
-    val_bpb_bytes: float | None
-    claimed: float | None  # gain over the best before, from this single run
-    confirmed: float | None  # gain measured by paired reruns, None if not confirmed
-    causality: str | None
     description: str
     snapshot: Sha256
     snapshot_size: int
     commit: str
-    memory_gb: float
-    seconds: float
-    train_seconds: float
-    eval_seconds: float
-    reason: str | None
-    crash: Crash | None
-    curve: list[tuple[int, float]]
-    summary: dict[str, float]
     run: str
     started: str
     artifact: str
     policy: str
+    val_bpb: float | None = None
+    val_bpb_bytes: float | None = None
+    claimed: float | None = None  # gain over the best before, from this single run
+    confirmed: float | None = None  # gain measured by paired reruns, None if not confirmed
+    causality: Literal["proved", "audited"] | None = None
+    reason: str | None = None
+    crash: Crash | None = None
+    memory_gb: float = 0.0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    curve: list[tuple[int, float]] = []
+    summary: dict[str, float] = {}

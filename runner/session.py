@@ -29,7 +29,8 @@ from runner.gitline import GitLine
 from runner.home import Home
 from runner.launching import LaunchClient
 from runner.ledger import Ledger
-from runner.loop import Loop, new_run_id, now
+from runner.loop import Loop, new_run_id
+from runner.recording import Recorder, now
 from runner.records import EndReason, EngineResult, Frozen, LaunchRequest, Tag
 
 _AGENT_GRACE = 15.0  # seconds the agent gets to leave once it was told it is done
@@ -99,13 +100,20 @@ def _session(settings: Settings, home: Home) -> int:
         _same_terms(recorded, statement.predicate.version, policies.digest, settings.tag)
     launches = LaunchClient(Path(settings.launch_door))
     ledger.begin_run(settings.tag, now(), statement.predicate.version, policies.digest)
+    recorder = Recorder(
+        home=home,
+        tag=settings.tag,
+        ledger=ledger,
+        line=GitLine(home.line),
+        audit_log=AuditLog(home.audit),
+        artifact=statement.predicate.version,
+        policy=policies.digest,
+    )
     loop = Loop(
         home=home,
         tag=settings.tag,
         policies=policies,
-        ledger=ledger,
-        line=GitLine(home.line),
-        audit_log=AuditLog(home.audit),
+        recorder=recorder,
         launches=launches,
         artifact=statement,
         emit=emit,
@@ -120,7 +128,7 @@ def _session(settings: Settings, home: Home) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        loop.reconcile()
+        recorder.reconcile()
         if settings.train_py is not None:
             return _single(loop, settings)
         return _with_agent(loop, settings, stopping)
@@ -131,7 +139,7 @@ def _session(settings: Settings, home: Home) -> int:
         return 0
     finally:
         launches.cancel_all()
-        loop.close_interrupted()
+        recorder.close_interrupted()
         ledger.close()
 
 

@@ -19,6 +19,7 @@ from runner.home import SOURCE, Home
 from runner.launching import LaunchClient
 from runner.ledger import Ledger
 from runner.loop import Loop
+from runner.recording import Recorder
 
 POLICIES = SOURCE / "policies"
 
@@ -104,9 +105,15 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
             home=home,
             tag="attacks",
             policies=policies,
-            ledger=ledger,
-            line=GitLine(home.line),
-            audit_log=AuditLog(home.audit),
+            recorder=Recorder(
+                home=home,
+                tag="attacks",
+                ledger=ledger,
+                line=GitLine(home.line),
+                audit_log=AuditLog(home.audit),
+                artifact="demo-1",
+                policy=policies.digest,
+            ),
             launches=LaunchClient(door),
             artifact=store.admit(home, "demo-1"),
             emit=lambda event, data: None,

@@ -18,6 +18,7 @@ from runner.home import Home
 from runner.launching import LaunchClient
 from runner.ledger import Ledger
 from runner.loop import Loop
+from runner.recording import Recorder
 from runner.records import Experiment, Status
 from tests.samples import experiment
 
@@ -31,9 +32,7 @@ def loop(home: Home, policies: policy.Policies) -> Iterator[Loop]:
         home=home,
         tag="t",
         policies=policies,
-        ledger=ledger,
-        line=GitLine(home.line),
-        audit_log=AuditLog(home.audit),
+        recorder=Recorder(home, "t", ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest),
         launches=LaunchClient(home.root / "no.sock"),
         artifact=store.admit(home, "demo-1"),
         emit=lambda event, data: None,
@@ -72,7 +71,7 @@ def served(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_history_and_telemetry_of_what_is_recorded(served: tuple[desk.Desk, Path]) -> None:
     made, path = served
     row = record(made.loop, experiment(1))
-    made.loop.commit_row(row, [])
+    made.loop.recorder.commit(row, [])
     bench = Bench(str(path))
     (found,) = bench.history()
     assert (found["id"], found["status"], found["description"]) == (1, "keep", "idea 1")
@@ -152,12 +151,12 @@ def test_descriptions_are_one_visible_line() -> None:
 
 def test_a_runner_killed_between_ledger_and_chain_is_made_whole_again(loop: Loop) -> None:
     first = record(loop, experiment(1))
-    loop.commit_row(first, [])
+    loop.recorder.commit(first, [])
     second = record(loop, experiment(2))
     loop.ledger.close_experiment(second)  # killed here: no branch, no chain entry, no results.tsv
     record(loop, experiment(3))  # and one more left open
-    loop.reconcile()
-    loop.reconcile()
+    loop.recorder.reconcile()
+    loop.recorder.reconcile()
     rows = loop.ledger.experiments("t")
     assert [row.status for row in rows] == [Status.KEEP, Status.KEEP, Status.CRASH]
     assert rows[2].reason == "interrupted"

@@ -35,10 +35,11 @@ def test_a_row_reads_back_as_it_was_written(ledger: Ledger) -> None:
 def test_an_open_row_is_running_and_interrupted_until_completed(ledger: Ledger) -> None:
     accept(ledger, experiment(1))
     assert ledger.running("t") == 1
-    assert [row[0] for row in ledger.interrupted("t")] == [1]
+    assert ledger.open_numbers("t") == [1]
+    assert ledger.opened("t", 1).description == "idea 1"
     ledger.close_experiment(experiment(1, status=Status.CRASH, val_bpb=None, reason="interrupted"))
     assert ledger.running("t") is None
-    assert ledger.interrupted("t") == []
+    assert ledger.open_numbers("t") == []
 
 
 def test_a_row_cannot_be_completed_twice_or_without_being_open(ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.artifacts import corpus
 from runner.home import SOURCE
 
 
@@ -89,6 +90,12 @@ def test_each_dockerfile_copies_only_its_own_folder(room: str) -> None:
     sources = [line.split()[-2] for line in lines if line.startswith("COPY ") and "--from" not in line]
     assert sources
     assert all(source.split("/")[0] == room for source in sources)
+
+
+def test_the_trainer_image_loses_the_modules_the_demo_validates_on() -> None:
+    text = (SOURCE / "Dockerfile.trainer").read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if line.startswith("RUN for module in ")]
+    assert line.removeprefix("RUN for module in ").split(";")[0].split() == corpus.DEMO_VAL_MODULES
 
 
 def test_only_the_launchers_modules_talk_to_the_engine() -> None:
