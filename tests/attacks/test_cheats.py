@@ -54,8 +54,10 @@ def test_no_readable_file_in_the_trainer_holds_validation_data(loop: Loop, work:
     store = loop.home.store / "demo-1"
     rows = np.load(store / "val" / "rows.npy")
     tokens = np.load(store / "train" / "tokens.npy")
-    text = [document.encode()[100:164] for document in list(corpus.demo().val.documents())[::7]]
-    needles = [row[40:72].tobytes() for row in rows[::16]] + [t for t in text if len(t) == 64]
+    text = [document.encode()[100:300] for document in list(corpus.demo().val.documents())[::7]]
+    needles = [row[40:72].tobytes() for row in rows[::16]] + [
+        t for t in text if len(t) == 200
+    ]  # long enough not to be an idiom
     control = [tokens[at : at + 32].tobytes() for at in range(1000, 100_000, 20_000)]
     source = next(p for p in CHEATS if p.stem == "read_everything").read_text()
     work.write_text(
