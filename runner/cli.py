@@ -27,7 +27,7 @@ from runner.records import Tag
 MAX_DESCRIPTION = 200
 _EPILOG = (
     "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
-    "5 engine or images, 6 busy, 7 train.py refused, 8 verification failed."
+    "5 engine or images, 6 busy, 7 train.py refused, 8 verification failed, 130 interrupted."
 )
 app = typer.Typer(
     name="glovebox",
@@ -211,7 +211,11 @@ def stop(json_: Json = False) -> None:
     if match is None or not _held(path):
         _say({"stopped": None}, json_, "nothing is running")
         return
-    os.kill(int(match[2]), signal.SIGTERM)
+    try:
+        os.kill(int(match[2]), signal.SIGTERM)
+    except OSError as error:
+        fix = "run it as the user who started the run"
+        raise BusyError(f"cannot signal process {match[2]}: {error.strerror}", where=str(path), fix=fix) from None
     deadline = time.monotonic() + 90
     while _held(path):
         if time.monotonic() > deadline:

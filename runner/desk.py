@@ -17,7 +17,7 @@ from typing import Any
 
 from runner.doors import Line
 from runner.errors import DoorError, SnapshotError
-from runner.loop import Loop
+from runner.loop import Loop, rounded
 
 MAX_REQUEST = 16 << 10
 MAX_REFUSALS = 20  # in a row; then the agent is not making progress and the session ends
@@ -36,6 +36,7 @@ class Desk:
         self.failure: BaseException | None = None
         self._busy = threading.Lock()
         self._refusals = 0
+        self._settled = False
 
     def handle(self, line: Line) -> None:
         """Answer requests until the agent hangs up."""
@@ -49,10 +50,11 @@ class Desk:
             answer = verbs.get(verb) if isinstance(verb, str) else None
             line.send(answer(request) if answer else _no("unknown_verb"))
 
-    def settle(self, seconds: float = 20.0) -> None:
-        """Wait until no experiment is in progress and let none begin."""
+    def settle(self, seconds: float) -> None:
+        """Let no experiment begin, and wait so long for the one in progress."""
         self.finished.set()
-        self._busy.acquire(timeout=seconds)
+        if not self._settled:
+            self._settled = self._busy.acquire(timeout=seconds)
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         description = request.get("description")
@@ -95,7 +97,7 @@ class Desk:
             return _no("bad_request")
         rows = self.loop.ledger.experiments(self.loop.tag)[-self.loop.policies.agent.history_rows :]
         fields = {"id", "status", "val_bpb", "claimed", "description", "snapshot_size", "reason", "crash"}
-        return {"ok": True, "rows": [row.model_dump(mode="json", include=fields) for row in rows]}
+        return {"ok": True, "rows": [rounded(row).model_dump(mode="json", include=fields) for row in rows]}
 
     def _telemetry(self, request: dict[str, Any]) -> dict[str, Any]:
         number = request.get("experiment")
@@ -103,7 +105,8 @@ class Desk:
             return _no("bad_request")
         for row in self.loop.ledger.experiments(self.loop.tag):
             if row.id == number:
-                return {"ok": True, **row.model_dump(mode="json", include={"curve", "summary", "train_seconds"})}
+                shown = {"curve", "summary", "train_seconds"}
+                return {"ok": True, **rounded(row).model_dump(mode="json", include=shown)}
         return _no("no_such_experiment")
 
 

@@ -25,7 +25,7 @@ NOT_EXPORTABLE = (
     "forward_signature",
     "other",
 )
-PHASES = ("start", "train", "hand_over", "done")
+PHASES = ("start", "hand_over", "done")
 
 
 class Filtered(NamedTuple):

@@ -16,6 +16,7 @@ from runner.errors import GloveboxError
 _ENVIRONMENT = {
     "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
     "HOME": "/nonexistent",
+    "GIT_DIR": ".",  # named, not discovered: git then accepts a repository of another owner
     "LC_ALL": "C",
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",

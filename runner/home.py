@@ -1,6 +1,6 @@
 """Where a bench keeps its state on disk. TRUSTED, paths only.
 
-    <home>/policies/trust.yaml   keys/   artifacts/<version>/   store/<version>/
+    <home>/trust.yaml   policies/ (optional)   keys/   artifacts/<version>/   store/<version>/
     <home>/snapshots/<sha256>.py   runs/<run>/   line.git/   tags/<tag>/   ledger.sqlite   audit.jsonl
 
 `glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above.
@@ -73,7 +73,7 @@ class Home:
         return self.root / "runs" / run
 
     def tag(self, tag: str) -> Path:
-        """Files of one tag: the agent's train.py, results.tsv, report.html, lock."""
+        """Files of one tag for people: results.tsv and report.html."""
         return self.root / "tags" / tag
 
 

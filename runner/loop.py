@@ -6,7 +6,6 @@ engine's state comes from the launcher, numbers come through filter.py and score
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import time
@@ -23,7 +22,7 @@ from runner.home import Home
 from runner.launching import LaunchClient
 from runner.ledger import Ledger
 from runner.policy import Policies
-from runner.recording import Recorder
+from runner.recording import HAND_OVER, Recorder, tidy
 from runner.records import (
     EndReason,
     Experiment,
@@ -32,11 +31,11 @@ from runner.records import (
     Scored,
     Snapshot,
     Status,
-    Telemetry,
     Trained,
 )
 
-MIN_FREE_BYTES = 1 << 30  # below this no experiment begins: the ledger must always have room
+MIN_FREE_BYTES = 1 << 30  # what the ledger keeps, however much a candidate writes
+BPB_DIGITS = 6  # of the scores the agent sees
 Emit = Callable[[str, dict[str, Any]], None]
 
 
@@ -56,7 +55,7 @@ class Loop:
     launches: LaunchClient
     artifact: Statement
     emit: Emit
-    after: Callable[[], None] = lambda: None  # called once an experiment is recorded
+    after: Callable[[], object] = lambda: None  # called once an experiment is recorded
     gpu: str | None = None
 
     def experiment(self, source: Path, description: str, left: int | None = None) -> Feedback:
@@ -71,7 +70,7 @@ class Loop:
         done = {"seconds": trained.engine.seconds, "handed_over": trained.handed_over}
         self.emit("trained", {"experiment": number, **done})
         scored = self._evaluate(trained)
-        self._tidy(trained.run)
+        tidy(self.home.run(run), self.policies.metrics.telemetry_bytes)
         best = self.ledger.best(self.tag)
         verdict = decide.decide(self.policies.decision, scored, best)
         row = self.recorder.finish(number, scored, verdict, time.monotonic() - began)
@@ -99,22 +98,15 @@ class Loop:
         """What a training container of this tag gets, calibrated by the tag's baseline."""
         return clock.clock(self.policies.decision, self.budget(), self.ledger.baseline_seconds(self.tag))
 
-    def _tidy(self, run: str) -> None:
-        """What a candidate left is large and of no more use: telemetry keeps what was read, the model goes."""
-        folder = self.home.run(run)
-        for name in ("graph.json", "weights.safetensors"):
-            (folder / name).unlink(missing_ok=True)
-        telemetry = folder / "telemetry.jsonl"
-        if telemetry.stat().st_size > self.policies.metrics.telemetry_bytes:
-            os.truncate(telemetry, self.policies.metrics.telemetry_bytes)
-
     def _enough_disk(self) -> None:
+        """A candidate may fill its files; the ledger must still have room afterwards."""
         free = shutil.disk_usage(self.home.root).free
-        if free < MIN_FREE_BYTES:
+        needed = MIN_FREE_BYTES + len(HAND_OVER) * self.policies.sandbox.trainer.file_bytes
+        if free < needed:
             raise GloveboxError(
-                f"only {free >> 20} MiB free, {MIN_FREE_BYTES >> 20} are needed to begin an experiment",
+                f"only {free >> 20} MiB free, {needed >> 20} are needed to begin an experiment",
                 where=str(self.home.root),
-                fix="free disk space",
+                fix="free disk space, or lower trainer.file_bytes in policies/sandbox.yaml",
             )
 
     def _snapshot(self, source: Path) -> Snapshot:
@@ -168,26 +160,42 @@ class Loop:
         return Scored(trained=trained, engine=engine, score=score)
 
     def _restore(self, source: Path) -> None:
+        """The agent goes on from the best version; a failure here is the bench's, not a refusal of the candidate."""
         head = self.line.head(self.tag)
         if head is not None:
-            snapshot.restore(source, self.line.content(head))
+            try:
+                snapshot.restore(source, self.line.content(head))
+            except SnapshotError as error:
+                raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
+
+
+def rounded(row: Experiment) -> Experiment:
+    """The row as the agent may see it: its numbers are for reasoning, the ledger's for the record."""
+    return row.model_copy(
+        update={
+            "val_bpb": None if row.val_bpb is None else round(row.val_bpb, BPB_DIGITS),
+            "claimed": None if row.claimed is None else round(row.claimed, BPB_DIGITS),
+            "train_seconds": round(row.train_seconds, 1),
+            "eval_seconds": round(row.eval_seconds, 1),
+        }
+    )
 
 
 def _feedback(row: Experiment, scored: Scored, best: decide.Best | None, left: int | None) -> Feedback:
-    """Everything rounded once more: the agent's numbers are for reasoning, the ledger's for the record."""
-    rounded = None if row.val_bpb is None else round(row.val_bpb, 6)
-    telemetry: Telemetry = scored.trained.telemetry
+    shown = rounded(row)
+    before = round(best.val_bpb, BPB_DIGITS) if best else None
+    delta = None if shown.val_bpb is None or before is None else round(shown.val_bpb - before, BPB_DIGITS)
     return Feedback(
         experiment=row.id,
         status=row.status,
-        val_bpb=rounded,
-        best_bpb=round(best.val_bpb, 6) if best else None,
-        delta=None if rounded is None or best is None else round(rounded - best.val_bpb, 6),
+        val_bpb=shown.val_bpb,
+        best_bpb=before,
+        delta=delta,
         reason=row.reason,
         crash=row.crash,
         causality=row.causality,
-        train_seconds=round(row.train_seconds, 1),
-        eval_seconds=round(row.eval_seconds, 1),
-        telemetry=telemetry,
+        train_seconds=shown.train_seconds,
+        eval_seconds=shown.eval_seconds,
+        telemetry=scored.trained.telemetry,
         experiments_left=left,
     )

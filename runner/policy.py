@@ -126,7 +126,6 @@ class Metrics(Strict):
     lines: Annotated[int, Field(ge=1, le=100_000)]
     curve_points: Annotated[int, Field(ge=0, le=256)]
     loss: Metric
-    seconds: Metric
     step: Metric
     summaries: dict[Summary, Metric]
 

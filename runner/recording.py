@@ -6,33 +6,22 @@ behind, and `reconcile` brings them up to the ledger again before the next exper
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from runner import audit, decide, results
 from runner.audit import AuditLog
+from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
-from runner.records import Crash, EngineResult, Experiment, Scored, Snapshot, Status
+from runner.records import Crash, EngineResult, Experiment, Score, Scored, Snapshot, Status
 
-_AUDITED = frozenset(
-    [
-        "tag",
-        "id",
-        "status",
-        "val_bpb",
-        "val_bpb_bytes",
-        "causality",
-        "reason",
-        "snapshot",
-        "commit",
-        "run",
-        "artifact",
-        "policy",
-    ]
-)
+HAND_OVER = ("graph.json", "weights.safetensors", "telemetry.jsonl")
 
 
 def now() -> str:
@@ -75,7 +64,7 @@ class Recorder:
             claimed=verdict.claimed,
             val_bpb=usable.val_bpb if usable else None,
             val_bpb_bytes=usable.val_bpb_bytes if usable else None,
-            causality=usable.causality if usable else None,
+            causality=_causality(score),
             crash=(trained.crash or Crash(error="Exception", line=0)) if verdict.reason == "exception" else None,
             memory_gb=round(trained.telemetry.summary.get("peak_vram_mb", 0.0) / 1024, 2),
             seconds=round(seconds, 3),
@@ -90,7 +79,11 @@ class Recorder:
     def _row(self, number: int, *, status: Status, **fields: Any) -> Experiment:
         """The row from what was accepted, the outcome, and a commit of its snapshot."""
         opened = self.ledger.opened(self.tag, number)
-        data = (self.home.snapshots / f"{opened.snapshot}.py").read_bytes()
+        path = self.home.snapshots / f"{opened.snapshot}.py"
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup") from None
         title = f"experiment {number}: {status}\n\n{opened.description}\n"
         return Experiment(
             **opened._asdict(),
@@ -127,8 +120,32 @@ class Recorder:
     def close_interrupted(self) -> None:
         """Complete what a dead runner left open: the run is lost, the row is not."""
         for number in self.ledger.open_numbers(self.tag):
+            tidy(self.home.run(self.ledger.opened(self.tag, number).run))
             self.commit(self._row(number, status=Status.CRASH, reason="interrupted"), [])
 
 
+def _causality(score: Score | None) -> Literal["proved", "audited", "non_causal"] | None:
+    if score is None:
+        return None
+    return "non_causal" if score.reason == Status.NON_CAUSAL else score.causality
+
+
+def row_digest(row: Experiment) -> str:
+    """SHA-256 over every field of a row; the audit chain carries it."""
+    return hashlib.sha256(audit.canonical(row.model_dump(mode="json"))).hexdigest()
+
+
 def _evidence(row: Experiment, engines: list[EngineResult]) -> dict[str, Any]:
-    return {"images": sorted({e.image for e in engines}), **row.model_dump(mode="json", include=set(_AUDITED))}
+    named = {"tag", "id", "status", "val_bpb", "snapshot", "commit", "run", "artifact", "policy"}
+    images = sorted({e.image for e in engines})
+    return {"images": images, "row": row_digest(row), **row.model_dump(mode="json", include=named)}
+
+
+def tidy(folder: Path, telemetry_bytes: int = 0) -> None:
+    """What a candidate left is large and of no more use: telemetry keeps what was read, the model goes."""
+    for name in HAND_OVER:
+        path = folder / name
+        if name != "telemetry.jsonl":
+            path.unlink(missing_ok=True)
+        elif path.exists() and path.stat().st_size > telemetry_bytes:
+            os.truncate(path, telemetry_bytes)

@@ -1,7 +1,7 @@
 """The typed values that cross between rooms. TRUSTED, frozen, no logic beyond validation.
 
 Each stage of an experiment takes only the previous stage's type, so a skipped stage is a type error:
-Snapshot -> Trained -> Scored -> Feedback -> Verdict -> Experiment.
+Snapshot -> Trained -> Scored -> Verdict -> Experiment -> Feedback.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Feedback(Frozen):
     delta: float | None = None  # val_bpb minus the best before this experiment
     reason: str | None = None  # closed code for anything but keep and discard
     crash: Crash | None = None
-    causality: Literal["proved", "audited"] | None = None
+    causality: Literal["proved", "audited", "non_causal"] | None = None
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     telemetry: Telemetry = Telemetry()
@@ -174,7 +174,7 @@ class Experiment(Frozen):
     val_bpb_bytes: float | None = None
     claimed: float | None = None  # gain over the best before, from this single run
     confirmed: float | None = None  # gain measured by paired reruns, None if not confirmed
-    causality: Literal["proved", "audited"] | None = None
+    causality: Literal["proved", "audited", "non_causal"] | None = None
     reason: str | None = None
     crash: Crash | None = None
     memory_gb: float = 0.0

@@ -33,6 +33,7 @@ from runner.loop import Loop, new_run_id
 from runner.recording import Recorder, now
 from runner.records import EndReason, EngineResult, Frozen, LaunchRequest, Tag
 
+LONGEST_EXPERIMENT = 86_400.0  # seconds; each container has its own, much shorter limit
 _AGENT_GRACE = 15.0  # seconds the agent gets to leave once it was told it is done
 
 
@@ -117,7 +118,7 @@ def _session(settings: Settings, home: Home) -> int:
         launches=launches,
         artifact=statement,
         emit=emit,
-        after=lambda: _report(home, ledger, settings.tag),
+        after=lambda: report.write(home, ledger, settings.tag),
         gpu=settings.gpu,
     )
     stopping = threading.Event()
@@ -154,10 +155,6 @@ def _same_terms(recorded: dict[str, str], artifact: str, digest: str, tag: str) 
             )
 
 
-def _report(home: Home, ledger: Ledger, tag: str) -> None:
-    report.write(home, ledger, tag)
-
-
 def _single(loop: Loop, settings: Settings) -> int:
     source = Path(settings.train_py or "")
     work = loop.home.run(new_run_id()) / "train.py"
@@ -191,9 +188,10 @@ def _with_agent(loop: Loop, settings: Settings, stopping: threading.Event) -> in
         waiter = threading.Thread(target=lambda: ended.append(_end_of(launch)), daemon=True)
         waiter.start()
         _wait(waiter, desk, stopping)
+        desk.settle(0 if stopping.is_set() else LONGEST_EXPERIMENT)  # one that runs may end, even if its agent left
         loop.launches.cancel_all()
         waiter.join(30)
-        desk.settle()
+        desk.settle(20)
     if desk.failure is not None and not stopping.is_set():
         raise desk.failure
     result = ended[0] if ended else None

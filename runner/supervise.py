@@ -46,7 +46,8 @@ def launcher(home: Home) -> Iterator[tuple[Path, Path]]:
             process.wait(60)
         process.kill()
         if process.wait() != 0 and served:  # it was killed, and its containers may run on without a clock
-            _spawn("runner.launcher", str(home.root)).wait(90)
+            with suppress(subprocess.TimeoutExpired):
+                _spawn("runner.launcher", str(home.root)).wait(90)
         shutil.rmtree(doors, ignore_errors=True)
 
 

@@ -17,6 +17,7 @@ from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
+from runner.recording import row_digest
 from runner.records import Experiment, Status
 
 NOT_VERIFIED = (
@@ -76,8 +77,7 @@ def verify(home: Home) -> Outcome:
 
 def _row(outcome: Outcome, home: Home, line: GitLine, row: Experiment, entry: dict[str, Any] | None) -> None:
     name = f"{row.tag} experiment {row.id}"
-    recorded = row.model_dump(mode="json")
-    same = entry is not None and all(recorded[k] == v for k, v in entry.items() if k in recorded)
+    same = entry is not None and entry["row"] == row_digest(row)
     outcome.check("ledger rows", same, f"{name}: the ledger row differs from the audit chain")
     outcome.check("snapshots", _sha256_of(home, row) == row.snapshot, f"{name}: the snapshot is missing or altered")
     try:

@@ -12,7 +12,7 @@ say "artifacts: tokenizer and data (signed)"
 "$glovebox" prepare --profile demo --if-missing
 tag=demo
 for ((n = 2; ; n++)); do
-  [ -e ".glovebox/tags/$tag" ] || break
+  [ -e "${GLOVEBOX_HOME:-.glovebox}/tags/$tag" ] || break
   tag=demo-$n
 done
 say "five experiments by the scripted agent, tag $tag"

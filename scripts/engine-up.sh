@@ -4,7 +4,12 @@
 #   GLOVEBOX_WITH_RUNSC=1   also install gVisor's runsc
 source "$(dirname "$0")/common.sh"
 
-engine_answers && have docker && docker buildx version >/dev/null 2>&1 && { say "engine: $(docker version --format '{{.Server.Version}}') answers"; exit 0; }
+if engine_answers; then
+  say "engine: $(docker version --format '{{.Server.Version}}') answers"
+  docker buildx version >/dev/null 2>&1 || fail "docker buildx is missing (fix: install docker-buildx, or docker-buildx-plugin)"
+  exit 0
+fi
+[ -z "${DOCKER_HOST:-}" ] || fail "no container engine answers at $DOCKER_HOST (fix: start it, or unset DOCKER_HOST)"
 [ "$(id -u)" = 0 ] || fail "no container engine answers (fix: start Docker, or run: sudo scripts/engine-up.sh)"
 [ -e /etc/debian_version ] || fail "no container engine answers (fix: install Docker Engine 24 or newer and start it)"
 
@@ -37,9 +42,8 @@ install_engine() {
 # libc stay bookworm's, since trixie's runc would bring its libc along.
 newer_docker() {
   local mirror
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | sort | uniq -c | sort -rn | awk 'NR==1{print $2}')
-  [ -n "$mirror" ] || fail "no Debian mirror among the apt sources (fix: add one, then repeat)"
-  mirror=$(apt-get indextargets --format '$(SITE) $(REPO_URI) $(CODENAME)' 'Created-By: Packages' | awk '$3=="bookworm"{print $2; exit}')
+  mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' | awk '$2=="bookworm"{print $1; exit}')
+  [ -n "$mirror" ] || fail "no bookworm mirror among the apt sources (fix: add one, then repeat)"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >/etc/apt/sources.list.d/glovebox-trixie.list
   printf 'Package: *\nPin: release n=trixie\nPin-Priority: 100\n\nPackage: docker.io docker-cli docker-compose docker-buildx containerd runsc\nPin: release n=trixie\nPin-Priority: 600\n' \
     >/etc/apt/preferences.d/glovebox-trixie

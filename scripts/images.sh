@@ -4,26 +4,31 @@
 source "$(dirname "$0")/common.sh"
 
 BASE=glovebox/base:dev
-LOG=$(mktemp)
-trap 'rm -f "$LOG"' EXIT
+WORK=$(mktemp -d)
+LOG=$WORK/log
+trap 'rm -rf "$WORK"' EXIT
 
 # The pinned base of the Dockerfiles; without a registry, the same Python on the same Debian, made here.
 base_image() {
-  docker image inspect "$BASE" >/dev/null 2>&1 && return 0
   local pinned
   pinned=$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile.trainer)
+  if docker image inspect "$pinned" >/dev/null 2>&1; then docker tag "$pinned" "$BASE"; return 0; fi
+  docker image inspect "$BASE" >/dev/null 2>&1 && return 0
   say "base: pulling $pinned"
-  if timeout 300 docker pull -q "$pinned" >/dev/null 2>"$LOG"; then docker tag "$pinned" "$BASE"; return 0; fi
+  if timeout 90 docker pull -q "$pinned" >/dev/null 2>"$LOG"; then docker tag "$pinned" "$BASE"; return 0; fi
   say "base: no registry answers, building one from Debian packages (about half a minute)"
-  have mmdebstrap || { [ "$(id -u)" = 0 ] && have apt-get && apt-get -qq -y --no-install-recommends install mmdebstrap >/dev/null; } \
+  have mmdebstrap || { [ "$(id -u)" = 0 ] && have apt-get && apt-get -qq update \
+    && apt-get -qq -y --no-install-recommends install mmdebstrap >/dev/null; } \
     || fail "the base image cannot be pulled ($(head -c 200 "$LOG")) nor built (fix: allow $pinned, or apt-get install mmdebstrap)"
   local mirror
   mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' | awk '$2=="bookworm"{print $1; exit}')
   [ -n "$mirror" ] || fail "no bookworm mirror among the apt sources (fix: add one, or pull $pinned and tag it $BASE)"
-  mmdebstrap --quiet --mode=root --variant=minbase --include=python3-minimal,python3-venv,ca-certificates \
+  # To a file first: an import from a failing pipe would leave an empty image behind.
+  mmdebstrap --quiet --mode=auto --variant=minbase --include=python3-minimal,python3-venv,ca-certificates \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt=force-unsafe-io \
-    bookworm - "$mirror" | docker import --change 'CMD ["bash"]' - "$BASE" >/dev/null
+    bookworm "$WORK/base.tar" "$mirror" || fail "the base image could not be built (fix: see the lines above)"
+  docker import --change 'CMD ["bash"]' "$WORK/base.tar" "$BASE" >/dev/null
 }
 
 # Optional inputs of a build: offline wheels, a pip configuration, a CA bundle. Absent means not mounted.

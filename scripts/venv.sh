@@ -9,12 +9,13 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.
 if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   [ "$(id -u)" = 0 ] && have apt-get || fail "python3-venv is missing (fix: apt-get install python3-venv)"
   say "installing python3-venv"
-  apt-get -qq update && apt-get -qq -y install --no-install-recommends python3-venv >/dev/null
+  apt-get -qq update
+  apt-get -qq -y install --no-install-recommends python3-venv >/dev/null
 fi
 
 stamp=.venv/.installed-${extra:-base}
 if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ]; then exit 0; fi
-[ -x .venv/bin/python ] || { say "creating .venv"; python3 -m venv .venv; }
+[ -x .venv/bin/pip ] || { say "creating .venv"; python3 -m venv --clear .venv; }
 say "installing the project${extra:+ with [$extra]} into .venv"
 .venv/bin/pip install -q --disable-pip-version-check -e ".${extra:+[$extra]}"
 touch "$stamp"

@@ -79,7 +79,7 @@ def test_malformed_lines_are_dropped_and_counted(policies: Policies, line: bytes
 
 
 def test_too_many_lines_are_not_read(policies: Policies) -> None:
-    out = run(policies, raw=b'{"event": "phase", "phase": "train"}\n' * (policies.metrics.lines + 10))
+    out = run(policies, raw=b'{"event": "phase", "phase": "start"}\n' * (policies.metrics.lines + 10))
     assert out.telemetry.dropped_lines == 1
 
 

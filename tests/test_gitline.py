@@ -35,6 +35,16 @@ def test_keeps_form_a_branch_and_discards_do_not(line: GitLine) -> None:
     assert log(line.path, "refs/experiments/t/2") == ["experiment 2", "experiment 1"]
 
 
+def test_a_repository_of_another_owner_still_works(line: GitLine) -> None:
+    first = line.commit("t", 1, b"a = 1\n", "x")
+    if os.geteuid() == 0:
+        for path in (line.path, *line.path.rglob("*")):
+            os.chown(path, 12345, 12345)
+    assert GitLine(line.path).content(first) == b"a = 1\n"
+    line.advance("t", first)
+    assert line.head("t") == first
+
+
 def test_content_is_exact(line: GitLine) -> None:
     data = b"\r\n\ttext \xc3\xbc\n\n"
     assert line.content(line.commit("t", 1, data, "x")) == data

@@ -1,7 +1,7 @@
 """JSON lines from the trainer to the runner's filter. UNTRUSTED: every line is re-checked over there.
 
 Events (policies/metrics.yaml is the schema):
-    {"event": "phase", "phase": "start"|"train"|"hand_over"|"done"}
+    {"event": "phase", "phase": "start"|"hand_over"|"done"}
     {"event": "step", "step": 10, "loss": 5.31, "seconds": 1.2}
     {"event": "summary", "name": "num_params_M", "value": 0.5}
     {"event": "crash", "error": "OutOfMemoryError", "line": 120, "message": "..."}

@@ -109,6 +109,26 @@ def scaled_addmm(b: Bench) -> Any:
     return finite(b, b.op("view.default", b.op("select.int", y, 1, 0), [1, T]))
 
 
+def underflowing_number(b: Bench) -> Any:
+    x = b.op("_to_copy.default", b.x, dtype=F64)
+    always = b.op("ge.Scalar", b.ids["ones"], 0)
+    tiny = b.op("masked_fill.Scalar", x, always, 1e-300)
+    return b.op("mul.Tensor", tiny, b.op("mul.Scalar", b.op("_to_copy.default", b.future, dtype=F64), 1e300))
+
+
+def underflowing_choice(b: Bench) -> Any:
+    x = b.op("_to_copy.default", b.x, dtype=F64)
+    tiny = b.op("where.ScalarSelf", b.op("ge.Scalar", b.ids["ones"], 0), 1e-300, x)
+    return b.op("mul.Tensor", tiny, b.op("mul.Scalar", b.op("_to_copy.default", b.future, dtype=F64), 1e300))
+
+
+def overflowing_number(b: Bench) -> Any:
+    x = b.op("_to_copy.default", b.x, dtype=F64)
+    low = b.op("masked_fill.Scalar", x, b.op("ge.Scalar", b.ids["ones"], 0), -1e39)
+    r = b.op("add.Tensor", low, b.op("mul.Scalar", b.op("_to_copy.default", b.future, dtype=F64), 1e38))
+    return b.op("mul.Scalar", r, 1e-39)
+
+
 def finite(b: Bench, value: Any) -> Any:
     return b.op("_to_copy.default", b.op("isfinite.default", value), dtype=F32)
 
@@ -129,12 +149,15 @@ LEAKS: dict[str, Callable[[Bench], Any]] = {
     "tiny power": tiny_power,
     "folding twice": folding_twice,
     "scaled addmm": scaled_addmm,
+    "underflowing number": underflowing_number,
+    "underflowing choice": underflowing_choice,
+    "overflowing number": overflowing_number,
 }
 
 
 @pytest.mark.parametrize("name", LEAKS)
 def test_a_leak_is_not_proved_or_fails_its_obligations(name: str) -> None:
-    b = Bench(bias=torch.zeros(T, T), lower=torch.ones(T, T).tril())
+    b = Bench(bias=torch.zeros(T, T), lower=torch.ones(T, T).tril(), ones=torch.ones(1, T))
     prog = b.program(b.logits(b.op("_to_copy.default", LEAKS[name](b), dtype=F32)))
     proof = prove(prog)
     if not proof.proved:
@@ -200,6 +223,22 @@ def test_a_live_set_above_the_limit_is_refused() -> None:
             Limits(peak_bytes=48 << 20),
         )
     assert caught.value.reason is Reason.COMPUTE_LIMIT
+
+
+def test_folded_constants_count_as_live_memory() -> None:
+    b = Bench()
+    total = b.x
+    for number in range(10):
+        folded = b.op("neg.default", b.op("full.default", [1, T, 1 << 17], float(number)))
+        total = b.op(
+            "add.Tensor",
+            total,
+            b.op("sum.dim_IntList", b.op("mul.Tensor", folded, b.op("unsqueeze.default", b.x, -1)), [2]),
+        )
+    with pytest.raises(Refused) as caught:
+        b.program(b.logits(total), Limits(peak_bytes=24 << 20))
+    assert caught.value.reason is Reason.COMPUTE_LIMIT
+    assert b.program(b.logits(total), Limits(peak_bytes=64 << 20)).nodes
 
 
 def test_millions_of_values_are_refused_while_parsing() -> None:

@@ -35,7 +35,7 @@ class Settings:
     accept: tuple[str, ...] = ("proved",)
     audit_trials: int = 4  # row trials on top of a proof
     audit_trials_unproved: int = 20_000  # row trials in place of a proof
-    threads: int = 2
+    threads: int = 256  # or all the host has, if fewer
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
@@ -46,7 +46,7 @@ class Settings:
 def main(argv: list[str], handed: Path, artifacts: Path, out: Path) -> int:
     """Score or refuse; the result file is written once, at the end."""
     settings = Settings.from_json(argv[1])
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(min(settings.threads, os.cpu_count() or 1))
     torch.backends.cudnn.enabled = False  # its convolutions may mix positions numerically
     started = time.monotonic()
     try:

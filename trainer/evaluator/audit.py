@@ -3,7 +3,7 @@
 For every row a secret random cut is drawn; the suffix after it is replaced by another row's and the token
 right after the cut always changes. Logits up to the cut must not move at all: honest causal programs are
 bit-exact (measured), so the tolerance is zero. With several rows per pass the neighbours of one row are
-exchanged as well. Zero hits in n trials bound the share of cheated positions by about 3 / n.
+exchanged as well. Zero hits in n trials bound the share of rows that look ahead by about 3 / n.
 """
 
 from __future__ import annotations

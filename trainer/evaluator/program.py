@@ -138,7 +138,8 @@ def _last_use(nodes: list[Node], keep: set[int]) -> list[list[int]]:
 
 
 def _dry_run(program: Program, limits: Limits) -> None:
-    free = _last_use(program.nodes, {program.output})
+    folded = _read_by_rest(program) - _varying(program)  # computed once, then held for every pass
+    free = _last_use(program.nodes, {program.output, *folded})
     total = 0
     with FakeTensorMode() as fake, FlopCounterMode(display=False) as flops, torch.no_grad():
         values: dict[int, torch.Tensor] = {i: fake.from_tensor(value) for i, value in program.constants.items()}
@@ -201,12 +202,17 @@ def _fold(program: Program) -> None:
 
 def _read_by_rest(program: Program) -> set[int]:
     """Values read by operations that depend on the input, and the output."""
-    varying, read = {program.input}, {program.output}
+    varying = _varying(program)
+    return {program.output}.union(*(node.refs for node in program.nodes if node.first in varying))
+
+
+def _varying(program: Program) -> set[int]:
+    """Values that depend on the input by more than its shape."""
+    varying = {program.input}
     for node in program.nodes:
         if node.name not in _SHAPE_ONLY and not varying.isdisjoint(node.refs):
             varying.update(range(node.first, node.first + node.outputs))
-            read.update(node.refs)
-    return read
+    return varying
 
 
 def _like(program: Program, id_: int) -> torch.Tensor:

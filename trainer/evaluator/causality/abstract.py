@@ -72,8 +72,10 @@ def constant(id_: int, value: Tensor) -> Abstract:
 
 
 def as_abstract(value: Any) -> Abstract:
-    """An operand that may be a Python number."""
-    return value if isinstance(value, Abstract) else constant(-1, torch.tensor(float(value)))
+    """An operand that may be a Python number; in float64, so that none underflows to a zero it is not."""
+    if isinstance(value, Abstract):
+        return value
+    return constant(-1, torch.tensor(float(value), dtype=torch.float64))
 
 
 def squash(t: Tensor) -> Tensor:
