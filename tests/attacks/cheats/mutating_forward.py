@@ -1,6 +1,6 @@
 """Counts calls in a buffer, to behave differently while being scored."""
 
-# expect: not_exportable|discard|rejected
+# expect: not_exportable
 
 SEED = open("/opt/glovebox/trainer/train.py").read().replace("trained < TIME_BUDGET", "trained < 1.0")
 
