@@ -44,18 +44,27 @@ def specification(
 ) -> dict[str, Any]:
     """Keyword arguments of docker's containers.create for one role."""
     box: Box = getattr(sandbox, request.role)
-    cpus = min(box.cpus, float(os.cpu_count() or 1))
-    memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
-    if box.exec_cache_bytes:
-        tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"
     gpu = request.gpu if request.role != "agent" else None
+    devices = [DeviceRequest(device_ids=[gpu], capabilities=[["gpu", "compute", "utility"]])] if gpu else []
+    sizes = _sizes(box)
+    threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     return {
+        **_walls(),
+        **sizes,
         "image": box.image,
         "command": command,
         "runtime": sandbox.runtime,
         "user": f"{box.uid}:{gid}",
-        "working_dir": "/work",
+        "mounts": mounts,
+        "device_requests": devices,
+        "environment": {"OMP_NUM_THREADS": threads} | environment,
+        "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, OWNER_LABEL: owner.own_id(), BENCH_LABEL: bench},
+    }
+
+
+def _walls() -> dict[str, Any]:
+    """What no policy can change."""
+    return {
         "network_mode": "none",
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -64,6 +73,23 @@ def specification(
         "init": True,
         "ipc_mode": "private",
         "cgroupns": "private",
+        "log_config": LogConfig(type="none"),
+        "working_dir": "/work",
+        "stdin_open": False,
+        "tty": False,
+        "auto_remove": False,
+        "restart_policy": {"Name": "no"},
+    }
+
+
+def _sizes(box: Box) -> dict[str, Any]:
+    """Policy's ceilings, cut to what the host has."""
+    cpus = min(box.cpus, float(os.cpu_count() or 1))
+    memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
+    if box.exec_cache_bytes:
+        tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"
+    return {
         "pids_limit": box.pids,
         "mem_limit": memory,
         "memswap_limit": memory,
@@ -75,17 +101,6 @@ def specification(
             Ulimit(name="core", soft=0, hard=0),
         ],
         "tmpfs": tmpfs,
-        "mounts": mounts,
-        "log_config": LogConfig(type="none"),
-        "device_requests": [DeviceRequest(device_ids=[gpu], capabilities=[["gpu", "compute", "utility"]])]
-        if gpu
-        else [],
-        "environment": {"OMP_NUM_THREADS": str(max(1, int(cpus)))} | environment,
-        "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, OWNER_LABEL: owner.own_id(), BENCH_LABEL: bench},
-        "stdin_open": False,
-        "tty": False,
-        "auto_remove": False,
-        "restart_policy": {"Name": "no"},
     }
 
 

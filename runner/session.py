@@ -93,43 +93,17 @@ def main(argv: list[str]) -> int:
 
 
 def _session(settings: Settings, home: Home) -> int:
-    policies = policy.load(home.policies)
     ledger = Ledger(home.ledger)
-    recorded = ledger.recorded(settings.tag)
-    statement = store.admit(home, settings.artifact or (recorded["artifact"] if recorded else store.latest(home)))
-    if recorded is not None:
-        _same_terms(recorded, statement.predicate.version, policies.digest, settings.tag)
-    launches = LaunchClient(Path(settings.launch_door))
-    ledger.begin_run(settings.tag, now(), statement.predicate.version, policies.digest)
-    recorder = Recorder(
-        home=home,
-        tag=settings.tag,
-        ledger=ledger,
-        line=GitLine(home.line),
-        audit_log=AuditLog(home.audit),
-        artifact=statement.predicate.version,
-        policy=policies.digest,
-    )
-    loop = Loop(
-        home=home,
-        tag=settings.tag,
-        policies=policies,
-        recorder=recorder,
-        launches=launches,
-        artifact=statement,
-        emit=emit,
-        after=lambda: report.write(home, ledger, settings.tag),
-        gpu=settings.gpu,
-    )
+    loop = _loop(settings, home, ledger)
     stopping = threading.Event()
 
     def stop(*_: object) -> None:
         stopping.set()
-        launches.cancel_all()
+        loop.launches.cancel_all()
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        recorder.reconcile()
+        loop.recorder.reconcile()
         if settings.train_py is not None:
             return _single(loop, settings)
         return _with_agent(loop, settings, stopping)
@@ -139,9 +113,32 @@ def _session(settings: Settings, home: Home) -> int:
         emit("stopped", {})
         return 0
     finally:
-        launches.cancel_all()
-        recorder.close_interrupted()
+        loop.launches.cancel_all()
+        loop.recorder.close_interrupted()
         ledger.close()
+
+
+def _loop(settings: Settings, home: Home, ledger: Ledger) -> Loop:
+    """Everything an experiment needs, under the terms the tag was begun with; raises GloveboxError."""
+    policies = policy.load(home.policies)
+    recorded = ledger.recorded(settings.tag)
+    statement = store.admit(home, settings.artifact or (recorded["artifact"] if recorded else store.latest(home)))
+    version = statement.predicate.version
+    if recorded is not None:
+        _same_terms(recorded, version, policies.digest, settings.tag)
+    ledger.begin_run(settings.tag, now(), version, policies.digest)
+    line, audit_log = GitLine(home.line), AuditLog(home.audit)
+    return Loop(
+        home=home,
+        tag=settings.tag,
+        policies=policies,
+        recorder=Recorder(home, settings.tag, ledger, line, audit_log, version, policies.digest),
+        launches=LaunchClient(Path(settings.launch_door)),
+        artifact=statement,
+        emit=emit,
+        after=lambda: report.write(home, ledger, settings.tag),
+        gpu=settings.gpu,
+    )
 
 
 def _same_terms(recorded: dict[str, str], artifact: str, digest: str, tag: str) -> None:
