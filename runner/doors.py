@@ -22,6 +22,7 @@ from runner.errors import DoorError
 from trainer.evaluator import strict_json
 
 MAX_LINE = 64 << 10
+PREFIX = "glovebox-"  # of the short-lived folder that holds the doors of one run
 MAX_PEERS = 8  # connections served at a time; more are hung up on
 _CREDENTIALS = struct.Struct("3i")
 _CLOSED = (errno.EBADF, errno.EINVAL)
@@ -96,6 +97,15 @@ def listening(path: Path, *, gid: int, mode: int) -> Iterator[socket.socket]:
     finally:
         sock.close()
         path.unlink(missing_ok=True)
+        remove_if_empty(path.parent, path.parent.parent)
+
+
+def remove_if_empty(*folders: Path) -> None:
+    """Doors leave nothing behind, even if whoever made their folder was killed."""
+    for folder in folders:
+        if folder.name.startswith(PREFIX) or folder.parent.name.startswith(PREFIX):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def serve(sock: socket.socket, uids: frozenset[int], handle: Callable[[Line], None]) -> None:

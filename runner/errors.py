@@ -1,7 +1,7 @@
 """Every error a person may meet: what happened, where, how to fix it, and the exit code. TRUSTED.
 
 Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys,
-5 engine or images, 6 busy (already running), 7 train.py refused, 8 verification failed,
+5 engine or images (doctor: any failed check), 6 busy (already running), 7 train.py refused, 8 verification failed,
 130 interrupted.
 """
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from runner.doors import PREFIX
 from runner.errors import GloveboxError, RelayedError
 from runner.home import SOURCE, Home
 from runner.session import Settings
@@ -27,7 +28,7 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "
 @contextmanager
 def launcher(home: Home) -> Iterator[tuple[Path, Path]]:
     """A running launcher; yields (launch door, bench door) in a private short-lived folder."""
-    doors = Path(tempfile.mkdtemp(prefix="glovebox-"))  # short: socket paths end at 108 bytes
+    doors = Path(tempfile.mkdtemp(prefix=PREFIX))  # short: socket paths end at 108 bytes
     launch, bench = doors / "launch" / "launch.sock", doors / "bench" / "bench.sock"
     process = _spawn("runner.launcher", str(home.root), str(launch), str(bench))
     served = False
