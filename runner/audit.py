@@ -70,6 +70,18 @@ class AuditLog:
                 file.truncate(whole)
 
 
+def finished(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The `finished` entries' data by (tag, experiment); entries of another shape are passed over."""
+    out = {}
+    for entry in entries:
+        data = entry.get("data")
+        if entry.get("kind") == "finished" and isinstance(data, dict):
+            tag, number = data.get("tag"), data.get("id")
+            if isinstance(tag, str) and isinstance(number, int):
+                out[tag, number] = data
+    return out
+
+
 def verify(path: Path) -> list[dict[str, Any]]:
     """All entries of an intact chain; raises VerifyError naming the first line that does not fit."""
     entries: list[dict[str, Any]] = []

@@ -107,7 +107,7 @@ class Recorder:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
         self.close_interrupted()
         rows = self.ledger.experiments(self.tag)
-        told = {(e["data"]["tag"], e["data"]["id"]) for e in audit.verify(self.home.audit) if e["kind"] == "finished"}
+        told = audit.finished(audit.verify(self.home.audit))
         for row in rows:
             if (row.tag, row.id) not in told:
                 self.audit_log.append("finished", _evidence(row, []))

@@ -58,7 +58,7 @@ def verify(home: Home) -> Outcome:
         outcome.checked["audit entries"] = len(entries)
     except GloveboxError as error:
         outcome.check("audit entries", False, str(error))
-    finished = {(e["data"]["tag"], e["data"]["id"]): e["data"] for e in entries if e["kind"] == "finished"}
+    finished = audit.finished(entries)
     ledger = Ledger(home.ledger, read_only=True)
     line = GitLine(home.line)
     seen: set[tuple[str, int]] = set()
@@ -77,7 +77,7 @@ def verify(home: Home) -> Outcome:
 
 def _row(outcome: Outcome, home: Home, line: GitLine, row: Experiment, entry: dict[str, Any] | None) -> None:
     name = f"{row.tag} experiment {row.id}"
-    same = entry is not None and entry["row"] == row_digest(row)
+    same = entry is not None and entry.get("row") == row_digest(row)
     outcome.check("ledger rows", same, f"{name}: the ledger row differs from the audit chain")
     outcome.check("snapshots", _sha256_of(home, row) == row.snapshot, f"{name}: the snapshot is missing or altered")
     try:

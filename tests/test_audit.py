@@ -50,6 +50,13 @@ def test_tampering_is_noticed_with_its_line(chain: Path, tamper: object) -> None
         audit.AuditLog(chain)
 
 
+def test_entries_of_another_shape_are_not_taken_for_experiments(chain: Path) -> None:
+    log = audit.AuditLog(chain)
+    log.append("finished", {"tag": "t", "id": 7})
+    log.append("finished", {"tag": ["t"], "id": "7"})
+    assert list(audit.finished(audit.verify(chain))) == [("t", 7)]
+
+
 def test_a_torn_last_line_is_cut_off_when_writing_resumes(chain: Path) -> None:
     chain.write_bytes(chain.read_bytes()[:-20])
     log = audit.AuditLog(chain)
