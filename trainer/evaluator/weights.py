@@ -1,6 +1,6 @@
 """Reader for weights.safetensors written by an untrusted room. TRUSTED.
 
-The format (https://huggingface.co/docs/safetensors): 8 bytes little-endian header length, JSON header,
+The format (safetensors): 8 bytes little-endian header length, JSON header,
 tensor bytes. The header is parsed with our strict JSON and every range is checked before a byte of
 data is touched; the data must be covered exactly once, in order, without holes.
 """
