@@ -94,7 +94,7 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
     path = home.root / "policies" / "decision.yaml"
     path.write_text(
         path.read_text()
-        .replace("startup_seconds: 120.0", "startup_seconds: 14.0")
+        .replace("startup_seconds: 120.0", "startup_seconds: 30.0")
         .replace("hand_over_seconds: 60.0", "hand_over_seconds: 10.0")
     )
     policies = policy.load(home.root / "policies")

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runner import snapshot
 from runner.artifacts import corpus
 from runner.home import SOURCE
-from runner.loop import Loop
-from runner.records import Feedback
+from runner.loop import Loop, new_run_id
+from runner.records import Feedback, LaunchRequest
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 CHEATS = sorted((Path(__file__).parent / "cheats").glob("*.py"))
@@ -63,8 +64,17 @@ def test_no_readable_file_in_the_trainer_holds_validation_data(loop: Loop, work:
     work.write_text(
         source.replace("NEEDLES = []", f"NEEDLES = {needles!r}").replace("CONTROL = []", f"CONTROL = {control!r}")
     )
-    loop.experiment(work, "read_everything with needles")
-    log = (loop.home.run(loop.ledger.experiments(loop.tag)[-1].run) / "trainer.log").read_text(errors="replace")
+    # Launched by hand: reading every file of the image may take longer than an experiment is given.
+    request = LaunchRequest(
+        role="trainer",
+        run=new_run_id(),
+        policy=loop.policies.digest,
+        snapshot=snapshot.take(work, loop.home.snapshots, 1 << 20).sha256,
+        artifact=loop.artifact.predicate.version,
+        seconds=500,
+    )
+    loop.launches.run(request)
+    log = (loop.home.run(request.run) / "trainer.log").read_text(errors="replace")
     assert f"LEAKED 0 CONTROL {len(control)}" in log, log[-2000:]
 
 
