@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,33 @@ MAX_PEERS = 8  # connections served at a time; more are hung up on
 _CREDENTIALS = struct.Struct("3i")
 _CLOSED = (errno.EBADF, errno.EINVAL)
 _SEND_TIMEOUT = struct.pack("ll", 30, 0)  # seconds, microseconds: a peer that does not read is left
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the doors of one run are; each socket in a directory of its own."""
+
+    root: Path
+
+    @property
+    def launch(self) -> Path:
+        """Runner to launcher."""
+        return self.root / "launch" / "launch.sock"
+
+    @property
+    def bench(self) -> Path:
+        """Agent to runner."""
+        return self.root / "bench" / "bench.sock"
+
+    @property
+    def llm(self) -> Path:
+        """Agent to broker."""
+        return self.root / "llm" / "llm.sock"
+
+    @property
+    def meter(self) -> Path:
+        """Runner to broker."""
+        return self.root / "meter" / "meter.sock"
 
 
 class Line:

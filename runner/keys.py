@@ -18,7 +18,7 @@ from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from runner.errors import ArtifactError
 from runner.home import Home
-from runner.policy import Strict, load_yaml
+from runner.strict_yaml import Strict, load_yaml
 
 PRIVATE = "signing.pem"
 

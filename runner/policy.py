@@ -1,7 +1,6 @@
-"""Loads policies/*.yaml: the settings a security reviewer reads. TRUSTED, fails closed.
+"""The models of policies/*.yaml: the settings a security reviewer reads. TRUSTED, fails closed.
 
-Refused, each with file, line, key and remedy: a missing or empty file, more than 64 KiB, duplicate keys,
-aliases and tags, unknown keys, wrong types (nothing is coerced) and values wider than the schema allows.
+How a file is read, and what is refused, is in strict_yaml.py.
 """
 
 from __future__ import annotations
@@ -9,26 +8,21 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from runner.errors import PolicyError
-
-MAX_BYTES = 64 << 10
+from runner.strict_yaml import Strict, parse, read
 
 Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
 Summary = Literal[
     "training_seconds", "peak_vram_mb", "mfu_percent", "total_tokens_M", "num_steps", "num_params_M", "depth"
 ]  # upstream's closing summary without val_bpb: a claimed score never crosses
+Model = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,99}$")]
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
+_UPSTREAM = re.compile(rf"https://{_HOST}(:\d{{1,5}})?|http://(127\.0\.0\.1|localhost|[a-z][a-z0-9-]*)(:\d{{1,5}})?")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-
-
-class Strict(BaseModel):
-    """Base of every policy section: unknown keys refused, no coercion, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Box(Strict):
@@ -65,12 +59,74 @@ class Sandbox(Strict):
 
 
 class Agent(Strict):
-    """policies/agent.yaml: what the agent may ask of the runner."""
+    """policies/agent.yaml: what the agent may ask of the runner, and how it goes about its work."""
 
     train_py_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 20)]
     description_chars: Annotated[int, Field(ge=16, le=1000)]
     history_rows: Annotated[int, Field(ge=1, le=1000)]
     session_seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
+    model: Model
+    max_tokens: Annotated[int, Field(ge=256, le=128_000)]
+    turns: Annotated[int, Field(ge=2, le=500)]
+    repairs: Annotated[int, Field(ge=0, le=10)]
+    shown_rows: Annotated[int, Field(ge=1, le=200)]
+    source_chars: Annotated[int, Field(ge=1000, le=400_000)]
+    command: Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=20)]
+
+
+class Price(Strict):
+    """Dollars per million tokens of one model, and the most it may write in one call."""
+
+    input: Annotated[float, Field(gt=0, le=1000)]
+    output: Annotated[float, Field(gt=0, le=1000)]
+    cache_write: Annotated[float, Field(gt=0, le=1000)]
+    cache_read: Annotated[float, Field(gt=0, le=1000)]
+    max_tokens: Annotated[int, Field(ge=1, le=128_000)]
+
+
+class Budget(Strict):
+    """Ceilings on calls to the model; each is enforced before the call is made."""
+
+    dollars: Annotated[float, Field(gt=0, le=100_000)]
+    tokens: Annotated[int, Field(ge=1, le=10**10)]
+    requests: Annotated[int, Field(ge=1, le=10**6)]
+    seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
+
+
+class Breaker(Strict):
+    """When calls to a failing model API pause."""
+
+    failures: Annotated[int, Field(ge=1, le=100)]
+    open_seconds: Annotated[float, Field(gt=0, le=3600)]
+    longest_seconds: Annotated[float, Field(gt=0, le=86_400)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Breaker:
+        if self.open_seconds > self.longest_seconds:
+            raise ValueError("open_seconds must not exceed longest_seconds")
+        return self
+
+
+class Broker(Strict):
+    """policies/broker.yaml: what leaves for the model API, and how much it may cost."""
+
+    upstream: Annotated[str, Field(max_length=200)]
+    request_bytes: Annotated[int, Field(ge=1 << 10, le=32 << 20)]
+    response_bytes: Annotated[int, Field(ge=1 << 10, le=256 << 20)]
+    call_seconds: Annotated[float, Field(gt=0, le=3600)]
+    idle_seconds: Annotated[float, Field(gt=0, le=3600)]
+    concurrent: Annotated[int, Field(ge=1, le=16)]
+    log_bodies: bool
+    models: Annotated[dict[Model, Price], Field(min_length=1, max_length=50)]
+    experiment: Budget
+    night: Budget
+    breaker: Breaker
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Broker:
+        if not _UPSTREAM.fullmatch(self.upstream):
+            raise ValueError("upstream must be https://HOST[:PORT]; http:// only to loopback or to a name without dots")
+        return self
 
 
 class Decision(Strict):
@@ -139,6 +195,7 @@ class Errors(Strict):
 _FILES: dict[str, type[Strict]] = {
     "sandbox": Sandbox,
     "agent": Agent,
+    "broker": Broker,
     "decision": Decision,
     "evaluator": Evaluator,
     "metrics": Metrics,
@@ -151,6 +208,7 @@ class Policies(Strict):
 
     sandbox: Sandbox
     agent: Agent
+    broker: Broker
     decision: Decision
     evaluator: Evaluator
     metrics: Metrics
@@ -158,123 +216,18 @@ class Policies(Strict):
     digest: str
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys, aliases and explicit tags."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.AliasEvent):
-            raise _fault(event.start_mark, "alias", "write the value out")
-        if getattr(event, "anchor", None) is not None or not _plain(event):
-            raise _fault(event.start_mark, "anchor or tag", "write the plain value")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
-                raise _fault(key.start_mark, "key that is not a string", "use a plain name")
-            if key.value in seen:
-                raise _fault(key.start_mark, f"duplicate key {key.value!r}", "keep one of the two")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _plain(event: Any) -> bool:
-    return getattr(event, "tag", None) is None
-
-
-# YAML 1.1 reads 0200000 as octal, 1:30 as ninety and 2024-01-01 as a date. Keep plain decimals only.
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag.rsplit(":", 1)[1] in ("bool", "null", "merge")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(0|[1-9][0-9]*)\.[0-9]+(e[-+]?[0-9]+)?$"), list("-+0123456789")
-)
-
-
-class _Fault(Exception):
-    def __init__(self, line: int, what: str, fix: str) -> None:
-        super().__init__(what)
-        self.line, self.what, self.fix = line, what, fix
-
-
-def _fault(mark: Any, what: str, fix: str) -> _Fault:
-    return _Fault(mark.line + 1, what, fix)
-
-
-ModelT = TypeVar("ModelT", bound=Strict)
-
-
-def load_yaml(path: Path, model: type[ModelT]) -> ModelT:
-    """One policy file as its model; raises PolicyError."""
-    return _parse(path, _read(path), model)
-
-
-def _parse(path: Path, text: str, model: type[ModelT]) -> ModelT:
-    try:
-        raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a restricted SafeLoader
-    except _Fault as fault:
-        raise PolicyError(fault.what, where=f"{path}:{fault.line}", fix=fault.fix) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise PolicyError("not valid YAML", where=f"{path}:{line}", fix="check indentation and quotes") from None
-    if raw is None:
-        raise PolicyError("the file is empty", where=str(path), fix="restore it from the repository's policies/")
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        line = _line_of(text, first["loc"])
-        raise PolicyError(f"{key}: {first['msg']}", where=f"{path}:{line}", fix=_remedy(first["type"], key)) from None
-
-
-def _read(path: Path) -> str:
-    try:
-        data = path.read_bytes()[: MAX_BYTES + 1]
-    except FileNotFoundError:
-        raise PolicyError("no such policy file", where=str(path), fix="restore the repository's policies/") from None
-    except OSError as error:
-        raise PolicyError(f"cannot be read: {error.strerror}", where=str(path), fix="check its permissions") from None
-    if len(data) > MAX_BYTES:
-        raise PolicyError(f"larger than {MAX_BYTES} bytes", where=str(path), fix="split or shorten it")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise PolicyError("not UTF-8", where=str(path), fix="save it as UTF-8") from None
-
-
-def _line_of(text: str, loc: tuple[int | str, ...]) -> int:
-    """Line of the deepest mapping key on the error's path; 1 if it is absent from the file."""
-    node, line = yaml.compose(text, Loader=yaml.SafeLoader), 1
-    for part in loc:
-        if not isinstance(node, yaml.MappingNode):
-            break
-        for key, value in node.value:
-            if key.value == part:
-                line, node = key.start_mark.line + 1, value
-                break
-        else:
-            break
-    return line
-
-
-def _remedy(kind: str, key: str) -> str:
-    if kind == "extra_forbidden":
-        return f"remove {key}, or check its spelling"
-    if kind == "missing":
-        return f"add {key}"
-    return f"change {key} to an allowed value"
-
-
 def load(folder: Path) -> Policies:
-    """Every policy file in `folder`, and the digest of exactly the bytes they were parsed from."""
-    texts = {name: _read(folder / f"{name}.yaml") for name in _FILES}
+    """Every policy file in `folder`, and the digest of exactly the bytes they were parsed from; raises PolicyError."""
+    texts = {name: read(folder / f"{name}.yaml") for name in _FILES}
     digest = hashlib.sha256()
     for name, text in texts.items():
         digest.update(f"{name} {len(text.encode())}\n{text}".encode())
-    parsed = {name: _parse(folder / f"{name}.yaml", texts[name], model) for name, model in _FILES.items()}
+    parsed = {name: parse(folder / f"{name}.yaml", texts[name], model) for name, model in _FILES.items()}
+    agent, broker = parsed["agent"], parsed["broker"]
+    if isinstance(agent, Agent) and isinstance(broker, Broker) and agent.model not in broker.models:
+        raise PolicyError(
+            f"model: {agent.model} has no price in broker.yaml",
+            where=str(folder / "agent.yaml"),
+            fix="name a model listed under models in broker.yaml, or add its price there",
+        )
     return Policies(**parsed, digest=digest.hexdigest())  # type: ignore[arg-type] # each file's own model

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import policy
+from runner import policy, strict_yaml
 from runner.errors import PolicyError
 from tests.conftest import POLICIES
 
@@ -106,7 +106,7 @@ def test_yaml_tricks_are_refused(folder: Path, text: str) -> None:
 
 def test_an_oversize_file_is_refused(folder: Path) -> None:
     path = folder / "errors.yaml"
-    path.write_text(path.read_text() + "#" * policy.MAX_BYTES)
+    path.write_text(path.read_text() + "#" * strict_yaml.MAX_BYTES)
     assert "larger than" in refused(folder)
 
 

@@ -20,8 +20,8 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, Key
 
 from runner.errors import ArtifactError
-from runner.policy import Strict
 from runner.records import Sha256, Version
+from runner.strict_yaml import Strict
 from trainer.evaluator import strict_json
 
 NAME = "manifest.dsse.json"

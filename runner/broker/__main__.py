@@ -1,0 +1,124 @@
+"""The broker process: `python -m runner.broker SETTINGS_JSON`. TRUSTED; key and network, and nothing else.
+
+Serves llm.sock for the agent (HTTP, relay.py) and meter.sock for the runner (JSON lines): the runner says which
+experiment is under way and is told what is left of the budget. Ends when stdin closes, if it was given one to
+hold, and on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from runner import doors, policy
+from runner.audit import AuditLog
+from runner.broker import key
+from runner.broker.budget import Meter
+from runner.broker.relay import Relay
+from runner.errors import GloveboxError
+from runner.owner import container_group
+from runner.records import Frozen, Tag
+
+_CONNECT_SECONDS = 15.0
+
+
+class Settings(Frozen):
+    """What the supervisor or compose asks of this process."""
+
+    policies: str  # folder
+    state: str  # folder of its own: calls.jsonl, spent.sqlite
+    doors: str
+    tag: Tag
+    key_file: str
+    held: bool = True  # end when stdin closes
+
+
+def main(argv: list[str]) -> int:
+    """Serve until told to stop; returns the exit code."""
+    settings = Settings.model_validate_json(argv[1])
+    try:
+        _serve(settings)
+    except GloveboxError as error:
+        print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
+        return error.exit_code
+    return 0
+
+
+def _serve(settings: Settings) -> None:
+    policies = policy.load(Path(settings.policies))
+    secret = key.read(Path(settings.key_file))
+    state = Path(settings.state)
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    agent = policies.sandbox.agent.uid
+    places = doors.Places(Path(settings.doors))
+    meter = Meter(state / "spent.sqlite", settings.tag, policies.broker)
+    limits = httpx.Timeout(policies.broker.idle_seconds, connect=_CONNECT_SECONDS)
+    client = httpx.AsyncClient(timeout=limits, follow_redirects=False, trust_env=False)
+    relay = Relay(policies.broker, meter, AuditLog(state / "calls.jsonl"), secret, client, state / "bodies")
+    with (
+        doors.listening(places.llm, gid=container_group(agent), mode=0o660) as front,
+        doors.listening(places.meter, gid=os.getegid(), mode=0o600) as back,
+    ):
+        args = (back, frozenset({os.geteuid()}), lambda line: _answer(line, meter))
+        threading.Thread(target=doors.serve, args=args, daemon=True).start()
+        config = uvicorn.Config(
+            relay.app,
+            http=_protocol(frozenset({agent, os.geteuid()})),
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        server = uvicorn.Server(config)
+        if settings.held:
+            threading.Thread(target=_until_closed, args=(server,), daemon=True).start()
+        print(json.dumps({"event": "ready"}), flush=True)
+        server.run(sockets=[front])
+    meter.close()
+
+
+def _protocol(uids: frozenset[int]) -> type[H11Protocol]:
+    """uvicorn's HTTP protocol, hanging up on a peer of another uid."""
+
+    class Checked(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            sock = transport.get_extra_info("socket")
+            if doors.peer_uid(sock) in uids:
+                super().connection_made(transport)
+            else:
+                transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if getattr(self, "conn", None) is not None and self in self.connections:
+                super().connection_lost(exc)
+
+    return Checked
+
+
+def _until_closed(server: uvicorn.Server) -> None:
+    sys.stdin.read()
+    server.should_exit = True
+
+
+def _answer(line: doors.Line, meter: Meter) -> None:
+    """Serve the runner: {"experiment": n} is answered with what is left."""
+    while (request := line.receive(1024)) is not None:
+        number = request.get("experiment")
+        if set(request) != {"experiment"} or type(number) is not int:
+            line.send({"ok": False, "reason": "bad_request"})
+            continue
+        meter.begin(number)
+        line.send({"ok": True, "left": meter.left()})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,109 @@
+"""Server-sent events of a streamed answer: whole events only, and the usage they report. TRUSTED.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html and the Messages API's streaming page.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from runner.broker.budget import Usage
+from trainer.evaluator import strict_json
+
+MAX_EVENT = 4 << 20
+_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_FIELDS = {
+    "input": "input_tokens",
+    "cache_write": "cache_creation_input_tokens",
+    "cache_read": "cache_read_input_tokens",
+    "output": "output_tokens",
+}
+
+
+class MalformedAnswer(Exception):
+    """The API's answer is not what it promises to send."""
+
+
+class Events:
+    """Cuts a byte stream into whole events and keeps the usage they carry."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._counts: dict[str, int] = {}
+        self.started = False
+        self.finished = False
+        self.error: str | None = None  # type of an error event within the stream
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Whole events in `data` and what was left over; raises MalformedAnswer."""
+        seen = max(0, len(self._rest) - 3)  # an end may straddle two pieces; what was searched is not searched again
+        self._rest += data
+        events = []
+        while match := _END.search(self._rest, seen):
+            event, self._rest, seen = self._rest[: match.end()], self._rest[match.end() :], 0
+            self._read(event)
+            events.append(event)
+        if len(self._rest) > MAX_EVENT:
+            raise MalformedAnswer("event_too_large")
+        return events
+
+    @property
+    def usage(self) -> Usage | None:
+        """What was billed; None until the stream has ended as it should."""
+        return usage(self._counts) if self.finished and self.started else None
+
+    def _read(self, event: bytes) -> None:
+        lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
+        if not lines:
+            return
+        value = _object(b"\n".join(lines))
+        kind = value.get("type")
+        if kind == "message_start":
+            self.started = True
+            self._count(_dict(value.get("message")).get("usage"))
+        elif kind == "message_delta":
+            self._count(value.get("usage"))
+        elif kind == "message_stop":
+            self.finished = True
+        elif kind == "error":
+            self.error = str(_dict(value.get("error")).get("type", "api_error"))[:64]
+
+    def _count(self, found: Any) -> None:
+        # Later reports are cumulative: they replace earlier ones, and never lower them.
+        for name, value in _dict(found).items():
+            if name in _FIELDS.values() and type(value) is int and value >= 0:
+                self._counts[name] = max(value, self._counts.get(name, 0))
+
+
+def usage(found: Any) -> Usage | None:
+    """The usage object of a message; None if it lacks what is billed."""
+    counts = _dict(found)
+    values = {ours: counts.get(theirs) or 0 for ours, theirs in _FIELDS.items()}
+    if "output_tokens" not in counts or "input_tokens" not in counts:
+        return None
+    if not all(type(value) is int and 0 <= value < 10**9 for value in values.values()):
+        return None
+    return Usage(**values)
+
+
+def usage_of(body: bytes, max_bytes: int) -> Usage | None:
+    """The usage of a whole (not streamed) answer; raises MalformedAnswer."""
+    return usage(_object(body, max_bytes).get("usage"))
+
+
+def error_of(body: bytes) -> str:
+    """The message of an error answer, one printable line; raises MalformedAnswer."""
+    message = _dict(_object(body).get("error")).get("message")
+    return "".join(c if c.isprintable() else " " for c in message)[:300] if isinstance(message, str) else ""
+
+
+def _object(data: bytes, max_bytes: int = MAX_EVENT) -> dict[str, Any]:
+    try:
+        return _dict(strict_json.loads(data, max_bytes=max_bytes, max_depth=64))
+    except strict_json.StrictJsonError as error:
+        raise MalformedAnswer(error.reason) from None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,55 @@
+"""The API key: read once from a file, held in memory, scrubbed from whatever leaves. TRUSTED.
+
+A compose file secret, a systemd credential or a file of the person's own. Never an environment variable, an
+argument or part of an image: those show up in inspect, ps and crash reports.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from runner.errors import PolicyError
+
+_MAX_BYTES = 4096
+_SHAPE = re.compile(r"[\x21-\x7e]{8,512}")
+
+
+class Key:
+    """A secret that prints as [key]."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "[key]"
+
+    def reveal(self) -> str:
+        """The secret itself, for the one header it belongs in."""
+        return self._value
+
+    def scrub(self, data: bytes) -> bytes:
+        """`data` without the key, should it have been echoed."""
+        return data.replace(self._value.encode(), b"[key]")
+
+
+def read(path: Path) -> Key:
+    """The key in the file at `path`; raises PolicyError if it is missing, exposed or not a key."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        fix = f"write your API key into it: (umask 077; cat > {path})"
+        raise PolicyError(f"the API key cannot be read: {error.strerror}", where=str(path), fix=fix) from None
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise PolicyError("the API key is not a regular file", where=str(path), fix="put the key into a file")
+        if state.st_mode & 0o077:
+            raise PolicyError("the API key can be read by others", where=str(path), fix=f"chmod 600 {path}")
+        data = file.read(_MAX_BYTES + 1)
+    text = data.decode("ascii", errors="replace").strip()
+    if not _SHAPE.fullmatch(text):
+        raise PolicyError("the file does not hold one API key", where=str(path), fix="put the key on its only line")
+    return Key(text)
