@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from agent import scripted
+from agent import claude, command, scripted
 
-KINDS = {"scripted": scripted.main}
+KINDS = {"claude": claude.main, "command": command.main, "scripted": scripted.main}
 
 
 def main(argv: list[str]) -> int:

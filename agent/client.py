@@ -5,42 +5,80 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from typing import Any
 
-SOCKET = os.environ.get("GLOVEBOX_BENCH", "/run/bench/bench.sock")
+SOCKET = os.environ.get("GLOVEBOX_BENCH", "/run/glovebox/bench/bench.sock")
+PATIENCE = 600.0  # seconds to wait for a runner that is being started again
+_PAUSE = 0.5
 
 
 class Refused(Exception):
     """The runner said no; the text is its reason code."""
 
 
-class Bench:
-    """A connection to the runner's desk."""
+class Interrupted(Exception):
+    """The runner went away in the middle of a request; whether it was carried out is in the history."""
 
-    def __init__(self, path: str = SOCKET) -> None:
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._sock.connect(path)
-        self._lines = self._sock.makefile("rb")
+
+class Bench:
+    """The runner's desk; connects when first asked, and again after the runner was restarted."""
+
+    def __init__(self, path: str = SOCKET, patience: float = PATIENCE) -> None:
+        self._path, self._patience = path, patience
+        self._sock: socket.socket | None = None
+        self._lines: Any = None
+
+    def brief(self) -> dict[str, Any]:
+        """How the person wants the agent to work: model, limits, tag."""
+        brief: dict[str, Any] = self._ask({"verb": "brief"})["brief"]
+        return brief
 
     def run_experiment(self, description: str) -> dict[str, Any]:
-        """Train and score the current train.py; returns {"feedback": ..., "done": bool}. Raises Refused."""
+        """Train and score train.py as it is; returns {"feedback": ..., "done": bool}. Raises Refused, Interrupted."""
         return self._ask({"verb": "run_experiment", "description": description})
 
-    def history(self) -> list[dict[str, Any]]:
-        """All experiments so far, oldest first."""
-        rows: list[dict[str, Any]] = self._ask({"verb": "history"})["rows"]
-        return rows
+    def history(self) -> dict[str, Any]:
+        """{"rows": all experiments so far, oldest first, "budget": what is left or None, "experiments_left": ...}."""
+        return self._ask({"verb": "history"})
 
     def telemetry(self, experiment: int) -> dict[str, Any]:
         """Loss curve and summary numbers of one experiment. Raises Refused."""
         return self._ask({"verb": "telemetry", "experiment": experiment})
 
+    def restore(self) -> dict[str, Any]:
+        """Put the best version so far back into train.py."""
+        return self._ask({"verb": "restore"})
+
+    def leave(self, reason: str) -> None:
+        """Say that this agent will propose nothing more: budget, or api_refused."""
+        self._ask({"verb": "leave", "reason": reason})
+
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._sock.sendall(json.dumps(request).encode() + b"\n")
-        line = self._lines.readline()
-        if not line:
-            raise ConnectionError("the runner hung up")
+        self._connect()
+        try:
+            self._sock.sendall(json.dumps(request).encode() + b"\n")  # type: ignore[union-attr] # just connected
+            line = self._lines.readline()
+        except OSError:
+            line = b""
+        if not line.endswith(b"\n"):
+            self._sock = None
+            raise Interrupted(f"the runner hung up during {request['verb']}")
         answer: dict[str, Any] = json.loads(line)
         if not answer.get("ok"):
             raise Refused(str(answer.get("reason")))
         return answer
+
+    def _connect(self) -> None:
+        deadline = time.monotonic() + self._patience
+        while self._sock is None:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.connect(self._path)
+            except OSError:
+                sock.close()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                self._sock, self._lines = sock, sock.makefile("rb")

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from agent.client import Bench, Refused
+from agent.client import Bench, Interrupted, Refused
 from agent.tools import EditError, Editor
 
 
@@ -55,11 +55,11 @@ PROPOSALS = (
 def main() -> int:
     """Propose everything once, or until the runner says stop."""
     editor, bench = Editor(), Bench()
-    for proposal in PROPOSALS[len(bench.history()) :]:
+    for proposal in PROPOSALS[len(bench.history()["rows"]) :]:
         try:
             proposal.edit(editor)
             answer = bench.run_experiment(proposal.description)
-        except (EditError, Refused) as error:
+        except (EditError, Interrupted, Refused) as error:
             print(f"{proposal.description}: {error}", file=sys.stderr)
             continue
         feedback = answer["feedback"]

@@ -20,14 +20,12 @@ import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
-from runner import owner
 from runner.errors import EngineError
 from runner.policy import Box, Sandbox
 from runner.records import EndReason, EngineResult, LaunchRequest
 
 ROLE_LABEL = "glovebox.role"
 RUN_LABEL = "glovebox.run"
-OWNER_LABEL = "glovebox.owner"
 BENCH_LABEL = "glovebox.bench"
 _KILL_SECONDS = 30.0
 
@@ -58,7 +56,7 @@ def specification(
         "mounts": mounts,
         "device_requests": devices,
         "environment": {"OMP_NUM_THREADS": threads} | environment,
-        "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, OWNER_LABEL: owner.own_id(), BENCH_LABEL: bench},
+        "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, BENCH_LABEL: bench},
     }
 
 
@@ -257,22 +255,14 @@ def _close(sock: socket.socket) -> None:
 
 
 def reap(client: docker.DockerClient, bench: str) -> list[str]:
-    """Remove this bench's containers whose launcher is dead; returns their short ids."""
-    return _remove(client, bench, lambda identity: not owner.alive(identity))
+    """Remove every container of this bench; returns short ids.
 
-
-def remove_own(client: docker.DockerClient, bench: str) -> list[str]:
-    """Remove what this process started, at its orderly end; returns short ids."""
-    own = owner.own_id()
-    return _remove(client, bench, lambda identity: identity == own)
-
-
-def _remove(client: docker.DockerClient, bench: str, which: Callable[[str], bool]) -> list[str]:
+    Only the launcher that holds the bench's lock may: whatever else it finds was left by a dead one.
+    """
     gone = []
     labels: dict[str, str | list[str] | bool] = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
     for container in client.containers.list(all=True, filters=labels, ignore_removed=True):
-        if which(container.labels.get(OWNER_LABEL, "")):
-            with suppress(docker.errors.APIError):  # another thread may be removing it
-                container.remove(force=True, v=True)
-            gone.append(str(container.short_id))
+        with suppress(docker.errors.APIError):  # another thread may be removing it
+            container.remove(force=True, v=True)
+        gone.append(str(container.short_id))
     return gone

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import re
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from runner import console, doctor, keys, ledger, report, supervise
+from runner import compose_env, console, doctor, keys, ledger, locks, report, supervise
 from runner import verify as verifier
 from runner.artifacts import prepare as preparation
 from runner.artifacts.profiles import PROFILES
+from runner.broker import key
 from runner.desk import clean
 from runner.errors import BusyError, GloveboxError
 from runner.home import NAME, SOURCE, Home, find
-from runner.records import Tag
+from runner.records import AgentKind, Tag
 
 MAX_DESCRIPTION = 200
+AGENTS = get_args(AgentKind)
+MAX_FRUITLESS = 5  # restarts in a row without a new experiment
+RESTART_SECONDS = 3.0
+_FINAL = (0, 2, 3, 4, 6, 7, 130)  # exit codes that another start would only repeat
 _EPILOG = (
     "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
     "5 engine or images (doctor: any failed check), 6 busy, 7 train.py refused, 8 verification failed, 130 interrupted."
@@ -39,18 +42,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
+KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
 TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
 
 
 @app.command()
 def init(json_: Json = False) -> None:
-    """Create a bench here: .glovebox with a signing key and a trust root. Repeating it changes nothing."""
+    """Create a bench here: .glovebox with a signing key and a trust root, and .env for compose. Safe to repeat."""
     home = Home(Path(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME).resolve())
     home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = not home.trust.exists()
     if fresh:
         keys.create(home)
-    _say({"home": str(home.root), "created": fresh}, json_, f"bench {'created' if fresh else 'exists'}: {home.root}")
+    document = {"home": str(home.root), "created": fresh}
+    text = f"bench {'created' if fresh else 'exists'}: {home.root}"
+    if Path("compose.yaml").exists():
+        document["env"] = str(compose_env.write(Path.cwd(), home))
+        text += f"\nsettings for docker compose: {document['env']}"
+    _say(document, json_, text)
 
 
 @app.command()
@@ -113,39 +123,27 @@ def _clock(as_json: bool) -> None:
 @app.command()
 def run(
     tag: Annotated[str, typer.Option(help="Name of the run: lower case letters, digits, . _ -")],
-    agent: Annotated[str, typer.Option(help="Who proposes: scripted.")] = "scripted",
+    agent: Annotated[str, typer.Option(help=f"Who proposes: {', '.join(AGENTS)}.")] = "scripted",
     max_experiments: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
     train_py: Annotated[
         Path | None, typer.Option(help="Run this one file as one experiment, without an agent.")
     ] = None,
     description: Annotated[str | None, typer.Option(help="One line for the record, with --train-py.")] = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
-    gpu: Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")] = None,
+    gpu: Gpu = None,
+    key_file: KeyFile = None,
     json_: Json = False,
 ) -> None:
     """Run experiments: with an agent in its container, or one given train.py."""
-    try:
-        TypeAdapter(Tag).validate_python(tag)
-    except ValidationError:
-        raise typer.BadParameter(
-            f"{tag!r}: use lower case letters and digits, . _ - between them, at most 40"
-        ) from None
-    if agent != "scripted":
-        raise typer.BadParameter("one of: scripted")
     home = find()
-    settings: dict[str, Any] = {
-        "tag": tag,
-        "seed": str(SOURCE / "trainer" / "train.py"),
-        "max_experiments": max_experiments,
-        "artifact": artifact,
-        "gpu": gpu,
-    }
+    settings = _settings(tag, agent, artifact, gpu) | {"max_experiments": max_experiments}
     if train_py is not None:
         settings |= {
+            "agent": None,
             "train_py": str(train_py.absolute()),
             "description": clean(description or train_py.name, MAX_DESCRIPTION),
         }
-    answer, code = _follow(settings, home)
+    answer, code = _follow(settings, home, _key(home, settings["agent"], key_file))
     if code == 0 and answer is not None:
         print(json.dumps({"feedback": answer["feedback"], "row": answer["row"]}))
     elif code == 0:
@@ -153,13 +151,71 @@ def run(
     raise typer.Exit(code)
 
 
-def _follow(settings: dict[str, Any], home: Home) -> tuple[dict[str, Any] | None, int]:
+@app.command()
+def up(
+    tag: Annotated[str, typer.Option(help="Name of the run: lower case letters, digits, . _ -")],
+    agent: Annotated[str, typer.Option(help=f"Who proposes: {', '.join(AGENTS)}.")] = "claude",
+    experiments: Annotated[int | None, typer.Option(min=1, help="End when the tag has this many.")] = None,
+    artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
+    gpu: Gpu = None,
+    key_file: KeyFile = None,
+    json_: Json = False,
+) -> None:
+    """Run unattended: runner, launcher and broker as host processes, started again should one of them die."""
+    home = find()
+    settings = _settings(tag, agent, artifact, gpu) | {"until": experiments}
+    secret, fruitless = _key(home, agent, key_file), 0
+    while True:
+        before = _recorded(home, tag)
+        _, code = _follow(settings, home, secret)
+        fruitless = 0 if _recorded(home, tag) > before else fruitless + 1
+        if code in _FINAL or fruitless == MAX_FRUITLESS:
+            break
+        console.stderr().print(f"started again in {RESTART_SECONDS:.0f} s (attempt {fruitless})", markup=False)
+        time.sleep(RESTART_SECONDS)
+    if code == 0:
+        _show(home, tag, json_)
+    raise typer.Exit(code)
+
+
+def _recorded(home: Home, tag: str) -> int:
+    return ledger.Ledger(home.ledger, read_only=True).last_number(tag) if home.ledger.exists() else 0
+
+
+def _settings(tag: str, agent: str, artifact: str | None, gpu: str | None) -> dict[str, Any]:
+    """What `run` and `up` ask of a session alike; raises BadParameter."""
+    try:
+        TypeAdapter(Tag).validate_python(tag)
+    except ValidationError:
+        raise typer.BadParameter(
+            f"{tag!r}: use lower case letters and digits, . _ - between them, at most 40"
+        ) from None
+    if agent not in AGENTS:
+        raise typer.BadParameter(f"one of: {', '.join(AGENTS)}")
+    seed = str(SOURCE / "trainer" / "train.py")
+    return {"tag": tag, "seed": seed, "agent": agent, "artifact": artifact, "gpu": gpu}
+
+
+def _key(home: Home, agent: str | None, given: Path | None) -> Path | None:
+    """The file of the API key for an agent that needs one, read once here so that a mistake shows at once."""
+    if agent in (None, "scripted"):
+        return None
+    path = given or home.key
+    key.read(path)
+    return path
+
+
+def _follow(settings: dict[str, Any], home: Home, key_file: Path | None) -> tuple[dict[str, Any] | None, int]:
     """Show a session's events; returns its answer, if it gave one, and its exit code."""
+    if locks.held(home.runner_lock):
+        found = locks.holder(home.runner_lock)
+        who = f"{found.name}, pid {found.pid}" if found else "by another process"
+        raise BusyError(f"already running: {who}", where=str(home.runner_lock), fix="wait, or run: glovebox stop")
     answer, code, say = None, 1, console.stderr()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        for event in console.follow(supervise.run(settings, home), say):
+        for event in console.follow(supervise.run(settings, home, key_file), say):
             if event["event"] == "failed":
                 say.print(f"glovebox: {event['error']}", markup=False)
             elif event["event"] == "answer":
@@ -206,31 +262,24 @@ def _newest(book: ledger.Ledger, tag: str | None) -> str:
 def stop(json_: Json = False) -> None:
     """Stop the run in progress: its experiment is ended and recorded as interrupted."""
     home = find()
-    path = home.root / "runner.lock"
-    match = re.search(r"tag (\S+) pid (\d+)", path.read_text()) if path.exists() else None
-    if match is None or not _held(path):
+    path = home.runner_lock
+    found = locks.holder(path) if locks.held(path) else None
+    if found is None:
         _say({"stopped": None}, json_, "nothing is running")
         return
+    if not found.visible:
+        raise BusyError(f"{found.name} runs in a container", where=str(path), fix="docker compose stop")
     try:
-        os.kill(int(match[2]), signal.SIGTERM)
+        os.kill(found.pid, signal.SIGTERM)
     except OSError as error:
         fix = "run it as the user who started the run"
-        raise BusyError(f"cannot signal process {match[2]}: {error.strerror}", where=str(path), fix=fix) from None
+        raise BusyError(f"cannot signal process {found.pid}: {error.strerror}", where=str(path), fix=fix) from None
     deadline = time.monotonic() + 90
-    while _held(path):
+    while locks.held(path):
         if time.monotonic() > deadline:
-            raise BusyError("the runner did not stop in 90 s", where=str(path), fix=f"kill -9 {match[2]}")
+            raise BusyError("the runner did not stop in 90 s", where=str(path), fix=f"kill -9 {found.pid}")
         time.sleep(0.1)
-    _say({"stopped": match[1]}, json_, f"stopped {match[1]}")
-
-
-def _held(path: Path) -> bool:
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    _say({"stopped": found.name}, json_, f"stopped {found.name}")
 
 
 @app.command("report")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.console import Console
@@ -81,24 +81,35 @@ class _Live:
 
 def sentence(event: dict[str, Any]) -> str | None:
     """One line for one event; None for those that need none."""
-    kind = event["event"]
-    if kind == "agent_started":
-        count = event.get("experiments")
-        return f"agent started, {count} experiments" if count else "agent started"
-    if kind == "started":
-        return f"experiment {event['experiment']}: training ({event['seconds']:.0f} s budget): {event['description']}"
-    if kind == "trained":
-        then = "evaluating" if event["handed_over"] else "nothing handed over"
-        return f"experiment {event['experiment']}: ran {event['seconds']:.1f} s, {then}"
-    if kind == "finished":
-        return outcome(event["row"])
-    if kind == "refused":
-        return f"train.py refused: {event['error']}"
-    if kind == "agent_ended":
-        return f"the agent failed, see {event['log']}" if event["failed"] else "agent ended"
-    if kind == "stopped":
-        return "stopped: the running experiment is recorded as interrupted"
-    return None
+    words = _SENTENCES.get(event["event"])
+    return words(event) if words else None
+
+
+def _began(event: dict[str, Any]) -> str:
+    count = event.get("experiments")
+    return f"agent started, {count} experiments" if count else "agent started"
+
+
+def _trained(event: dict[str, Any]) -> str:
+    then = "evaluating" if event["handed_over"] else "nothing handed over"
+    return f"experiment {event['experiment']}: ran {event['seconds']:.1f} s, {then}"
+
+
+def _ended(event: dict[str, Any]) -> str:
+    because = f" ({event['because']})" if event["because"] else ""
+    return f"the agent failed{because}, see {event['log']}" if event["failed"] else f"agent ended{because}"
+
+
+_SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "agent_started": _began,
+    "serving": lambda _: "waiting for the agent to connect",
+    "started": lambda e: f"experiment {e['experiment']}: training ({e['seconds']:.0f} s budget): {e['description']}",
+    "trained": _trained,
+    "finished": lambda event: outcome(event["row"]),
+    "refused": lambda event: f"train.py refused: {event['error']}",
+    "agent_ended": _ended,
+    "stopped": lambda _: "stopped: the running experiment is recorded as interrupted",
+}
 
 
 def outcome(row: dict[str, Any]) -> str:

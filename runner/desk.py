@@ -1,9 +1,9 @@
 """The desk: bench.sock, where the agent asks for experiments. TRUSTED side of an untrusted peer.
 
-Requests are one JSON object a line: {"verb": "run_experiment", "description": text},
-{"verb": "history"}, {"verb": "telemetry", "experiment": n}. Answers are {"ok": true, ...} with typed
-values only, or {"ok": false, "reason": code}. One experiment at a time; the agent's own description is
-the only free text that comes back to it, cut and cleaned.
+Requests are one JSON object a line: {"verb": "run_experiment", "description": text}, {"verb": "history"},
+{"verb": "telemetry", "experiment": n}, {"verb": "brief"}, {"verb": "restore"}, {"verb": "leave", "reason": code}.
+Answers are {"ok": true, ...} with typed values only, or {"ok": false, "reason": code}. One experiment at a
+time; the agent's own description is the only free text that comes back to it, cut and cleaned.
 """
 
 from __future__ import annotations
@@ -18,22 +18,39 @@ from typing import Any
 from runner.doors import Line
 from runner.errors import DoorError, SnapshotError
 from runner.loop import Loop, rounded
+from runner.metering import Budgets, MeterClient
 
 MAX_REQUEST = 16 << 10
 MAX_REFUSALS = 20  # in a row; then the agent is not making progress and the session ends
 _REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered, so that a loop cannot flood the log
+LEAVING = ("budget", "api_refused")
+_BRIEF = {
+    "model",
+    "max_tokens",
+    "turns",
+    "repairs",
+    "shown_rows",
+    "context_chars",
+    "source_chars",
+    "description_chars",
+    "command",
+}  # of policies/agent.yaml, for the agent to work by
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories that are not text
 
 
 class Desk:
     """Serves one agent; `finished` is set when it may stop."""
 
-    def __init__(self, loop: Loop, train_py: Path, max_experiments: int | None) -> None:
+    def __init__(
+        self, loop: Loop, train_py: Path, max_experiments: int | None, meter: MeterClient | None = None
+    ) -> None:
         self.loop = loop
+        self.meter = meter or MeterClient(None)
         self.train_py = train_py
         self.left = max_experiments
         self.finished = threading.Event()
         self.failure: BaseException | None = None
+        self.left_because: str | None = None  # the agent's own word, from LEAVING
         self._busy = threading.Lock()
         self._refusals = 0
         self._settled = False
@@ -44,6 +61,9 @@ class Desk:
             "run_experiment": self._run,
             "history": self._history,
             "telemetry": self._telemetry,
+            "brief": self._brief,
+            "restore": self._restore,
+            "leave": self._leave,
         }
         while (request := line.receive(MAX_REQUEST)) is not None:
             verb = request.get("verb")
@@ -83,6 +103,7 @@ class Desk:
         self.left, self._refusals = left, 0
         if self.left == 0:
             self.finished.set()
+        self._tell_broker()
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
 
     def _refuse(self, reason: str) -> dict[str, Any]:
@@ -97,7 +118,13 @@ class Desk:
             return _no("bad_request")
         rows = self.loop.ledger.experiments(self.loop.tag)[-self.loop.policies.agent.history_rows :]
         fields = {"id", "status", "val_bpb", "claimed", "description", "snapshot_size", "reason", "crash"}
-        return {"ok": True, "rows": [rounded(row).model_dump(mode="json", include=fields) for row in rows]}
+        budget = self._tell_broker()
+        return {
+            "ok": True,
+            "rows": [rounded(row).model_dump(mode="json", include=fields) for row in rows],
+            "experiments_left": self.left,
+            "budget": None if budget is None else budget.model_dump(mode="json"),
+        }
 
     def _telemetry(self, request: dict[str, Any]) -> dict[str, Any]:
         number = request.get("experiment")
@@ -108,6 +135,38 @@ class Desk:
                 shown = {"curve", "summary", "train_seconds"}
                 return {"ok": True, **rounded(row).model_dump(mode="json", include=shown)}
         return _no("no_such_experiment")
+
+    def _brief(self, request: dict[str, Any]) -> dict[str, Any]:
+        if set(request) != {"verb"}:
+            return _no("bad_request")
+        policy = self.loop.policies.agent.model_dump(mode="json", include=_BRIEF)
+        return {"ok": True, "brief": {"tag": self.loop.tag, **policy}}
+
+    def _restore(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Start over from the best version; the agent could write the same itself, had it not lost it."""
+        if set(request) != {"verb"}:
+            return _no("bad_request")
+        if not self._busy.acquire(blocking=False):
+            return _no("busy")
+        try:
+            if self.finished.is_set():
+                return _no("no_experiments_left")
+            self.loop.restore(self.train_py)
+            return {"ok": True}
+        finally:
+            self._busy.release()
+
+    def _leave(self, request: dict[str, Any]) -> dict[str, Any]:
+        reason = request.get("reason")
+        if set(request) != {"verb", "reason"} or reason not in LEAVING:
+            return _no("bad_request")
+        self.left_because = str(reason)
+        self.finished.set()
+        return {"ok": True}
+
+    def _tell_broker(self) -> Budgets | None:
+        """The number of the next experiment: what the model costs from now on counts towards it."""
+        return self.meter.tell(self.loop.ledger.last_number(self.loop.tag) + 1)
 
 
 def clean(text: str, chars: int) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -175,3 +176,17 @@ def connect(path: Path, timeout: float | None = None) -> Line:
         sock.close()
         raise DoorError(f"cannot be reached: {error.strerror}", where=str(path)) from None
     return Line(sock)
+
+
+def main(argv: list[str]) -> int:
+    """`python -m runner.doors SOCKET`: exit 0 if somebody accepts connections there (compose health checks)."""
+    try:
+        connect(Path(argv[1]), 3).close()
+    except DoorError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -2,6 +2,7 @@
 
     <home>/trust.yaml   policies/ (optional)   keys/   artifacts/<version>/   store/<version>/
     <home>/snapshots/<sha256>.py   runs/<run>/   line.git/   tags/<tag>/   ledger.sqlite   audit.jsonl
+    <home>/work/train.py   broker/   secrets/
 
 `glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above.
 """
@@ -67,6 +68,29 @@ class Home:
         """The bench's own policies if it has any, else the checkout's."""
         own = self.root / "policies"
         return own if own.is_dir() else SOURCE / "policies"
+
+    @property
+    def runner_lock(self) -> Path:
+        return self.root / "runner.lock"
+
+    @property
+    def launcher_lock(self) -> Path:
+        return self.root / "launcher.lock"
+
+    @property
+    def work(self) -> Path:
+        """The train.py the agent edits: one file, kept in place, since a container is mounted on it."""
+        return self.root / "work" / "train.py"
+
+    @property
+    def broker(self) -> Path:
+        """The broker's own folder: calls.jsonl and spent.sqlite."""
+        return self.root / "broker"
+
+    @property
+    def key(self) -> Path:
+        """The API key, unless another file is named."""
+        return self.root / "secrets" / "anthropic_api_key"
 
     def run(self, run: str) -> Path:
         """Files of one run: hand-over, telemetry, quarantined output."""

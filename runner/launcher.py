@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,23 @@ from docker.types import Mount
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner import box, doors, owner, policy
+from runner import box, doors, locks, owner, policy
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.home import SOURCE, Home
 from runner.records import EngineResult, LaunchRequest
 
 TRAINER_FILES = ("graph.json", "weights.safetensors", "telemetry.jsonl")
 EVALUATOR_FILES = ("score.json",)
+_HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
 
 
 class Launcher:
     """Turns a LaunchRequest into a container; one per bench."""
 
-    def __init__(self, client: docker.DockerClient, home: Home, bench_door: Path) -> None:
+    def __init__(self, client: docker.DockerClient, home: Home, places: doors.Places) -> None:
         self.client = client
         self.home = home
-        self.bench_door = bench_door
+        self.places = places
         self.policies = policy.load(home.policies)
 
     def handle(self, line: doors.Line) -> None:
@@ -119,12 +121,14 @@ class Launcher:
         settings = self.policies.evaluator.model_dump_json()
         return ["python", "-m", "trainer.evaluator", settings], mounts, {}
 
-    def _agent(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
+    def _agent(self, request: LaunchRequest, _: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
         mounts = [
-            box.bind(str(folder / "train.py"), "/work/train.py", writable=True),
+            box.bind(str(self.home.work), "/work/train.py", writable=True),
             box.bind(str(SOURCE / "program.md"), "/work/program.md"),
-            box.bind(str(self.bench_door.parent), "/run/bench"),
+            box.bind(str(self.places.bench.parent), "/run/glovebox/bench"),
         ]
+        if request.agent != "scripted":
+            mounts.append(box.bind(str(self.places.llm.parent), "/run/glovebox/llm"))
         return ["python", "-m", "agent", request.agent], mounts, {}
 
     def _outputs(self, folder: Path, names: tuple[str, ...], limits: policy.Box) -> list[Mount]:
@@ -183,29 +187,40 @@ def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
     return client
 
 
-def main(argv: list[str]) -> int:
-    """`python -m runner.launcher HOME LAUNCH_SOCK BENCH_SOCK`: serve until stdin closes.
-
-    `python -m runner.launcher HOME` only removes what a dead launcher of this bench left behind.
-    """
-    if len(argv) == 2:
-        box.reap(docker.from_env(timeout=60), Home(Path(argv[1])).id)
-        return 0
-    home, door, bench_door = Home(Path(argv[1])), Path(argv[2]), Path(argv[3])
+def serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int:
+    """Answer launch requests until `until` returns; prints one ready or failed event. Returns the exit code."""
     try:
-        launcher = Launcher(connect_engine(policy.load(home.policies).sandbox), home, bench_door)
-        reaped = box.reap(launcher.client, home.id)
+        with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
+            return _serve(home, places, until)
     except GloveboxError as error:
         print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
         return error.exit_code
-    with doors.listening(door, gid=os.getegid(), mode=0o600) as sock:
+
+
+def _serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int:
+    launcher = Launcher(connect_engine(policy.load(home.policies).sandbox), home, places)
+    reaped = box.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
+    with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:
         uids = frozenset({os.geteuid()})
         threading.Thread(target=doors.serve, args=(sock, uids, launcher.handle), daemon=True).start()
         print(json.dumps({"event": "ready", "reaped": reaped}), flush=True)
-        sys.stdin.read()  # the supervisor holds the other end: its death is our end
+        until()
         sock.shutdown(socket.SHUT_RDWR)
-    box.remove_own(launcher.client, home.id)
+    box.reap(launcher.client, home.id)
     return 0
+
+
+def main(argv: list[str]) -> int:
+    """`python -m runner.launcher HOME DOORS`: serve until stdin closes, which the supervisor holds.
+
+    `python -m runner.launcher HOME` only removes what a dead launcher of this bench left behind.
+    """
+    home = Home(Path(argv[1]))
+    if len(argv) == 2:
+        with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
+            box.reap(docker.from_env(timeout=60), home.id)
+        return 0
+    return serve(home, doors.Places(Path(argv[2])), sys.stdin.read)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,11 @@ class Ledger:
         ).fetchall()
         return [Experiment.model_validate_json(row) for (row,) in rows]
 
+    def last_number(self, tag: str) -> int:
+        """Number of the newest experiment, open or not; 0 if there is none."""
+        (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", (tag,)).fetchone()
+        return int(last)
+
     def running(self, tag: str) -> int | None:
         """Number of the open experiment, if any."""
         return next(iter(self.open_numbers(tag)), None)
@@ -154,7 +159,7 @@ class Ledger:
         return self.run_info(tag) if tag in self.tags() else None
 
     def run_info(self, tag: str) -> dict[str, str]:
-        """Start, artifact version and policy digest of a tag."""
+        """Start, artifact version and terms (policy.Policies.terms) of a tag."""
         row = self._db.execute("SELECT started, artifact, policy FROM runs WHERE tag = ?", (tag,)).fetchone()
         if row is None:
             raise GloveboxError(f"no run tagged {tag!r}", where="ledger", fix="see: glovebox status")

@@ -55,6 +55,7 @@ class Loop:
     launches: LaunchClient
     artifact: Statement
     emit: Emit
+    seed: bytes  # train.py a new tag begins with
     after: Callable[[], object] = lambda: None  # called once an experiment is recorded
     gpu: str | None = None
 
@@ -75,7 +76,7 @@ class Loop:
         verdict = decide.decide(self.policies.decision, scored, best)
         row = self.recorder.finish(number, scored, verdict, time.monotonic() - began)
         if verdict.status is not Status.KEEP:
-            self._restore(source)
+            self.restore(source)
         self.emit("finished", {"experiment": number, "row": row.model_dump(mode="json")})
         self.after()
         return _feedback(row, scored, best, left)
@@ -159,14 +160,17 @@ class Loop:
         score = scores.read(self.home.run(trained.run) / "score.json") if ok else None
         return Scored(trained=trained, engine=engine, score=score)
 
-    def _restore(self, source: Path) -> None:
-        """The agent goes on from the best version; a failure here is the bench's, not a refusal of the candidate."""
+    def best_source(self) -> bytes:
+        """train.py as the agent goes on from: the last keep, or the seed the tag began with."""
         head = self.line.head(self.tag)
-        if head is not None:
-            try:
-                snapshot.restore(source, self.line.content(head))
-            except SnapshotError as error:
-                raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
+        return self.seed if head is None else self.line.content(head)
+
+    def restore(self, source: Path) -> None:
+        """Put the best version back; a failure here is the bench's, not a refusal of the candidate."""
+        try:
+            snapshot.restore(source, self.best_source())
+        except SnapshotError as error:
+            raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
 
 
 def rounded(row: Experiment) -> Experiment:

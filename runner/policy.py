@@ -70,6 +70,7 @@ class Agent(Strict):
     turns: Annotated[int, Field(ge=2, le=500)]
     repairs: Annotated[int, Field(ge=0, le=10)]
     shown_rows: Annotated[int, Field(ge=1, le=200)]
+    context_chars: Annotated[int, Field(ge=10_000, le=10_000_000)]
     source_chars: Annotated[int, Field(ge=1000, le=400_000)]
     command: Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=20)]
 
@@ -203,8 +204,11 @@ _FILES: dict[str, type[Strict]] = {
 }
 
 
+_TERMS = ("sandbox", "decision", "evaluator", "metrics", "errors")  # what scores of one tag have in common
+
+
 class Policies(Strict):
-    """All policy files and the SHA-256 over their bytes, which receipts carry."""
+    """All policy files; `digest` is the SHA-256 over their bytes, `terms` over those that bear on a score."""
 
     sandbox: Sandbox
     agent: Agent
@@ -214,14 +218,12 @@ class Policies(Strict):
     metrics: Metrics
     errors: Errors
     digest: str
+    terms: str
 
 
 def load(folder: Path) -> Policies:
     """Every policy file in `folder`, and the digest of exactly the bytes they were parsed from; raises PolicyError."""
     texts = {name: read(folder / f"{name}.yaml") for name in _FILES}
-    digest = hashlib.sha256()
-    for name, text in texts.items():
-        digest.update(f"{name} {len(text.encode())}\n{text}".encode())
     parsed = {name: parse(folder / f"{name}.yaml", texts[name], model) for name, model in _FILES.items()}
     agent, broker = parsed["agent"], parsed["broker"]
     if isinstance(agent, Agent) and isinstance(broker, Broker) and agent.model not in broker.models:
@@ -230,4 +232,11 @@ def load(folder: Path) -> Policies:
             where=str(folder / "agent.yaml"),
             fix="name a model listed under models in broker.yaml, or add its price there",
         )
-    return Policies(**parsed, digest=digest.hexdigest())  # type: ignore[arg-type] # each file's own model
+    return Policies(**parsed, digest=_digest(texts, tuple(_FILES)), terms=_digest(texts, _TERMS))  # type: ignore[arg-type] # each file's own model
+
+
+def _digest(texts: dict[str, str], names: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(f"{name} {len(texts[name].encode())}\n{texts[name]}".encode())
+    return digest.hexdigest()

@@ -26,6 +26,7 @@ def _not_lock(tag: str) -> str:
 # Also a valid git branch name: no "..", no final ".", no ".lock".
 TAG_PATTERN = r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$"
 Tag = Annotated[str, Field(pattern=TAG_PATTERN, max_length=40), AfterValidator(_not_lock)]
+AgentKind = Literal["scripted", "claude", "command"]
 Gpu = Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
 
 
@@ -73,7 +74,7 @@ class LaunchRequest(Frozen):
     policy: Sha256  # digest of the policies the runner decided by; a launcher with others refuses
     snapshot: Sha256 | None = None  # trainer
     artifact: Version | None = None  # trainer, evaluator
-    agent: Literal["scripted"] = "scripted"  # agent
+    agent: AgentKind = "scripted"  # agent
     seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
     gpu: Gpu | None = None

@@ -1,6 +1,7 @@
-"""Starts launcher and runner as separate processes and relays the runner's events. TRUSTED.
+"""Starts launcher, broker and runner as separate processes and relays the runner's events. TRUSTED.
 
-Holds the launcher's stdin: when this process ends, however it ends, the launcher ends with its containers.
+Holds the stdin of launcher and broker: when this process ends, however it ends, they end too, the launcher
+with its containers. A broker that dies is started again; its budget is on disk.
 """
 
 from __future__ import annotations
@@ -12,59 +13,117 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from runner.doors import PREFIX
+from runner.broker.settings import Settings as BrokerSettings
+from runner.doors import PREFIX, Places
 from runner.errors import GloveboxError, RelayedError
 from runner.home import SOURCE, Home
 from runner.session import Settings
 
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "VIRTUAL_ENV", "SSL_CERT_FILE")
+_RESTART_SECONDS = 1.0
 
 
 @contextmanager
-def launcher(home: Home) -> Iterator[tuple[Path, Path]]:
-    """A running launcher; yields (launch door, bench door) in a private short-lived folder."""
-    doors = Path(tempfile.mkdtemp(prefix=PREFIX))  # short: socket paths end at 108 bytes
-    launch, bench = doors / "launch" / "launch.sock", doors / "bench" / "bench.sock"
-    process = _spawn("runner.launcher", str(home.root), str(launch), str(bench))
+def doors() -> Iterator[Places]:
+    """A private short-lived folder for the sockets of one run."""
+    root = Path(tempfile.mkdtemp(prefix=PREFIX))  # short: socket paths end at 108 bytes
+    try:
+        yield Places(root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def launcher(home: Home, places: Places) -> Iterator[None]:
+    """A running launcher."""
+    process = _spawn("runner.launcher", str(home.root), str(places.root))
     served = False
     try:
-        line = process.stdout.readline() if process.stdout else ""
-        ready = json.loads(line) if line else {}
-        if ready.get("event") != "ready":
-            raise RelayedError(ready.get("error", "the launcher did not start"), ready.get("code", 1))
+        _ready(process, "launcher")
         served = True
-        yield launch, bench
+        yield
     finally:
-        if process.stdin:
-            with suppress(OSError):
-                process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(60)
-        process.kill()
+        _close(process, 60)
         if process.wait() != 0 and served:  # it was killed, and its containers may run on without a clock
             with suppress(subprocess.TimeoutExpired):
                 _spawn("runner.launcher", str(home.root)).wait(90)
-        shutil.rmtree(doors, ignore_errors=True)
 
 
-def run(settings: dict[str, Any], home: Home) -> Iterator[dict[str, Any]]:
+@contextmanager
+def broker(settings: BrokerSettings) -> Iterator[None]:
+    """A running broker, started again whenever it dies; raises what it says when it cannot start at all."""
+    current = [_spawn("runner.broker", settings.model_dump_json())]
+    leaving = threading.Event()
+
+    def keep() -> None:
+        while not leaving.is_set():
+            current[0].wait()
+            if not leaving.wait(_RESTART_SECONDS):
+                current[0] = _spawn("runner.broker", settings.model_dump_json())
+
+    keeper = threading.Thread(target=keep, daemon=True)
+    try:
+        _ready(current[0], "broker")
+        keeper.start()
+        yield
+    finally:
+        leaving.set()
+        _close(current[0], 10)
+
+
+def run(settings: dict[str, Any], home: Home, key_file: Path | None = None) -> Iterator[dict[str, Any]]:
     """Run a session to its end, yielding its events; the last is {"event": "exit", "code": n}.
 
-    Closing the iterator or an interrupt stops the session in order.
+    With a key file a broker stands between the agent and the model API. Closing the iterator or an interrupt
+    stops the session in order.
     """
-    with launcher(home) as (launch, bench):
-        document = Settings(home=str(home.root), launch_door=str(launch), bench_door=str(bench), **settings)
+    with ExitStack() as stack:
+        places = stack.enter_context(doors())
+        if key_file is not None:
+            stack.enter_context(broker(broker_settings(home, places, settings["tag"], key_file)))
+        stack.enter_context(launcher(home, places))
+        document = Settings(home=str(home.root), doors=str(places.root), meter=key_file is not None, **settings)
         process = _spawn("runner.session", document.model_dump_json())
         try:
             yield from _events(process)
         finally:
             _stop(process)
         yield {"event": "exit", "code": process.returncode}
+
+
+def broker_settings(home: Home, places: Places, tag: str, key_file: Path) -> BrokerSettings:
+    """The broker of a bench."""
+    return BrokerSettings(
+        policies=str(home.policies),
+        state=str(home.broker),
+        doors=str(places.root),
+        tag=tag,
+        key_file=str(key_file.absolute()),
+    )
+
+
+def _ready(process: subprocess.Popen[str], what: str) -> None:
+    line = process.stdout.readline() if process.stdout else ""
+    told = json.loads(line) if line else {}
+    if told.get("event") != "ready":
+        raise RelayedError(told.get("error", f"the {what} did not start"), told.get("code", 1))
+
+
+def _close(process: subprocess.Popen[str], seconds: float) -> None:
+    """End a process by closing its stdin, or by force."""
+    if process.stdin:
+        with suppress(OSError):
+            process.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.kill()
+    process.wait()
 
 
 def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The base image and both of ours. Repeating it rebuilds only what changed.
+# The base image and ours: `images.sh` for trainer and agent, `images.sh all` for the runner's too (compose). Repeating it rebuilds only what changed.
 #   GLOVEBOX_WHEELS=DIR   offline wheels for the builds (default: pip's own find-links folder, if local)
 source "$(dirname "$0")/common.sh"
 
@@ -54,3 +54,4 @@ base_image
 build_options
 build trainer
 build agent
+[ "${1:-}" != all ] || build runner

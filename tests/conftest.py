@@ -100,7 +100,7 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
     policies = policy.load(home.root / "policies")
     ledger = Ledger(home.ledger)
     ledger.begin_run("attacks", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
-    with supervise.launcher(home) as (door, _):
+    with supervise.doors() as places, supervise.launcher(home, places):
         made = Loop(
             home=home,
             tag="attacks",
@@ -114,9 +114,10 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
                 artifact="demo-1",
                 policy=policies.digest,
             ),
-            launches=LaunchClient(door),
+            launches=LaunchClient(places.launch),
             artifact=store.admit(home, "demo-1"),
             emit=lambda event, data: None,
+            seed=(SOURCE / "trainer" / "train.py").read_bytes(),
         )
         honest = home.root / "honest.py"
         text = (SOURCE / "trainer" / "train.py").read_text()

@@ -36,6 +36,7 @@ def loop(home: Home, policies: policy.Policies) -> Iterator[Loop]:
         launches=LaunchClient(home.root / "no.sock"),
         artifact=store.admit(home, "demo-1"),
         emit=lambda event, data: None,
+        seed=b"x = 0\n",
     )
     ledger.close()
 
@@ -73,7 +74,7 @@ def test_history_and_telemetry_of_what_is_recorded(served: tuple[desk.Desk, Path
     row = record(made.loop, experiment(1))
     made.loop.recorder.commit(row, [])
     bench = Bench(str(path))
-    (found,) = bench.history()
+    (found,) = bench.history()["rows"]
     assert (found["id"], found["status"], found["description"]) == (1, "keep", "idea 1")
     assert bench.telemetry(1)["curve"] == [[0, 6.9], [10, 5.0]]
     with pytest.raises(Refused, match="no_such_experiment"):

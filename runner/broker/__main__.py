@@ -23,36 +23,25 @@ from runner.audit import AuditLog
 from runner.broker import key
 from runner.broker.budget import Meter
 from runner.broker.relay import Relay
+from runner.broker.settings import Settings
 from runner.errors import GloveboxError
 from runner.owner import container_group
-from runner.records import Frozen, Tag
 
 _CONNECT_SECONDS = 15.0
 
 
-class Settings(Frozen):
-    """What the supervisor or compose asks of this process."""
-
-    policies: str  # folder
-    state: str  # folder of its own: calls.jsonl, spent.sqlite
-    doors: str
-    tag: Tag
-    key_file: str
-    held: bool = True  # end when stdin closes
-
-
 def main(argv: list[str]) -> int:
     """Serve until told to stop; returns the exit code."""
-    settings = Settings.model_validate_json(argv[1])
     try:
-        _serve(settings)
+        serve(Settings.model_validate_json(argv[1]))
     except GloveboxError as error:
         print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
         return error.exit_code
     return 0
 
 
-def _serve(settings: Settings) -> None:
+def serve(settings: Settings) -> None:
+    """Serve until told to stop; raises GloveboxError if it cannot begin."""
     policies = policy.load(Path(settings.policies))
     secret = key.read(Path(settings.key_file))
     state = Path(settings.state)

@@ -140,7 +140,7 @@ def test_a_train_py_that_is_not_a_plain_text_file(glovebox: Glovebox, home: Home
 def test_a_bench_that_is_already_running(glovebox: Glovebox, home: Home) -> None:
     with (home.root / "runner.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.write("tag night pid 1\n")
+        file.write("tag night pid 1 namespace 1\n")
         file.flush()
         code, _, err = glovebox("run", "--tag", "t", "--train-py", str(SEED))
         assert code == 6

@@ -1,0 +1,132 @@
+"""The model behind the broker: one streamed call, repeated with patience until it is answered. UNTRUSTED.
+
+The SDK talks HTTP over llm.sock; the key is the broker's. Rate limits, overload, broken connections and
+usage-limit windows are waited out, for as long as it takes; what will not change by waiting is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+import anthropic
+import httpx2
+import tenacity
+from anthropic.types import Message
+
+SOCKET = os.environ.get("GLOVEBOX_LLM", "/run/glovebox/llm/llm.sock")
+LONGEST_WAIT = 900.0  # seconds between two tries
+_backoff = tenacity.wait_random_exponential(multiplier=1, max=LONGEST_WAIT)
+_TRANSIENT_ERRORS = (
+    anthropic.APIConnectionError,
+    anthropic.APIResponseValidationError,
+    httpx2.HTTPError,
+    json.JSONDecodeError,
+)
+_TRANSIENT_TYPES = ("api_error", "overloaded_error", "rate_limit_error", "timeout_error")
+
+
+class Permanent(Exception):
+    """Waiting will not help: the key, the model or the broker's policy says no."""
+
+
+class Unacceptable(Exception):
+    """This conversation cannot go on (too long, or malformed); another may."""
+
+
+class BudgetUsed(Exception):
+    """The broker has no room for another call; `scope` is experiment or night."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"model budget of the {scope} used up")
+        self.scope = scope
+
+
+class Model:
+    """A model reached through the broker's socket."""
+
+    def __init__(self, name: str, max_tokens: int, socket: str = SOCKET) -> None:
+        self.name, self.max_tokens = name, max_tokens
+        transport = anthropic.DefaultHttpxClient(transport=httpx2.HTTPTransport(uds=socket), trust_env=False)
+        self._client = anthropic.Anthropic(
+            api_key="held-by-the-broker", base_url="http://broker", http_client=transport, max_retries=0
+        )
+
+    def answer(self, system: str, tools: list[dict[str, Any]], messages: list[dict[str, Any]]) -> Message:
+        """The model's next message. Raises Permanent, Unacceptable or BudgetUsed; waits out the rest."""
+        patience = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(transient), wait=_wait, before_sleep=_say, reraise=True
+        )
+        try:
+            return patience(self._call, system, tools, messages)
+        except anthropic.PermissionDeniedError as error:
+            for scope in ("experiment", "night"):
+                if f"budget_{scope}_" in str(error):
+                    raise BudgetUsed(scope) from None
+            raise Permanent(_reason(error)) from None
+        except (anthropic.BadRequestError, anthropic.RequestTooLargeError) as error:
+            raise Unacceptable(_reason(error)) from None
+        except anthropic.APIStatusError as error:
+            raise Permanent(_reason(error)) from None
+
+    def _call(self, system: str, tools: list[dict[str, Any]], messages: list[dict[str, Any]]) -> Message:
+        mark = {"type": "ephemeral"}
+        with self._client.messages.stream(
+            model=self.name,
+            max_tokens=self.max_tokens,
+            system=[{"type": "text", "text": system, "cache_control": mark}],  # type: ignore[typeddict-item]
+            tools=tools,  # type: ignore[arg-type] # our own literals
+            messages=_marked(messages),  # type: ignore[arg-type]
+        ) as stream:
+            return stream.get_final_message()
+
+
+def _marked(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages with cache breakpoints on the first and the last: all before them is read from the cache."""
+    out = [dict(message) for message in messages]
+    for message in (out[0], out[-1]):
+        blocks = [dict(block) for block in message["content"]]
+        blocks[-1] = {**blocks[-1], "cache_control": {"type": "ephemeral"}}
+        message["content"] = blocks
+    return out
+
+
+def transient(error: BaseException) -> bool:
+    """Whether the same call may succeed later."""
+    if isinstance(error, anthropic.APIStatusError):
+        if error.status_code == 200:  # the stream itself reported a failure
+            return _kind(error) in _TRANSIENT_TYPES
+        return error.status_code in (408, 409, 429) or error.status_code >= 500
+    return isinstance(error, _TRANSIENT_ERRORS)
+
+
+def _kind(error: anthropic.APIStatusError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    inner = body.get("error")
+    return str(inner.get("type")) if isinstance(inner, dict) else ""
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """As long as the API asked for, else a growing random pause."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, anthropic.APIStatusError):
+        try:
+            asked = float(error.response.headers.get("retry-after", ""))
+        except ValueError:
+            asked = -1.0
+        if 0 <= asked <= 86_400:
+            return asked
+    return float(_backoff(state))
+
+
+def _say(state: tenacity.RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    pause = state.next_action.sleep if state.next_action else 0.0
+    name = type(error).__name__ if error else "?"
+    print(f"model: {name}, attempt {state.attempt_number}, again in {pause:.0f} s", file=sys.stderr, flush=True)
+
+
+def _reason(error: anthropic.APIStatusError) -> str:
+    return f"{error.status_code} {_kind(error)}: {error.message[:300]}"

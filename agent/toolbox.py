@@ -1,0 +1,129 @@
+"""The tools the model may call, and what they answer. UNTRUSTED.
+
+Answers are the agent's own file, the runner's typed values, or a sentence from this module.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from agent.client import Bench, Refused
+from agent.tools import EditError, Editor
+
+_REPAIRABLE = ("crash", "not_exportable", "non_causal", "timeout")
+_TEXT = {"type": "string"}
+_LINE = {"type": "integer", "minimum": 0}
+
+
+def _tool(name: str, says: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    return {"name": name, "description": says, "input_schema": schema}
+
+
+TOOLS: list[dict[str, Any]] = [
+    _tool("view", "Show train.py with line numbers, all of it or lines first..last.", first=_LINE, last=_LINE),
+    _tool("str_replace", "Replace text that occurs exactly once in train.py.", ("old", "new"), old=_TEXT, new=_TEXT),
+    _tool("insert", "Insert text after a line of train.py (0: at the top).", ("line", "text"), line=_LINE, text=_TEXT),
+    _tool("write", "Replace the whole of train.py.", ("text",), text=_TEXT),
+    _tool(
+        "run_experiment",
+        "Train and score train.py as it is now. The description is one line for the record: what changed, and why.",
+        ("description",),
+        description=_TEXT,
+    ),
+    _tool("history", "All experiments of this run, oldest first."),
+    _tool("telemetry", "Loss curve and summary of one experiment.", ("experiment",), experiment=_LINE),
+]
+
+
+class Answer(NamedTuple):
+    """What the model is told."""
+
+    text: str
+    is_error: bool = False
+
+
+class Toolbox:
+    """Carries out tool calls within one conversation; `ended` once its experiment is over."""
+
+    def __init__(self, editor: Editor, bench: Bench, repairs: int) -> None:
+        self.editor, self.bench = editor, bench
+        self.repairs = repairs
+        self.ended = False
+        self.done = False  # the runner wants no more experiments
+
+    def use(self, name: str, given: Any) -> Answer:
+        """Carry out one call; what the model got wrong is an error it can read. Raises Interrupted."""
+        tool = next((tool for tool in TOOLS if tool["name"] == name), None)
+        if tool is None:
+            return Answer(f"there is no tool {name[:40]}", is_error=True)
+        problem = _mismatch(tool["input_schema"], given)
+        if problem:
+            return Answer(problem, is_error=True)
+        try:
+            return Answer(getattr(self, f"_{name}")(**given))
+        except EditError as error:
+            return Answer(str(error), is_error=True)
+        except Refused as error:
+            self.done = self.ended = str(error) == "no_experiments_left"
+            return Answer(f"refused: {error}", is_error=True)
+
+    def _view(self, first: int = 1, last: int | None = None) -> str:
+        return self.editor.view(max(1, first), last)
+
+    def _str_replace(self, old: str, new: str) -> str:
+        self.editor.str_replace(old, new)
+        return "replaced"
+
+    def _insert(self, line: int, text: str) -> str:
+        self.editor.insert(line, text)
+        return "inserted"
+
+    def _write(self, text: str) -> str:
+        self.editor.write(text)
+        return "written"
+
+    def _history(self) -> str:
+        return _json(self.bench.history()["rows"])
+
+    def _telemetry(self, experiment: int) -> str:
+        return _json({name: value for name, value in self.bench.telemetry(experiment).items() if name != "ok"})
+
+    def _run_experiment(self, description: str) -> str:
+        candidate = self.editor.text()
+        answer = self.bench.run_experiment(description)
+        self.done = bool(answer["done"])
+        told = _json(answer["feedback"])
+        if self.done or answer["feedback"]["status"] not in _REPAIRABLE or self.repairs == 0:
+            self.ended = True
+            return told
+        # The runner has put the best version back; a repair starts from what failed.
+        self.repairs -= 1
+        self.editor.write(candidate)
+        return (
+            f"{told}\ntrain.py holds your failed version again. Repair it and run it, or try something else. "
+            f"Attempts left after the next: {self.repairs}"
+        )
+
+
+def _mismatch(schema: dict[str, Any], given: Any) -> str:
+    """Why `given` does not fit; empty if it does. The schemas above are flat."""
+    if not isinstance(given, dict):
+        return "the input must be an object"
+    for name in schema["required"]:
+        if name not in given:
+            return f"{name} is missing"
+    for name, value in given.items():
+        kind = schema["properties"].get(name)
+        if kind is None:
+            return f"no such argument: {name[:40]}"
+        if kind["type"] == "string" and not isinstance(value, str):
+            return f"{name} must be a string"
+        if kind["type"] == "integer" and (type(value) is not int or value < 0):
+            return f"{name} must be a whole number from 0"
+    return ""
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

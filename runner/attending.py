@@ -1,0 +1,130 @@
+"""Attending one agent: its train.py, its desk, its container, until it is done. TRUSTED.
+
+The agent's container is started here through the launcher, or by somebody else (compose); then the desk is
+served until the experiments are used up, the agent leaves or a stop is asked for. A runner that was started
+again finds the train.py a living agent is mounted on, and puts the best version into that same file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from contextlib import ExitStack
+
+from runner import doors, owner, snapshot
+from runner.desk import Desk
+from runner.errors import GloveboxError
+from runner.home import Home
+from runner.launching import Launch
+from runner.loop import Loop, new_run_id
+from runner.metering import MeterClient
+from runner.records import AgentKind, EndReason, EngineResult, LaunchRequest
+
+LONGEST_EXPERIMENT = 86_400.0  # seconds; each container has its own, much shorter limit
+_LAST_ANSWER = 1.0  # seconds
+_AGENT_GRACE = 15.0  # seconds the agent gets to leave once it was told it is done
+
+
+class _Agent:
+    """The agent's container, watched from a thread."""
+
+    def __init__(self, loop: Loop, kind: AgentKind) -> None:
+        request = LaunchRequest(
+            role="agent",
+            run=new_run_id(),
+            policy=loop.policies.digest,
+            agent=kind,
+            seconds=loop.policies.agent.session_seconds,
+        )
+        self.log = loop.home.run(request.run) / "agent.log"
+        self.result: EngineResult | GloveboxError | None = None
+        launch = loop.launches.start(request)
+        self._thread = threading.Thread(target=self._watch, args=(launch,), daemon=True)
+        self._thread.start()
+
+    def gone(self, wait: float) -> bool:
+        """Whether it has ended, after at most `wait` seconds."""
+        self._thread.join(wait)
+        return not self._thread.is_alive()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it left with an error of its own."""
+        result = self.result
+        return isinstance(result, EngineResult) and result.reason is EndReason.EXIT and result.exit_code != 0
+
+    def _watch(self, launch: Launch) -> None:
+        try:
+            self.result = launch.ended()
+        except GloveboxError as error:
+            self.result = error
+
+
+def attend(
+    loop: Loop,
+    places: doors.Places,
+    kind: AgentKind | None,
+    experiments: int | None,
+    metered: bool,
+    stopping: threading.Event,
+) -> int:
+    """Serve one agent to its end; returns the exit code, raises what broke the bench."""
+    limits = loop.policies.sandbox.agent
+    group = owner.container_group(limits.uid)
+    provide(loop.home, group, loop.best_source())
+    desk = Desk(loop, loop.home.work, experiments, MeterClient(places.meter if metered else None))
+    if experiments == 0:
+        desk.finished.set()
+    with ExitStack() as stack:
+        sock = stack.enter_context(doors.listening(places.bench, gid=group, mode=0o660))
+        args = (sock, frozenset({limits.uid}), desk.handle)
+        threading.Thread(target=doors.serve, args=args, daemon=True).start()
+        agent = _Agent(loop, kind) if kind and not desk.finished.is_set() else None
+        loop.emit("agent_started" if agent else "serving", {"experiments": experiments})
+        _wait(agent, desk, stopping)
+        desk.settle(0 if stopping.is_set() else LONGEST_EXPERIMENT)  # one that runs may end, even if its agent left
+        loop.launches.cancel_all()
+        if agent is not None:
+            agent.gone(30)
+        desk.settle(20)
+    if desk.failure is not None and not stopping.is_set():
+        raise desk.failure
+    failed = desk.left_because == "api_refused" or (agent is not None and agent.failed)
+    loop.emit(
+        "agent_ended",
+        {"failed": failed, "because": desk.left_because, "log": str(agent.log) if agent else "the agent's own log"},
+    )
+    return 1 if failed else 0
+
+
+def provide(home: Home, group: int, content: bytes) -> None:
+    """`content` in the agent's file, in place if it is the one we made."""
+    if _ours(home.work, group):
+        snapshot.restore(home.work, content)
+        return
+    home.work.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    snapshot.provision(home.work, content, group)
+
+
+def _ours(path: os.PathLike[str], group: int) -> bool:
+    try:
+        state = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    plain = stat.S_ISREG(state.st_mode) and state.st_nlink == 1 and stat.S_IMODE(state.st_mode) == 0o660
+    return plain and state.st_uid == os.geteuid() and state.st_gid == group
+
+
+def _wait(agent: _Agent | None, desk: Desk, stopping: threading.Event) -> None:
+    """Until the agent left, the experiments are used up (plus a grace), or a stop was asked for."""
+    while not (stopping.is_set() or desk.finished.is_set() or (agent is not None and agent.gone(0))):
+        desk.finished.wait(0.2)
+    leave = time.monotonic() + _AGENT_GRACE
+    while not stopping.is_set() and time.monotonic() < leave and desk.failure is None:
+        if agent is None:  # somebody else's container: time to read the last answer
+            time.sleep(_LAST_ANSWER)
+            return
+        if agent.gone(0.1):
+            return

@@ -1,0 +1,48 @@
+"""Writes .env beside compose.yaml: where the bench is and who may reach which file. TRUSTED.
+
+Only the lines named in OURS are written; what a person set (tag, experiments, GPU, key file) stays.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runner import attending, locks, policy
+from runner.home import SOURCE, Home
+from runner.owner import container_group
+
+HEADER = (
+    "# Read by docker compose. The lines below are written by `glovebox init`; add GLOVEBOX_TAG and others freely.\n"
+)
+
+
+def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
+    """The lines we write."""
+    socket = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+    group = socket.stat().st_gid if socket.exists() else os.getegid()
+    return {
+        "GLOVEBOX_HOME": str(home.root),
+        "GLOVEBOX_POLICIES": str(home.policies),
+        "GLOVEBOX_UID": str(os.geteuid()),
+        "GLOVEBOX_GID": str(os.getegid()),
+        "GLOVEBOX_AGENT_GID": str(container_group(sandbox.agent.uid)),
+        "GLOVEBOX_TRAINER_GID": str(container_group(sandbox.trainer.uid)),
+        "GLOVEBOX_DOCKER_GID": str(group),
+        "GLOVEBOX_DOCKER_SOCKET": str(socket),
+    }
+
+
+def write(folder: Path, home: Home) -> Path:
+    """Update `folder`/.env, and make what compose mounts before anything runs."""
+    sandbox = policy.load(home.policies).sandbox
+    ours, path = values(home, sandbox), folder / ".env"
+    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]
+    path.write_text(HEADER + "".join(f"{k}={v}\n" for k, v in ours.items()) + "".join(f"{line}\n" for line in kept))
+    for private in (home.broker, home.key.parent, home.keys):
+        private.mkdir(mode=0o700, exist_ok=True)
+    if not locks.held(home.runner_lock):
+        seed = (SOURCE / "trainer" / "train.py").read_bytes()
+        attending.provide(home, container_group(sandbox.agent.uid), seed)
+    return path
