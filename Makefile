@@ -1,11 +1,14 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo test check report images engine clean
+.PHONY: help demo demo-claude test check report images engine clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo:  ## fresh clone to five real experiments in containers, on CPU, without a key
 	@scripts/demo.sh
+
+demo-claude:  ## ten experiments by the model-driven agent through compose; without a key, a stand-in model
+	@scripts/demo-claude.sh
 
 test: engine images  ## everything, with the real engine (needs root or the docker group)
 	@scripts/venv.sh test
@@ -20,8 +23,8 @@ check:  ## ruff, mypy --strict and the tests that need no engine (under a minute
 engine:  ## a container engine, if none answers
 	@scripts/engine-up.sh
 
-images:  ## base, trainer and agent images
-	@scripts/images.sh
+images:  ## base, trainer, agent and runner images
+	@scripts/images.sh all
 
 report:  ## write the newest run's report again and print its path
 	@.venv/bin/glovebox report

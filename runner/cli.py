@@ -17,7 +17,7 @@ from runner import compose_env, console, doctor, keys, ledger, locks, report, su
 from runner import verify as verifier
 from runner.artifacts import prepare as preparation
 from runner.artifacts.profiles import PROFILES
-from runner.broker import key
+from runner.broker import budget, key
 from runner.desk import clean
 from runner.errors import BusyError, GloveboxError
 from runner.home import NAME, SOURCE, Home, find
@@ -48,7 +48,12 @@ TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; d
 
 
 @app.command()
-def init(json_: Json = False) -> None:
+def init(
+    env_file: Annotated[
+        Path | None, typer.Option(help="Settings for docker compose; default: .env, if compose.yaml is here.")
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Create a bench here: .glovebox with a signing key and a trust root, and .env for compose. Safe to repeat."""
     home = Home(Path(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME).resolve())
     home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,8 +62,11 @@ def init(json_: Json = False) -> None:
         keys.create(home)
     document = {"home": str(home.root), "created": fresh}
     text = f"bench {'created' if fresh else 'exists'}: {home.root}"
-    if Path("compose.yaml").exists():
-        document["env"] = str(compose_env.write(Path.cwd(), home))
+    if env_file is None and Path("compose.yaml").exists():
+        env_file = Path.cwd() / ".env"
+    if env_file is not None:
+        compose_env.write(env_file, home)
+        document["env"] = str(env_file)
         text += f"\nsettings for docker compose: {document['env']}"
     _say(document, json_, text)
 
@@ -243,11 +251,14 @@ def _show(home: Home, tag: str | None, as_json: bool) -> None:
     book = ledger.Ledger(home.ledger, read_only=True)
     document = ledger.summary(book, _newest(book, tag))
     page = home.tag(str(document["tag"])) / "report.html"
+    cost = budget.spent(home.spent, str(document["tag"]))
     if as_json:
-        print(json.dumps(document | {"report": str(page)}))
+        print(json.dumps(document | {"report": str(page), "cost": cost}))
         return
     out = console.stdout()
     console.table(document, out)
+    if cost is not None:
+        out.print(f"model: ${cost['dollars']:.4f}, {cost['requests']} calls, {cost['tokens']} tokens", markup=False)
     out.print(f"report: {page}", markup=False)
 
 

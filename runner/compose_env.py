@@ -33,10 +33,10 @@ def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
     }
 
 
-def write(folder: Path, home: Home) -> Path:
-    """Update `folder`/.env, and make what compose mounts before anything runs."""
+def write(path: Path, home: Home) -> None:
+    """Update the settings at `path`, and make what compose mounts before anything runs."""
     sandbox = policy.load(home.policies).sandbox
-    ours, path = values(home, sandbox), folder / ".env"
+    ours = values(home, sandbox)
     old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]
     path.write_text(HEADER + "".join(f"{k}={v}\n" for k, v in ours.items()) + "".join(f"{line}\n" for line in kept))
@@ -45,4 +45,3 @@ def write(folder: Path, home: Home) -> Path:
     if not locks.held(home.runner_lock):
         seed = (SOURCE / "trainer" / "train.py").read_bytes()
         attending.provide(home, container_group(sandbox.agent.uid), seed)
-    return path

@@ -88,6 +88,11 @@ class Home:
         return self.root / "broker"
 
     @property
+    def spent(self) -> Path:
+        """The broker's meter."""
+        return self.broker / "spent.sqlite"
+
+    @property
     def key(self) -> Path:
         """The API key, unless another file is named."""
         return self.root / "secrets" / "anthropic_api_key"

@@ -23,9 +23,9 @@ def test_edits_keep_the_inode(editor: Editor) -> None:
     inode = editor.path.stat().st_ino
     editor.str_replace("a = 1", "a = 10")
     editor.insert(1, "# between")
-    assert editor.view() == "a = 10\n# between\nb = 2\n"
+    assert editor.text() == "a = 10\n# between\nb = 2\n"
     editor.write("c\n")
-    assert editor.view() == "c\n"
+    assert editor.text() == "c\n"
     assert editor.path.stat().st_ino == inode
 
 
@@ -33,7 +33,7 @@ def test_edits_keep_the_inode(editor: Editor) -> None:
 def test_text_to_replace_must_occur_once(editor: Editor, old: str) -> None:
     with pytest.raises(EditError):
         editor.str_replace(old, "x")
-    assert editor.view() == "a = 1\nb = 2\n"
+    assert editor.text() == "a = 1\nb = 2\n"
 
 
 def test_insert_outside_the_file_is_refused(editor: Editor) -> None:
@@ -41,7 +41,7 @@ def test_insert_outside_the_file_is_refused(editor: Editor) -> None:
         with pytest.raises(EditError):
             editor.insert(line, "x")
     editor.insert(0, "first")
-    assert editor.view().startswith("first\n")
+    assert editor.text().startswith("first\n")
 
 
 def test_every_scripted_proposal_applies_to_the_seed_and_changes_it(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_every_scripted_proposal_applies_to_the_seed_and_changes_it(tmp_path: Pa
     before = seed
     for number, proposal in enumerate(scripted.PROPOSALS):
         proposal.edit(editor)
-        text = editor.view()
+        text = editor.text()
         ast.parse(text)
         assert (text != before) == (number > 0)
         if number in (1, 2):

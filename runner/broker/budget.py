@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from runner.errors import GloveboxError
 from runner.policy import Broker, Budget, Price
@@ -121,11 +121,6 @@ class Meter:
                 out[scope] = {name: max(0.0, getattr(budget, name) - value) for name, value in spent.items()}
             return out
 
-    def spent(self) -> dict[str, Any]:
-        """What the tag has cost so far."""
-        with self._lock:
-            return self._spent("night")
-
     def close(self) -> None:
         """Release the file."""
         self._db.close()
@@ -155,3 +150,19 @@ def _admit(scope: Scope, budget: Budget, spent: dict[str, float], nano: int, tok
     for name, value in wanted.items():
         if spent[name] + value > getattr(budget, name):
             raise BudgetExhausted(scope, name)
+
+
+def spent(path: Path, tag: str) -> dict[str, float] | None:
+    """What a tag's calls have cost: {"dollars", "tokens", "requests"}; None if it made none. Reads only."""
+    if not path.exists():
+        return None
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        nano, tokens, requests = db.execute(
+            "SELECT COALESCE(SUM(COALESCE(nano, reserved_nano)), 0),"
+            " COALESCE(SUM(COALESCE(tokens, reserved_tokens)), 0), COUNT(*) FROM calls WHERE tag = ?",
+            (tag,),
+        ).fetchone()
+    finally:
+        db.close()
+    return {"dollars": nano / NANO, "tokens": tokens, "requests": requests} if requests else None
