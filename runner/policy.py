@@ -72,7 +72,7 @@ class Agent(Strict):
     shown_rows: Annotated[int, Field(ge=1, le=200)]
     context_chars: Annotated[int, Field(ge=10_000, le=10_000_000)]
     source_chars: Annotated[int, Field(ge=1000, le=400_000)]
-    command: Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=20)]
+    command: Annotated[list[Annotated[str, Field(min_length=1, max_length=4000)]], Field(max_length=20)]
 
 
 class Price(Strict):

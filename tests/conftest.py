@@ -59,7 +59,7 @@ def artifact(prepared: Home) -> Path:
 def engine(policies: policy.Policies) -> Iterator[docker.DockerClient]:
     """The container engine with our images; its absence is a failure, never a skip."""
     client = docker.from_env(timeout=120)
-    for image in (policies.sandbox.trainer.image, policies.sandbox.agent.image):
+    for image in (policies.sandbox.trainer.image, policies.sandbox.agent.image, "glovebox/runner:dev"):
         client.images.get(image)
     yield client
     client.close()

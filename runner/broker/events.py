@@ -31,7 +31,7 @@ class Events:
     def __init__(self) -> None:
         self._rest = b""
         self._counts: dict[str, int] = {}
-        self.started = False
+        self._output = False  # the final count of what was written has come
         self.finished = False
         self.error: str | None = None  # type of an error event within the stream
 
@@ -51,7 +51,7 @@ class Events:
     @property
     def usage(self) -> Usage | None:
         """What was billed; None until the stream has ended as it should."""
-        return usage(self._counts) if self.finished and self.started else None
+        return usage(self._counts) if self.finished and self._output else None
 
     def _read(self, event: bytes) -> None:
         lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
@@ -60,10 +60,10 @@ class Events:
         value = _object(b"\n".join(lines))
         kind = value.get("type")
         if kind == "message_start":
-            self.started = True
             self._count(_dict(value.get("message")).get("usage"))
         elif kind == "message_delta":
             self._count(value.get("usage"))
+            self._output = type(_dict(value.get("usage")).get("output_tokens")) is int
         elif kind == "message_stop":
             self.finished = True
         elif kind == "error":

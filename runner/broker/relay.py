@@ -165,16 +165,16 @@ class Relay:
             sent, call.outcome = False, "cannot_connect"
         except (httpx.HTTPError, TimeoutError) as error:
             call.outcome = f"broken_{type(error).__name__}"
-            yield _broken(call.outcome)
         except events.MalformedAnswer:
             call.outcome = "malformed"
-            yield _broken(call.outcome)
         except (GeneratorExit, asyncio.CancelledError):
             call.outcome = "agent_left"
             raise
         finally:
             self._settle(call, sent)
             self._busy -= 1
+        if call.status == 200 and (call.outcome == "malformed" or call.outcome.startswith("broken")):
+            yield _broken(call.outcome)
 
     def _passed(self, call: Call, piece: bytes) -> bytes:
         piece = self.key.scrub(piece)

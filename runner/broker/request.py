@@ -152,7 +152,9 @@ def parse(body: bytes, model: type[RequestT], max_bytes: int) -> RequestT:
     try:
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        # Of a union's alternatives the one that fitted furthest says best what is wrong.
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        first = max(found, key=lambda one: len(one["loc"]))
         path = first["loc"][:-1] if first["type"] == "extra_forbidden" else first["loc"]
         raise RequestRefused(_CODES.get(first["type"], "bad_value"), where=_place(path)) from None
 

@@ -1,0 +1,77 @@
+"""A desk with scripted answers behind a real socket, and a model behind a real broker."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.client import Bench
+from agent.tools import Editor
+from runner import doors
+from runner.policy import Policies
+from tests.agent.test_context import brief, history, some
+from tests.broker.conftest import start as start  # noqa: PLC0414 - a fixture
+
+SEED = "HEAD = 0.001 \n"
+
+
+class FakeDesk:
+    """Answers like the runner; `outcomes` are the statuses of coming experiments, "hang_up" breaks the line."""
+
+    def __init__(self, train_py: Path, policies: Policies) -> None:
+        self.train_py = train_py
+        self.brief = brief(policies)
+        self.outcomes: deque[str] = deque()
+        self.ran: list[tuple[str, str]] = []  # description, content
+        self.left_because: str | None = None
+
+    def handle(self, line: doors.Line) -> None:
+        while (request := line.receive()) is not None:
+            answer = getattr(self, f"_{request['verb']}")(request)
+            if answer is None:
+                return
+            line.send({"ok": True, **answer})
+
+    def _brief(self, _: Any) -> dict[str, Any]:
+        return {"brief": self.brief}
+
+    def _history(self, _: Any) -> dict[str, Any]:
+        return history([some(5 * n) for n in range(1, len(self.ran) + 1)])
+
+    def _telemetry(self, _: Any) -> dict[str, Any]:
+        return {"curve": [[0, 1.5]], "summary": {}, "train_seconds": 1.0}
+
+    def _restore(self, _: Any) -> dict[str, Any]:
+        self.train_py.write_text(SEED)
+        return {}
+
+    def _leave(self, request: Any) -> dict[str, Any]:
+        self.left_because = request["reason"]
+        return {}
+
+    def _run_experiment(self, request: Any) -> dict[str, Any] | None:
+        status = self.outcomes.popleft() if self.outcomes else "discard"
+        if status == "hang_up":
+            return None
+        self.ran.append((request["description"], self.train_py.read_text()))
+        self.train_py.write_text(SEED)
+        return {"feedback": {"experiment": len(self.ran), "status": status}, "done": not self.outcomes}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, policies: Policies) -> Iterator[tuple[FakeDesk, Callable[[], Bench], Editor]]:
+    """The desk, a way to connect to it, and the editor of its train.py."""
+    train_py = tmp_path / "train.py"
+    train_py.write_text(SEED)
+    made = FakeDesk(train_py, policies)
+    path = tmp_path / "d" / "bench.sock"
+    with doors.listening(path, gid=os.getegid(), mode=0o600) as sock:
+        args = (sock, frozenset({os.geteuid()}), made.handle)
+        threading.Thread(target=doors.serve, args=args, daemon=True).start()
+        yield made, lambda: Bench(str(path), patience=5), Editor(train_py)

@@ -1,0 +1,82 @@
+"""Whole events in, whole events out, however the bytes are cut; and the usage they carry."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.broker import events
+from runner.broker.budget import Usage
+
+
+def event(**value: object) -> bytes:
+    return f"event: {value['type']}\ndata: {json.dumps(value)}\n\n".encode()
+
+
+STREAM = (
+    event(
+        type="message_start", message={"usage": {"input_tokens": 9, "cache_read_input_tokens": 5, "output_tokens": 1}}
+    )
+    + b": keep-alive\n\n"
+    + event(type="content_block_delta", delta={"text": "\n\n"})
+    + event(type="message_delta", usage={"output_tokens": 33})
+    + event(type="message_stop")
+)
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=20))
+def test_events_do_not_depend_on_how_the_bytes_arrive(cuts: list[int]) -> None:
+    reader, out = events.Events(), b""
+    edges = [0, *sorted(cuts), len(STREAM)]
+    for a, b in itertools.pairwise(edges):
+        out += b"".join(reader.feed(STREAM[a:b]))
+    assert out == STREAM
+    assert reader.usage == Usage(input=9, cache_read=5, output=33)
+
+
+def test_a_stream_that_was_cut_off_has_no_usage() -> None:
+    reader = events.Events()
+    reader.feed(STREAM[: STREAM.index(b"event: message_stop")])
+    assert reader.usage is None
+
+
+def test_a_later_report_never_lowers_an_earlier_one() -> None:
+    reader = events.Events()
+    reader.feed(STREAM.replace(b'"output_tokens": 33', b'"output_tokens": 0, "input_tokens": 0'))
+    assert reader.usage == Usage(input=9, cache_read=5, output=1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"data: {no\n\n", b'data: {"a":1,"a":2}\n\n', b"data: " + b"[" * 100 + b"\n\n", b"x" * (events.MAX_EVENT + 1)],
+)
+def test_what_is_not_an_event_is_malformed(data: bytes) -> None:
+    with pytest.raises(events.MalformedAnswer):
+        events.Events().feed(data)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {},
+        {"input_tokens": 1},
+        {"input_tokens": 1, "output_tokens": -1},
+        {"input_tokens": True, "output_tokens": 1},
+    ],
+)
+def test_usage_that_cannot_be_billed_is_unknown(usage: object) -> None:
+    assert events.usage(usage) is None
+    assert events.usage({"input_tokens": 1, "output_tokens": 0, "cache_read_input_tokens": None}) == Usage(input=1)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_events_or_malformed(data: bytes) -> None:
+    try:
+        events.Events().feed(data)
+    except events.MalformedAnswer as error:
+        assert str(error).replace("_", "").isalpha()

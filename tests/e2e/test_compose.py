@@ -1,0 +1,170 @@
+"""The compose services: walls as the engine sees them, and a run that survives the loss of any one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from runner.home import SOURCE, Home
+from runner.ledger import Ledger
+from tests.broker.conftest import edited
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+Glovebox = Callable[..., tuple[int, str, str]]
+EXPERIMENTS = 5
+KEY = "stand-in-needs-no-key"
+
+
+class Project:
+    """`docker compose` on a bench of its own."""
+
+    def __init__(self, home: Home, engine: docker.DockerClient) -> None:
+        self.home, self.engine, self.name = home, engine, f"glovebox-test-{os.getpid()}"
+        self.env_file = home.root / "compose.env"
+
+    def compose(self, *words: str) -> str:
+        files = ["-f", str(SOURCE / "compose.yaml"), "-f", str(SOURCE / "tests" / "standin" / "compose.yaml")]
+        done = subprocess.run(
+            ["docker", "compose", "--project-name", self.name, "--env-file", str(self.env_file), *files, *words],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+            env={k: v for k, v in os.environ.items() if not k.startswith("GLOVEBOX_")}
+            | {"GLOVEBOX_TAG": "t", "GLOVEBOX_EXPERIMENTS": str(EXPERIMENTS)},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    def container(self, service: str) -> Any:
+        return self.engine.containers.get(f"{self.name}-{service}-1")
+
+    def experiments(self) -> int:
+        """How many have begun."""
+        if not self.home.ledger.exists():
+            return 0
+        ledger = Ledger(self.home.ledger, read_only=True)
+        try:
+            return ledger.last_number("t")
+        finally:
+            ledger.close()
+
+    def wait(self, holds: Callable[[], bool], what: str, seconds: float = 90) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > deadline:
+                logs = self.compose("logs", "--tail", "15")
+                pytest.fail(f"{what} in {seconds} s\n{logs}")
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def project(glovebox: Glovebox, home: Home, engine: docker.DockerClient) -> Iterator[Project]:
+    edited(home.root / "policies", upstream="http://standin:8765")
+    home.key.parent.mkdir(mode=0o700)
+    home.key.write_text(KEY + "\n")
+    home.key.chmod(0o600)
+    made = Project(home, engine)
+    code, _, err = glovebox("init", "--env-file", str(made.env_file))
+    assert code == 0, err
+    try:
+        yield made
+    finally:
+        made.compose("down", "--volumes", "--timeout", "20")
+
+
+def test_a_run_through_compose_survives_the_loss_of_any_service(
+    project: Project, glovebox: Glovebox, engine: docker.DockerClient
+) -> None:
+    project.compose("up", "--detach", "--no-build")
+    _walls(project)
+    for begun, service in enumerate(("agent", "broker", "launcher", "runner"), 1):
+        project.wait(lambda begun=begun: project.experiments() > begun - 1, f"experiment {begun} did not begin")
+        time.sleep(1.0)
+        if service == "runner":  # its process dies, and the engine starts it again
+            os.kill(project.container(service).attrs["State"]["Pid"], signal.SIGKILL)
+        else:
+            project.container(service).kill()
+            time.sleep(1.0)
+            project.compose("start", service)
+    project.wait(lambda: project.container("runner").status == "exited", "the run did not end", 240)
+    assert project.container("runner").attrs["State"]["ExitCode"] == 0
+    document = json.loads(glovebox("status", "--json")[1])
+    rows = document["experiments"]
+    assert [row["id"] for row in rows] == list(range(1, EXPERIMENTS + 1))
+    interrupted = [row["id"] for row in rows if row["reason"] == "interrupted"]
+    assert 1 <= len(interrupted) <= 2, rows  # the launcher's and the runner's; an agent or a broker cost none
+    assert all(row["status"] in ("keep", "discard") for row in rows if row["id"] not in interrupted), rows
+    assert document["cost"]["dollars"] > 0
+    code, out, _ = glovebox("verify", "--json")
+    assert code == 0, out
+    assert engine.containers.list(filters={"label": f"glovebox.bench={project.home.id}"}) == []
+    assert KEY not in project.compose("logs")
+
+
+def _walls(project: Project) -> None:
+    """What a reviewer looks for with docker inspect."""
+    services = {name: project.container(name).attrs for name in ("agent", "broker", "runner", "launcher")}
+    for name, attrs in services.items():
+        host = attrs["HostConfig"]
+        assert host["ReadonlyRootfs"], name
+        assert host["CapDrop"] == ["ALL"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert not host["Privileged"], name
+        assert KEY not in json.dumps(attrs), name
+        socket = [m for m in attrs["Mounts"] if m["Source"].endswith("docker.sock")]
+        assert bool(socket) == (name == "launcher")
+        secret = [m for m in attrs["Mounts"] if m["Destination"] == "/run/secrets/anthropic_api_key"]
+        assert bool(secret) == (name == "broker")
+        assert (host["NetworkMode"] == "none") == (name != "broker")
+    agent = services["agent"]
+    assert [m["Destination"] for m in agent["Mounts"] if m["RW"]] == ["/work/train.py"]
+    assert not [value for value in agent["Config"]["Env"] if "KEY" in value or "TOKEN" in value]
+    hidden = subprocess.run(
+        [
+            "docker",
+            "exec",
+            services["runner"]["Id"],
+            "ls",
+            "-A",
+            f"{project.home.root}/secrets",
+            f"{project.home.root}/keys",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert not [name for name in hidden if not name.endswith(":")]
+
+
+def test_compose_says_what_to_do_before_init(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    shutil.copy(SOURCE / "compose.yaml", copy)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GLOVEBOX_")}
+    done = subprocess.run(
+        ["docker", "compose", "config"], cwd=copy, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode != 0
+    assert "run glovebox init first" in done.stderr
+
+
+def test_the_gpu_file_adds_a_uuid_to_the_runner_and_nothing_else(project: Project) -> None:
+    plain = json.loads(project.compose("config", "--format", "json"))
+    gpu = "GPU-" + "0" * 8 + "-1111-2222-3333-" + "4" * 12
+    with project.env_file.open("a") as file:
+        file.write(f"GLOVEBOX_GPU={gpu}\n")
+    with_gpu = json.loads(project.compose("-f", str(SOURCE / "compose.gpu.yaml"), "config", "--format", "json"))
+    assert with_gpu["services"]["runner"]["environment"].pop("GLOVEBOX_GPU") == gpu
+    assert plain["services"]["runner"]["environment"].pop("GLOVEBOX_GPU") == ""
+    assert plain == with_gpu
