@@ -1,0 +1,48 @@
+"""What the commands share: options, output, the newest run. TRUSTED."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from runner import console, ledger
+from runner.broker import budget
+from runner.errors import GloveboxError
+from runner.home import Home
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
+
+
+def say(document: dict[str, Any], as_json: bool, text: str) -> None:
+    """One result, as a document or in words."""
+    if as_json:
+        print(json.dumps(document))
+    else:
+        console.stdout().print(text, markup=False)
+
+
+def show(home: Home, tag: str | None, as_json: bool) -> None:
+    """A run's experiments, baseline, best and cost."""
+    book = ledger.Ledger(home.ledger, read_only=True)
+    document = ledger.summary(book, newest(book, tag))
+    page = home.tag(str(document["tag"])) / "report.html"
+    cost = budget.spent(home.spent, str(document["tag"]))
+    if as_json:
+        print(json.dumps(document | {"report": str(page), "cost": cost}))
+        return
+    out = console.stdout()
+    console.table(document, out)
+    if cost is not None:
+        out.print(f"model: ${cost['dollars']:.4f}, {cost['requests']} calls, {cost['tokens']} tokens", markup=False)
+    out.print(f"report: {page}", markup=False)
+
+
+def newest(book: ledger.Ledger, tag: str | None) -> str:
+    """The tag asked for, else the newest; raises GloveboxError if there is none."""
+    tags = book.tags()
+    if tag is None and not tags:
+        raise GloveboxError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
+    return tag or tags[0]
