@@ -10,10 +10,8 @@ from typing import Annotated
 
 import typer
 
-from runner import cli_run, compose_env, console, doctor, keys, ledger, report
+from runner import cli_artifacts, cli_run, compose_env, console, doctor, keys, ledger, report
 from runner import verify as verifier
-from runner.artifacts import prepare as preparation
-from runner.artifacts.profiles import PROFILES
 from runner.cli_common import Json, TagOption, newest, say, show
 from runner.errors import GloveboxError
 from runner.home import NAME, Home, find
@@ -32,7 +30,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (cli_run.run, cli_run.up, cli_run.stop):
+app.add_typer(cli_artifacts.keys_app)
+for command in (cli_run.run, cli_run.up, cli_run.stop, cli_artifacts.prepare):
     app.command()(command)
 
 
@@ -49,6 +48,9 @@ def init(
     fresh = not home.trust.exists()
     if fresh:
         keys.create(home)
+        if not os.environ.get("GLOVEBOX_KEY_PASSPHRASE_FILE"):
+            note = "the signing key is not encrypted (for a passphrase set GLOVEBOX_KEY_PASSPHRASE_FILE before init)"
+            console.stderr().print(note, markup=False)
     document = {"home": str(home.root), "created": fresh}
     text = f"bench {'created' if fresh else 'exists'}: {home.root}"
     if env_file is None and Path("compose.yaml").exists():
@@ -58,26 +60,6 @@ def init(
         document["env"] = str(env_file)
         text += f"\nsettings for docker compose: {document['env']}"
     say(document, json_, text)
-
-
-@app.command()
-def prepare(
-    profile: Annotated[str, typer.Option(help="demo (no network, seconds) or upstream.")] = "upstream",
-    shards: Annotated[Path | None, typer.Option(help="Folder of parquet shards with a text column.")] = None,
-    if_missing: Annotated[bool, typer.Option("--if-missing", help="Do nothing if this profile is prepared.")] = False,
-    json_: Json = False,
-) -> None:
-    """Train the tokenizer, tokenize, pack and sign an artifact."""
-    if profile not in PROFILES:
-        raise typer.BadParameter(f"one of: {', '.join(PROFILES)}")
-    home = find()
-    there = preparation.newest(home, profile)
-    if if_missing and there is not None:
-        version = there
-    else:
-        err = console.stderr()
-        version = preparation.prepare(home, profile, shards, lambda text: err.print(text, markup=False))
-    say({"version": version}, json_, f"artifact {version} ready")
 
 
 @app.command("doctor")

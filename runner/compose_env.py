@@ -23,7 +23,6 @@ def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
     group = socket.stat().st_gid if socket.exists() else os.getegid()
     return {
         "GLOVEBOX_HOME": str(home.root),
-        "GLOVEBOX_POLICIES": str(home.policies),
         "GLOVEBOX_UID": str(os.geteuid()),
         "GLOVEBOX_GID": str(os.getegid()),
         "GLOVEBOX_AGENT_GID": str(container_group(sandbox.agent.uid)),
@@ -35,7 +34,7 @@ def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
 
 def write(path: Path, home: Home) -> None:
     """Update the settings at `path`, and make what compose mounts before anything runs."""
-    sandbox = policy.load(home.policies).sandbox
+    sandbox = policy.load(*home.policies).sandbox
     ours = values(home, sandbox)
     old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import docker
+from securesystemslib.signer import CryptoSigner
 
 from runner import clock, keys, policy
 from runner.artifacts import store
@@ -37,7 +38,7 @@ def checks() -> Iterator[Check]:
     """All checks, in the order in which a failure explains later ones."""
     yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
     yield Check("git", shutil.which("git") is not None, shutil.which("git") or "not found", "apt-get install git")
-    policies = _guarded("policies", lambda: policy.load(_policies_folder()), _digest)
+    policies = _guarded("policies", lambda: policy.load(*_policy_folders()), _digest)
     yield policies[1]
     if policies[0] is not None:
         sandbox = policies[0].sandbox
@@ -52,7 +53,7 @@ def checks() -> Iterator[Check]:
 
 
 def _bench(home: Home) -> Iterator[Check]:
-    yield _guarded("signing key", lambda: keys.signer(home), lambda s: s.public_key.keyid[:12])[1]
+    yield _guarded("signing keys", lambda: keys.signers(home), _key_detail)[1]
     yield _guarded("artifact", lambda: store.admit(home, store.latest(home)), _artifact_detail)[1]
     free = shutil.disk_usage(home.root).free
     yield Check("disk", free >= MIN_FREE_BYTES, f"{free >> 30} GiB free", f"free space on {home.root}")
@@ -60,7 +61,7 @@ def _bench(home: Home) -> Iterator[Check]:
 
 def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
     """The newest tag and its clock; without a tag the clock the next one would begin with."""
-    decision = policy.load(home.policies).decision
+    decision = policy.load(*home.policies).decision
     book = Ledger(home.ledger, read_only=True) if home.ledger.exists() else None
     tag = next(iter(book.tags()), None) if book else None
     version = book.run_info(tag)["artifact"] if book and tag else store.latest(home)
@@ -68,11 +69,11 @@ def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
     return tag, clock.clock(decision, budget, book.baseline_seconds(tag) if book and tag else None)
 
 
-def _policies_folder() -> Path:
+def _policy_folders() -> tuple[Path, ...]:
     try:
         return find().policies
     except GloveboxError:
-        return SOURCE / "policies"
+        return (SOURCE / "policies",)
 
 
 def _guarded(name: str, action: Callable[[], T], detail: Callable[[T], str]) -> tuple[T | None, Check]:
@@ -86,6 +87,10 @@ def _guarded(name: str, action: Callable[[], T], detail: Callable[[T], str]) -> 
 
 def _digest(policies: policy.Policies) -> str:
     return policies.digest[:12]
+
+
+def _key_detail(signers: list[CryptoSigner]) -> str:
+    return ", ".join(signer.public_key.keyid[:12] for signer in signers)
 
 
 def _root(home: Home) -> str:

@@ -1,6 +1,6 @@
 """Where a bench keeps its state on disk. TRUSTED, paths only.
 
-    <home>/trust.yaml   policies/ (optional)   keys/   artifacts/<version>/   store/<version>/
+    <home>/policies/trust.yaml   keys/   artifacts/<version>/   store/<version>/
     <home>/snapshots/<sha256>.py   runs/<run>/   line.git/   tags/<tag>/   ledger.sqlite   audit.jsonl
     <home>/work/train.py   broker/   secrets/
 
@@ -37,7 +37,7 @@ class Home:
 
     @property
     def trust(self) -> Path:
-        return self.root / "trust.yaml"
+        return self.root / "policies" / "trust.yaml"
 
     @property
     def artifacts(self) -> Path:
@@ -64,10 +64,9 @@ class Home:
         return self.root / "audit.jsonl"
 
     @property
-    def policies(self) -> Path:
-        """The bench's own policies if it has any, else the checkout's."""
-        own = self.root / "policies"
-        return own if own.is_dir() else SOURCE / "policies"
+    def policies(self) -> tuple[Path, Path]:
+        """Where policy files are looked for, file by file: the bench's own folder, then the checkout's."""
+        return self.root / "policies", SOURCE / "policies"
 
     @property
     def runner_lock(self) -> Path:
@@ -116,6 +115,6 @@ def find(start: Path | None = None) -> Home:
         return home
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
-        if (folder / NAME / "trust.yaml").is_file():
+        if Home(folder / NAME).trust.is_file():
             return Home(folder / NAME)
     raise PolicyError("no bench here or above", where=str(here), fix="run: glovebox init")

@@ -40,7 +40,7 @@ class Launcher:
         self.client = client
         self.home = home
         self.places = places
-        self.policies = policy.load(home.policies)
+        self.policies = policy.load(*home.policies)
 
     def handle(self, line: doors.Line) -> None:
         """Serve one connection."""
@@ -95,12 +95,14 @@ class Launcher:
             )
 
     def _trainer(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
-        store = self._store(request)
+        store = self._stored(request.artifact)
         mounts = [
             box.bind(str(self._snapshot(request)), "/work/train.py"),
             box.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
             box.bind(str(store / "train"), "/artifacts/train"),
         ]
+        if request.kernels is not None:
+            mounts.append(box.bind(str(self._stored(request.kernels) / "kernels"), "/kernels"))
         mounts += self._outputs(folder, TRAINER_FILES, self.policies.sandbox.trainer)
         environment = {
             "GLOVEBOX_SEED": str(request.seed),
@@ -110,7 +112,7 @@ class Launcher:
         return ["python", "-m", "trainer.entry"], mounts, environment
 
     def _evaluator(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
-        store = self._store(request)
+        store = self._stored(request.artifact)
         mounts = [
             box.bind(str(folder / "graph.json"), "/handed/graph.json"),
             box.bind(str(folder / "weights.safetensors"), "/handed/weights.safetensors"),
@@ -155,9 +157,9 @@ class Launcher:
             raise DoorError("the snapshot does not match its name")
         return path
 
-    def _store(self, request: LaunchRequest) -> Path:
-        path = self.home.store / str(request.artifact)
-        if request.artifact is None or not path.is_dir():
+    def _stored(self, version: str | None) -> Path:
+        path = self.home.store / str(version)
+        if version is None or not path.is_dir():
             raise DoorError("no such artifact in the store")
         return path
 
@@ -198,7 +200,7 @@ def serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int:
 
 
 def _serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int:
-    launcher = Launcher(connect_engine(policy.load(home.policies).sandbox), home, places)
+    launcher = Launcher(connect_engine(policy.load(*home.policies).sandbox), home, places)
     reaped = box.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
     with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:
         uids = frozenset({os.geteuid()})

@@ -58,6 +58,7 @@ class Loop:
     seed: bytes  # train.py a new tag begins with
     after: Callable[[], object] = lambda: None  # called once an experiment is recorded
     gpu: str | None = None
+    kernels: str | None = None  # version of the kernel packages, if any were provisioned
 
     def experiment(self, source: Path, description: str, left: int | None = None) -> Feedback:
         """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable."""
@@ -126,6 +127,7 @@ class Loop:
                 policy=self.policies.digest,
                 snapshot=taken.sha256,
                 artifact=self.artifact.predicate.version,
+                kernels=self.kernels,
                 seconds=self.clock().limit,
                 gpu=self.gpu,
             )

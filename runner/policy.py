@@ -6,6 +6,7 @@ How a file is read, and what is refused, is in strict_yaml.py.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -221,18 +222,27 @@ class Policies(Strict):
     terms: str
 
 
-def load(folder: Path) -> Policies:
-    """Every policy file in `folder`, and the digest of exactly the bytes they were parsed from; raises PolicyError."""
-    texts = {name: read(folder / f"{name}.yaml") for name in _FILES}
-    parsed = {name: parse(folder / f"{name}.yaml", texts[name], model) for name, model in _FILES.items()}
+def load(*folders: Path) -> Policies:
+    """Every policy file, from the first folder that has it, and the digests of exactly the bytes that were parsed.
+
+    Raises PolicyError.
+    """
+    paths = {name: _place(folders, f"{name}.yaml") for name in _FILES}
+    texts = {name: read(path) for name, path in paths.items()}
+    parsed = {name: parse(paths[name], texts[name], model) for name, model in _FILES.items()}
     agent, broker = parsed["agent"], parsed["broker"]
     if isinstance(agent, Agent) and isinstance(broker, Broker) and agent.model not in broker.models:
         raise PolicyError(
             f"model: {agent.model} has no price in broker.yaml",
-            where=str(folder / "agent.yaml"),
+            where=str(paths["agent"]),
             fix="name a model listed under models in broker.yaml, or add its price there",
         )
-    return Policies(**parsed, digest=_digest(texts, tuple(_FILES)), terms=_digest(texts, _TERMS))  # type: ignore[arg-type] # each file's own model
+    digests = {"digest": _digest(texts, tuple(_FILES)), "terms": _digest(texts, _TERMS)}
+    return Policies(**parsed, **digests)  # type: ignore[arg-type] # each file's own model
+
+
+def _place(folders: tuple[Path, ...], name: str) -> Path:
+    return next((folder / name for folder in folders if os.path.lexists(folder / name)), folders[-1] / name)
 
 
 def _digest(texts: dict[str, str], names: tuple[str, ...]) -> str:

@@ -74,6 +74,7 @@ class LaunchRequest(Frozen):
     policy: Sha256  # digest of the policies the runner decided by; a launcher with others refuses
     snapshot: Sha256 | None = None  # trainer
     artifact: Version | None = None  # trainer, evaluator
+    kernels: Version | None = None  # trainer
     agent: AgentKind = "scripted"  # agent
     seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42

@@ -68,7 +68,7 @@ def _broker() -> int:
     home = Home(Path(_set("GLOVEBOX_HOME")))
     broker.serve(
         BrokerSettings(
-            policies=str(home.policies),
+            policies=[str(folder) for folder in home.policies],
             state=str(home.broker),
             doors=str(DOORS.root),
             tag=_set("GLOVEBOX_TAG"),

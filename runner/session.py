@@ -106,13 +106,16 @@ def _work(loop: Loop, settings: Settings, stopping: threading.Event) -> Callable
 
 def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
     """Everything an experiment needs, under the terms the tag was begun with; raises GloveboxError."""
-    policies = policy.load(home.policies)
+    policies = policy.load(*home.policies)
     recorded = ledger.recorded(settings.tag)
     statement = store.admit(home, settings.artifact or (recorded["artifact"] if recorded else store.latest(home)))
     version = statement.predicate.version
     if recorded is not None:
         _same_terms(recorded, version, policies.terms, settings.tag)
     ledger.begin_run(settings.tag, now(), version, policies.terms)
+    kernels = store.latest_kernels(home)
+    if kernels is not None:
+        store.admit(home, kernels)
     line, audit_log = GitLine(home.line), AuditLog(home.audit)
     return Loop(
         home=home,
@@ -125,6 +128,7 @@ def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
         seed=Path(settings.seed).read_bytes(),
         after=lambda: report.write(home, ledger, settings.tag),
         gpu=settings.gpu,
+        kernels=kernels,
     )
 
 

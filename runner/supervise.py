@@ -100,7 +100,7 @@ def run(settings: dict[str, Any], home: Home, key_file: Path | None = None) -> I
 def broker_settings(home: Home, places: Places, tag: str, key_file: Path) -> BrokerSettings:
     """The broker of a bench."""
     return BrokerSettings(
-        policies=str(home.policies),
+        policies=[str(folder) for folder in home.policies],
         state=str(home.broker),
         doors=str(places.root),
         tag=tag,

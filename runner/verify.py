@@ -13,6 +13,7 @@ from typing import Any
 
 from runner import audit, keys, results
 from runner.artifacts import manifest
+from runner.artifacts.files import hash_file
 from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
@@ -89,7 +90,7 @@ def _row(outcome: Outcome, home: Home, line: GitLine, row: Experiment, entry: di
 
 def _sha256_of(home: Home, row: Experiment) -> str:
     try:
-        return manifest.hash_file(home.snapshots / f"{row.snapshot}.py")[0]
+        return hash_file(home.snapshots / f"{row.snapshot}.py")[0]
     except OSError:
         return ""
 
@@ -112,11 +113,11 @@ def _results(outcome: Outcome, home: Home, tag: str, rows: list[Experiment]) -> 
 
 
 def _artifacts(outcome: Outcome, home: Home) -> None:
-    trust, trusted = keys.trusted(home)
+    trust = keys.trust(home)
     for folder in sorted(p for p in home.store.glob("[a-z0-9]*") if p.is_dir()):
         try:
-            statement = manifest.read(folder, trusted, trust.threshold, trust.minimum_serial)
-            bad = [s.name for s in statement.subject if manifest.hash_file(folder / s.name)[0] != s.digest.sha256]
+            statement = manifest.read(folder, trust)
+            bad = [s.name for s in statement.subject if hash_file(folder / s.name)[0] != s.digest.sha256]
             outcome.check("artifacts", not bad, f"artifact {folder.name}: altered {', '.join(bad)}")
         except (GloveboxError, OSError) as error:
             outcome.check("artifacts", False, f"artifact {folder.name}: {error}")

@@ -36,7 +36,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home(tmp_path_factory.mktemp("prepared") / ".glovebox")
     home.root.mkdir()
     keys.create(home)
-    version = prepare.prepare(home, "demo", None, lambda text: None)
+    version = prepare.prepare(home, "demo")
     store.admit(home, version)
     return home
 
@@ -90,7 +90,7 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
     """The experiment loop on real containers; its first experiment is the seed, honestly trained."""
     home = Home(tmp_path_factory.mktemp("attacks") / ".glovebox")
     shutil.copytree(prepared.root, home.root)
-    shutil.copytree(SOURCE / "policies", home.root / "policies")
+    shutil.copytree(SOURCE / "policies", home.root / "policies", dirs_exist_ok=True)
     path = home.root / "policies" / "decision.yaml"
     path.write_text(
         path.read_text()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.artifacts.test_kernels import write_package
 from trainer import kernels_offline
 
 
@@ -38,10 +38,9 @@ def test_windows_causality_and_grouped_heads(causal: bool, window: tuple[int, in
 def test_a_mounted_package_is_used_and_bypassed_while_exporting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = tmp_path / "tiny-attn" / "tiny_attn"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
-        "class flash_attn_interface:\n    @staticmethod\n    def flash_attn_func(q, k, v, **options):\n        return v * 2\n"
+    write_package(
+        tmp_path / "tiny-attn",
+        "class flash_attn_interface:\n    @staticmethod\n    def flash_attn_func(q, k, v, **options):\n        return v * 2\n",
     )
     monkeypatch.setattr(kernels_offline, "KERNELS_DIR", tmp_path)
     kernel = kernels_offline.get_kernel("someone/tiny-attn").flash_attn_interface.flash_attn_func
@@ -54,7 +53,16 @@ def test_a_mounted_package_is_used_and_bypassed_while_exporting(
 
     exported = torch.export.export(Model(), (v,), strict=False)
     assert torch.allclose(exported.module()(v), v)
-    sys.modules.pop("tiny_attn", None)
+
+
+def test_a_package_without_a_build_for_this_machine_falls_back_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_package(tmp_path / "gpu-attn", "1/0\n", variant="torch99-cxx11-cu130-aarch64-linux")
+    monkeypatch.setattr(kernels_offline, "KERNELS_DIR", tmp_path)
+    kernel = kernels_offline.get_kernel("someone/gpu-attn")
+    assert kernel.flash_attn_interface.flash_attn_func is kernels_offline.flash_attn_func
+    assert "no usable build" in capsys.readouterr().out
 
 
 def test_an_unprovisioned_kernel_falls_back_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:

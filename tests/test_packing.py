@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.packing import pack_rows
+from trainer.packing import Documents, pack_rows
 
 
 def reference(
@@ -46,10 +47,17 @@ def reference(
         yield row, epoch
 
 
-def arrays(docs: list[list[int]], groups: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    tokens = np.array([t for doc in docs for t in doc], dtype=np.uint16)
-    offsets = np.cumsum([0] + [len(doc) for doc in docs]).astype(np.int64)
-    return tokens, offsets, np.array(groups, dtype=np.int64)
+def arrays(docs: list[list[int]], groups: list[int], shards: int = 1) -> Documents:
+    """The documents in `shards` shards; a shard ends with a row group."""
+    bounds = np.linspace(0, len(groups), shards + 1).astype(int)
+    parts, first = [], 0
+    for a, b in itertools.pairwise(bounds.tolist()):
+        last = first + sum(groups[a:b])
+        tokens = np.array([t for doc in docs[first:last] for t in doc], dtype=np.uint16)
+        lengths = np.array([len(doc) for doc in docs[first:last]], dtype=np.int32)
+        parts.append((tokens, lengths, np.array(groups[a:b], dtype=np.int64)))
+        first = last
+    return Documents(parts)
 
 
 def documents(rng: np.random.Generator, count: int, longest: int) -> list[list[int]]:
@@ -60,7 +68,7 @@ def documents(rng: np.random.Generator, count: int, longest: int) -> list[list[i
 def test_a_thousand_rows_equal_upstreams(capacity: int, longest: int) -> None:
     docs = documents(np.random.default_rng(capacity), 700, longest)
     groups = [300, 1, 129, 270]
-    ours = pack_rows(*arrays(docs, groups), capacity, buffer_size=200)
+    ours = pack_rows(arrays(docs, groups, shards=3), capacity, buffer_size=200)
     theirs = reference(docs, groups, capacity, 200)
     for _ in range(1000):
         (row, epoch), (expected, expected_epoch) = next(ours), next(theirs)
@@ -76,7 +84,7 @@ def test_any_corpus_packs_as_upstream_does(data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(docs)))
     groups = [n for n in (cut, len(docs) - cut) if n]
     capacity, buffer = data.draw(st.integers(2, 50)), data.draw(st.integers(1, 80))
-    ours, theirs = pack_rows(*arrays(docs, groups), capacity, buffer), reference(docs, groups, capacity, buffer)
+    ours, theirs = pack_rows(arrays(docs, groups), capacity, buffer), reference(docs, groups, capacity, buffer)
     for _ in range(20):
         (row, epoch), (expected, expected_epoch) = next(ours), next(theirs)
         assert (row.tolist(), epoch) == (expected, expected_epoch)

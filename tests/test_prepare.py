@@ -71,7 +71,7 @@ def test_asking_for_validation_data_names_evaluate_bpb(prepare: ModuleType) -> N
 
 
 def test_no_validation_row_occurs_in_the_training_tokens(prepare: ModuleType, artifact: Path) -> None:
-    train = np.load(artifact / "train" / "tokens.npy").astype(np.uint16).tobytes()
+    train = np.load(artifact / "train" / "tokens_00000.npy").astype(np.uint16).tobytes()
     rows = np.load(artifact / "val" / "rows.npy")
     assert not any(row[:64].astype(np.uint16).tobytes() in train for row in rows[::8])
 

@@ -9,11 +9,51 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 TOKENIZER_BATCH = 128  # documents per refill, as upstream; batches never cross a parquet row group
+PARTS = ("tokens", "lengths", "groups")  # PART_00000.npy of every shard
+
+
+class Documents:
+    """Tokenized documents, shard after shard, in upstream's order.
+
+    Of each shard: tokens uint16 (all documents, each with its BOS, one after another), lengths int32 (of the
+    documents) and groups int64 (documents per parquet row group).
+    """
+
+    def __init__(self, shards: list[tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.int64]]]) -> None:
+        self.lengths: list[int] = []
+        self.groups: list[int] = []
+        self._starts: list[int] = []
+        self._tokens: list[NDArray[np.uint16]] = []  # per document, the array of its shard
+        for tokens, lengths, groups in shards:
+            plain = np.asarray(tokens)  # a memory map costs a microsecond a slice; its plain view does not
+            ends = np.cumsum(lengths, dtype=np.int64)
+            self.lengths += lengths.tolist()
+            self._starts += (ends - lengths).tolist()
+            self._tokens += [plain] * len(lengths)
+            self.groups += groups.tolist()
+
+    def copy(self, doc: int, take: int, out: NDArray[np.int64]) -> None:
+        """The first `take` tokens of a document into `out`."""
+        start = self._starts[doc]
+        out[:] = self._tokens[doc][start : start + take]
+
+
+def load(folder: Path) -> Documents:
+    """The memory-mapped documents in `folder`, shards in the order of their numbers."""
+    shards = []
+    for path in sorted(folder.glob("tokens_*.npy")):
+        number = path.stem.removeprefix("tokens")
+        tokens, lengths, groups = (
+            np.load(folder / f"{part}{number}.npy", mmap_mode="r", allow_pickle=False) for part in PARTS
+        )
+        shards.append((tokens, lengths, groups))
+    return Documents(shards)
 
 
 class _Buffer:
@@ -50,12 +90,12 @@ class _Buffer:
         return doc
 
 
-def _document_batches(row_groups: NDArray[np.int64]) -> Iterator[tuple[range, int]]:
+def _document_batches(groups: list[int]) -> Iterator[tuple[range, int]]:
     """Document index ranges of at most 128, never across a row group, forever; with the epoch from 1."""
     epoch = 1
     while True:
         first = 0
-        for size in row_groups.tolist():
+        for size in groups:
             for start in range(first, first + size, TOKENIZER_BATCH):
                 yield range(start, min(start + TOKENIZER_BATCH, first + size)), epoch
             first += size
@@ -63,20 +103,14 @@ def _document_batches(row_groups: NDArray[np.int64]) -> Iterator[tuple[range, in
 
 
 def pack_rows(
-    tokens: NDArray[np.uint16],
-    offsets: NDArray[np.int64],
-    row_groups: NDArray[np.int64],
-    row_capacity: int,
-    buffer_size: int = 1000,
+    documents: Documents, row_capacity: int, buffer_size: int = 1000
 ) -> Iterator[tuple[NDArray[np.int64], int]]:
     """BOS-aligned best-fit packing: endless (row int64 [row_capacity], epoch), upstream's rows exactly.
 
-    tokens: all documents, each with its BOS, one after another; offsets: [documents + 1] starts.
     The yielded row is reused: copy it before asking for the next.
     """
-    lengths = np.diff(offsets).tolist()
-    starts = offsets.tolist()
-    batches = _document_batches(row_groups)
+    lengths = documents.lengths
+    batches = _document_batches(documents.groups)
     buffer = _Buffer()
     epoch = 1
     row = np.empty(row_capacity, dtype=np.int64)
@@ -89,6 +123,6 @@ def pack_rows(
                     buffer.add(doc, lengths[doc])
             doc = buffer.take(row_capacity - pos)
             take = min(lengths[doc], row_capacity - pos)
-            row[pos : pos + take] = tokens[starts[doc] : starts[doc] + take]
+            documents.copy(doc, take, row[pos : pos + take])
             pos += take
         yield row, epoch

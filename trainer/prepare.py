@@ -24,7 +24,7 @@ import numpy as np
 import tiktoken
 import torch
 
-from trainer.packing import pack_rows
+from trainer.packing import load, pack_rows
 
 ARTIFACTS = Path(os.environ.get("GLOVEBOX_ARTIFACTS", "/artifacts"))
 TOKENIZER_DIR = ARTIFACTS / "tokenizer"
@@ -116,11 +116,7 @@ def make_dataloader(
             f"make_dataloader: split {split!r} is not available here, only 'train'. "
             "The validation data never enters this container: call evaluate_bpb(model, tokenizer, batch_size)."
         )
-    tokens = np.load(TRAIN_DIR / "tokens.npy", mmap_mode="r", allow_pickle=False)
-    offsets = np.load(TRAIN_DIR / "offsets.npy", allow_pickle=False)
-    row_groups = np.load(TRAIN_DIR / "row_groups.npy", allow_pickle=False)
-    rows = pack_rows(tokens, offsets, row_groups, T + 1, buffer_size)
-    return _batches(rows, B, T)
+    return _batches(pack_rows(load(TRAIN_DIR), T + 1, buffer_size), B, T)
 
 
 def _batches(

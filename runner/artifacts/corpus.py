@@ -1,9 +1,12 @@
-"""Where documents come from: parquet shards, or text every Python installation carries. TRUSTED reader."""
+"""Where documents come from: parquet shards, or text every Python installation carries. TRUSTED reader.
+
+A shard is read group by group, so that a corpus of any size fits in memory.
+"""
 
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,47 +17,40 @@ DEMO_VAL_DOC_CHARS = 500  # short, so that a small validation set still fills it
 # The demo's validation text. The trainer image carries a Python too, so Dockerfile.trainer removes these modules
 # from it: otherwise a train.py could read the answers. Nothing the trainer needs imports them.
 DEMO_VAL_MODULES = [
-    "aifc",
-    "cgi",
-    "cgitb",
-    "chunk",
-    "imaplib",
-    "mailbox",
-    "mailcap",
-    "nntplib",
-    "pipes",
-    "poplib",
-    "pyclbr",
-    "smtpd",
-    "smtplib",
-    "sunau",
-    "telnetlib",
-    "trace",
-    "wave",
-    "xdrlib",
+    *("aifc", "cgi", "cgitb", "chunk", "imaplib", "mailbox", "mailcap", "nntplib", "pipes", "poplib", "pyclbr"),
+    *("smtpd", "smtplib", "sunau", "telnetlib", "trace", "wave", "xdrlib"),
 ]
 VAL_SHARD = "shard_06542.parquet"  # upstream's pinned validation shard
 
 
 @dataclass(frozen=True)
-class Split:
-    """Documents of one split, in row groups; iterating again yields the same."""
+class Shard:
+    """Documents in row groups; `groups()` yields the same every time."""
 
-    groups: list[list[str]]
-
-    def documents(self) -> Iterator[str]:
-        """All documents in order."""
-        for group in self.groups:
-            yield from group
+    name: str
+    documents: int
+    text_bytes: int
+    groups: Callable[[], Iterator[list[str]]]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Train and validation documents, and where they came from."""
+    """Training shards in upstream's order, the validation shard, and where they came from."""
 
-    train: Split
-    val: Split
+    train: list[Shard]
+    val: Shard
     source: str
+
+    @property
+    def text_bytes(self) -> int:
+        """Uncompressed text of the training shards."""
+        return sum(shard.text_bytes for shard in self.train)
+
+    def texts(self) -> Iterator[str]:
+        """All training documents in order."""
+        for shard in self.train:
+            for group in shard.groups():
+                yield from group
 
 
 def demo() -> Corpus:
@@ -71,27 +67,45 @@ def demo() -> Corpus:
         raise ArtifactError(
             "the standard library's sources are missing", where=str(folder), fix="use Python 3.11 or 3.12"
         )
-    return Corpus(Split([train]), Split([val]), "python standard library sources")
+    return Corpus([_in_memory("demo", train)], _in_memory("demo val", val), "python standard library sources")
 
 
-def shards(folder: Path) -> Corpus:
+def _in_memory(name: str, texts: list[str]) -> Shard:
+    return Shard(name, len(texts), sum(len(text.encode()) for text in texts), lambda: iter([texts]))
+
+
+def shards(folder: Path, source: str = "parquet shards") -> Corpus:
     """Parquet shards with a `text` column; the pinned validation shard, or else the last one, is held out."""
     paths = sorted(folder.glob("*.parquet"))
     if len(paths) < 2:
         raise ArtifactError("needs at least two .parquet shards", where=str(folder), fix="add a training shard")
     held_out = next((p for p in paths if p.name == VAL_SHARD), paths[-1])
-    train = [group for path in paths if path != held_out for group in _row_groups(path)]
-    return Corpus(Split(train), Split(list(_row_groups(held_out))), f"parquet shards, validation {held_out.name}")
+    train = [_parquet(path) for path in paths if path != held_out]
+    return Corpus(train, _parquet(held_out), f"{source}, validation {held_out.name}")
+
+
+def _parquet(path: Path) -> Shard:
+    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import and not needed for the demo
+
+    try:
+        metadata = pq.ParquetFile(path).metadata
+        column = metadata.schema.names.index("text")
+        size = sum(metadata.row_group(i).column(column).total_uncompressed_size for i in range(metadata.num_row_groups))
+        return Shard(path.name, metadata.num_rows, size, lambda: _row_groups(path))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
 
 
 def _row_groups(path: Path) -> Iterator[list[str]]:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import and not needed for the demo
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
         file = pq.ParquetFile(path)
         for index in range(file.num_row_groups):
             yield file.read_row_group(index, columns=["text"]).column("text").to_pylist()
     except (OSError, KeyError, ValueError) as error:
-        raise ArtifactError(
-            f"not a readable shard: {type(error).__name__}", where=str(path), fix="download it again"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(f"not a readable shard: {type(error).__name__}", where=str(path), fix="download it again")

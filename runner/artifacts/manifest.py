@@ -6,33 +6,33 @@ expiry and provenance. A folder verifies only if it holds exactly the listed reg
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import CryptoSigner, Key
+from securesystemslib.signer import CryptoSigner
 
+from runner.artifacts import signing
+from runner.artifacts.files import hash_file, in_parallel
+from runner.artifacts.progress import Advance
 from runner.errors import ArtifactError
+from runner.keys import Trust
 from runner.records import Sha256, Version
 from runner.strict_yaml import Strict
 from trainer.evaluator import strict_json
 
 NAME = "manifest.dsse.json"
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://glovebox.invalid/artifact/v1"
-MAX_MANIFEST = 4 << 20
 MAX_FILES = 10_000
-CHUNK = 1 << 20
 LIFETIME = timedelta(days=365)
-FilePath = Annotated[str, Field(pattern=r"^(tokenizer|train|val)/[a-z0-9_.]{1,80}$")]
+_DATA = r"(tokenizer|train|val)/[a-z0-9_]{1,40}\.[a-z]{1,10}"
+_KERNEL = r"kernels/[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}){1,8}"
+FilePath = Annotated[str, Field(pattern=rf"^({_DATA}|{_KERNEL})$")]  # no part begins with a dot
 
 
 class Digest(Strict):
@@ -68,16 +68,6 @@ class Statement(Strict):
     predicate: Predicate
 
 
-def hash_file(path: Path) -> tuple[str, int]:
-    """(SHA-256, size) of a file, read in chunks."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
-
-
 def list_files(folder: Path) -> list[str]:
     """Relative paths of everything below `folder`; raises ArtifactError on anything but regular files."""
     out = []
@@ -97,68 +87,58 @@ def list_files(folder: Path) -> list[str]:
 
 def sign(
     folder: Path,
-    signer: CryptoSigner,
+    signers: list[CryptoSigner],
     *,
     profile: dict[str, int | str],
     version: str,
     serial: int,
     provenance: dict[str, str],
+    made: datetime,
+    advance: Advance = lambda _: None,
 ) -> None:
-    """Hash everything in `folder` and write its manifest."""
-    hashed = {name: hash_file(folder / name) for name in list_files(folder)}
+    """Hash everything in `folder`, in parallel, and write its manifest; the same files give the same bytes."""
+    names = sorted(list_files(folder), key=lambda name: -(folder / name).stat().st_size)
+
+    def hashed(name: str) -> tuple[str, str, int]:
+        digest, size = hash_file(folder / name)
+        advance(size)
+        return name, digest, size
+
+    found = sorted(in_parallel(hashed, names))
     statement = {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": digest}} for name, (digest, _) in hashed.items()],
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest, _ in found],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "profile": profile,
             "version": version,
             "serial": serial,
-            "expires": (datetime.now(UTC) + LIFETIME).isoformat(timespec="seconds"),
-            "sizes": {name: size for name, (_, size) in hashed.items()},
-            "provenance": provenance,
+            "expires": (made + LIFETIME).isoformat(timespec="seconds"),
+            "sizes": {name: size for name, _, size in found},
+            "provenance": provenance | {"made": made.isoformat(timespec="seconds")},
         },
     }
-    envelope = Envelope(json.dumps(statement, sort_keys=True).encode(), PAYLOAD_TYPE, {})
-    envelope.sign(signer)
-    (folder / NAME).write_text(json.dumps(envelope.to_dict(), indent=1))
+    signing.write(folder / NAME, json.dumps(statement, sort_keys=True).encode(), signers)
 
 
-def read(folder: Path, keys: list[Key], threshold: int, minimum_serial: int) -> Statement:
+def read(folder: Path, trust: Trust) -> Statement:
     """The statement, if enough trusted keys signed it and it is neither expired nor rolled back."""
     path = folder / NAME
-    envelope = _envelope(path)
+    payload = signing.verified(path, trust)
     try:
-        envelope.verify(keys, threshold)
-    except VerificationError:
-        raise ArtifactError("not signed by enough trusted keys", where=str(path), fix="check trust.yaml") from None
-    if envelope.payload_type != PAYLOAD_TYPE:
-        raise ArtifactError("unexpected payload type", where=str(path), fix="run: glovebox prepare again")
-    try:
-        strict_json.loads(envelope.payload, max_bytes=MAX_MANIFEST)
-        statement = Statement.model_validate_json(envelope.payload)
+        strict_json.loads(payload, max_bytes=signing.MAX_MANIFEST)
+        statement = Statement.model_validate_json(payload)
     except (strict_json.StrictJsonError, ValidationError):
         raise ArtifactError("malformed statement", where=str(path), fix="run: glovebox prepare again") from None
     names = [subject.name for subject in statement.subject]
-    if len({name.casefold() for name in names}) != len(names) or set(names) != set(statement.predicate.sizes):
-        raise ArtifactError("colliding or unsized file names", where=str(path), fix="run: glovebox prepare again")
+    if len({name.casefold() for name in names}) != len(names):
+        raise ArtifactError("file names that differ in case only", where=str(path), fix="run: glovebox prepare again")
+    if set(names) != set(statement.predicate.sizes):
+        raise ArtifactError("files without a size", where=str(path), fix="run: glovebox prepare again")
     if statement.predicate.expires <= datetime.now(UTC):
         raise ArtifactError(
             f"expired {statement.predicate.expires:%Y-%m-%d}", where=str(path), fix="run: glovebox prepare"
         )
-    if statement.predicate.serial < minimum_serial:
+    if statement.predicate.serial < trust.minimum_serial:
         raise ArtifactError("older than trust.yaml minimum_serial", where=str(path), fix="run: glovebox prepare")
     return statement
-
-
-def _envelope(path: Path) -> Envelope:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_MANIFEST + 1)
-    except OSError:
-        raise ArtifactError("no manifest", where=str(path), fix="run: glovebox prepare") from None
-    try:
-        raw: Any = strict_json.loads(data, max_bytes=MAX_MANIFEST)
-        return Envelope.from_dict(raw)
-    except (strict_json.StrictJsonError, KeyError, TypeError, ValueError, AttributeError):
-        raise ArtifactError("malformed envelope", where=str(path), fix="run: glovebox prepare again") from None

@@ -1,82 +1,133 @@
-"""`glovebox prepare`: make a signed artifact from a corpus. TRUSTED, run by a person."""
+"""`glovebox prepare`: make a signed artifact from a corpus. TRUSTED, run by a person.
+
+Work goes on in artifacts/.work-PROFILE/ under a plan that is written first. A preparation that was killed, at
+any point, is continued by the next one with the same plan and ends in the same bytes: every file appears whole
+or not at all, and the time that is signed is the plan's (or SOURCE_DATE_EPOCH). The finished folder is renamed
+into place, so a half-made artifact is never seen.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
 
-from runner import keys
-from runner.artifacts import corpus, manifest, pack
+from runner import keys, locks
+from runner.artifacts import corpus, download, manifest, pack, store, upstream_cache
+from runner.artifacts.corpus import Corpus
+from runner.artifacts.files import whole
 from runner.artifacts.profiles import PROFILES, Profile
-from runner.errors import ArtifactError, BusyError
+from runner.artifacts.progress import Stages
+from runner.errors import ArtifactError
 from runner.home import Home
 
-
-def prepare(home: Home, profile_name: str, shards: Path | None, say: pack.Say) -> str:
-    """Build, sign and publish one artifact; returns its version."""
-    profile = PROFILES[profile_name]
-    if shards is None and profile_name != "demo":
-        raise ArtifactError(f"profile {profile_name} needs parquet shards", fix="pass --shards FOLDER")
-    with locked(home):
-        return _prepare(home, profile, shards, say)
+TOOLS = ("rustbpe", "tiktoken", "pyarrow", "numpy")
+_PER_TEXT_BYTE = 1.3  # bytes of working files and of the store's copy per byte of text, and some air
 
 
-def _prepare(home: Home, profile: Profile, shards: Path | None, say: pack.Say) -> str:
-    serial = _next_serial(home)
-    version = f"{profile.name}-{serial}"
-    target = home.artifacts / version
-    partial = home.artifacts / f".{version}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    say("reading documents")
-    source = corpus.demo() if shards is None else corpus.shards(shards)
-    pack.build(source, profile, partial, say)
-    say("hashing and signing")
-    manifest.sign(
-        partial,
-        keys.signer(home),
-        profile=asdict(profile),
-        version=version,
-        serial=serial,
-        provenance={
-            "source": source.source,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "python": platform.python_version(),
-            "rustbpe": installed("rustbpe"),
-            "tiktoken": installed("tiktoken"),
-        },
-    )
-    os.replace(partial, target)
-    return version
+@dataclass(frozen=True)
+class Source:
+    """Where the documents come from; at most one of the three is set, none downloads (or is the demo)."""
+
+    shards: Path | None = None  # a folder of parquet files
+    upstream_cache: Path | None = None  # karpathy/autoresearch's own cache
+    mirror: str = download.BASE_URL
+    count: int = 10  # training shards to download, upstream's default
 
 
-@contextmanager
-def locked(home: Home) -> Iterator[None]:
-    """One preparation at a time per bench; raises BusyError."""
+def prepare(home: Home, profile_name: str, source: Source | None = None, stages: Stages | None = None) -> str:
+    """Build, sign and publish one artifact, or continue one that was interrupted; returns its version."""
+    profile, stages = PROFILES[profile_name], stages or Stages(None)
     home.artifacts.mkdir(parents=True, exist_ok=True)
-    path = home.artifacts / ".lock"
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError("another prepare is running", where=str(path), fix="wait for it") from None
-        yield
+    with locks.hold(home.artifacts / ".lock", "another prepare"):
+        signers = keys.signers(home)  # before the work, not after it
+        documents, ranks = _documents(home, profile, source or Source(), stages)
+        _room(home, documents)
+        work = home.artifacts / f".work-{profile.name}"
+        plan = _plan(home, work, profile, documents, ranks is not None)
+        folder = work / "files"
+        pack.build(documents, profile, folder, stages, ranks)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        with stages.stage("hashing and signing", size) as advance:
+            manifest.sign(
+                folder,
+                signers,
+                profile=asdict(profile),
+                version=plan["version"],
+                serial=store.serial_of(plan["version"]),
+                provenance=plan["provenance"],
+                made=datetime.fromtimestamp(plan["made"], UTC),
+                advance=advance,
+            )
+        os.replace(folder, home.artifacts / plan["version"])
+        shutil.rmtree(work)
+        return str(plan["version"])
+
+
+def _documents(home: Home, profile: Profile, source: Source, stages: Stages) -> tuple[Corpus, pack.Ranks | None]:
+    """The corpus, and a tokenizer if the source has one."""
+    stages.say("reading documents")
+    if source.upstream_cache is not None:
+        folder = source.upstream_cache
+        return corpus.shards(folder / "data", "upstream's cache"), upstream_cache.ranks(folder, profile)
+    if source.shards is not None:
+        return corpus.shards(source.shards), None
+    if profile.name == "demo":
+        return corpus.demo(), None
+    folder = home.root / "shards"
+    download.fetch(folder, source.count, source.mirror, stages)
+    wanted = set(download.names(source.count))
+    found = corpus.shards(folder, source.mirror)
+    kept = [shard for shard in found.train if shard.name in wanted]
+    return Corpus(kept, found.val, found.source), None
+
+
+def _room(home: Home, documents: Corpus) -> None:
+    """Refuse before the work begins what the disk cannot hold."""
+    needed = int(_PER_TEXT_BYTE * documents.text_bytes)
+    free = shutil.disk_usage(home.artifacts).free
+    if free < needed:
+        text = (
+            f"about {needed >> 20} MiB are needed for {documents.text_bytes >> 20} MiB of text, {free >> 20} are free"
+        )
+        raise ArtifactError(text, where=str(home.artifacts), fix="free disk space, or use fewer shards")
+
+
+def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, given: bool) -> dict[str, Any]:
+    """What is being made; the one on disk if it is the same, else a new one from scratch."""
+    shards = [[shard.name, shard.documents, shard.text_bytes] for shard in (*documents.train, documents.val)]
+    tokenizer = "upstream's cache" if given else "rustbpe"
+    wanted = {
+        "profile": asdict(profile),
+        "shards": shards,
+        "provenance": {"source": documents.source, "tokenizer": tokenizer, "python": platform.python_version()}
+        | {name: installed(name) for name in TOOLS},
+    }
+    path = work / "plan.json"
+    there = json.loads(path.read_bytes()) if path.exists() else {}
+    if {name: there.get(name) for name in wanted} == wanted:
+        return dict(there)
+    shutil.rmtree(work, ignore_errors=True)
+    made = int(os.environ.get("SOURCE_DATE_EPOCH") or datetime.now(UTC).timestamp())
+    plan = {**wanted, "version": f"{profile.name}-{next_serial(home)}", "made": made}
+    with whole(path) as file:
+        file.write(json.dumps(plan).encode())
+    return plan
 
 
 def newest(home: Home, profile: str) -> str | None:
     """The newest finished version of a profile."""
-    found = {int(n): p.name for p in home.artifacts.glob(f"{profile}-*") if (n := p.name.rsplit("-", 1)[-1]).isdigit()}
+    found = {store.serial_of(path.name): path.name for path in home.artifacts.glob(f"{profile}-*")}
     return found[max(found)] if found else None
 
 
-def _next_serial(home: Home) -> int:
-    taken = [int(p.name.rsplit("-", 1)[-1]) for p in home.artifacts.glob("*-*") if p.name.rsplit("-", 1)[-1].isdigit()]
-    return max(taken, default=0) + 1
+def next_serial(home: Home) -> int:
+    """One more than any artifact there is, was used, or the trust root asks for."""
+    there = [store.serial_of(path.name) for path in (*home.artifacts.glob("*-*"), *home.store.glob("*-*"))]
+    return max([*there, keys.trust(home).minimum_serial - 1, 0]) + 1

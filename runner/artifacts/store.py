@@ -1,13 +1,20 @@
 """The runner's own verified copy of an artifact. TRUSTED; the source folder may belong to anyone.
 
 An artifact is copied while it is hashed, into a folder only the runner can write, and appears there under
-its final name only when every file matched. Containers mount the copy, so a later change of the source
-changes nothing. Before every run the copy's manifest (expiry, signature) is read again and sizes compared.
+its final name only when every file matched. Containers mount the copy, so whatever happens to the source later
+changes nothing: its owner is not asked again.
+
+Before every run the copy is checked without reading it through: signatures, expiry and serial once more, the
+list of files, and of each file what the kernel noted when it was hashed (inode, size, modification and change
+time). The change time cannot be set, so a file whose note still fits has not been written since; one whose
+note differs is hashed again. Somebody who can write the store itself, or set the host's clock back, is root or
+the runner's own user and outside what this can defend against.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -15,49 +22,89 @@ from pathlib import Path
 
 from runner import keys
 from runner.artifacts import manifest
-from runner.artifacts.manifest import Statement
+from runner.artifacts.files import CHUNK, hash_file, in_parallel, whole
+from runner.artifacts.manifest import Statement, Subject
 from runner.errors import ArtifactError
 from runner.home import Home
 
+HIGHEST = "highest.json"  # in the store: the highest serial ever admitted, by kind of artifact
 
-def latest(home: Home) -> str:
-    """Version of the newest prepared artifact; raises ArtifactError when there is none."""
-    versions = sorted(
-        (p for p in home.artifacts.glob("[a-z0-9]*") if (p / manifest.NAME).is_file()),
-        key=lambda p: (p / manifest.NAME).stat().st_mtime_ns,
-    )
-    if not versions:
+
+def latest_kernels(home: Home) -> str | None:
+    """Version of the newest kernel packages, None if none were provisioned."""
+    there = [*home.artifacts.glob("kernels-*"), *home.store.glob("kernels-*")]
+    return latest(home, "kernels") if there else None
+
+
+def latest(home: Home, kind: str = "") -> str:
+    """Version of the newest prepared artifact that holds data; raises ArtifactError when there is none.
+
+    A serial below one that was admitted before is a rollback: somebody took the newer artifact away.
+    """
+    found = {
+        serial_of(path.name): path.name
+        for path in (*home.artifacts.glob("[a-z0-9]*-*"), *home.store.glob("[a-z0-9]*-*"))
+        if (path / manifest.NAME).is_file() and _kind(path.name).startswith(kind) and (kind or _is_data(path.name))
+    }
+    if not found:
         raise ArtifactError("no artifacts", where=str(home.artifacts), fix="run: glovebox prepare --profile demo")
-    return versions[-1].name
+    newest = found[max(found)]
+    before = _highest(home).get(_kind(newest), 0)
+    if serial_of(newest) < before:
+        raise ArtifactError(
+            f"rollback: {newest} is older than serial {before}, which was used before",
+            where=str(home.artifacts),
+            fix="restore the newer artifact, or prepare again",
+        )
+    return newest
+
+
+def serial_of(version: str) -> int:
+    """The number at the end of a version."""
+    number = version.rsplit("-", 1)[-1]
+    return int(number) if number.isdigit() else 0
+
+
+def _kind(version: str) -> str:
+    return version.rsplit("-", 1)[0]
+
+
+def _is_data(version: str) -> bool:
+    return _kind(version) != "kernels"
 
 
 def admit(home: Home, version: str) -> Statement:
     """Verify an artifact into the store, or re-check the copy already there; returns its statement."""
     target = home.store / version
     source = target if target.is_dir() else home.artifacts / version
-    trust, trusted = keys.trusted(home)
-    statement = manifest.read(source, trusted, trust.threshold, trust.minimum_serial)
-    if statement.predicate.version != version:
+    statement = manifest.read(source, keys.trust(home))
+    if statement.predicate.version != version or statement.predicate.serial != serial_of(version):
         raise ArtifactError(
-            f"the manifest is for {statement.predicate.version}",
+            f"the manifest is for {statement.predicate.version}, serial {statement.predicate.serial}",
             where=str(source),
             fix="do not rename artifact folders",
         )
     if source is target:
-        _check_copy(target, statement)
+        _check_copy(home, target, statement)
     else:
         _copy(source, target, statement)
+        _note(home, target, statement)
+    _remember(home, version)
     return statement
 
 
-def _check_copy(target: Path, statement: Statement) -> None:
-    """The store is ours: sizes and the file list show an accident; hashes were checked while copying."""
+def _check_copy(home: Home, target: Path, statement: Statement) -> None:
     _same_files(target, statement)
-    for name, size in statement.predicate.sizes.items():
-        if (target / name).stat().st_size != size:
+    noted = _read_json(_notes(home, target.name))
+    changed = [s for s in statement.subject if noted.get(s.name) != _stamp(target / s.name)]
+    if not changed:
+        return
+    for subject, (digest, _) in zip(changed, in_parallel(lambda s: hash_file(target / s.name), changed), strict=True):
+        if digest != subject.digest.sha256:
             raise ArtifactError(
-                "changed size in the store", where=str(target / name), fix=f"remove {target} and run again"
+                "changed in the store", where=str(target / subject.name), fix=f"remove {target} and run again"
             )
+    _note(home, target, statement)
 
 
 def _same_files(folder: Path, statement: Statement) -> None:
@@ -71,13 +118,22 @@ def _same_files(folder: Path, statement: Statement) -> None:
 
 def _copy(source: Path, target: Path, statement: Statement) -> None:
     _same_files(source, statement)
+    sizes = statement.predicate.sizes
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(target.parent).free, sum(sizes.values())
+    if free < needed:
+        raise ArtifactError(
+            f"{needed >> 20} MiB are needed, {free >> 20} are free", where=str(target.parent), fix="free disk space"
+        )
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for subject in statement.subject:
-        size = statement.predicate.sizes[subject.name]
-        _copy_file(source / subject.name, partial / subject.name, subject.digest.sha256, size)
+
+    def copy(subject: Subject) -> None:
+        _copy_file(source / subject.name, partial / subject.name, subject.digest.sha256, sizes[subject.name])
+
+    in_parallel(copy, sorted(statement.subject, key=lambda subject: -sizes[subject.name]))
     shutil.copyfile(source / manifest.NAME, partial / manifest.NAME)
-    for folder in (partial, *(p for p in partial.iterdir() if p.is_dir())):
+    for folder in (partial, *(p for p in partial.rglob("*") if p.is_dir())):
         folder.chmod(0o755)
     os.replace(partial, target)
 
@@ -94,11 +150,50 @@ def _copy_file(source: Path, target: Path, sha256: str, size: int) -> None:
     with os.fdopen(descriptor, "rb") as reader, target.open("wb") as writer:
         if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
             raise ArtifactError("not a regular file", where=str(source), fix="run: glovebox prepare again")
-        while done <= size and (chunk := reader.read(min(manifest.CHUNK, size + 1 - done))):
+        while done <= size and (chunk := reader.read(min(CHUNK, size + 1 - done))):
             digest.update(chunk)
             writer.write(chunk)
             done += len(chunk)
+        writer.flush()
         os.fchmod(writer.fileno(), 0o444)
         os.fsync(writer.fileno())
+    if done > size:
+        raise ArtifactError(
+            "larger than the signed manifest says", where=str(source), fix="run: glovebox prepare again"
+        )
     if done != size or digest.hexdigest() != sha256:
         raise ArtifactError("does not match the signed manifest", where=str(source), fix="run: glovebox prepare again")
+
+
+def _stamp(path: Path) -> list[int]:
+    state = path.lstat()
+    return [state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def _notes(home: Home, version: str) -> Path:
+    return home.store / f".{version}.notes.json"
+
+
+def _note(home: Home, target: Path, statement: Statement) -> None:
+    stamps = {subject.name: _stamp(target / subject.name) for subject in statement.subject}
+    with whole(_notes(home, target.name)) as file:
+        file.write(json.dumps(stamps).encode())
+
+
+def _highest(home: Home) -> dict[str, int]:
+    return {kind: serial for kind, serial in _read_json(home.store / HIGHEST).items() if type(serial) is int}
+
+
+def _remember(home: Home, version: str) -> None:
+    found = _highest(home)
+    if serial_of(version) > found.get(_kind(version), 0):
+        with whole(home.store / HIGHEST) as file:
+            file.write(json.dumps(found | {_kind(version): serial_of(version)}).encode())
+
+
+def _read_json(path: Path) -> dict[str, object]:  # our own file; anything odd about it means: look again
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

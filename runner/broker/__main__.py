@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 def serve(settings: Settings) -> None:
     """Serve until told to stop; raises GloveboxError if it cannot begin."""
-    policies = policy.load(Path(settings.policies))
+    policies = policy.load(*map(Path, settings.policies))
     secret = key.read(Path(settings.key_file))
     state = Path(settings.state)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -8,7 +8,7 @@ from runner.records import Frozen, Tag
 class Settings(Frozen):
     """Command line of `python -m runner.broker`."""
 
-    policies: str  # folder
+    policies: list[str]  # folders, the first that has a file wins
     state: str  # folder of its own: calls.jsonl, spent.sqlite
     doors: str  # folder of the sockets
     tag: Tag

@@ -66,7 +66,7 @@ Start = Callable[..., Brokered]
 
 def edited(folder: Path, **changes: str) -> Path:
     """The shipped policies with lines of broker.yaml changed: name="value", `night__dollars` for nested ones."""
-    shutil.copytree(POLICIES, folder)
+    shutil.copytree(POLICIES, folder, dirs_exist_ok=True)
     path = folder / "broker.yaml"
     text = path.read_text()
     for name, value in changes.items():
@@ -98,7 +98,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             key.chmod(0o600)
             state = folder / "state"
             settings = Settings(
-                policies=str(policies), state=str(state), doors=str(places.root), tag=tag, key_file=str(key)
+                policies=[str(policies)], state=str(state), doors=str(places.root), tag=tag, key_file=str(key)
             )
             process = spawn(settings)
             stack.callback(stop, process)

@@ -221,7 +221,7 @@ def test_a_rate_limit_is_passed_on_with_its_time(start: Start) -> None:
 
 def test_an_api_that_is_not_there_costs_nothing(start: Start) -> None:
     broker = start()
-    path = f"{broker.settings.policies}/broker.yaml"
+    path = f"{broker.settings.policies[0]}/broker.yaml"
     with open(path) as file:
         text = file.read()
     with open(path, "w") as file:

@@ -32,7 +32,7 @@ def one_line(err: str) -> str:
 
 
 def own_policies(home: Home) -> Path:
-    return Path(shutil.copytree(SOURCE / "policies", home.root / "policies"))
+    return Path(shutil.copytree(SOURCE / "policies", home.root / "policies", dirs_exist_ok=True))
 
 
 def test_no_bench_here(glovebox: Glovebox, home: Home, tmp_path: Path) -> None:
