@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from agent import claude, command, scripted
+from agent.client import Bench, Interrupted, Refused
 
 KINDS = {"claude": claude.main, "command": command.main, "scripted": scripted.main}
 
@@ -15,7 +17,11 @@ def main(argv: list[str]) -> int:
     if kind not in KINDS:
         print(f"unknown agent {kind!r}; one of: {', '.join(KINDS)}", file=sys.stderr)
         return 2
-    return KINDS[kind]()
+    code = KINDS[kind]()
+    if kind != "claude":  # which says why it leaves by itself
+        with contextlib.suppress(Interrupted, Refused, OSError):
+            Bench(patience=5).leave("failed" if code else "done")
+    return code
 
 
 if __name__ == "__main__":

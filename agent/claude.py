@@ -6,6 +6,7 @@ night's model budget is used up, or when the API refuses for good; a bench or an
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -19,9 +20,10 @@ from agent.toolbox import Toolbox
 from agent.tools import EditError, Editor
 
 PROGRAM = Path("/work/program.md")
-MAX_UNACCEPTABLE = 3  # conversations in a row that the API would not take
+MAX_UNACCEPTABLE = 30  # conversations in a row that the API would not take: about six hours of trying
 _IDLE_PAUSE = 2.0  # seconds, doubled while nothing comes of it
 _LONGEST_IDLE = 300.0
+_LONGEST_UNACCEPTABLE = 900.0
 CLOSING = "train.py as it stood when this experiment's model budget was used up"
 
 
@@ -34,12 +36,17 @@ def main() -> int:
         _work(bench, editor, model, brief, context.system(PROGRAM.read_text(encoding="utf-8")))
     except BudgetUsed as error:
         _say(str(error))
-        bench.leave("budget")
+        _leave(bench, "budget")
     except Permanent as error:
         _say(f"the model API refused for good: {error}")
-        bench.leave("api_refused")
-        return 1
+        _leave(bench, "api_refused")
     return 0
+
+
+def _leave(bench: Bench, reason: str) -> None:
+    """Tell the runner, which ends the session; one that is away has ended it already."""
+    with contextlib.suppress(Interrupted, Refused, OSError):
+        bench.leave(reason)
 
 
 def _work(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any], system: str) -> None:
@@ -56,6 +63,7 @@ def _work(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any], sys
             _say(f"the API would not take this conversation: {error}")
             if unacceptable == MAX_UNACCEPTABLE:
                 raise Permanent(str(error)) from None
+            time.sleep(_pause(unacceptable, _LONGEST_UNACCEPTABLE))  # a spending limit is told as a bad request too
             continue
         unacceptable = 0
         if ended is Ended.DONE:
@@ -63,7 +71,7 @@ def _work(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any], sys
         idle = idle + 1 if ended is Ended.GAVE_UP else 0
         if idle:
             _say(ended.value)
-            time.sleep(min(_LONGEST_IDLE, _IDLE_PAUSE * 2.0**idle))
+            time.sleep(_pause(idle, _LONGEST_IDLE))
 
 
 def _experiment(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any], system: str) -> Ended:
@@ -74,14 +82,16 @@ def _experiment(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any
         if str(error) == "no_experiments_left":
             return Ended.DONE
         raise Interrupted(f"the runner refused to restore: {error}") from None
-    opening = context.opening(brief, bench.history(), editor.text())
+    history = bench.history()
+    opening = context.opening(brief, history, editor.text())
     toolbox = Toolbox(editor, bench, brief["repairs"])
     bounds = {"turns": brief["turns"], "context_chars": brief["context_chars"]}
     try:
         return conversation.hold(model, toolbox, system, opening, **bounds)
     except BudgetUsed as error:
-        if error.scope == "night":
-            raise
+        rows = history["rows"]
+        if error.scope == "night" or (rows and rows[-1]["description"] == CLOSING and not toolbox.used):
+            raise  # or an experiment's budget does not even pay for a first call
         _say(str(error))  # the next experiment has a budget of its own, and begins when this one is recorded
         return _close(bench)
 
@@ -91,6 +101,10 @@ def _close(bench: Bench) -> Ended:
         return Ended.DONE if bench.run_experiment(CLOSING)["done"] else Ended.EXPERIMENT
     except (Refused, EditError) as error:
         return Ended.DONE if str(error) == "no_experiments_left" else Ended.GAVE_UP
+
+
+def _pause(times: int, longest: float) -> float:
+    return float(min(longest, _IDLE_PAUSE * 2.0 ** min(times, 20)))
 
 
 def _brief(bench: Bench) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Bench:
         return self._ask({"verb": "restore"})
 
     def leave(self, reason: str) -> None:
-        """Say that this agent will propose nothing more: budget, or api_refused."""
+        """Say that this agent will propose nothing more: done, budget, api_refused or failed."""
         self._ask({"verb": "leave", "reason": reason})
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:

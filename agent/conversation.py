@@ -36,7 +36,7 @@ def hold(model: Model, toolbox: Toolbox, system: str, opening: str, *, turns: in
         if answer.stop_reason == "refusal":
             return Ended.GAVE_UP
         if uses:
-            cut = answer.stop_reason == "max_tokens"
+            cut = answer.stop_reason in ("max_tokens", "model_context_window_exceeded")
             messages.append({"role": "user", "content": [_result(toolbox, use, cut) for use in uses]})
         else:
             nudges += 1

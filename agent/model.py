@@ -70,6 +70,8 @@ class Model:
             raise Unacceptable(_reason(error)) from None
         except anthropic.APIStatusError as error:
             raise Permanent(_reason(error)) from None
+        except ValueError as error:  # the SDK could not make sense of a tool input the model wrote
+            raise Unacceptable(f"malformed answer: {type(error).__name__}") from None
 
     def _call(self, system: str, tools: list[dict[str, Any]], messages: list[dict[str, Any]]) -> Message:
         mark = {"type": "ephemeral"}

@@ -22,6 +22,8 @@ from runner.loop import Loop, new_run_id
 from runner.metering import MeterClient
 from runner.records import AgentKind, EndReason, EngineResult, LaunchRequest
 
+GAVE_UP = ("api_refused", "failed")  # what an agent says that cannot go on
+GAVE_UP_CODE = 9  # errors.py
 LONGEST_EXPERIMENT = 86_400.0  # seconds; each container has its own, much shorter limit
 _LAST_ANSWER = 1.0  # seconds
 _AGENT_GRACE = 15.0  # seconds the agent gets to leave once it was told it is done
@@ -91,11 +93,13 @@ def attend(
         desk.settle(20)
     if desk.failure is not None and not stopping.is_set():
         raise desk.failure
-    failed = desk.left_because == "api_refused" or (agent is not None and agent.failed)
+    failed = desk.left_because in GAVE_UP or (agent is not None and agent.failed)
     loop.emit(
         "agent_ended",
         {"failed": failed, "because": desk.left_because, "log": str(agent.log) if agent else "the agent's own log"},
     )
+    if desk.left_because in GAVE_UP:
+        return GAVE_UP_CODE  # another start would end the same way
     return 1 if failed else 0
 
 

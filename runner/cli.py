@@ -18,7 +18,8 @@ from runner.home import NAME, Home, find
 
 _EPILOG = (
     "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
-    "5 engine or images (doctor: any failed check), 6 busy, 7 train.py refused, 8 verification failed, 130 interrupted."
+    "5 engine or images (doctor: any failed check), 6 busy, 7 train.py refused, 8 verification failed, "
+    "9 the agent gave up, 130 interrupted."
 )
 app = typer.Typer(
     name="glovebox",

@@ -24,7 +24,7 @@ MAX_DESCRIPTION = 200
 AGENTS = get_args(AgentKind)
 MAX_FRUITLESS = 5  # restarts in a row without a new experiment
 RESTART_SECONDS = 3.0
-_FINAL = (0, 2, 3, 4, 6, 7, 130)  # exit codes that another start would only repeat
+_FINAL = (0, 2, 3, 4, 6, 7, 9, 130)  # exit codes that another start would only repeat
 Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
 KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
 
@@ -71,18 +71,29 @@ def up(
     """Run unattended: runner, launcher and broker as host processes, started again should one of them die."""
     home = find()
     settings = _settings(tag, agent, artifact, gpu) | {"until": experiments}
-    secret, fruitless = _key(home, agent, key_file), 0
-    while True:
-        before = _recorded(home, tag)
-        _, code = _follow(settings, home, secret)
-        fruitless = 0 if _recorded(home, tag) > before else fruitless + 1
-        if code in _FINAL or fruitless == MAX_FRUITLESS:
-            break
-        console.stderr().print(f"started again in {RESTART_SECONDS:.0f} s (attempt {fruitless})", markup=False)
-        time.sleep(RESTART_SECONDS)
+    secret = _key(home, agent, key_file)
+    try:
+        with locks.hold(home.up_lock, f"up, tag {tag}"):
+            code = _keep_up(home, settings, secret)
+    except KeyboardInterrupt:
+        code = 130
     if code == 0:
         show(home, tag, json_)
     raise typer.Exit(code)
+
+
+def _keep_up(home: Home, settings: dict[str, Any], secret: Path | None) -> int:
+    """Run sessions until one ends for good or nothing comes of them any more; returns the exit code."""
+    _interruptible()
+    fruitless = 0
+    while True:
+        before = _recorded(home, settings["tag"])
+        _, code = _follow(settings, home, secret)
+        fruitless = 0 if _recorded(home, settings["tag"]) > before else fruitless + 1
+        if code in _FINAL or fruitless == MAX_FRUITLESS:
+            return code
+        console.stderr().print(f"started again in {RESTART_SECONDS:.0f} s (attempt {fruitless})", markup=False)
+        time.sleep(RESTART_SECONDS)
 
 
 def _recorded(home: Home, tag: str) -> int:
@@ -119,8 +130,7 @@ def _follow(settings: dict[str, Any], home: Home, key_file: Path | None) -> tupl
         who = f"{found.name}, pid {found.pid}" if found else "by another process"
         raise BusyError(f"already running: {who}", where=str(home.runner_lock), fix="wait, or run: glovebox stop")
     answer, code, err = None, 1, console.stderr()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _interruptible()
     try:
         for event in console.follow(supervise.run(settings, home, key_file), err):
             if event["event"] == "failed":
@@ -135,6 +145,12 @@ def _follow(settings: dict[str, Any], home: Home, key_file: Path | None) -> tupl
     return answer, code
 
 
+def _interruptible() -> None:
+    """SIGTERM and SIGHUP end us in order, as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -142,21 +158,24 @@ def _interrupt(*_: object) -> None:
 def stop(json_: Json = False) -> None:
     """Stop the run in progress: its experiment is ended and recorded as interrupted."""
     home = find()
-    path = home.runner_lock
-    found = locks.holder(path) if locks.held(path) else None
-    if found is None:
+    # `up` would start a session that was stopped again, so it is told first.
+    paths = [path for path in (home.up_lock, home.runner_lock) if locks.held(path)]
+    found = [holder for path in paths if (holder := locks.holder(path))]
+    if not found:
         say({"stopped": None}, json_, "nothing is running")
         return
-    if not found.visible:
-        raise BusyError(f"{found.name} runs in a container", where=str(path), fix="docker compose stop")
+    first = found[0]
+    if not first.visible:
+        raise BusyError(f"{first.name} runs in a container", where=str(paths[0]), fix="docker compose stop")
     try:
-        os.kill(found.pid, signal.SIGTERM)
+        os.kill(first.pid, signal.SIGTERM)
     except OSError as error:
         fix = "run it as the user who started the run"
-        raise BusyError(f"cannot signal process {found.pid}: {error.strerror}", where=str(path), fix=fix) from None
+        raise BusyError(f"cannot signal process {first.pid}: {error.strerror}", where=str(paths[0]), fix=fix) from None
     deadline = time.monotonic() + 90
-    while locks.held(path):
+    while any(locks.held(path) for path in paths):
         if time.monotonic() > deadline:
-            raise BusyError("the runner did not stop in 90 s", where=str(path), fix=f"kill -9 {found.pid}")
+            raise BusyError("it did not stop in 90 s", where=str(paths[0]), fix=f"kill -9 {first.pid}")
         time.sleep(0.1)
-    say({"stopped": found.name}, json_, f"stopped {found.name}")
+    tag = first.name.rsplit("tag ", 1)[-1]
+    say({"stopped": tag}, json_, f"stopped {tag}")

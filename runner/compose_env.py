@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from runner import attending, locks, policy
+from runner.errors import EngineError
 from runner.home import SOURCE, Home
 from runner.owner import container_group
 
@@ -19,12 +20,20 @@ HEADER = (
 
 def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
     """The lines we write."""
-    socket = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not engine.startswith("unix://"):
+        raise EngineError(
+            "the launcher needs the engine's socket", where=f"DOCKER_HOST={engine}", fix="use unix://PATH"
+        )
+    socket = Path(engine.removeprefix("unix://"))
     group = socket.stat().st_gid if socket.exists() else os.getegid()
     return {
         "GLOVEBOX_HOME": str(home.root),
         "GLOVEBOX_UID": str(os.geteuid()),
         "GLOVEBOX_GID": str(os.getegid()),
+        "GLOVEBOX_AGENT_UID": str(sandbox.agent.uid),
+        "GLOVEBOX_AGENT_PIDS": str(sandbox.agent.pids),
+        "GLOVEBOX_AGENT_MEMORY": str(sandbox.agent.memory_bytes),
         "GLOVEBOX_AGENT_GID": str(container_group(sandbox.agent.uid)),
         "GLOVEBOX_TRAINER_GID": str(container_group(sandbox.trainer.uid)),
         "GLOVEBOX_DOCKER_GID": str(group),

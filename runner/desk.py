@@ -21,9 +21,9 @@ from runner.loop import Loop, rounded
 from runner.metering import Budgets, MeterClient
 
 MAX_REQUEST = 16 << 10
-MAX_REFUSALS = 20  # in a row; then the agent is not making progress and the session ends
-_REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered, so that a loop cannot flood the log
-LEAVING = ("budget", "api_refused")
+_REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered, doubled while nothing else comes: a loop fills no log
+_LONGEST_PAUSE = 30.0
+LEAVING = ("done", "budget", "api_refused", "failed")
 _BRIEF = {
     "model",
     "max_tokens",
@@ -107,10 +107,8 @@ class Desk:
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
 
     def _refuse(self, reason: str) -> dict[str, Any]:
-        time.sleep(_REFUSAL_PAUSE)
+        time.sleep(min(_LONGEST_PAUSE, _REFUSAL_PAUSE * 2.0 ** min(self._refusals, 10)))
         self._refusals += 1
-        if self._refusals >= MAX_REFUSALS:
-            self.finished.set()
         return _no(reason)
 
     def _history(self, request: dict[str, Any]) -> dict[str, Any]:

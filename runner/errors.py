@@ -2,7 +2,7 @@
 
 Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys,
 5 engine or images (doctor: any failed check), 6 busy (already running), 7 train.py refused, 8 verification failed,
-130 interrupted.
+9 the agent gave up, 130 interrupted.
 """
 
 from __future__ import annotations

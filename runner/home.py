@@ -73,6 +73,10 @@ class Home:
         return self.root / "runner.lock"
 
     @property
+    def up_lock(self) -> Path:
+        return self.root / "up.lock"
+
+    @property
     def launcher_lock(self) -> Path:
         return self.root / "launcher.lock"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -59,6 +60,18 @@ class LaunchClient:
         self._lock = threading.RLock()  # a signal handler may cancel while we hold it
         self._open: set[Launch] = set()
         self._closed = False
+
+    def ready(self, seconds: float) -> None:
+        """Wait until the launcher accepts connections; raises DoorError if it does not in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                doors.connect(self.door).close()
+                return
+            except DoorError:
+                if self._closed or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def start(self, request: LaunchRequest) -> Launch:
         """Ask for the container and wait until it runs."""

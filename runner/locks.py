@@ -29,8 +29,11 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def hold(path: Path, name: str, patience: float = 0.0) -> Iterator[None]:
-    """Hold the lock at `path` as `name`; raises BusyError if it is not free within `patience` seconds."""
+def hold(path: Path, name: str, patience: float = 0.5) -> Iterator[None]:
+    """Hold the lock at `path` as `name`; raises BusyError if it is not free within `patience` seconds.
+
+    The default outlasts somebody who only looks (`held` has to take a lock to know that it is free).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
     with path.open("a+") as file:

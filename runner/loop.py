@@ -35,6 +35,7 @@ from runner.records import (
 )
 
 MIN_FREE_BYTES = 1 << 30  # what the ledger keeps, however much a candidate writes
+LAUNCHER_SECONDS = 60.0  # how long a launcher that is started again is waited for
 BPB_DIGITS = 6  # of the scores the agent sees
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -65,6 +66,7 @@ class Loop:
         began = time.monotonic()
         self._enough_disk()
         taken = self._snapshot(source)
+        self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
         run = new_run_id()
         number = self.recorder.accept(taken, description, run)
         self.emit("started", {"experiment": number, "description": description, "seconds": self.budget()})

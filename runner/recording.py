@@ -21,6 +21,7 @@ from runner.home import Home
 from runner.ledger import Ledger
 from runner.records import Crash, EngineResult, Experiment, Score, Scored, Snapshot, Status
 
+INTERRUPTED = "interrupted"  # reason of a row whose runner or launcher died
 HAND_OVER = ("graph.json", "weights.safetensors", "telemetry.jsonl")
 
 
@@ -121,7 +122,7 @@ class Recorder:
         """Complete what a dead runner left open: the run is lost, the row is not."""
         for number in self.ledger.open_numbers(self.tag):
             tidy(self.home.run(self.ledger.opened(self.tag, number).run))
-            self.commit(self._row(number, status=Status.CRASH, reason="interrupted"), [])
+            self.commit(self._row(number, status=Status.CRASH, reason=INTERRUPTED), [])
 
 
 def _causality(score: Score | None) -> Literal["proved", "audited", "non_causal"] | None:

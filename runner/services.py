@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner import console, doors, launcher, session
+from runner.attending import GAVE_UP_CODE
 from runner.broker import __main__ as broker
 from runner.broker.settings import Settings as BrokerSettings
 from runner.errors import GloveboxError, PolicyError
@@ -55,7 +56,8 @@ def _runner() -> int:
     except (ValidationError, ValueError):
         fix = "GLOVEBOX_TAG: lower case letters, digits, . _ -; GLOVEBOX_EXPERIMENTS: a number; GLOVEBOX_GPU: GPU-UUID"
         raise PolicyError("a setting is malformed", where="environment", fix=fix) from None
-    return session.run(settings, _emit)
+    code = session.run(settings, _emit)
+    return 0 if code == GAVE_UP_CODE else code  # to compose any failure means: start again
 
 
 def _launcher() -> int:

@@ -26,7 +26,7 @@ from runner.home import Home
 from runner.launching import LaunchClient
 from runner.ledger import Ledger
 from runner.loop import Emit, Loop, new_run_id
-from runner.recording import Recorder, now
+from runner.recording import INTERRUPTED, Recorder, now
 from runner.records import AgentKind, Frozen, Tag
 
 
@@ -42,7 +42,7 @@ class Settings(Frozen):
     train_py: str | None = None  # run just this file, without an agent
     description: str = ""
     max_experiments: int | None = None  # of this session
-    until: int | None = None  # experiments of the tag in all
+    until: int | None = None  # experiments of the tag in all, interrupted ones not counted
     artifact: str | None = None
     gpu: str | None = None
 
@@ -62,18 +62,19 @@ def run(settings: Settings, emit: Emit) -> int:
     """Hold the bench and work until told to stop or done; returns the exit code."""
     home = Home(Path(settings.home))
     home.tag(settings.tag).mkdir(parents=True, exist_ok=True)
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())  # from the first moment: a stop is never lost
     try:
         with locks.hold(home.runner_lock, f"tag {settings.tag}"):
-            return _session(settings, home, emit)
+            return _session(settings, home, emit, stopping)
     except GloveboxError as error:
         emit("failed", {"code": error.exit_code, "error": str(error)})
         return error.exit_code
 
 
-def _session(settings: Settings, home: Home, emit: Emit) -> int:
+def _session(settings: Settings, home: Home, emit: Emit, stopping: threading.Event) -> int:
     ledger = Ledger(home.ledger)
     loop = _loop(settings, home, ledger, emit)
-    stopping = threading.Event()
 
     def stop(*_: object) -> None:
         stopping.set()
@@ -82,6 +83,9 @@ def _session(settings: Settings, home: Home, emit: Emit) -> int:
     signal.signal(signal.SIGTERM, stop)
     try:
         loop.recorder.reconcile()
+        if stopping.is_set():
+            emit("stopped", {})
+            return 0
         return _work(loop, settings, stopping)()
     except GloveboxError:
         if not stopping.is_set():
@@ -100,7 +104,8 @@ def _work(loop: Loop, settings: Settings, stopping: threading.Event) -> Callable
     places = doors.Places(Path(settings.doors))
     most = settings.max_experiments
     if settings.until is not None:
-        most = max(0, settings.until - len(loop.ledger.experiments(settings.tag)))
+        done = [row for row in loop.ledger.experiments(settings.tag) if row.reason != INTERRUPTED]
+        most = max(0, settings.until - len(done))
     return lambda: attend(loop, places, settings.agent, most, settings.meter, stopping)
 
 

@@ -59,22 +59,33 @@ def launcher(home: Home, places: Places) -> Iterator[None]:
 def broker(settings: BrokerSettings) -> Iterator[None]:
     """A running broker, started again whenever it dies; raises what it says when it cannot start at all."""
     current = [_spawn("runner.broker", settings.model_dump_json())]
-    leaving = threading.Event()
+    leaving, swapping = threading.Event(), threading.Lock()
 
     def keep() -> None:
-        while not leaving.is_set():
+        pause = _RESTART_SECONDS
+        while True:
             current[0].wait()
-            if not leaving.wait(_RESTART_SECONDS):
+            if leaving.wait(pause):
+                return
+            with swapping:
+                if leaving.is_set():
+                    return
                 current[0] = _spawn("runner.broker", settings.model_dump_json())
+            try:
+                _ready(current[0], "broker")
+                pause = _RESTART_SECONDS
+            except GloveboxError as error:
+                pause = min(60.0, pause * 2)
+                print(f"glovebox broker: {error}; again in {pause:.0f} s", file=sys.stderr, flush=True)
 
-    keeper = threading.Thread(target=keep, daemon=True)
     try:
         _ready(current[0], "broker")
-        keeper.start()
+        threading.Thread(target=keep, daemon=True).start()
         yield
     finally:
         leaving.set()
-        _close(current[0], 10)
+        with swapping:
+            _close(current[0], 10)
 
 
 def run(settings: dict[str, Any], home: Home, key_file: Path | None = None) -> Iterator[dict[str, Any]]:

@@ -102,17 +102,55 @@ def test_a_train_py_that_is_not_plain_text_is_a_reason_code_and_no_experiment(
     assert [e["kind"] for e in verify(made.loop.home.audit)] == ["refused"]
 
 
-def test_refusals_without_end_end_the_session(served: tuple[desk.Desk, Path]) -> None:
+def test_refusals_without_end_are_answered_ever_more_slowly_and_end_nothing(
+    served: tuple[desk.Desk, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, path = served
+    pauses: list[float] = []
+    monkeypatch.setattr(desk, "_REFUSAL_PAUSE", 0.5)
+    monkeypatch.setattr(desk.time, "sleep", pauses.append)
     made.train_py.write_bytes(b"\0")
     bench = Bench(str(path))
-    for _ in range(desk.MAX_REFUSALS):
-        assert not made.finished.is_set()
-        with pytest.raises(Refused):
+    for _ in range(30):
+        with pytest.raises(Refused, match="control_character"):
             bench.run_experiment("x")
+    assert not made.finished.is_set()
+    assert pauses[:3] == [0.5, 1.0, 2.0]
+    assert max(pauses) == desk._LONGEST_PAUSE
+
+
+def test_an_agent_may_say_that_it_leaves_in_closed_words(served: tuple[desk.Desk, Path]) -> None:
+    made, path = served
+    bench = Bench(str(path))
+    for reason in ("because I say so", ""):
+        with pytest.raises(Refused, match="bad_request"):
+            bench.leave(reason)
+    assert not made.finished.is_set()
+    bench.leave("budget")
     assert made.finished.is_set()
     with pytest.raises(Refused, match="no_experiments_left"):
         bench.run_experiment("x")
+    with pytest.raises(Refused, match="no_experiments_left"):
+        bench.restore()
+
+
+def test_restore_puts_the_best_version_back_into_the_same_file(served: tuple[desk.Desk, Path]) -> None:
+    made, path = served
+    bench = Bench(str(path))
+    inode = made.train_py.stat().st_ino
+    made.train_py.write_text("half an edit")
+    bench.restore()
+    assert made.train_py.read_text() == "x = 0\n"  # the seed, before anything is kept
+    made.loop.recorder.commit(record(made.loop, experiment(1)), [])
+    bench.restore()
+    assert made.train_py.read_text() == "x = 1\n"
+    assert made.train_py.stat().st_ino == inode
+
+
+def test_the_brief_tells_policy_and_nothing_else(served: tuple[desk.Desk, Path]) -> None:
+    brief = Bench(str(served[1])).brief()
+    assert brief["model"] in served[0].loop.policies.broker.models
+    assert set(brief) == {"tag", *desk._BRIEF}
 
 
 @pytest.mark.parametrize(

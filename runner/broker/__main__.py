@@ -18,16 +18,18 @@ import httpx
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from runner import doors, policy
+from runner import doors, locks, policy
 from runner.audit import AuditLog
 from runner.broker import key
 from runner.broker.budget import Meter
 from runner.broker.relay import Relay
 from runner.broker.settings import Settings
+from runner.broker.upstream import Upstream
 from runner.errors import GloveboxError
 from runner.owner import container_group
 
 _CONNECT_SECONDS = 15.0
+MAX_CONNECTIONS = 32  # more are hung up on, so that descriptors remain for our own files
 
 
 def main(argv: list[str]) -> int:
@@ -46,12 +48,18 @@ def serve(settings: Settings) -> None:
     secret = key.read(Path(settings.key_file))
     state = Path(settings.state)
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locks.hold(state / "lock", "broker", patience=5.0):
+        _listen(settings, policies, secret, state)
+
+
+def _listen(settings: Settings, policies: policy.Policies, secret: key.Key, state: Path) -> None:
     agent = policies.sandbox.agent.uid
     places = doors.Places(Path(settings.doors))
     meter = Meter(state / "spent.sqlite", settings.tag, policies.broker)
     limits = httpx.Timeout(policies.broker.idle_seconds, connect=_CONNECT_SECONDS)
     client = httpx.AsyncClient(timeout=limits, follow_redirects=False, trust_env=False)
-    relay = Relay(policies.broker, meter, AuditLog(state / "calls.jsonl"), secret, client, state / "bodies")
+    log = AuditLog(state / "calls.jsonl")
+    relay = Relay(Upstream(policies.broker, meter, log, secret, client, state / "bodies"))
     with (
         doors.listening(places.llm, gid=container_group(agent), mode=0o660) as front,
         doors.listening(places.meter, gid=os.getegid(), mode=0o600) as back,
@@ -62,7 +70,8 @@ def serve(settings: Settings) -> None:
             relay.app,
             http=_protocol(frozenset({agent, os.geteuid()})),
             lifespan="off",
-            log_level="warning",
+            log_level="critical",  # what a hostile peer sends must not fill our log
+            ws="none",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=5,
@@ -76,12 +85,12 @@ def serve(settings: Settings) -> None:
 
 
 def _protocol(uids: frozenset[int]) -> type[H11Protocol]:
-    """uvicorn's HTTP protocol, hanging up on a peer of another uid."""
+    """uvicorn's HTTP protocol, hanging up on a peer of another uid and on one too many."""
 
     class Checked(H11Protocol):
         def connection_made(self, transport: Any) -> None:
             sock = transport.get_extra_info("socket")
-            if doors.peer_uid(sock) in uids:
+            if doors.peer_uid(sock) in uids and len(self.connections) < MAX_CONNECTIONS:
                 super().connection_made(transport)
             else:
                 transport.abort()

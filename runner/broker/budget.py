@@ -3,7 +3,8 @@
 A call is admitted only if its worst case (every byte of the request a token, written to the cache; every
 token it may write, written) still fits every ceiling of the experiment and of the night. It is settled from
 the usage the API reported, or, when that is unknown, at its worst case. The state is on disk before the call
-leaves, so a broker that is killed and started again has spent what it had reserved.
+leaves, so a broker that is killed and started again has spent what it had reserved. Time counts while a broker
+runs, from its first call: a night that was paused goes on where it was.
 
 Money is counted in whole nano-dollars: a price in dollars per million tokens is a thousand times as many of
 them per token.
@@ -30,8 +31,8 @@ CREATE TABLE IF NOT EXISTS calls (
     model TEXT NOT NULL, reserved_nano INTEGER NOT NULL, reserved_tokens INTEGER NOT NULL,
     nano INTEGER, tokens INTEGER);
 CREATE INDEX IF NOT EXISTS calls_by_tag ON calls (tag, experiment);
-CREATE TABLE IF NOT EXISTS experiments (
-    tag TEXT PRIMARY KEY, experiment INTEGER NOT NULL, began REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS clocks (
+    tag TEXT PRIMARY KEY, experiment INTEGER NOT NULL, experiment_seconds REAL NOT NULL, night_seconds REAL NOT NULL);
 """
 Scope = Literal["experiment", "night"]
 
@@ -66,7 +67,7 @@ class BudgetExhausted(GloveboxError):
 class Meter:
     """Spending of one tag; safe to use from several threads."""
 
-    def __init__(self, path: Path, tag: str, policy: Broker, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, tag: str, policy: Broker, clock: Callable[[], float] = time.monotonic) -> None:
         self.tag, self.policy, self.clock = tag, policy, clock
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -75,14 +76,16 @@ class Meter:
         self._db.executescript(_SCHEMA)
         # A call that was under way when a broker died is spent at its worst case.
         self._db.execute("UPDATE calls SET nano = reserved_nano, tokens = reserved_tokens WHERE nano IS NULL")
-        self._db.execute("INSERT OR IGNORE INTO experiments VALUES (?, 0, ?)", (tag, clock()))
+        self._db.execute("INSERT OR IGNORE INTO clocks VALUES (?, 0, 0, 0)", (tag,))
+        self._ticked: float | None = None  # when time was last counted; None before the first call
 
     def begin(self, experiment: int) -> None:
         """The runner works towards this experiment now; its budget begins when the number changes."""
         with self._lock:
+            self._tick()
             self._db.execute(
-                "UPDATE experiments SET experiment = ?, began = ? WHERE tag = ? AND experiment != ?",
-                (experiment, self.clock(), self.tag, experiment),
+                "UPDATE clocks SET experiment = ?, experiment_seconds = 0 WHERE tag = ? AND experiment != ?",
+                (experiment, self.tag, experiment),
             )
 
     def reserve(self, model: str, input_tokens: int, max_tokens: int) -> int:
@@ -92,12 +95,14 @@ class Meter:
         nano = round(write * 1000) * input_tokens + round(price.output * 1000) * max_tokens
         tokens = input_tokens + max_tokens
         with self._lock:
+            self._ticked = self._ticked or self.clock()
+            self._tick()
             for scope, budget in self._scopes():
                 _admit(scope, budget, self._spent(scope), nano, tokens)
             number = self._db.execute(
                 "INSERT INTO calls (tag, experiment, started, model, reserved_nano, reserved_tokens)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                (self.tag, self._experiment()[0], self.clock(), model, nano, tokens),
+                (self.tag, self._clocks()[0], time.time(), model, nano, tokens),
             ).lastrowid
         return int(number or 0)
 
@@ -115,6 +120,7 @@ class Meter:
     def left(self) -> dict[str, dict[str, float]]:
         """What remains of each ceiling, by scope; never below zero."""
         with self._lock:
+            self._tick()
             out: dict[str, dict[str, float]] = {}
             for scope, budget in self._scopes():
                 spent = self._spent(scope)
@@ -128,21 +134,35 @@ class Meter:
     def _scopes(self) -> tuple[tuple[Scope, Budget], ...]:
         return ("experiment", self.policy.experiment), ("night", self.policy.night)
 
-    def _experiment(self) -> tuple[int, float]:
-        row = self._db.execute("SELECT experiment, began FROM experiments WHERE tag = ?", (self.tag,)).fetchone()
-        return int(row[0]), float(row[1])
+    def _clocks(self) -> tuple[int, float, float]:
+        """Experiment, its seconds and the night's."""
+        row = self._db.execute(
+            "SELECT experiment, experiment_seconds, night_seconds FROM clocks WHERE tag = ?", (self.tag,)
+        ).fetchone()
+        return int(row[0]), float(row[1]), float(row[2])
+
+    def _tick(self) -> None:
+        """Count the time since it was last counted."""
+        if self._ticked is None:
+            return
+        now = self.clock()
+        passed, self._ticked = max(0.0, now - self._ticked), now
+        self._db.execute(
+            "UPDATE clocks SET experiment_seconds = experiment_seconds + ?, night_seconds = night_seconds + ?"
+            " WHERE tag = ?",
+            (passed, passed, self.tag),
+        )
 
     def _spent(self, scope: Scope) -> dict[str, float]:
-        experiment, began = self._experiment()
-        nano, tokens, requests, first = self._db.execute(
+        experiment, *seconds = self._clocks()
+        night = scope == "night"
+        nano, tokens, requests = self._db.execute(
             "SELECT COALESCE(SUM(COALESCE(nano, reserved_nano)), 0),"
-            " COALESCE(SUM(COALESCE(tokens, reserved_tokens)), 0), COUNT(*), MIN(started)"
+            " COALESCE(SUM(COALESCE(tokens, reserved_tokens)), 0), COUNT(*)"
             " FROM calls WHERE tag = ? AND (? OR experiment = ?)",
-            (self.tag, scope == "night", experiment),
+            (self.tag, night, experiment),
         ).fetchone()
-        since = first if scope == "night" else began
-        seconds = max(0.0, self.clock() - since) if since is not None else 0.0
-        return {"dollars": nano / NANO, "tokens": tokens, "requests": requests, "seconds": seconds}
+        return {"dollars": nano / NANO, "tokens": tokens, "requests": requests, "seconds": seconds[night]}
 
 
 def _admit(scope: Scope, budget: Budget, spent: dict[str, float], nano: int, tokens: int) -> None:

@@ -1,41 +1,31 @@
-"""The broker's HTTP side: two endpoints, each call checked, priced, relayed, settled and logged. TRUSTED.
+"""The broker's front: two endpoints for the agent, each call checked before it may cost anything. TRUSTED.
 
     POST /v1/messages   POST /v1/messages/count_tokens   GET /healthz
 
-Order of one call: byte cap, allow-list (request.py), model price, breaker, reservation (budget.py), then the
-network. Streams are relayed event by event. Whatever happens, the reservation is settled: from the reported
-usage, at nothing if the API refused the call, else at its worst case. No call is retried here.
+Order: number of calls, byte cap, allow-list (request.py), model price, breaker, reservation (budget.py); only
+then the network (upstream.py). Refusals are answered slowly and logged sparsely: a loop of them fills nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import httpx
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from runner.audit import AuditLog
 from runner.broker import events
 from runner.broker import request as requests
-from runner.broker.breaker import Breaker
-from runner.broker.budget import OVERHEAD_TOKENS, BudgetExhausted, Meter, Usage
-from runner.broker.key import Key
-from runner.policy import Broker
+from runner.broker.budget import OVERHEAD_TOKENS, BudgetExhausted
+from runner.broker.upstream import Call, Upstream
 
-VERSION = "2023-06-01"
-MAX_ERROR = 64 << 10
-_REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered, so that a loop cannot flood the log
+MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
+_REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered
+_BODY_SECONDS = 30.0  # for a request to arrive
 _ERRORS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -49,39 +39,18 @@ _ERRORS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-
-
-@dataclass
-class Call:
-    """One call, from the agent's request to its line in the log."""
-
-    path: str
-    body: bytes
-    model: str
-    began: float = field(default_factory=time.monotonic)
-    reservation: int | None = None
-    status: int = 0
-    usage: Usage | None = None
-    refused: bool = False  # the API said no: nothing is billed
-    response: Any = field(default_factory=hashlib.sha256)
-    response_bytes: int = 0
-    kept: list[bytes] = field(default_factory=list)
-    outcome: str = "ok"
 
 
 class Relay:
-    """Everything a call needs; `app` serves it."""
+    """Admits calls; `app` serves it."""
 
-    def __init__(
-        self, policy: Broker, meter: Meter, log: AuditLog, key: Key, client: httpx.AsyncClient, bodies: Path
-    ) -> None:
-        self.policy, self.meter, self.log, self.key, self.client, self.bodies = policy, meter, log, key, client, bodies
-        self.breaker = Breaker(policy.breaker)
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream, self.policy = upstream, upstream.policy
         self._busy = 0
+        self._refusals: Counter[str] = Counter()
         routes = [
-            Route("/v1/messages", self._messages, methods=["POST"]),
-            Route("/v1/messages/count_tokens", self._count, methods=["POST"]),
+            Route(MESSAGES, self._messages, methods=["POST"]),
+            Route(COUNT, self._count, methods=["POST"]),
             Route("/healthz", self._health, methods=["GET"]),
         ]
         self.app = Starlette(routes=routes)
@@ -90,37 +59,42 @@ class Relay:
         return JSONResponse({"ok": True})
 
     async def _messages(self, request: Request) -> Response:
-        return await self._relay(request, requests.MessagesRequest)
+        return await self._relay(request, MESSAGES, requests.MessagesRequest)
 
     async def _count(self, request: Request) -> Response:
-        return await self._relay(request, requests.CountRequest)
+        return await self._relay(request, COUNT, requests.CountRequest)
 
-    async def _relay(self, request: Request, model: type[requests.CountRequest]) -> Response:
+    async def _relay(self, request: Request, path: str, model: type[requests.CountRequest]) -> Response:
         if self._busy >= self.policy.concurrent:
             return _error(429, "glovebox: too many calls at once", 1.0)
         self._busy += 1
         admitted: tuple[Call, bool] | Response | None = None
         try:
-            admitted = await self._admit(request, model)
+            admitted = await self._admit(request, path, model)
         finally:
             if not isinstance(admitted, tuple):
-                self._busy -= 1
+                self._done()
         if isinstance(admitted, Response):
             return admitted
         call, streamed = admitted
-        answer = self._pieces(call)  # from its first step on it settles the call, whatever happens
+        answer = self.upstream.pieces(call, self._done)
         head = await anext(answer, b"")
-        if call.status != 200 or call.outcome != "ok":
+        if call.status != 200 or call.broke:
             return await self._failure(call, head, answer)
         return _Relayed(head, answer, "text/event-stream" if streamed else "application/json")
 
-    async def _admit(self, request: Request, model: type[requests.CountRequest]) -> tuple[Call, bool] | Response:
+    def _done(self) -> None:
+        self._busy -= 1
+
+    async def _admit(
+        self, request: Request, path: str, model: type[requests.CountRequest]
+    ) -> tuple[Call, bool] | Response:
         """The call with its reservation, or why there is none."""
         body = await _read(request, self.policy.request_bytes)
         if body is None:
-            return await self._refuse(413, "too_large")
+            return await self._refuse(413, "too_large_or_too_slow")
         try:
-            asked = requests.parse(body, model, self.policy.request_bytes)
+            asked = await asyncio.to_thread(requests.parse, body, model, self.policy.request_bytes)
         except requests.RequestRefused as error:
             return await self._refuse(400, error.what, error.where)
         price = self.policy.models.get(asked.model)
@@ -129,160 +103,55 @@ class Relay:
         most = asked.max_tokens if isinstance(asked, requests.MessagesRequest) else 0
         if most > price.max_tokens:
             return await self._refuse(400, "max_tokens_above_policy")
-        pause = self.breaker.wait()
+        pause = self.upstream.breaker.wait()
         if pause > 0:
             return await self._refuse(529, "breaker_open", retry_after=pause)
-        call = Call(request.url.path, requests.rebuild(asked), asked.model)
         try:
-            free = not isinstance(asked, requests.MessagesRequest)
-            bound = 0 if free else len(call.body) + OVERHEAD_TOKENS
-            call.reservation = self.meter.reserve(asked.model, bound, most)
+            leaving = requests.rebuild(asked)
+            bound = len(leaving) + OVERHEAD_TOKENS if most else 0  # counting is free
+            number = self.upstream.meter.reserve(asked.model, bound, most)
         except BudgetExhausted as error:
-            self.breaker.released()
+            self.upstream.breaker.released()
             return await self._refuse(403, f"budget_{error.reason}")
-        return call, bool(getattr(asked, "stream", False))
-
-    async def _pieces(self, call: Call) -> AsyncGenerator[bytes, None]:
-        """The API's answer, piece by piece, to the end; settles the call however it ends."""
-        sent = True
-        try:
-            async with asyncio.timeout(self.policy.call_seconds):
-                headers = {"x-api-key": self.key.reveal(), "anthropic-version": VERSION}
-                headers["content-type"] = "application/json"
-                url = self.policy.upstream + call.path
-                async with self.client.stream("POST", url, content=call.body, headers=headers) as answer:
-                    call.status = answer.status_code
-                    if call.status == 200:
-                        pieces = _streamed if "event-stream" in answer.headers.get("content-type", "") else _whole
-                        async for piece in pieces(answer, call, self.policy.response_bytes):
-                            yield self._passed(call, piece)
-                    else:
-                        call.refused = True
-                        call.outcome = f"status_{call.status}"
-                        self._api_failed(call, _retry_after(answer))
-                        yield self.key.scrub(await _capped(answer, MAX_ERROR))
-        except _NOT_SENT:
-            sent, call.outcome = False, "cannot_connect"
-        except (httpx.HTTPError, TimeoutError) as error:
-            call.outcome = f"broken_{type(error).__name__}"
-        except events.MalformedAnswer:
-            call.outcome = "malformed"
-        except (GeneratorExit, asyncio.CancelledError):
-            call.outcome = "agent_left"
+        except BaseException:
+            self.upstream.breaker.released()
             raise
-        finally:
-            self._settle(call, sent)
-            self._busy -= 1
-        if call.status == 200 and (call.outcome == "malformed" or call.outcome.startswith("broken")):
-            yield _broken(call.outcome)
-
-    def _passed(self, call: Call, piece: bytes) -> bytes:
-        piece = self.key.scrub(piece)
-        call.response.update(piece)
-        call.response_bytes += len(piece)
-        if self.policy.log_bodies:
-            call.kept.append(piece)
-        return piece
-
-    def _api_failed(self, call: Call, retry_after: float | None) -> None:
-        if call.status == 429 or call.status >= 500:
-            self.breaker.failed(retry_after)
-        else:
-            self.breaker.succeeded()  # it answers, and says that the request is wrong
-
-    def _settle(self, call: Call, sent: bool) -> None:
-        nothing = call.refused or not sent
-        if call.path.endswith("count_tokens") and call.usage is None:
-            call.usage = Usage()
-        usage = Usage() if nothing else call.usage
-        cost = self.meter.settle(call.reservation or 0, usage)
-        if call.outcome == "ok":
-            self.breaker.succeeded()
-        elif call.outcome == "agent_left":
-            self.breaker.released()
-        elif not call.refused:
-            self.breaker.failed()
-        self._write(call, cost)
-
-    def _write(self, call: Call, cost: int) -> None:
-        if self.policy.log_bodies:
-            _keep(self.bodies, call.body, b"".join(call.kept))
-        data = {
-            "tag": self.meter.tag,
-            "path": call.path,
-            "model": call.model,
-            "outcome": call.outcome,
-            "request_sha256": hashlib.sha256(call.body).hexdigest(),
-            "request_bytes": len(call.body),
-            "response_sha256": call.response.hexdigest(),
-            "response_bytes": call.response_bytes,
-            "usage": None if call.usage is None else call.usage.__dict__,
-            "nano_dollars": cost,
-            "seconds": round(time.monotonic() - call.began, 3),
-        }
-        self.log.append("call", data)
+        return Call(path, leaving, asked.model, number), bool(getattr(asked, "stream", False))
 
     async def _failure(self, call: Call, head: bytes, answer: AsyncGenerator[bytes, None]) -> Response:
         """The API's own refusal, reduced to its type, its message and when to come back; or that it is away."""
         await answer.aclose()
         if not call.refused:
-            return _error(502, f"glovebox: the model API failed ({call.outcome})", self.breaker.policy.open_seconds)
+            return _error(502, f"glovebox: the model API failed ({call.outcome})", self.policy.breaker.open_seconds)
         try:
             told = events.error_of(head)
         except events.MalformedAnswer:
             told = ""
-        pause = self.breaker.left()
+        pause = self.upstream.breaker.left()
         return _error(call.status if call.status in _ERRORS else 502, told, pause or None)
 
     async def _refuse(self, status: int, reason: str, where: str = "", retry_after: float | None = None) -> Response:
         """An answer of our own; the reason is a closed code."""
         await asyncio.sleep(_REFUSAL_PAUSE)
-        self.log.append("refused", {"tag": self.meter.tag, "reason": reason, "where": where[:200]})
+        self._refusals[reason] += 1
+        times = self._refusals[reason]
+        if times & (times - 1) == 0:  # the first, second, fourth, eighth...: a flood is a few lines
+            data = {"tag": self.upstream.meter.tag, "reason": reason, "where": where[:200], "times": times}
+            self.upstream.log.append("refused", data)
         return _error(status, f"glovebox: {reason}" + (f" at {where}" if where else ""), retry_after)
 
 
 async def _read(request: Request, cap: int) -> bytes | None:
     body = bytearray()
     try:
-        async for piece in request.stream():
-            body += piece
-            if len(body) > cap:
-                return None
-    except ClientDisconnect:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > cap:
+                    return None
+    except (ClientDisconnect, TimeoutError):
         return None
     return bytes(body)
-
-
-async def _streamed(answer: httpx.Response, call: Call, cap: int) -> AsyncIterator[bytes]:
-    reader, total = events.Events(), 0
-    async for data in answer.aiter_bytes():
-        total += len(data)
-        if total > cap:
-            raise events.MalformedAnswer("too_large")
-        for event in reader.feed(data):
-            call.usage = reader.usage
-            yield event
-    if reader.error is not None:
-        call.outcome = f"stream_{reader.error}"
-    elif call.usage is None:
-        raise events.MalformedAnswer("incomplete")
-
-
-async def _whole(answer: httpx.Response, call: Call, cap: int) -> AsyncIterator[bytes]:
-    body = await _capped(answer, cap)
-    if len(body) >= cap:
-        raise events.MalformedAnswer("too_large")
-    call.usage = events.usage_of(body, cap)
-    yield body
-
-
-async def _capped(answer: httpx.Response, cap: int) -> bytes:
-    body = bytearray()
-    async for piece in answer.aiter_bytes():
-        body += piece
-        if len(body) >= cap:
-            break
-    return bytes(body[:cap])
 
 
 class _Relayed(StreamingResponse):
@@ -305,29 +174,7 @@ async def _after(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes
         yield piece
 
 
-def _broken(outcome: str) -> bytes:
-    """The event with which a stream that broke ends, so that it is not taken for a whole one."""
-    error = {"type": "error", "error": {"type": "api_error", "message": f"glovebox: {outcome}"}}
-    return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
-
-
-def _retry_after(answer: httpx.Response) -> float | None:
-    try:
-        seconds = float(answer.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < 1e6 else None
-
-
 def _error(status: int, message: str, retry_after: float | None = None) -> Response:
     body = {"type": "error", "error": {"type": _ERRORS.get(status, "api_error"), "message": message[:500]}}
     headers = {} if retry_after is None else {"retry-after": str(max(1, round(retry_after)))}
     return JSONResponse(body, status_code=status, headers=headers)
-
-
-def _keep(folder: Path, *bodies: bytes) -> None:
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for body in bodies:
-        path = folder / hashlib.sha256(body).hexdigest()
-        path.write_bytes(body)
-        path.chmod(0o600)

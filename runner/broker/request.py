@@ -72,7 +72,7 @@ class ToolUse(_Part):
 class ToolResult(_Part):
     type: Literal["tool_result"]
     tool_use_id: Id
-    content: Text | list[TextBlock] = ""
+    content: Text | Annotated[list[TextBlock], Field(fail_fast=True)] = ""
     is_error: bool = False
     cache_control: CacheControl | None = None
 
@@ -85,7 +85,7 @@ Block = Annotated[
 
 class Message(_Part):
     role: Literal["user", "assistant"]
-    content: Text | Annotated[list[Block], Field(max_length=2000)]
+    content: Text | Annotated[list[Block], Field(max_length=2000, fail_fast=True)]
 
 
 class Tool(_Part):
@@ -119,9 +119,9 @@ class CountRequest(_Part):
     """POST /v1/messages/count_tokens; free of charge."""
 
     model: Annotated[str, Field(max_length=100)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=2000)]
-    system: Text | list[TextBlock] | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=2000, fail_fast=True)]
+    system: Text | Annotated[list[TextBlock], Field(fail_fast=True)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Choice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None

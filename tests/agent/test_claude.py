@@ -43,7 +43,8 @@ def edit_and_run(asked: dict[str, Any]) -> list[Block]:
 def work(desk: Desk, start: Start, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Standin]:
     """Runs the agent to its end against `outcomes`; returns the stand-in that played its model."""
     fake, connect, editor = desk
-    monkeypatch.setattr(claude, "_IDLE_PAUSE", 0.01)
+    monkeypatch.setattr(claude, "_IDLE_PAUSE", 0.001)
+    monkeypatch.setattr(claude, "_LONGEST_UNACCEPTABLE", 0.01)
     monkeypatch.setattr(model, "_wait", lambda state: 0.05)
 
     def run(brain: Any, outcomes: list[str], faults: tuple[str, ...] = (), brief: Any = (), **changes: str) -> Standin:
@@ -94,11 +95,42 @@ def test_a_refused_key_ends_it_with_the_reason(work: Any) -> None:
         work(edit_and_run, ["keep"], ("401",))
 
 
-def test_a_conversation_the_api_will_not_take_is_dropped_and_three_in_a_row_end_it(work: Any, desk: Desk) -> None:
-    work(edit_and_run, ["keep"], ("400", "400"))
+def test_a_conversation_the_api_will_not_take_is_dropped_and_many_in_a_row_end_it(work: Any, desk: Desk) -> None:
+    work(edit_and_run, ["keep"], ("400",) * 3)
     assert len(desk[0].ran) == 1
     with pytest.raises(Permanent, match="400"):
-        work(edit_and_run, ["keep"], ("400", "400", "400"))
+        work(edit_and_run, ["keep"], ("400",) * claude.MAX_UNACCEPTABLE)
+
+
+def test_an_experiments_budget_that_pays_for_no_call_runs_nothing_for_ever(work: Any, desk: Desk) -> None:
+    fake, connect, editor = desk
+    fake.outcomes.extend(["discard"] * 9)
+    history = fake._history
+
+    def as_recorded(request: Any) -> dict[str, Any]:
+        told = history(request)
+        for row, (description, _) in zip(told["rows"], fake.ran, strict=True):
+            row["description"] = description
+        return told
+
+    fake._history = as_recorded  # type: ignore[method-assign]
+    with pytest.raises(model.BudgetUsed, match="experiment"):
+        work(edit_and_run, [], experiment__dollars="0.0001")
+    assert [text for text, _ in fake.ran] == [claude.CLOSING]
+
+
+def test_an_answer_the_sdk_cannot_read_drops_the_conversation_only(
+    work: Any, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = iter([True])
+
+    def brain(asked: dict[str, Any]) -> list[Block]:
+        if next(broken, False):
+            return [{**use("write"), "input": {"text": "\ud800"}}]
+        return edit_and_run(asked)
+
+    work(brain, ["keep"])
+    assert len(desk[0].ran) == 1
 
 
 def test_the_nights_budget_ends_it_and_the_experiments_budget_only_the_idea(work: Any, desk: Desk) -> None:

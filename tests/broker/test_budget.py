@@ -53,18 +53,29 @@ def test_the_last_call_that_fits_passes_and_the_next_is_refused(
     meter.reserve(MODEL, *fits)
 
 
-def test_requests_and_wall_time_are_ceilings_too(tmp_path: Path, policies: Policies) -> None:
-    now = [1000.0]
-    meter = Meter(tmp_path / "s", "t", limited(policies, requests=2, seconds=60.0), clock=lambda: now[0])
+def test_requests_are_a_ceiling_too(tmp_path: Path, policies: Policies) -> None:
+    meter = Meter(tmp_path / "s", "t", limited(policies, requests=2))
     for _ in range(2):
         meter.settle(meter.reserve(MODEL, 1, 1), Usage())
     with pytest.raises(BudgetExhausted, match="requests"):
         meter.reserve(MODEL, 1, 1)
-    other = Meter(tmp_path / "s2", "t", limited(policies, seconds=60.0), clock=lambda: now[0])
-    other.settle(other.reserve(MODEL, 1, 1), Usage())
-    now[0] += 61
+
+
+def test_time_counts_from_the_first_call_and_only_while_a_broker_runs(tmp_path: Path, policies: Policies) -> None:
+    now = [1000.0]
+    policy = limited(policies, seconds=60.0)
+    meter = Meter(tmp_path / "s", "t", policy, clock=lambda: now[0])
+    now[0] += 1000  # nothing was asked yet
+    meter.settle(meter.reserve(MODEL, 1, 1), Usage())
+    now[0] += 50
+    assert meter.left()["night"]["seconds"] == 10
+    now[0] = 5.0  # the host was restarted, and slept
+    again = Meter(tmp_path / "s", "t", policy, clock=lambda: now[0])
+    now[0] += 3600
+    again.settle(again.reserve(MODEL, 1, 1), Usage())
+    now[0] += 11
     with pytest.raises(BudgetExhausted, match="seconds"):
-        other.reserve(MODEL, 1, 1)
+        again.reserve(MODEL, 1, 1)
 
 
 def test_an_experiment_has_a_budget_of_its_own_that_begins_with_its_number(tmp_path: Path, policies: Policies) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -113,10 +116,82 @@ def test_a_body_that_is_too_large_is_refused_unread(start: Start) -> None:
     assert broker.post(HI).status_code == 200
 
 
-FAULTS = ["429", "500", "529", "drop", "refuse", "drip", "malformed", "silent", "401", ""]
+OUTCOMES = {
+    "429": "status_429",
+    "500": "status_500",
+    "529": "status_529",
+    "401": "status_401",
+    "drop": "broken_.*|ok",  # an answer in one piece has no middle to break in
+    "refuse": "broken_.*|status_500",
+    "malformed": "malformed|ok",
+    "silent": "malformed|ok",
+    "drip": "ok",
+    "": "ok",
+}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+def test_the_host_header_has_no_say_in_where_a_call_goes(start: Start) -> None:
+    broker = start()
+    for host in ("x/v1/messages/batches#", "[::1", "evil.example", "a b"):
+        with contextlib.suppress(httpx2.HTTPError):
+            broker.post(HI, host=host)
+    assert {entry["data"]["path"] for entry in broker.log() if entry["kind"] == "call"} <= {"/v1/messages"}
+    assert broker.post(HI).status_code == 200
+
+
+def test_a_flood_of_refused_bodies_is_a_few_lines(start: Start) -> None:
+    broker = start(concurrent="16")
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: broker.post(b"{}"), range(40)))
+    refused = [entry for entry in broker.log() if entry["kind"] == "refused"]
+    assert [entry["data"]["times"] for entry in refused] == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_body_of_very_many_parts_is_refused_at_the_first(start: Start) -> None:
+    broker = start()
+    bomb = b'{"model":"claude-haiku-4-5","max_tokens":1,"messages":[' + b"{}," * 600_000 + b"{}]}"
+    begun = time.monotonic()
+    assert broker.post(bomb).status_code == 400
+    with open(f"/proc/{broker.process.pid}/status") as file:
+        peak = int(re.search(r"VmHWM:\s+(\d+)", file.read())[1])  # type: ignore[index]
+    assert peak < 700 << 10, f"{peak >> 10} MiB in {time.monotonic() - begun:.1f} s"
+
+
+def test_many_idle_connections_do_not_stop_the_log(start: Start) -> None:
+    broker = start()
+    idle = []
+    for _ in range(300):
+        sock = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            sock.connect(str(broker.places.llm))
+        idle.append(sock)
+    for sock in idle:
+        sock.close()
+    time.sleep(0.3)
+    assert broker.post(HI).status_code == 200
+    assert [entry["kind"] for entry in broker.log()] == ["call"]
+
+
+def test_a_call_that_takes_too_long_is_ended_and_counted_against_the_api(start: Start) -> None:
+    broker = start(Standin(lambda _: [{"type": "text", "text": "x" * 3000}], deque(["drip"])), call_seconds="1.0")
+    told = broker.post({**HI, "stream": True})
+    assert b"event: error" in told.content
+    assert broker.log()[-1]["data"]["outcome"] == "too_long"
+
+
+def test_two_brokers_on_one_folder_are_refused(start: Start) -> None:
+    broker = start()
+    done = subprocess.run(
+        [sys.executable, "-m", "runner.broker", broker.settings.model_dump_json()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 6
+    assert "already running: broker" in done.stdout
+
+
+@pytest.mark.parametrize("fault", OUTCOMES)
 @pytest.mark.parametrize("stream", [False, True])
 def test_every_fault_is_an_answer_the_sdk_understands_and_is_settled(start: Start, fault: str, stream: bool) -> None:
     broker = start(Standin(faults=deque([fault])))
@@ -129,6 +204,7 @@ def test_every_fault_is_an_answer_the_sdk_understands_and_is_settled(start: Star
     except anthropic.APIStatusError as error:
         assert error.status_code in (200, 401, 429, 500, 502, 529)
     (line,) = [entry for entry in broker.log() if entry["kind"] == "call"]
+    assert re.fullmatch(OUTCOMES[fault], line["data"]["outcome"]), line
     found = spent(broker.state / "spent.sqlite", "t")
     assert found is not None
     assert line["data"]["nano_dollars"] == round(found["dollars"] * NANO) >= broker.standin.billed_nano
