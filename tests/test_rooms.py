@@ -92,6 +92,30 @@ def test_each_dockerfile_copies_only_its_own_folder(room: str) -> None:
     assert all(source.split("/")[0] == room for source in sources)
 
 
+def test_the_trusted_image_holds_no_agent_and_no_train_py_is_run_there() -> None:
+    lines = (SOURCE / "Dockerfile.runner").read_text().splitlines()
+    copied = {line.split()[1] for line in lines if line.startswith("COPY ") and "--from" not in line}
+    assert copied == {"pyproject.toml", "runner", "trainer", "policies"}
+
+
+def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
+    users = {
+        path.relative_to(SOURCE / "runner").as_posix()
+        for path in modules("runner")
+        if {name.split(".")[0] for name in imports(path)} & {"httpx", "requests", "urllib", "http", "aiohttp"}
+    }
+    assert users == {"broker/__main__.py", "broker/upstream.py", "artifacts/download.py", "launcher.py"}  # docker's errors
+
+
+def test_only_the_broker_reads_the_api_key() -> None:
+    users = {
+        path.relative_to(SOURCE / "runner").as_posix()
+        for path in modules("runner")
+        if "reveal()" in path.read_text() and path.name != "key.py"
+    }
+    assert users == {"broker/upstream.py"}
+
+
 def test_the_trainer_image_loses_the_modules_the_demo_validates_on() -> None:
     text = (SOURCE / "Dockerfile.trainer").read_text().replace("\\\n", " ")
     (line,) = [line for line in text.splitlines() if line.startswith("RUN for module in ")]
