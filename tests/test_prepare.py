@@ -12,6 +12,8 @@ import tiktoken
 import torch
 
 from runner.artifacts.profiles import PROFILES
+from tests.test_packing import reference
+from trainer import packing
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,25 @@ def test_batches_have_upstreams_shape_and_shift(prepare: ModuleType) -> None:
         assert torch.equal(x[:, 1:], y[:, :-1])
         assert (x[:, 0] == tokenizer.get_bos_token_id()).all()
         assert epoch >= 1
+
+
+@pytest.mark.parametrize(("rows", "length"), [(1, 64), (4, 256), (3, 1000)])
+def test_a_thousand_batches_equal_upstreams_algorithm(
+    prepare: ModuleType, artifact: Path, rows: int, length: int
+) -> None:
+    """Documents taken from the artifact, packed by the restated rule; the buffer is upstream's 1,000 documents."""
+    tokens, lengths, groups = (np.load(artifact / "train" / f"{part}_00000.npy") for part in packing.PARTS)
+    ends = np.cumsum(lengths)
+    docs = [tokens[end - size : end].tolist() for end, size in zip(ends, lengths, strict=True)]
+    expected = reference(docs, groups.tolist(), length + 1, 1000)
+    loader = prepare.make_dataloader(prepare.Tokenizer.from_directory(), rows, length, "train")
+    for _ in range(1000):
+        x, y, epoch = next(loader)
+        for row in range(rows):
+            wanted, last = next(expected)
+            assert x[row].tolist() == wanted[:-1]
+            assert y[row].tolist() == wanted[1:]
+        assert epoch == last
 
 
 def test_asking_for_validation_data_names_evaluate_bpb(prepare: ModuleType) -> None:

@@ -104,7 +104,12 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
         for path in modules("runner")
         if {name.split(".")[0] for name in imports(path)} & {"httpx", "requests", "urllib", "http", "aiohttp"}
     }
-    assert users == {"broker/__main__.py", "broker/upstream.py", "artifacts/download.py", "launcher.py"}  # docker's errors
+    assert users == {
+        "broker/__main__.py",
+        "broker/upstream.py",
+        "artifacts/download.py",
+        "launcher.py",
+    }  # docker's errors
 
 
 def test_only_the_broker_reads_the_api_key() -> None:
