@@ -33,6 +33,12 @@ class AuditLog:
         entries = verify(path)
         self._number = len(entries)
         self._prev = entries[-1]["hash"] if entries else GENESIS
+        self.last_kind = entries[-1]["kind"] if entries else ""
+
+    @property
+    def last(self) -> tuple[int, str]:
+        """Number and hash of the newest entry; (-1, GENESIS) of an empty chain."""
+        return self._number - 1, self._prev
 
     def append(self, kind: str, data: dict[str, Any]) -> None:
         """Write one entry and wait until it is on disk."""
@@ -45,7 +51,7 @@ class AuditLog:
         }
         entry["hash"] = hashlib.sha256(canonical(entry)).hexdigest()
         self._write(canonical(entry) + b"\n")
-        self._number, self._prev = self._number + 1, entry["hash"]
+        self._number, self._prev, self.last_kind = self._number + 1, entry["hash"], kind
 
     def _write(self, line: bytes) -> None:
         """All of the line or none of it: a full disk may take half."""

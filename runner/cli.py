@@ -117,9 +117,12 @@ def report_(tag: TagOption = None, json_: Json = False) -> None:
 
 
 @app.command("verify")
-def verify_(json_: Json = False) -> None:
+def verify_(
+    witness: Annotated[Path | None, typer.Option(help="The witness file of policies/audit.yaml, or a copy.")] = None,
+    json_: Json = False,
+) -> None:
     """Check audit chain, ledger, snapshots, git line, results.tsv and artifacts against each other."""
-    document = verifier.verify(find()).document()
+    document = verifier.verify(find(), witness).document()
     if json_:
         print(json.dumps(document))
     else:

@@ -64,6 +64,11 @@ class Home:
         return self.root / "audit.jsonl"
 
     @property
+    def audit_key(self) -> Path:
+        """Private key of the checkpoints; the runner's, unlike those in keys/."""
+        return self.root / "audit.pem"
+
+    @property
     def policies(self) -> tuple[Path, Path]:
         """Where policy files are looked for, file by file: the bench's own folder, then the checkout's."""
         return self.root / "policies", SOURCE / "policies"

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field, model_validator
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
+from runner import sealing
 from runner.errors import ArtifactError
 from runner.home import Home
 from runner.strict_yaml import Strict, load_yaml
@@ -55,6 +56,7 @@ class Trust(Strict):
     minimum_serial: Annotated[int, Field(ge=0)]
     keys: Annotated[list[TrustedKey], Field(min_length=1, max_length=20)]
     revoked: Annotated[list[RevokedKey], Field(max_length=200)]
+    audit: Hex  # public key of the audit chain's checkpoints
 
     @model_validator(mode="after")
     def _consistent(self) -> Trust:
@@ -84,7 +86,8 @@ class Listed(NamedTuple):
 def create(home: Home) -> None:
     """A first signing key and a trust root that accepts it; nothing is overwritten."""
     key = _generate(home, FIRST)
-    _write(home, Trust(scheme="ed25519", threshold=1, minimum_serial=0, keys=[key], revoked=[]))
+    audit = sealing.create_key(home)
+    _write(home, Trust(scheme="ed25519", threshold=1, minimum_serial=0, keys=[key], revoked=[], audit=audit))
 
 
 def trust(home: Home) -> Trust:

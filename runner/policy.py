@@ -131,6 +131,12 @@ class Broker(Strict):
         return self
 
 
+class Audit(Strict):
+    """policies/audit.yaml."""
+
+    witness: Annotated[str, Field(pattern=r"^(/[^\x00-\x1f]{1,1000})?$")]
+
+
 class Decision(Strict):
     """policies/decision.yaml."""
 
@@ -198,6 +204,7 @@ _FILES: dict[str, type[Strict]] = {
     "sandbox": Sandbox,
     "agent": Agent,
     "broker": Broker,
+    "audit": Audit,
     "decision": Decision,
     "evaluator": Evaluator,
     "metrics": Metrics,
@@ -214,6 +221,7 @@ class Policies(Strict):
     sandbox: Sandbox
     agent: Agent
     broker: Broker
+    audit: Audit
     decision: Decision
     evaluator: Evaluator
     metrics: Metrics

@@ -20,6 +20,7 @@ from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
 from runner.records import Crash, EngineResult, Experiment, Score, Scored, Snapshot, Status
+from runner.sealing import Sealer
 
 INTERRUPTED = "interrupted"  # reason of a row whose runner or launcher died
 HAND_OVER = ("graph.json", "weights.safetensors", "telemetry.jsonl")
@@ -41,6 +42,7 @@ class Recorder:
     audit_log: AuditLog
     artifact: str  # version
     policy: str  # digest
+    sealer: Sealer
 
     def accept(self, taken: Snapshot, description: str, run: str) -> int:
         """Open a row before anything runs; returns the experiment's number."""
@@ -102,6 +104,7 @@ class Recorder:
         if row.status is Status.KEEP:
             self.line.advance(self.tag, row.commit)
         self.audit_log.append("finished", _evidence(row, engines))
+        self.sealer.seal(self.audit_log)
         results.write(self.home.tag(self.tag) / "results.tsv", self.ledger.experiments(self.tag))
 
     def reconcile(self) -> None:
@@ -112,6 +115,7 @@ class Recorder:
         for row in rows:
             if (row.tag, row.id) not in told:
                 self.audit_log.append("finished", _evidence(row, []))
+        self.sealer.seal(self.audit_log)
         keeps = [row for row in rows if row.status is Status.KEEP]
         if keeps and self.line.head(self.tag) != keeps[-1].commit:
             self.line.advance(self.tag, keeps[-1].commit)

@@ -28,6 +28,7 @@ from runner.ledger import Ledger
 from runner.loop import Emit, Loop, new_run_id
 from runner.recording import INTERRUPTED, Recorder, now
 from runner.records import AgentKind, Frozen, Tag
+from runner.sealing import Sealer
 
 
 class Settings(Frozen):
@@ -122,11 +123,12 @@ def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
     if kernels is not None:
         store.admit(home, kernels)
     line, audit_log = GitLine(home.line), AuditLog(home.audit)
+    sealer = Sealer(home, policies.audit.witness)
     return Loop(
         home=home,
         tag=settings.tag,
         policies=policies,
-        recorder=Recorder(home, settings.tag, ledger, line, audit_log, version, policies.digest),
+        recorder=Recorder(home, settings.tag, ledger, line, audit_log, version, policies.digest, sealer),
         launches=LaunchClient(doors.Places(Path(settings.doors)).launch),
         artifact=statement,
         emit=emit,

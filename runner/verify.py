@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from runner import audit, keys, results
+from runner import audit, keys, results, sealing
 from runner.artifacts import manifest
 from runner.artifacts.files import hash_file
 from runner.errors import GloveboxError
@@ -21,9 +22,9 @@ from runner.ledger import Ledger
 from runner.recording import row_digest
 from runner.records import Experiment, Status
 
-NOT_VERIFIED = (
-    "the audit chain carries no signatures yet: someone who can write the bench can rewrite all of it",
-    "a truncated end of the audit chain, unless the ledger still holds the rows",
+NO_WITNESS = (
+    "no witness: an end cut off the audit chain together with the ledger's rows, or an older copy of the whole bench, "
+    "would not be noticed (set witness in policies/audit.yaml, then: glovebox verify --witness FILE)"
 )
 
 
@@ -33,6 +34,7 @@ class Outcome:
 
     checked: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
 
     def check(self, what: str, holds: bool, failure: str) -> None:
         """Count one check; remember its failure."""
@@ -44,13 +46,13 @@ class Outcome:
         return {
             "ok": not self.failures,
             "checked": self.checked,
-            "not_verified": list(NOT_VERIFIED),
+            "not_verified": self.unknown,
             "failures": self.failures,
         }
 
 
-def verify(home: Home) -> Outcome:
-    """Run every check on a bench."""
+def verify(home: Home, witness: Path | None = None) -> Outcome:
+    """Run every check on a bench; `witness` is the file policies/audit.yaml names, or a copy of it."""
     outcome = Outcome()
     entries: list[dict[str, Any]] = []
     try:
@@ -59,6 +61,8 @@ def verify(home: Home) -> Outcome:
         outcome.checked["audit entries"] = len(entries)
     except GloveboxError as error:
         outcome.check("audit entries", False, str(error))
+    _sealed(outcome, home, entries, witness)
+    _calls(outcome, home)
     finished = audit.finished(entries)
     ledger = Ledger(home.ledger, read_only=True)
     line = GitLine(home.line)
@@ -74,6 +78,32 @@ def verify(home: Home) -> Outcome:
         outcome.check("ledger rows", False, f"{tag} experiment {number} is in the audit chain but not in the ledger")
     _artifacts(outcome, home)
     return outcome
+
+
+def _sealed(outcome: Outcome, home: Home, entries: list[dict[str, Any]], witness: Path | None) -> None:
+    public = keys.trust(home).audit
+    good, unsealed, wrong = sealing.check(entries, public)
+    outcome.checked["checkpoints"] = good + len(wrong)
+    outcome.failures += wrong
+    if unsealed:
+        outcome.unknown.append(f"{unsealed} experiments after the last checkpoint carry no signature yet")
+    if witness is None:
+        outcome.unknown.append(NO_WITNESS)
+        return
+    seen, lost = sealing.against_witness(home, entries, public, witness)
+    outcome.checked["witnessed checkpoints"] = seen
+    outcome.failures += lost
+
+
+def _calls(outcome: Outcome, home: Home) -> None:
+    """The broker's own chain; it is the broker's word, unsigned."""
+    path = home.broker / "calls.jsonl"
+    if path.exists():
+        try:
+            outcome.checked["model calls"] = len(audit.verify(path))
+        except GloveboxError as error:
+            outcome.check("model calls", False, str(error))
+        outcome.unknown.append("the log of model calls is a hash chain without signatures")
 
 
 def _row(outcome: Outcome, home: Home, line: GitLine, row: Experiment, entry: dict[str, Any] | None) -> None:

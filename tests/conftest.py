@@ -20,6 +20,7 @@ from runner.launching import LaunchClient
 from runner.ledger import Ledger
 from runner.loop import Loop
 from runner.recording import Recorder
+from runner.sealing import Sealer
 
 POLICIES = SOURCE / "policies"
 
@@ -113,6 +114,7 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
                 audit_log=AuditLog(home.audit),
                 artifact="demo-1",
                 policy=policies.digest,
+                sealer=Sealer(home, ""),
             ),
             launches=LaunchClient(places.launch),
             artifact=store.admit(home, "demo-1"),

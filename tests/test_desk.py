@@ -20,6 +20,7 @@ from runner.ledger import Ledger
 from runner.loop import Loop
 from runner.recording import Recorder
 from runner.records import Experiment, Status
+from runner.sealing import Sealer
 from tests.samples import experiment
 
 
@@ -32,7 +33,9 @@ def loop(home: Home, policies: policy.Policies) -> Iterator[Loop]:
         home=home,
         tag="t",
         policies=policies,
-        recorder=Recorder(home, "t", ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest),
+        recorder=Recorder(
+            home, "t", ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest, Sealer(home, "")
+        ),
         launches=LaunchClient(home.root / "no.sock"),
         artifact=store.admit(home, "demo-1"),
         emit=lambda event, data: None,
