@@ -42,6 +42,8 @@ say "$GLOVEBOX_EXPERIMENTS experiments through docker compose, tag $tag"
 compose up --detach --quiet-pull 2>&1 | sed -n 's/^ *\(Container .*\(Started\|Healthy\)\).*/         \1/p' >&2
 agent=$(compose ps --all --quiet agent)
 compose logs --follow --no-log-prefix runner >&2
+code=$(docker inspect --format '{{.State.ExitCode}}' "$(compose ps --all --quiet runner)")
+[ "$code" = 0 ] || { compose logs --tail 20 broker launcher agent >&2; fail "the runner ended with exit code $code (fix: see the lines above)"; }
 "$glovebox" status --tag "$tag"
 say "the agent's container, as the engine sees it:"
 docker inspect "$agent" --format '  network: {{.HostConfig.NetworkMode}}; capabilities dropped: {{.HostConfig.CapDrop}}; root read-only: {{.HostConfig.ReadonlyRootfs}}

@@ -48,7 +48,7 @@ def prepare(home: Home, profile_name: str, source: Source | None = None, stages:
     with locks.hold(home.artifacts / ".lock", "another prepare"):
         signers = keys.signers(home)  # before the work, not after it
         documents, ranks = _documents(home, profile, source or Source(), stages)
-        _room(home, documents)
+        _room(home, documents, stages)
         work = home.artifacts / f".work-{profile.name}"
         plan = _plan(home, work, profile, documents, ranks is not None)
         folder = work / "files"
@@ -88,8 +88,8 @@ def _documents(home: Home, profile: Profile, source: Source, stages: Stages) -> 
     return Corpus(kept, found.val, found.source), None
 
 
-def _room(home: Home, documents: Corpus) -> None:
-    """Refuse before the work begins what the disk cannot hold."""
+def _room(home: Home, documents: Corpus, stages: Stages) -> None:
+    """Say what the disk will hold, and refuse before the work begins what it cannot."""
     needed = int(_PER_TEXT_BYTE * documents.text_bytes)
     free = shutil.disk_usage(home.artifacts).free
     if free < needed:
@@ -97,6 +97,7 @@ def _room(home: Home, documents: Corpus) -> None:
             f"about {needed >> 20} MiB are needed for {documents.text_bytes >> 20} MiB of text, {free >> 20} are free"
         )
         raise ArtifactError(text, where=str(home.artifacts), fix="free disk space, or use fewer shards")
+    stages.say(f"{documents.text_bytes >> 20} MiB of text: about {needed >> 20} MiB of disk, {free >> 20} MiB are free")
 
 
 def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, given: bool) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def read(path: Path) -> Key:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        fix = f"write your API key into it: (umask 077; cat > {path})"
+        fix = f"write your API key into it: mkdir -p -m 700 {path.parent}; (umask 077; cat > {path})"
         raise PolicyError(f"the API key cannot be read: {error.strerror}", where=str(path), fix=fix) from None
     with os.fdopen(descriptor, "rb") as file:
         state = os.fstat(file.fileno())
