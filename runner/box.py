@@ -39,15 +39,16 @@ def specification(
     gid: int,
     environment: dict[str, str],
     bench: str,
+    seccomp: str | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments of docker's containers.create for one role."""
+    """Keyword arguments of docker's containers.create for one role; `seccomp` is a profile's JSON text."""
     box: Box = getattr(sandbox, request.role)
     gpu = request.gpu if request.role != "agent" else None
     devices = [DeviceRequest(device_ids=[gpu], capabilities=[["gpu", "compute", "utility"]])] if gpu else []
     sizes = _sizes(box)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     return {
-        **_walls(),
+        **_walls(seccomp),
         **sizes,
         "image": box.image,
         "command": command,
@@ -60,13 +61,14 @@ def specification(
     }
 
 
-def _walls() -> dict[str, Any]:
+def _walls(seccomp: str | None) -> dict[str, Any]:
     """What no policy can change."""
+    profile = [f"seccomp={seccomp}"] if seccomp is not None else []  # absent: the engine's own, never none
     return {
         "network_mode": "none",
         "read_only": True,
         "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges:true", *profile],
         "privileged": False,
         "init": True,
         "ipc_mode": "private",

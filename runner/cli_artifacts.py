@@ -9,12 +9,11 @@ import typer
 from rich.table import Table
 
 from runner import console, keys
-from runner.artifacts import download, kernels, manifest, signing
+from runner.artifacts import download, kernels, resign
 from runner.artifacts import prepare as preparation
 from runner.artifacts.profiles import PROFILES
 from runner.artifacts.progress import Stages
 from runner.cli_common import Json, say
-from runner.errors import ArtifactError
 from runner.home import find
 
 UPSTREAM_CACHE = Path("~/.cache/autoresearch")
@@ -107,14 +106,10 @@ def rotate(
     json_: Json = False,
 ) -> None:
     """Replace a key by a new one and sign the artifacts here again."""
-    home = find()
-    key = keys.rotate(home, name, successor)
-    signed = []
-    for folder in (*home.artifacts.glob("[a-z0-9]*-*"), *home.store.glob("[a-z0-9]*-*")):
-        if (folder / manifest.NAME).exists():
-            signing.add(folder / manifest.NAME, keys.signers(home))
-            signed.append(folder.name)
-    say({**key.model_dump(), "signed": sorted(set(signed))}, json_, f"key {successor} replaces {name}")
+    key, signed, skipped = resign.rotate(find(), name, successor)
+    text = f"key {successor} replaces {name}; signed again: {', '.join(signed) or 'nothing'}"
+    text += f"; left alone, not acceptable before: {', '.join(skipped)}" if skipped else ""
+    say({**key.model_dump(), "signed": signed, "skipped": skipped}, json_, text)
 
 
 @keys_app.command("revoke")
@@ -134,9 +129,5 @@ def threshold(number: Annotated[int, typer.Argument(min=1, max=10)], json_: Json
 @keys_app.command("sign")
 def sign(version: Annotated[str, typer.Argument(help="Artifact version.")], json_: Json = False) -> None:
     """Add the signatures of the keys that are here to an artifact another holder has prepared."""
-    home = find()
-    path = home.artifacts / version / manifest.NAME
-    if not path.exists():
-        raise ArtifactError("no such artifact", where=str(path.parent), fix="see: ls artifacts in the bench")
-    signing.add(path, keys.signers(home))
+    resign.countersign(find(), version)
     say({"signed": version}, json_, f"signed {version}")

@@ -21,7 +21,8 @@ class GloveboxError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{line} (fix: {self.fix})" if self.fix else line
+        line = f"{line} (fix: {self.fix})" if self.fix else line
+        return "".join(c if c.isprintable() else "?" for c in line)  # a file name may hold terminal escapes
 
 
 class PolicyError(GloveboxError):

@@ -8,6 +8,7 @@ or revoked stays listed under `revoked`, so that what it signed is refused by na
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -24,7 +25,9 @@ from runner.home import Home
 from runner.strict_yaml import Strict, load_yaml
 
 FIRST = "bench"  # name of the key `glovebox init` makes
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+NAME_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"
+MAX_KEYS = 20
+Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _HEADER = (
     "# Who may sign the artifacts of this bench: `threshold` of `keys`, none of `revoked`, and no serial below\n"
@@ -54,7 +57,7 @@ class Trust(Strict):
     scheme: Literal["ed25519"]
     threshold: Annotated[int, Field(ge=1, le=10)]
     minimum_serial: Annotated[int, Field(ge=0)]
-    keys: Annotated[list[TrustedKey], Field(min_length=1, max_length=20)]
+    keys: Annotated[list[TrustedKey], Field(min_length=1, max_length=MAX_KEYS)]
     revoked: Annotated[list[RevokedKey], Field(max_length=200)]
     audit: Hex  # public key of the audit chain's checkpoints
 
@@ -98,6 +101,7 @@ def trust(home: Home) -> Trust:
 def new(home: Home, name: str) -> TrustedKey:
     """One more signing key, trusted from now on."""
     root = trust(home)
+    _proper(name, root)
     if name in {key.name for key in root.keys} | {key.name for key in root.revoked}:
         raise ArtifactError(f"there is a key {name} already", where=str(home.trust), fix="choose another name")
     key = _generate(home, name)
@@ -107,9 +111,13 @@ def new(home: Home, name: str) -> TrustedKey:
 
 def add(home: Home, name: str, public: str) -> TrustedKey:
     """Trust somebody else's public key (64 hexadecimal digits)."""
+    root, public = trust(home), public.lower()
+    _proper(name, root)
     key = TrustedKey(name=name, keyid=_keyid(public), public=public)
-    root = trust(home)
-    _write(home, Trust.model_validate({**root.model_dump(), "keys": [*root.model_dump()["keys"], key.model_dump()]}))
+    taken = {x for k in root.keys for x in (k.name, k.keyid)} | {x for k in root.revoked for x in (k.name, k.keyid)}
+    if {key.name, key.keyid} & taken:
+        raise ArtifactError("that name or key is listed already", where=str(home.trust), fix="see: glovebox keys list")
+    _write(home, root.model_copy(update={"keys": [*root.keys, key]}))
     return key
 
 
@@ -133,6 +141,8 @@ def revoke(home: Home, name: str) -> Trust:
 
 def rotate(home: Home, name: str, successor: str) -> TrustedKey:
     """A new key in place of an old one, which is revoked; what the old one signed must be signed again."""
+    if name not in {key.name for key in trust(home).keys}:
+        raise ArtifactError(f"no trusted key {name}", where=str(home.trust), fix="see: glovebox keys list")
     key = new(home, successor)
     revoke(home, name)
     return key
@@ -167,6 +177,14 @@ def path_of(home: Home, name: str) -> Path:
     return home.keys / f"{name}.pem"
 
 
+def _proper(name: str, root: Trust) -> None:
+    """Raise ArtifactError for a name that cannot be one (it becomes a file name), or one key too many."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ArtifactError(f"not a name: {name[:40]!r}", where="key name", fix="use lower case letters, digits, _ -")
+    if len(root.keys) >= MAX_KEYS:
+        raise ArtifactError(f"there are {MAX_KEYS} keys already", where="policies/trust.yaml", fix="revoke one first")
+
+
 def _private(home: Home, name: str) -> str:
     path = path_of(home, name)
     if not path.exists():
@@ -196,7 +214,8 @@ def _generate(home: Home, name: str) -> TrustedKey:
 
 def _load(path: Path) -> CryptoSigner:
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), _passphrase())
+        data = path.read_bytes()
+        key = serialization.load_pem_private_key(data, _passphrase() if b"ENCRYPTED" in data else None)
     except (ValueError, TypeError):
         fix = "set GLOVEBOX_KEY_PASSPHRASE_FILE to its passphrase"
         raise ArtifactError("the signing key cannot be read", where=str(path), fix=fix) from None

@@ -23,7 +23,7 @@ from docker.types import Mount
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner import box, doors, locks, owner, policy
+from runner import box, doors, locks, owner, policy, seccomp
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.home import SOURCE, Home
 from runner.records import EngineResult, LaunchRequest
@@ -41,6 +41,8 @@ class Launcher:
         self.home = home
         self.places = places
         self.policies = policy.load(*home.policies)
+        ours = self.policies.sandbox.seccomp == "glovebox"
+        self.seccomp = seccomp.profile(self.policies.seccomp) if ours else None
 
     def handle(self, line: doors.Line) -> None:
         """Serve one connection."""
@@ -82,6 +84,7 @@ class Launcher:
             gid=owner.container_group(limits.uid),
             environment=environment,
             bench=self.home.id,
+            seccomp=self.seccomp,
         )
         with (folder / f"{request.role}.log").open("wb") as log:
             return box.run(

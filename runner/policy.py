@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from runner.errors import PolicyError
+from runner.seccomp import Seccomp
 from runner.strict_yaml import Strict, parse, read
 
 Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
@@ -47,6 +48,7 @@ class Sandbox(Strict):
     """policies/sandbox.yaml."""
 
     runtime: Literal["runc", "runsc"]
+    seccomp: Literal["glovebox", "engine"]
     minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
     trainer: Box
     evaluator: Box
@@ -202,6 +204,7 @@ class Errors(Strict):
 
 _FILES: dict[str, type[Strict]] = {
     "sandbox": Sandbox,
+    "seccomp": Seccomp,
     "agent": Agent,
     "broker": Broker,
     "audit": Audit,
@@ -212,13 +215,14 @@ _FILES: dict[str, type[Strict]] = {
 }
 
 
-_TERMS = ("sandbox", "decision", "evaluator", "metrics", "errors")  # what scores of one tag have in common
+_TERMS = ("sandbox", "seccomp", "decision", "evaluator", "metrics", "errors")  # what scores of one tag have in common
 
 
 class Policies(Strict):
     """All policy files; `digest` is the SHA-256 over their bytes, `terms` over those that bear on a score."""
 
     sandbox: Sandbox
+    seccomp: Seccomp
     agent: Agent
     broker: Broker
     audit: Audit
@@ -235,7 +239,7 @@ def load(*folders: Path) -> Policies:
 
     Raises PolicyError.
     """
-    paths = {name: _place(folders, f"{name}.yaml") for name in _FILES}
+    paths = {name: place(folders, f"{name}.yaml") for name in _FILES}
     texts = {name: read(path) for name, path in paths.items()}
     parsed = {name: parse(paths[name], texts[name], model) for name, model in _FILES.items()}
     agent, broker = parsed["agent"], parsed["broker"]
@@ -249,7 +253,8 @@ def load(*folders: Path) -> Policies:
     return Policies(**parsed, **digests)  # type: ignore[arg-type] # each file's own model
 
 
-def _place(folders: tuple[Path, ...], name: str) -> Path:
+def place(folders: tuple[Path, ...], name: str) -> Path:
+    """Where a policy file is: the first folder that has it, else where it should be."""
     return next((folder / name for folder in folders if os.path.lexists(folder / name)), folders[-1] / name)
 
 

@@ -8,6 +8,7 @@ for the supervisor; SIGTERM ends the running experiment and closes its row as in
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import sys
@@ -116,12 +117,13 @@ def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
     recorded = ledger.recorded(settings.tag)
     statement = store.admit(home, settings.artifact or (recorded["artifact"] if recorded else store.latest(home)))
     version = statement.predicate.version
-    if recorded is not None:
-        _same_terms(recorded, version, policies.terms, settings.tag)
-    ledger.begin_run(settings.tag, now(), version, policies.terms)
     kernels = store.latest_kernels(home)
     if kernels is not None:
         store.admit(home, kernels)
+    terms = hashlib.sha256(f"{policies.terms} {kernels}".encode()).hexdigest()
+    if recorded is not None:
+        _same_terms(recorded, version, terms, settings.tag)
+    ledger.begin_run(settings.tag, now(), version, terms)
     line, audit_log = GitLine(home.line), AuditLog(home.audit)
     sealer = Sealer(home, policies.audit.witness)
     return Loop(
@@ -141,12 +143,12 @@ def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
 
 def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -> None:
     """Scores of one tag are compared with each other, so they must be taken under the same terms."""
-    for what, found in (("artifact", artifact), ("policy", terms)):
+    for what, found in (("artifact", artifact), ("policy", terms)):  # policies and kernels
         if recorded[what] != found:
             raise PolicyError(
                 f"tag {tag} was begun with {what} {recorded[what][:16]}, now it is {found[:16]}",
                 where="ledger",
-                fix=f"use a new --tag, or restore that {what}",
+                fix=f"use a new --tag, or restore that {what}" + (" and kernels" if what == "policy" else ""),
             )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import audit, keys, results, sealing
-from runner.artifacts import manifest
+from runner.artifacts import manifest, store
 from runner.artifacts.files import hash_file
 from runner.errors import GloveboxError
 from runner.gitline import GitLine
@@ -147,6 +147,7 @@ def _artifacts(outcome: Outcome, home: Home) -> None:
     for folder in sorted(p for p in home.store.glob("[a-z0-9]*") if p.is_dir()):
         try:
             statement = manifest.read(folder, trust)
+            store.same_files(folder, statement)
             bad = [s.name for s in statement.subject if hash_file(folder / s.name)[0] != s.digest.sha256]
             outcome.check("artifacts", not bad, f"artifact {folder.name}: altered {', '.join(bad)}")
         except (GloveboxError, OSError) as error:

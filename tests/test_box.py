@@ -11,7 +11,7 @@ from typing import Any
 import docker
 import pytest
 
-from runner import box
+from runner import box, seccomp
 from runner.errors import EngineError
 from runner.policy import Policies
 from runner.records import EndReason, EngineResult, LaunchRequest
@@ -26,13 +26,26 @@ def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
     """Run Python source in a trainer container: (result, output)."""
 
     def go(
-        source: str, *, seconds: float = 60, output: int = 1 << 20, cancel_after: float | None = None, **changes: Any
+        source: str,
+        *,
+        seconds: float = 60,
+        output: int = 1 << 20,
+        cancel_after: float | None = None,
+        unconfined: bool = False,
+        **changes: Any,
     ) -> tuple[EngineResult, bytes]:
         limits = policies.sandbox.trainer.model_copy(update={"memory_bytes": 512 << 20, "pids": 64, **changes})
         sandbox = policies.sandbox.model_copy(update={"trainer": limits})
         request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64, seconds=seconds)
         spec = box.specification(
-            sandbox, request, command=["python", "-c", source], mounts=[], gid=limits.uid, environment={}, bench=BENCH
+            sandbox,
+            request,
+            command=["python", "-c", source],
+            mounts=[],
+            gid=limits.uid,
+            environment={},
+            bench=BENCH,
+            seccomp="unconfined" if unconfined else seccomp.profile(policies.seccomp),
         )
         kept = bytearray()
         ours, theirs = socket.socketpair()

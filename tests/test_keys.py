@@ -136,3 +136,35 @@ def test_rotation_signs_what_is_there_again(glovebox: Glovebox, home: Home) -> N
     assert json.loads(out)["signed"] == ["demo-1"]
     assert store.admit(home, "demo-1")
     assert "revoked" in glovebox("keys", "list")[1]
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "", "A", "x" * 41, "a/b", "-x"])
+def test_a_name_that_is_no_name_writes_no_file(bench: Home, tmp_path: Path, name: str) -> None:
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(ArtifactError, match="not a name"):
+        keys.new(bench, name)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_one_key_too_many_and_a_key_listed_twice(bench: Home) -> None:
+    public = keys.trust(bench).keys[0].public
+    with pytest.raises(ArtifactError, match="listed already"):
+        keys.add(bench, "again", public.upper())
+    for number in range(keys.MAX_KEYS - 1):
+        keys.new(bench, f"k{number}")
+    with pytest.raises(ArtifactError, match="revoke one first"):
+        keys.new(bench, "more")
+    assert len(keys.trust(bench).keys) == keys.MAX_KEYS
+
+
+def test_rotating_what_is_not_there_adds_nothing(bench: Home) -> None:
+    with pytest.raises(ArtifactError, match="no trusted key nope"):
+        keys.rotate(bench, "nope", "next")
+    assert [key.name for key in keys.trust(bench).keys] == ["bench"]
+
+
+def test_plain_and_encrypted_keys_sign_together(bench: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "phrase").write_text("correct horse")
+    monkeypatch.setenv("GLOVEBOX_KEY_PASSPHRASE_FILE", str(tmp_path / "phrase"))
+    keys.new(bench, "second")
+    assert len(keys.signers(bench)) == 2

@@ -69,6 +69,8 @@ def flash_attn_func(
 
     Query i sees keys i - left .. i + right (negative: unbounded), none after i if causal.
     """
+    if given := [name for name, value in unsupported.items() if value not in (None, False, 0, 0.0, 1)]:
+        raise TypeError(f"flash_attn_func: {given} need the real kernel, which is not provisioned")
     queries, keys = q.shape[1], k.shape[1]
     left, right = window_size
     if causal:

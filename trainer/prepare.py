@@ -129,13 +129,18 @@ def _batches(
     out_buffer = torch.empty(2 * B * T, dtype=torch.long, device="cuda") if cuda else cpu_buffer
     cpu_inputs, cpu_targets = cpu_buffer[: B * T].view(B, T), cpu_buffer[B * T :].view(B, T)
     inputs, targets = out_buffer[: B * T].view(B, T), out_buffer[B * T :].view(B, T)
+    copied = torch.cuda.Event() if cuda else None
     while True:
         for i in range(B):
             row_buffer[i], epoch = next(rows)
+        if copied is not None:
+            copied.synchronize()  # the pinned buffer may still be on its way to the device
         cpu_inputs.copy_(packed[:, :-1])
         cpu_targets.copy_(packed[:, 1:])
         if cuda:
             out_buffer.copy_(cpu_buffer, non_blocking=True)
+        if copied is not None:
+            copied.record()
         yield inputs, targets, epoch
 
 

@@ -5,11 +5,13 @@ A shard is read group by group, so that a corpus of any size fits in memory.
 
 from __future__ import annotations
 
+import hashlib
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.artifacts.files import hash_file, in_parallel
 from runner.errors import ArtifactError
 
 DEMO_DOC_CHARS = 4000
@@ -30,6 +32,7 @@ class Shard:
     name: str
     documents: int
     text_bytes: int
+    sha256: str  # of the file, or of the texts
     groups: Callable[[], Iterator[list[str]]]
 
 
@@ -71,7 +74,8 @@ def demo() -> Corpus:
 
 
 def _in_memory(name: str, texts: list[str]) -> Shard:
-    return Shard(name, len(texts), sum(len(text.encode()) for text in texts), lambda: iter([texts]))
+    data = "\0".join(texts).encode()
+    return Shard(name, len(texts), len(data), hashlib.sha256(data).hexdigest(), lambda: iter([texts]))
 
 
 def shards(folder: Path, source: str = "parquet shards") -> Corpus:
@@ -80,8 +84,8 @@ def shards(folder: Path, source: str = "parquet shards") -> Corpus:
     if len(paths) < 2:
         raise ArtifactError("needs at least two .parquet shards", where=str(folder), fix="add a training shard")
     held_out = next((p for p in paths if p.name == VAL_SHARD), paths[-1])
-    train = [_parquet(path) for path in paths if path != held_out]
-    return Corpus(train, _parquet(held_out), f"{source}, validation {held_out.name}")
+    *train, val = in_parallel(_parquet, [*(path for path in paths if path != held_out), held_out])
+    return Corpus(train, val, f"{source}, validation {held_out.name}")
 
 
 def _parquet(path: Path) -> Shard:
@@ -90,8 +94,10 @@ def _parquet(path: Path) -> Shard:
     try:
         metadata = pq.ParquetFile(path).metadata
         column = metadata.schema.names.index("text")
+        if metadata.schema.column(column).physical_type != "BYTE_ARRAY":
+            raise ValueError("text is not a string column")
         size = sum(metadata.row_group(i).column(column).total_uncompressed_size for i in range(metadata.num_row_groups))
-        return Shard(path.name, metadata.num_rows, size, lambda: _row_groups(path))
+        return Shard(path.name, metadata.num_rows, size, hash_file(path)[0], lambda: _row_groups(path))
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 
@@ -102,7 +108,7 @@ def _row_groups(path: Path) -> Iterator[list[str]]:
     try:
         file = pq.ParquetFile(path)
         for index in range(file.num_row_groups):
-            yield file.read_row_group(index, columns=["text"]).column("text").to_pylist()
+            yield [text or "" for text in file.read_row_group(index, columns=["text"]).column("text").to_pylist()]
     except (OSError, KeyError, ValueError) as error:
         raise _unreadable(path, error) from None
 

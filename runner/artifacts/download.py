@@ -28,8 +28,9 @@ MAX_SHARDS = 6542  # training shards 0..6541; the one after is the validation sh
 WORKERS = 4
 T = TypeVar("T")
 ATTEMPTS = 6
+MAX_SHARD = 4 << 30  # bytes; upstream's have about 100 MB
 TIMEOUT = httpx.Timeout(30.0, read=60.0)
-_URL = re.compile(r"https://[^\s]{1,500}|http://(127\.0\.0\.1|localhost|[a-z][a-z0-9-]*)(:\d{1,5})?(/[^\s]{0,400})?")
+_URL = re.compile(r"https://[^\s@]{1,500}|http://(127\.0\.0\.1|localhost|[a-z][a-z0-9-]*)(:\d{1,5})?(/[^\s@]{0,400})?")
 
 
 class _Again(Exception):
@@ -49,7 +50,9 @@ def fetch(folder: Path, count: int, base: str, stages: Stages) -> None:
     missing = [name for name in names(count) if not (folder / name).exists()]
     if not missing:
         return
-    with httpx.Client(timeout=TIMEOUT, follow_redirects=True) as client:
+    # A compressed transfer has other lengths and ranges; a redirect may lead only where a mirror may be.
+    headers, hooks = {"accept-encoding": "identity"}, {"request": [_allowed]}
+    with httpx.Client(timeout=TIMEOUT, follow_redirects=True, headers=headers, event_hooks=hooks) as client:
         sizes = _sizes(client, base, missing)
         _room(folder, sizes)
         stage = stages.stage(f"downloading {len(missing)} shards", sum(sizes.values()))
@@ -62,10 +65,17 @@ def _sizes(client: httpx.Client, base: str, missing: list[str]) -> dict[str, int
 
     def size(name: str) -> int:
         answer = _patiently(lambda: _head(client, f"{base}/{name}"))
-        return int(answer.headers.get("x-linked-size") or answer.headers.get("content-length") or 0)
+        told = answer.headers.get("x-linked-size") or answer.headers.get("content-length") or ""
+        return int(told) if told.isascii() and told.isdecimal() else 0
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return dict(zip(missing, pool.map(size, missing), strict=True))
+
+
+def _allowed(request: httpx.Request) -> None:
+    url = request.url.copy_with(query=None, fragment=None)
+    if request.url.username or not _URL.fullmatch(str(url)):
+        raise ArtifactError("a redirect to a place that may not be a mirror", where=request.url.host, fix="use another")
 
 
 def _room(folder: Path, sizes: dict[str, int]) -> None:
@@ -89,9 +99,9 @@ def _shard(client: httpx.Client, url: str, target: Path, advance: Advance) -> No
 
 def _continue(client: httpx.Client, url: str, partial: Path, advance: Advance) -> None:
     """Fetch what is still missing of a file, then check all of it."""
-    have = partial.stat().st_size if partial.exists() else 0
     tag = _tag(partial)
-    headers = {"range": f"bytes={have}-"} | ({"if-range": tag} if tag else {}) if have else {}
+    have = partial.stat().st_size if tag and partial.exists() else 0  # of which file it is, only the tag can say
+    headers = {"range": f"bytes={have}-", "if-range": tag} if have else {}
     try:
         with client.stream("GET", url, headers=headers) as answer:
             if answer.status_code == 416:  # nothing is missing, or what we have is not of this file
@@ -99,6 +109,9 @@ def _continue(client: httpx.Client, url: str, partial: Path, advance: Advance) -
                 return
             _refused(answer, url)
             resumed = answer.status_code == 206
+            if resumed and not answer.headers.get("content-range", "").startswith(f"bytes {have}-"):
+                partial.unlink()
+                raise _Again("another part than was asked for")
             if have and not resumed:
                 advance(-have)
             _remember(partial, answer)
@@ -106,10 +119,12 @@ def _continue(client: httpx.Client, url: str, partial: Path, advance: Advance) -
                 for piece in answer.iter_raw():
                     file.write(piece)
                     advance(len(piece))
+                    if file.tell() > MAX_SHARD:
+                        raise ArtifactError("larger than a shard", where=url, fix="check --mirror")
                 file.flush()
                 os.fsync(file.fileno())
             _finish(partial, answer)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise _Again(f"{type(error).__name__} at {url}") from None
 
 
@@ -120,7 +135,9 @@ def _finish(partial: Path, answer: httpx.Response) -> None:
     if total.isdigit() and size < int(total):
         raise _Again("the connection ended early")
     digest = next((e for r in (*answer.history, answer) if (e := r.headers.get("x-linked-etag", "").strip('"'))), "")
-    whole = not (re.fullmatch(r"[0-9a-f]{64}", digest) and hash_file(partial)[0] != digest)
+    whole = not (total.isdigit() and size > int(total)) and not (
+        re.fullmatch(r"[0-9a-f]{64}", digest) and hash_file(partial)[0] != digest
+    )
     try:
         whole = whole and pq.ParquetFile(partial).metadata.num_rows > 0
     except (OSError, pa.ArrowException):
@@ -145,7 +162,7 @@ def _remember(partial: Path, answer: httpx.Response) -> None:
 def _head(client: httpx.Client, url: str) -> httpx.Response:
     try:
         answer = client.head(url)
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise _Again(f"{type(error).__name__} at {url}") from None
     _refused(answer, url)
     return answer

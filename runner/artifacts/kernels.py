@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from runner import keys, locks
+from runner import keys, locks, policy
 from runner.artifacts import manifest, prepare, store
 from runner.artifacts.progress import Stages
 from runner.errors import ArtifactError
@@ -45,10 +45,16 @@ class Kernels(Strict):
 
     packages: Annotated[list[Package], Field(max_length=50)]
 
+    @model_validator(mode="after")
+    def _apart(self) -> Kernels:
+        if len({package.name for package in self.packages}) != len(self.packages):
+            raise ValueError("two packages would share a folder")
+        return self
+
 
 def provision(home: Home, source: Path | None, stages: Stages) -> str:
     """Fetch (or copy from `source`) every package of the policy, sign them, publish; returns the version."""
-    path = next(folder / "kernels.yaml" for folder in home.policies if (folder / "kernels.yaml").exists())
+    path = policy.place(home.policies, "kernels.yaml")
     packages = load_yaml(path, Kernels).packages
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):
@@ -83,8 +89,14 @@ def _copy(source: Path, package: Package, target: Path) -> str | None:
     builds = source / package.name / "build"
     wanted = [path for path in sorted(builds.glob("*")) if _wanted(path.name, package)]
     for path in wanted:
+        if path.is_symlink() or builds.is_symlink() or builds.parent.is_symlink():
+            raise ArtifactError("not a regular file", where=str(path), fix="copy the package itself, not a link to it")
         ignored = shutil.ignore_patterns("__pycache__", ".*")
-        shutil.copytree(path, target / "build" / path.name, symlinks=True, ignore=ignored)
+        try:
+            shutil.copytree(path, target / "build" / path.name, symlinks=True, ignore=ignored)
+        except (shutil.Error, OSError) as error:
+            fix = "check the folder for pipes, sockets and unreadable files"
+            raise ArtifactError(f"cannot be copied: {type(error).__name__}", where=str(path), fix=fix) from None
     return "local copy" if wanted else None
 
 
@@ -98,7 +110,9 @@ def _download(package: Package, target: Path) -> str:
         commit = str(HfApi().model_info(package.repo, revision=f"v{package.version}").sha)
         patterns = [f"build/{variant}/*" for variant in package.variants]
         found = snapshot_download(package.repo, revision=commit, allow_patterns=patterns)
-        shutil.copytree(Path(found) / "build", target / "build")  # the hub's cache holds links; a copy holds files
+        for build in (Path(found) / "build").iterdir():  # the hub's cache holds links; a copy holds files
+            if _wanted(build.name, package):
+                shutil.copytree(build, target / "build" / build.name)
     except Exception as error:  # noqa: BLE001 - the hub's client raises its own, its transport's and the system's
         fix = "check the network and kernels.yaml, or pass --kernels-from FOLDER"
         raise ArtifactError(f"cannot be downloaded: {type(error).__name__}", where=package.repo, fix=fix) from None

@@ -28,10 +28,10 @@ from trainer.evaluator import strict_json
 NAME = "manifest.dsse.json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://glovebox.invalid/artifact/v1"
-MAX_FILES = 10_000
+MAX_FILES = 50_000
 LIFETIME = timedelta(days=365)
 _DATA = r"(tokenizer|train|val)/[a-z0-9_]{1,40}\.[a-z]{1,10}"
-_KERNEL = r"kernels/[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,119}){1,8}"
+_KERNEL = r"kernels/[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,119}){1,8}"
 FilePath = Annotated[str, Field(pattern=rf"^({_DATA}|{_KERNEL})$")]  # no part begins with a dot
 
 
@@ -97,6 +97,8 @@ def sign(
     advance: Advance = lambda _: None,
 ) -> None:
     """Hash everything in `folder`, in parallel, and write its manifest; the same files give the same bytes."""
+    for leftover in folder.rglob("*.partial"):
+        leftover.unlink()
     names = sorted(list_files(folder), key=lambda name: -(folder / name).stat().st_size)
 
     def hashed(name: str) -> tuple[str, str, int]:
@@ -118,13 +120,31 @@ def sign(
             "provenance": provenance | {"made": made.isoformat(timespec="seconds")},
         },
     }
-    signing.write(folder / NAME, json.dumps(statement, sort_keys=True).encode(), signers)
+    payload = json.dumps(statement, sort_keys=True).encode()
+    _statement(folder / NAME, payload)  # never publish what would be refused
+    signing.write(folder / NAME, payload, signers)
 
 
 def read(folder: Path, trust: Trust) -> Statement:
     """The statement, if enough trusted keys signed it and it is neither expired nor rolled back."""
+    return verified(folder, trust)[0]
+
+
+def verified(folder: Path, trust: Trust) -> tuple[Statement, bytes]:
+    """What `read` returns, and exactly the bytes of the manifest it was read from."""
     path = folder / NAME
-    payload = signing.verified(path, trust)
+    payload, data = signing.verified(path, trust)
+    statement = _statement(path, payload)
+    if statement.predicate.expires <= datetime.now(UTC):
+        raise ArtifactError(
+            f"expired {statement.predicate.expires:%Y-%m-%d}", where=str(path), fix="run: glovebox prepare"
+        )
+    if statement.predicate.serial < trust.minimum_serial:
+        raise ArtifactError("older than trust.yaml minimum_serial", where=str(path), fix="run: glovebox prepare")
+    return statement, data
+
+
+def _statement(path: Path, payload: bytes) -> Statement:
     try:
         strict_json.loads(payload, max_bytes=signing.MAX_MANIFEST)
         statement = Statement.model_validate_json(payload)
@@ -135,10 +155,4 @@ def read(folder: Path, trust: Trust) -> Statement:
         raise ArtifactError("file names that differ in case only", where=str(path), fix="run: glovebox prepare again")
     if set(names) != set(statement.predicate.sizes):
         raise ArtifactError("files without a size", where=str(path), fix="run: glovebox prepare again")
-    if statement.predicate.expires <= datetime.now(UTC):
-        raise ArtifactError(
-            f"expired {statement.predicate.expires:%Y-%m-%d}", where=str(path), fix="run: glovebox prepare"
-        )
-    if statement.predicate.serial < trust.minimum_serial:
-        raise ArtifactError("older than trust.yaml minimum_serial", where=str(path), fix="run: glovebox prepare")
     return statement

@@ -8,6 +8,8 @@ into place, so a half-made artifact is never seen.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -50,8 +52,11 @@ def prepare(home: Home, profile_name: str, source: Source | None = None, stages:
         documents, ranks = _documents(home, profile, source or Source(), stages)
         _room(home, documents, stages)
         work = home.artifacts / f".work-{profile.name}"
-        plan = _plan(home, work, profile, documents, ranks is not None)
+        plan = _plan(home, work, profile, documents, ranks)
         folder = work / "files"
+        if (home.artifacts / plan["version"]).exists():  # killed after it was published
+            shutil.rmtree(work)
+            return str(plan["version"])
         pack.build(documents, profile, folder, stages, ranks)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         with stages.stage("hashing and signing", size) as advance:
@@ -100,14 +105,15 @@ def _room(home: Home, documents: Corpus, stages: Stages) -> None:
     stages.say(f"{documents.text_bytes >> 20} MiB of text: about {needed >> 20} MiB of disk, {free >> 20} MiB are free")
 
 
-def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, given: bool) -> dict[str, Any]:
+def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, ranks: pack.Ranks | None) -> dict[str, Any]:
     """What is being made; the one on disk if it is the same, else a new one from scratch."""
-    shards = [[shard.name, shard.documents, shard.text_bytes] for shard in (*documents.train, documents.val)]
-    tokenizer = "upstream's cache" if given else "rustbpe"
+    shards = [[shard.name, shard.sha256] for shard in (*documents.train, documents.val)]
+    tokenizer = "rustbpe" if ranks is None else f"upstream's cache, {_sha256(sorted(ranks.items()))}"
     wanted = {
         "profile": asdict(profile),
         "shards": shards,
         "provenance": {"source": documents.source, "tokenizer": tokenizer, "python": platform.python_version()}
+        | {"shards_sha256": _sha256(shards), "validation_sha256": documents.val.sha256}
         | {name: installed(name) for name in TOOLS},
     }
     path = work / "plan.json"
@@ -122,13 +128,22 @@ def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, given: bo
     return plan
 
 
+def _sha256(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
 def newest(home: Home, profile: str) -> str | None:
-    """The newest finished version of a profile."""
-    found = {store.serial_of(path.name): path.name for path in home.artifacts.glob(f"{profile}-*")}
-    return found[max(found)] if found else None
+    """The newest version of a profile that would be accepted."""
+    found = {store.serial_of(path.name): path for path in home.artifacts.glob(f"{profile}-*")}
+    for _, path in sorted(found.items(), reverse=True):
+        with contextlib.suppress(ArtifactError):
+            return manifest.read(path, keys.trust(home)).predicate.version
+    return None
 
 
 def next_serial(home: Home) -> int:
-    """One more than any artifact there is, was used, or the trust root asks for."""
+    """One more than any artifact there is, was used or is planned, and what the trust root asks for."""
     there = [store.serial_of(path.name) for path in (*home.artifacts.glob("*-*"), *home.store.glob("*-*"))]
-    return max([*there, keys.trust(home).minimum_serial - 1, 0]) + 1
+    planned = [json.loads(path.read_bytes())["version"] for path in home.artifacts.glob(".work-*/plan.json")]
+    there += [store.serial_of(version) for version in planned]
+    return max([*there, *store.highest(home).values(), keys.trust(home).minimum_serial - 1, 0]) + 1

@@ -13,12 +13,12 @@ from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner
 
-from runner.artifacts.files import whole
+from runner.artifacts.files import open_plain, whole
 from runner.errors import ArtifactError
 from runner.keys import Trust
 from trainer.evaluator import strict_json
 
-MAX_MANIFEST = 4 << 20
+MAX_MANIFEST = 32 << 20
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _AGAIN = "run: glovebox prepare again"
 
@@ -33,15 +33,15 @@ def write(path: Path, payload: bytes, signers: list[CryptoSigner]) -> None:
 
 def add(path: Path, signers: list[CryptoSigner]) -> None:
     """Further signatures on an existing envelope; the payload stays as it is."""
-    envelope = _read(path)
+    envelope, _ = _read(path)
     for signer in signers:
         envelope.sign(signer)
     _save(path, envelope)
 
 
-def verified(path: Path, trust: Trust) -> bytes:
-    """The payload, if `threshold` trusted keys signed exactly it; raises ArtifactError."""
-    envelope = _read(path)
+def verified(path: Path, trust: Trust) -> tuple[bytes, bytes]:
+    """(payload, the whole file) if `threshold` trusted keys signed exactly it; raises ArtifactError."""
+    envelope, data = _read(path)
     good, bad = 0, ""
     for named, key in zip(trust.keys, trust.public(), strict=True):
         signature = envelope.signatures.get(key.keyid)
@@ -56,7 +56,7 @@ def verified(path: Path, trust: Trust) -> bytes:
         raise _too_few(path, envelope, trust, good, bad)
     if envelope.payload_type != PAYLOAD_TYPE:
         raise ArtifactError("unexpected payload type", where=str(path), fix=_AGAIN)
-    return bytes(envelope.payload)
+    return bytes(envelope.payload), data
 
 
 def _too_few(path: Path, envelope: Envelope, trust: Trust, good: int, bad: str) -> ArtifactError:
@@ -82,13 +82,13 @@ def _save(path: Path, envelope: Envelope) -> None:
         file.write(json.dumps(envelope.to_dict(), indent=1).encode())
 
 
-def _read(path: Path) -> Envelope:
+def _read(path: Path) -> tuple[Envelope, bytes]:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             data = file.read(MAX_MANIFEST + 1)
     except OSError:
         raise ArtifactError("no manifest", where=str(path), fix="run: glovebox prepare") from None
     try:
-        return Envelope.from_dict(strict_json.loads(data, max_bytes=MAX_MANIFEST))
+        return Envelope.from_dict(strict_json.loads(data, max_bytes=MAX_MANIFEST)), data
     except (strict_json.StrictJsonError, KeyError, TypeError, ValueError, AttributeError, SigningError):
         raise ArtifactError("malformed envelope", where=str(path), fix=_AGAIN) from None

@@ -17,67 +17,72 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 from pathlib import Path
 
-from runner import keys
+from runner import keys, locks
 from runner.artifacts import manifest
-from runner.artifacts.files import CHUNK, hash_file, in_parallel, whole
+from runner.artifacts.files import CHUNK, hash_file, in_parallel, open_plain, whole
 from runner.artifacts.manifest import Statement, Subject
 from runner.errors import ArtifactError
 from runner.home import Home
 
-HIGHEST = "highest.json"  # in the store: the highest serial ever admitted, by kind of artifact
+HIGHEST = "highest.json"  # in the store: the highest serial ever admitted, of data and of kernels
+DATA, KERNELS = "data", "kernels"
 
 
 def latest_kernels(home: Home) -> str | None:
-    """Version of the newest kernel packages, None if none were provisioned."""
-    there = [*home.artifacts.glob("kernels-*"), *home.store.glob("kernels-*")]
-    return latest(home, "kernels") if there else None
+    """Version of the newest kernel packages, None if none were ever used; raises ArtifactError on a rollback."""
+    there = _versions(home, KERNELS)
+    return latest(home, KERNELS) if there or highest(home).get(KERNELS) else None
 
 
-def latest(home: Home, kind: str = "") -> str:
-    """Version of the newest prepared artifact that holds data; raises ArtifactError when there is none.
+def latest(home: Home, kind: str = DATA) -> str:
+    """Version of the newest artifact; raises ArtifactError when there is none.
 
     A serial below one that was admitted before is a rollback: somebody took the newer artifact away.
     """
-    found = {
-        serial_of(path.name): path.name
-        for path in (*home.artifacts.glob("[a-z0-9]*-*"), *home.store.glob("[a-z0-9]*-*"))
-        if (path / manifest.NAME).is_file() and _kind(path.name).startswith(kind) and (kind or _is_data(path.name))
-    }
-    if not found:
+    found, before = _versions(home, kind), highest(home).get(kind, 0)
+    if not found and not before:
         raise ArtifactError("no artifacts", where=str(home.artifacts), fix="run: glovebox prepare --profile demo")
-    newest = found[max(found)]
-    before = _highest(home).get(_kind(newest), 0)
-    if serial_of(newest) < before:
+    if max(found, default=0) < before:
         raise ArtifactError(
-            f"rollback: {newest} is older than serial {before}, which was used before",
+            f"rollback: {kind} of serial {before} were used before, what is here is older",
             where=str(home.artifacts),
             fix="restore the newer artifact, or prepare again",
         )
-    return newest
+    return found[max(found)]
+
+
+def _versions(home: Home, kind: str) -> dict[int, str]:
+    """Finished versions of a kind by serial."""
+    return {
+        serial_of(path.name): path.name
+        for path in (*home.artifacts.glob("[a-z0-9]*-*"), *home.store.glob("[a-z0-9]*-*"))
+        if _kind(path.name) == kind and (path / manifest.NAME).is_file()
+    }
 
 
 def serial_of(version: str) -> int:
     """The number at the end of a version."""
     number = version.rsplit("-", 1)[-1]
-    return int(number) if number.isdigit() else 0
+    return int(number) if number.isascii() and number.isdecimal() else 0
 
 
 def _kind(version: str) -> str:
-    return version.rsplit("-", 1)[0]
-
-
-def _is_data(version: str) -> bool:
-    return _kind(version) != "kernels"
+    return KERNELS if version.rsplit("-", 1)[0] == KERNELS else DATA
 
 
 def admit(home: Home, version: str) -> Statement:
     """Verify an artifact into the store, or re-check the copy already there; returns its statement."""
+    home.store.mkdir(parents=True, exist_ok=True)
+    with locks.hold(home.store / ".lock", "another check of artifacts", patience=900.0):
+        return _admit(home, version)
+
+
+def _admit(home: Home, version: str) -> Statement:
     target = home.store / version
     source = target if target.is_dir() else home.artifacts / version
-    statement = manifest.read(source, keys.trust(home))
+    statement, data = manifest.verified(source, keys.trust(home))
     if statement.predicate.version != version or statement.predicate.serial != serial_of(version):
         raise ArtifactError(
             f"the manifest is for {statement.predicate.version}, serial {statement.predicate.serial}",
@@ -87,16 +92,16 @@ def admit(home: Home, version: str) -> Statement:
     if source is target:
         _check_copy(home, target, statement)
     else:
-        _copy(source, target, statement)
+        _copy(source, target, statement, data)
         _note(home, target, statement)
     _remember(home, version)
     return statement
 
 
 def _check_copy(home: Home, target: Path, statement: Statement) -> None:
-    _same_files(target, statement)
+    same_files(target, statement)
     noted = _read_json(_notes(home, target.name))
-    changed = [s for s in statement.subject if noted.get(s.name) != _stamp(target / s.name)]
+    changed = [s for s in statement.subject if noted.get(s.name) != _stamp(target, s)]
     if not changed:
         return
     for subject, (digest, _) in zip(changed, in_parallel(lambda s: hash_file(target / s.name), changed), strict=True):
@@ -107,7 +112,8 @@ def _check_copy(home: Home, target: Path, statement: Statement) -> None:
     _note(home, target, statement)
 
 
-def _same_files(folder: Path, statement: Statement) -> None:
+def same_files(folder: Path, statement: Statement) -> None:
+    """Raises ArtifactError unless `folder` holds exactly the files of the statement."""
     listed = {subject.name for subject in statement.subject}
     found = set(manifest.list_files(folder))
     for name in sorted(found - listed):
@@ -116,8 +122,8 @@ def _same_files(folder: Path, statement: Statement) -> None:
         raise ArtifactError("a listed file is missing", where=str(folder / name), fix="run: glovebox prepare again")
 
 
-def _copy(source: Path, target: Path, statement: Statement) -> None:
-    _same_files(source, statement)
+def _copy(source: Path, target: Path, statement: Statement, data: bytes) -> None:
+    same_files(source, statement)
     sizes = statement.predicate.sizes
     target.parent.mkdir(parents=True, exist_ok=True)
     free, needed = shutil.disk_usage(target.parent).free, sum(sizes.values())
@@ -132,7 +138,7 @@ def _copy(source: Path, target: Path, statement: Statement) -> None:
         _copy_file(source / subject.name, partial / subject.name, subject.digest.sha256, sizes[subject.name])
 
     in_parallel(copy, sorted(statement.subject, key=lambda subject: -sizes[subject.name]))
-    shutil.copyfile(source / manifest.NAME, partial / manifest.NAME)
+    (partial / manifest.NAME).write_bytes(data)  # what was verified, whatever the source says by now
     for folder in (partial, *(p for p in partial.rglob("*") if p.is_dir())):
         folder.chmod(0o755)
     os.replace(partial, target)
@@ -142,14 +148,12 @@ def _copy_file(source: Path, target: Path, sha256: str, size: int) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, done = hashlib.sha256(), 0
     try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        reader = open_plain(source)
     except OSError as error:
         raise ArtifactError(
             f"cannot be opened: {error.strerror}", where=str(source), fix="run: glovebox prepare again"
         ) from None
-    with os.fdopen(descriptor, "rb") as reader, target.open("wb") as writer:
-        if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
-            raise ArtifactError("not a regular file", where=str(source), fix="run: glovebox prepare again")
+    with reader, target.open("wb") as writer:
         while done <= size and (chunk := reader.read(min(CHUNK, size + 1 - done))):
             digest.update(chunk)
             writer.write(chunk)
@@ -165,9 +169,10 @@ def _copy_file(source: Path, target: Path, sha256: str, size: int) -> None:
         raise ArtifactError("does not match the signed manifest", where=str(source), fix="run: glovebox prepare again")
 
 
-def _stamp(path: Path) -> list[int]:
-    state = path.lstat()
-    return [state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+def _stamp(folder: Path, subject: Subject) -> list[int | str]:
+    """What a file was when it had this hash."""
+    state = (folder / subject.name).lstat()
+    return [state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns, subject.digest.sha256]
 
 
 def _notes(home: Home, version: str) -> Path:
@@ -175,17 +180,18 @@ def _notes(home: Home, version: str) -> Path:
 
 
 def _note(home: Home, target: Path, statement: Statement) -> None:
-    stamps = {subject.name: _stamp(target / subject.name) for subject in statement.subject}
+    stamps = {subject.name: _stamp(target, subject) for subject in statement.subject}
     with whole(_notes(home, target.name)) as file:
         file.write(json.dumps(stamps).encode())
 
 
-def _highest(home: Home) -> dict[str, int]:
+def highest(home: Home) -> dict[str, int]:
+    """The highest serial ever admitted, by kind."""
     return {kind: serial for kind, serial in _read_json(home.store / HIGHEST).items() if type(serial) is int}
 
 
 def _remember(home: Home, version: str) -> None:
-    found = _highest(home)
+    found = highest(home)
     if serial_of(version) > found.get(_kind(version), 0):
         with whole(home.store / HIGHEST) as file:
             file.write(json.dumps(found | {_kind(version): serial_of(version)}).encode())

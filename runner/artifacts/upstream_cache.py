@@ -9,24 +9,22 @@ an Encoding's four fields is refused.
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from runner.artifacts.files import open_plain
 from runner.artifacts.pack import Ranks
 from runner.artifacts.profiles import SPECIAL_TOKENS, SPLIT_PATTERN, Profile
 from runner.errors import ArtifactError
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 2 << 20  # upstream's has about 150 KB
 FIELDS = {"name", "pat_str", "mergeable_ranks", "special_tokens"}
 _CLASS = ("tiktoken.core", "Encoding")
 _VALUES = {
     "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
     "BININT", "BININT1", "BININT2",
 }  # fmt: skip
-
-
-class _Mark:
-    """Where a group of items begins."""
 
 
 class _Encoding:
@@ -39,7 +37,7 @@ def ranks(folder: Path, profile: Profile) -> Ranks:
     """The merge ranks of tokenizer/tokenizer.pkl in an upstream cache; raises ArtifactError."""
     path = folder / "tokenizer" / "tokenizer.pkl"
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ArtifactError(
@@ -95,6 +93,7 @@ class _Machine:
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
+        self.marks: list[int] = []  # where groups of items begin
         self.kept: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any) -> None:
@@ -103,69 +102,76 @@ class _Machine:
             return
         if name in _VALUES:
             self.stack.append(argument)
-            return
-        action = getattr(self, f"_{name.lower()}", None)
-        if action is None:
+        elif name in _OPERATIONS:
+            _OPERATIONS[name](self, argument)
+        else:
             raise _Refused(f"operation {name}")
-        action(argument)
 
-    def _stack_global(self, _: Any) -> None:
+    def stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self._global(f"{module} {name}")
+        self.named(f"{module} {name}")
 
-    def _global(self, argument: Any) -> None:
+    def named(self, argument: Any) -> None:
         if tuple(str(argument).split(" ", 1)) != _CLASS:
             raise _Refused("a class that is not tiktoken's Encoding")
         self.stack.append(_Encoding)
 
-    def _newobj(self, _: Any) -> None:
+    def new(self, _: Any) -> None:
         arguments, kind = self.stack.pop(), self.stack.pop()
         if arguments != () or kind is not _Encoding:
             raise _Refused("an object that is not an Encoding")
         self.stack.append(_Encoding())
 
-    def _build(self, _: Any) -> None:
+    def build(self, _: Any) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], _Encoding):
             raise _Refused("state of something else")
         self.stack[-1].state = state
 
-    def _empty_tuple(self, _: Any) -> None:
-        self.stack.append(())
+    def mark(self, _: Any) -> None:
+        self.marks.append(len(self.stack))
 
-    def _empty_dict(self, _: Any) -> None:
-        self.stack.append({})
-
-    def _mark(self, _: Any) -> None:
-        self.stack.append(_Mark)
-
-    def _setitems(self, _: Any) -> None:
-        at = len(self.stack) - 1 - self.stack[::-1].index(_Mark)
-        items = self.stack[at + 1 :]
+    def items(self, _: Any) -> None:
+        at = self.marks.pop()
+        items = self.stack[at:]
         del self.stack[at:]
-        self._put(dict(zip(items[::2], items[1::2], strict=True)))
+        self.put(dict(zip(items[::2], items[1::2], strict=True)))
 
-    def _setitem(self, _: Any) -> None:
+    def item(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._put({key: value})
+        self.put({key: value})
 
-    def _put(self, items: dict[Any, Any]) -> None:
+    def put(self, items: dict[Any, Any]) -> None:
         if type(self.stack[-1]) is not dict or items.keys() & self.stack[-1].keys():
             raise _Refused("items of something else, or twice")
         self.stack[-1].update(items)
 
-    def _memoize(self, _: Any) -> None:
+    def memoize(self, _: Any) -> None:
         self.kept[len(self.kept)] = self.stack[-1]
 
-    def _binput(self, argument: Any) -> None:
+    def keep(self, argument: Any) -> None:
         self.kept[int(argument)] = self.stack[-1]
 
-    _long_binput = _binput
-
-    def _binget(self, argument: Any) -> None:
+    def recall(self, argument: Any) -> None:
         self.stack.append(self.kept[int(argument)])
 
-    _long_binget = _binget
+
+_OPERATIONS: dict[str, Callable[[_Machine, Any], object]] = {
+    "STACK_GLOBAL": _Machine.stack_global,
+    "GLOBAL": _Machine.named,
+    "NEWOBJ": _Machine.new,
+    "BUILD": _Machine.build,
+    "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
+    "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
+    "MARK": _Machine.mark,
+    "SETITEMS": _Machine.items,
+    "SETITEM": _Machine.item,
+    "MEMOIZE": _Machine.memoize,
+    "BINPUT": _Machine.keep,
+    "LONG_BINPUT": _Machine.keep,
+    "BINGET": _Machine.recall,
+    "LONG_BINGET": _Machine.recall,
+}
 
 
 def _refused(path: Path, what: str) -> ArtifactError:

@@ -55,6 +55,12 @@ class Mirror:
                 if kind.isdigit():
                     self.send_error(int(kind))
                     return
+                if kind == "redirect":
+                    self.send_response(302)
+                    self.send_header("Location", "http://127.0.0.2:9/elsewhere")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 start = 0
                 wanted = self.headers.get("Range", "")
                 if wanted:
@@ -63,6 +69,8 @@ class Mirror:
                 tag = '"' + hashlib.sha256(data).hexdigest() + '"'
                 if self.headers.get("If-Range", tag) != tag:
                     start = 0
+                if kind == "wrong part":
+                    start = 10
                 body = b"" if head else data[start:]
                 if kind == "garbage":
                     body = b"\0" * len(body)
@@ -140,9 +148,23 @@ def test_after_a_kill_the_rest_is_fetched(mirror: Mirror, tmp_path: Path) -> Non
     folder = tmp_path / "shards"
     folder.mkdir()
     data = (mirror.folder / "shard_00000.parquet").read_bytes()
+    tag = '"' + hashlib.sha256(data).hexdigest() + '"'
     (folder / "shard_00000.parquet.part").write_bytes(data[:7000])
+    (folder / "shard_00000.parquet.part.etag").write_text(tag)
+    (folder / "shard_00001.parquet.part").write_bytes(b"nobody says of what")
     fetched(mirror, folder)
     assert mirror.ranges == ["bytes=7000-"]
+
+
+def test_another_part_than_was_asked_for_is_thrown_away(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults["shard_00000.parquet"] = ["break", "wrong part"]
+    fetched(mirror, tmp_path / "shards")
+
+
+def test_a_redirect_leads_only_where_a_mirror_may_be(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults["shard_00000.parquet"] = ["redirect"]
+    with pytest.raises(ArtifactError, match="a redirect to a place"):
+        download.fetch(tmp_path / "shards", 2, mirror.url, Stages(None))
 
 
 def test_patience_ends_and_what_arrived_is_kept(mirror: Mirror, tmp_path: Path) -> None:
@@ -169,7 +191,10 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
     assert not mirror.asked
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://example.com/data", "file:///etc", "https://a b", "-o evil"])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x", "http://example.com/data", "file:///etc", "https://a b", "-o evil", "https://me:secret@host/data"],
+)
 def test_only_https_or_a_mirror_of_ones_own_is_asked(tmp_path: Path, url: str) -> None:
     with pytest.raises(ArtifactError, match="not a mirror"):
         download.fetch(tmp_path, 1, url, Stages(None))

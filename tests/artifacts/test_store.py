@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
 from runner import keys
-from runner.artifacts import manifest, signing, store
+from runner.artifacts import manifest, prepare, signing, store
+from runner.artifacts import resign as artifacts_resign
 from runner.artifacts.files import hash_file
 from runner.errors import ArtifactError
 from runner.home import Home
@@ -177,7 +178,14 @@ def test_case_colliding_names(bench: Home, tmp_path: Path) -> None:
     kernels.mkdir(parents=True)
     (kernels / "a.py").write_text("1")
     (kernels / "A.py").write_text("2")
-    resign(bench)
+    with pytest.raises(ArtifactError, match="differ in case only"):
+        resign(bench)  # we would not sign it; somebody else might
+    path = folder(bench) / manifest.NAME
+    statement = json.loads(base64.b64decode(json.loads(path.read_text())["payload"]))
+    for name in ("kernels/attention/build/a.py", "kernels/attention/build/A.py"):
+        statement["subject"].append({"name": name, "digest": {"sha256": "0" * 64}})
+        statement["predicate"]["sizes"][name] = 1
+    signing.write(path, json.dumps(statement).encode(), keys.signers(bench))
     refused(bench, "differ in case only")
 
 
@@ -296,3 +304,86 @@ def test_duplicate_keys_in_the_envelope(bench: Home) -> None:
 def test_no_artifact_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="glovebox prepare"):
         store.latest(Home(tmp_path))
+
+
+def test_the_manifest_swapped_while_it_is_copied(bench: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("private")
+    whole = store._copy_file
+
+    def swapping(source: Path, *rest: object) -> None:
+        path = folder(bench) / manifest.NAME
+        path.unlink(missing_ok=True)
+        path.symlink_to(secret)
+        whole(source, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "_copy_file", swapping)
+    store.admit(bench, VERSION)
+    assert b"private" not in (bench.store / VERSION / manifest.NAME).read_bytes()
+    monkeypatch.undo()
+    assert store.admit(bench, VERSION)
+
+
+def test_another_signed_manifest_over_the_same_copy(bench: Home) -> None:
+    store.admit(bench, VERSION)
+    path = folder(bench) / "val" / "rows.npy"
+    path.write_bytes(b"other rows".ljust(path.stat().st_size, b"x"))
+    resign(bench)
+    shutil.copy(folder(bench) / manifest.NAME, bench.store / VERSION / manifest.NAME)
+    with pytest.raises(ArtifactError, match="changed in the store"):
+        store.admit(bench, VERSION)
+
+
+def test_a_manifest_that_is_a_pipe(bench: Home) -> None:
+    (folder(bench) / manifest.NAME).unlink()
+    os.mkfifo(folder(bench) / manifest.NAME)
+    refused(bench, "no manifest")
+
+
+def test_rotation_does_not_vouch_for_what_was_refused(bench: Home) -> None:
+    stranger = bench.artifacts / "demo-7"
+    shutil.copytree(folder(bench), stranger)
+    manifest.sign(
+        stranger, [CryptoSigner(Ed25519PrivateKey.generate())], profile={}, version="demo-7", serial=7, provenance={},
+        made=datetime.now(UTC),
+    )  # fmt: skip
+    (bench.artifacts / "demo-8").mkdir()
+    (bench.artifacts / "demo-8" / manifest.NAME).write_text("nonsense")
+    _, signed, skipped = artifacts_resign.rotate(bench, "bench", "next")
+    assert (signed, skipped) == (["demo-1"], ["demo-7", "demo-8"])
+    assert store.admit(bench, VERSION)
+    with pytest.raises(ArtifactError, match="no key this bench knows"):
+        store.admit(bench, "demo-7")
+    with pytest.raises(ArtifactError, match="no key this bench knows"):
+        artifacts_resign.countersign(bench, "demo-7")
+
+
+def test_a_second_signature_reaches_the_copy_in_use(bench: Home) -> None:
+    store.admit(bench, VERSION)
+    keys.new(bench, "second")
+    keys.set_threshold(bench, 2)
+    with pytest.raises(ArtifactError, match="1 of 2"):
+        store.admit(bench, VERSION)
+    artifacts_resign.countersign(bench, VERSION)
+    assert store.admit(bench, VERSION)
+
+
+def test_nobody_signs_files_that_do_not_match(bench: Home) -> None:
+    (folder(bench) / "val" / "rows.npy").write_bytes(b"poison")
+    keys.new(bench, "second")
+    with pytest.raises(ArtifactError, match="do not sign it"):
+        artifacts_resign.countersign(bench, VERSION)
+
+
+def test_taking_away_every_newer_artifact_is_a_rollback_of_any_profile(bench: Home) -> None:
+    shutil.move(folder(bench), bench.artifacts / "upstream-5")
+    manifest.sign(
+        bench.artifacts / "upstream-5", keys.signers(bench), profile={}, version="upstream-5", serial=5, provenance={},
+        made=datetime.now(UTC),
+    )  # fmt: skip
+    store.admit(bench, "upstream-5")
+    for path in (bench.artifacts, bench.store):
+        shutil.rmtree(path / "upstream-5")
+    with pytest.raises(ArtifactError, match="rollback"):
+        store.latest(bench)
+    assert prepare.next_serial(bench) == 6

@@ -55,7 +55,7 @@ def test_no_readable_file_in_the_trainer_holds_validation_data(loop: Loop, work:
     store = loop.home.store / "demo-1"
     rows = np.load(store / "val" / "rows.npy")
     tokens = np.load(store / "train" / "tokens_00000.npy")
-    text = [document.encode()[100:300] for document in list(corpus.demo().val.documents())[::7]]
+    text = [document.encode()[100:300] for document in next(corpus.demo().val.groups())[::7]]
     needles = [row[40:72].tobytes() for row in rows[::16]] + [
         t for t in text if len(t) == 200
     ]  # long enough not to be an idiom
