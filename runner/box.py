@@ -20,6 +20,7 @@ import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
+from runner import inspection
 from runner.errors import EngineError
 from runner.policy import Box, Sandbox
 from runner.records import EndReason, EngineResult, LaunchRequest
@@ -133,6 +134,12 @@ def run(
             f"the engine refused the container: {error.explanation}", fix="run: glovebox doctor"
         ) from None
     try:
+        container.reload()
+        if found := inspection.differences(container.attrs, spec):
+            fix = "check the engine's defaults (daemon.json), then: glovebox doctor"
+            raise EngineError(
+                f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix
+            )
         return _run(container, client, seconds, output_bytes, sink, hang_up, started)
     finally:
         with suppress(docker.errors.APIError):  # another of us may be removing it

@@ -1,0 +1,85 @@
+"""`glovebox policy`: what the rooms may do, and whether running containers agree. TRUSTED."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from runner import box, console, explain, inspection, launcher, owner, policy, seccomp
+from runner.cli_common import Json
+from runner.home import Home, find
+from runner.records import LaunchRequest
+
+policy_app = typer.Typer(name="policy", help="What the rooms may do.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@policy_app.command("explain")
+def explain_(json_: Json = False) -> None:
+    """Say in plain words what each room may do under the policies in force."""
+    policies = policy.load(*find().policies)
+    rooms = explain.rooms(policies)
+    if json_:
+        print(json.dumps({"digest": policies.digest, "terms": policies.terms, "rooms": rooms}))
+        return
+    out = console.stdout()
+    for room, lines in rooms.items():
+        out.print(room, markup=False, style="bold")
+        for line in lines:
+            out.print(f"  {line}", markup=False, soft_wrap=True)
+    out.print(f"policy {policies.digest}", markup=False)
+
+
+@policy_app.command("diff")
+def diff(json_: Json = False) -> None:
+    """Compare this bench's running containers, as the engine sees them, with the policies; exit 8 on a difference."""
+    home = find()
+    found = differences(home)
+    if json_:
+        print(json.dumps({"ok": not any(found.values()), "containers": found}))
+    else:
+        out = console.stdout()
+        for name, lines in found.items():
+            out.print(f"{'FAIL' if lines else 'ok  '}  {name}", markup=False)
+            for line in lines:
+                out.print(f"      {line}", markup=False)
+        if not found:
+            out.print("no container of this bench is running", markup=False)
+    raise typer.Exit(8 if any(found.values()) else 0)
+
+
+def differences(home: Home) -> dict[str, list[str]]:
+    """What the engine says otherwise than policy, by container; raises EngineError, PolicyError."""
+    policies = policy.load(*home.policies)
+    profile = seccomp.profile(policies.seccomp) if policies.sandbox.seccomp == "glovebox" else None
+    client = launcher.connect_engine(policies.sandbox)
+    out = {}
+    for container in client.containers.list(filters={"label": f"{box.BENCH_LABEL}={home.id}"}):
+        role = container.labels.get(box.ROLE_LABEL, "")
+        name = f"{role or 'unknown role'} {container.short_id}"
+        if role not in ("trainer", "evaluator", "agent"):
+            out[name] = ["a role that policy does not know"]
+            continue
+        # What differs from run to run (files, command, GPU) is the launcher's to choose; it checked it at the start.
+        attrs = container.attrs
+        host, gpus = attrs["HostConfig"], attrs["HostConfig"].get("DeviceRequests") or []
+        request = LaunchRequest.model_validate(
+            {"role": role, "run": "0" * 16, "policy": policies.digest, "seconds": 1.0}
+        )
+        gid = owner.container_group(getattr(policies.sandbox, role).uid)
+        spec = box.specification(
+            policies.sandbox,
+            request,
+            command=attrs["Config"]["Cmd"],
+            mounts=[
+                box.bind(m["Source"], m["Target"], writable=not m.get("ReadOnly")) for m in host.get("Mounts") or []
+            ],
+            gid=gid,
+            environment={},
+            bench=home.id,
+            seccomp=profile,
+        )
+        if role != "agent":
+            spec["device_requests"] = gpus
+        out[name] = inspection.differences(attrs, spec)
+    return out

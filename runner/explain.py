@@ -1,0 +1,88 @@
+"""`glovebox policy explain`: what each room may do, in plain words, from the policies in force. TRUSTED, pure."""
+
+from __future__ import annotations
+
+from runner.policy import Box, Budget, Policies
+
+_UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10))
+FIXED = (
+    "no network; read-only root; no capabilities; no new privileges; not root; private process, ipc and cgroup "
+    "namespaces; no swap; no restart; nothing of its output kept by the engine"
+)
+
+
+def rooms(policies: Policies) -> dict[str, list[str]]:
+    """Lines about each room, by its name."""
+    sandbox = policies.sandbox
+    profile = "our own seccomp profile" if sandbox.seccomp == "glovebox" else "the engine's seccomp profile"
+    every = f"{FIXED}; {profile}; runtime {sandbox.runtime}"
+    return {
+        "every container": [every],
+        "trainer (runs the agent's train.py)": [
+            "reads: its train.py, the tokenizer, the training tokens, provisioned kernels",
+            "writes: three files that exist before it starts (graph, weights, telemetry), and its own temporary space",
+            "never: validation data, another run's files, the API key, the engine",
+            *_sizes(sandbox.trainer),
+            f"time: {_clock(policies)}",
+        ],
+        "evaluator (scores; runs none of the agent's code)": [
+            "reads: graph and weights as data, the tokenizer, the validation rows",
+            "writes: one file, the score",
+            f"accepts models whose causality is {' or '.join(policies.evaluator.accept)}",
+            *_sizes(sandbox.evaluator),
+            f"time: {policies.decision.evaluation_seconds:.0f} s",
+        ],
+        "agent (holds the conversation)": [
+            "reads: program.md; writes: train.py, in place",
+            "asks: the runner for experiments, the broker for the model; has no other way out, no key, no GPU",
+            f"model {policies.agent.model}; an experiment: {policies.agent.turns} calls, {policies.agent.repairs} repairs",
+            *_sizes(sandbox.agent),
+        ],
+        "broker (holds the API key)": [
+            f"sends to {policies.broker.upstream} only, models {', '.join(sorted(policies.broker.models))}",
+            "passes: POST /v1/messages and /v1/messages/count_tokens, rebuilt from an allow-list of fields",
+            f"an experiment: {_budget(policies.broker.experiment)}",
+            f"a night: {_budget(policies.broker.night)}",
+            "keeps requests and answers" if policies.broker.log_bodies else "keeps sizes, hashes and costs, no bodies",
+        ],
+        "runner (decides and records)": [
+            f"keeps a change by rule {policies.decision.rule}, "
+            f"from a gain of {policies.decision.minimum_gain_bpb} val_bpb; equal within "
+            f"{policies.decision.simplicity_band_bpb} and smaller counts too",
+            f"reads a train.py of at most {_size(policies.agent.train_py_bytes)}",
+            f"tells the agent: enums, {len(policies.metrics.summaries)} summary numbers, "
+            f"{policies.metrics.curve_points} points of the loss curve, one of {len(policies.errors.classes)} errors",
+            f"witness of the audit chain: {policies.audit.witness or 'none'}",
+        ],
+    }
+
+
+def _sizes(box: Box) -> list[str]:
+    cache = f", {_size(box.exec_cache_bytes)} for compiled code" if box.exec_cache_bytes else ""
+    return [
+        f"at most {_size(box.memory_bytes)} of memory, {box.cpus:g} processors, {box.pids} processes, "
+        f"{box.open_files} open files, {_size(box.file_bytes)} a file, {_size(box.output_bytes)} of output, "
+        f"{_size(box.tmp_bytes)} of temporary space{cache}; uid {box.uid}"
+    ]
+
+
+def _clock(policies: Policies) -> str:
+    decision = policies.decision
+    return (
+        f"the artifact's budget, plus {decision.startup_seconds:.0f} s to start and {decision.hand_over_seconds:.0f} s "
+        "to hand over until the baseline has calibrated them"
+    )
+
+
+def _budget(budget: Budget) -> str:
+    return (
+        f"at most ${budget.dollars:g}, {budget.tokens:,} tokens, {budget.requests:,} requests, "
+        f"{budget.seconds / 3600:g} hours"
+    )
+
+
+def _size(count: int) -> str:
+    for unit, shift in _UNITS:
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):g} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,75 @@
+"""Is the container the engine made the one we asked for? TRUSTED, pure; reads the engine's own inspect.
+
+Every wall of the specification is compared with what the engine says it will enforce, and every other setting of
+the host configuration must be empty: a field we have never heard of is a difference, not something to overlook.
+A container with a difference is never started.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+MASKED = frozenset(
+    {"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"}
+)  # the engine hides at least these
+READ_ONLY = frozenset({"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"})
+_EMPTY: tuple[Any, ...] = (None, "", 0, -1, [], {}, False, [0, 0])
+_NO_RESTART = {"Name": "no", "MaximumRetryCount": 0}
+
+
+def differences(attrs: dict[str, Any], spec: dict[str, Any]) -> list[str]:
+    """What `attrs` (inspect) says otherwise than `spec` (box.specification); empty if they agree."""
+    host, config = dict(attrs["HostConfig"]), attrs["Config"]
+    found = [f"{name}: {host.get(name)!r}" for name, value in _expected(spec).items() if host.pop(name, None) != value]
+    found += _lists(host, spec)
+    found += [f"{name}: {value!r}, not asked for" for name, value in sorted(host.items()) if value not in _EMPTY]
+    for name, value in (("User", spec["user"]), ("Image", spec["image"]), ("Cmd", spec["command"])):
+        if config.get(name) != value:
+            found.append(f"{name}: {config.get(name)!r}")
+    for name in ("Tty", "OpenStdin", "Volumes", "ExposedPorts", "Healthcheck"):
+        if config.get(name):
+            found.append(f"{name}: {config[name]!r}, not asked for")
+    networks = set((attrs.get("NetworkSettings") or {}).get("Networks") or {})
+    return found + [f"network {name}" for name in sorted(networks - {"none"})]
+
+
+def _expected(spec: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the host configuration with exactly one right value."""
+    return {
+        "NetworkMode": spec["network_mode"],
+        "ReadonlyRootfs": spec["read_only"],
+        "Privileged": spec["privileged"],
+        "CapDrop": spec["cap_drop"],
+        "SecurityOpt": spec["security_opt"],
+        "Init": spec["init"],
+        "IpcMode": spec["ipc_mode"],
+        "CgroupnsMode": spec["cgroupns"],
+        "AutoRemove": spec["auto_remove"],
+        "RestartPolicy": _NO_RESTART,
+        "LogConfig": {"Type": "none", "Config": {}},
+        "Runtime": spec["runtime"],
+        "PidsLimit": spec["pids_limit"],
+        "Memory": spec["mem_limit"],
+        "MemorySwap": spec["memswap_limit"],
+        "NanoCpus": spec["nano_cpus"],
+        "ShmSize": spec["shm_size"],
+        "Tmpfs": spec["tmpfs"],
+    }
+
+
+def _lists(host: dict[str, Any], spec: dict[str, Any]) -> list[str]:
+    """Mounts, limits and devices, whatever their order; takes what it compared out of `host`."""
+    found = []
+    mounts = {(m["Target"], m["Source"], bool(m.get("ReadOnly"))) for m in host.pop("Mounts", None) or []}
+    wanted = {(m["Target"], m["Source"], bool(m["ReadOnly"])) for m in spec["mounts"]}
+    found += [f"mount {target}: {source}, read-only {ro}" for target, source, ro in sorted(mounts ^ wanted)]
+    limits = {(u["Name"], u["Soft"], u["Hard"]) for u in host.pop("Ulimits", None) or []}
+    if limits != {(u["Name"], u["Soft"], u["Hard"]) for u in spec["ulimits"]}:
+        found.append(f"Ulimits: {sorted(limits)}")
+    devices = [r["DeviceIDs"] for r in host.pop("DeviceRequests", None) or []]
+    if devices != [r["DeviceIDs"] for r in spec["device_requests"]]:
+        found.append(f"DeviceRequests: {devices}")
+    for name, least in (("MaskedPaths", MASKED), ("ReadonlyPaths", READ_ONLY)):
+        if missing := least - set(host.pop(name, None) or []):
+            found.append(f"{name} without {', '.join(sorted(missing))}")
+    return found
