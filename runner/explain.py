@@ -35,7 +35,7 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
         "agent (holds the conversation)": [
             "reads: program.md; writes: train.py, in place",
             "asks: the runner for experiments, the broker for the model; has no other way out, no key, no GPU",
-            f"model {policies.agent.model}; an experiment: {policies.agent.turns} calls, {policies.agent.repairs} repairs",
+            f"{policies.agent.model}; {policies.agent.turns} calls and {policies.agent.repairs} repairs an experiment",
             *_sizes(sandbox.agent),
         ],
         "broker (holds the API key)": [

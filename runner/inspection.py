@@ -20,7 +20,9 @@ _NO_RESTART = {"Name": "no", "MaximumRetryCount": 0}
 def differences(attrs: dict[str, Any], spec: dict[str, Any]) -> list[str]:
     """What `attrs` (inspect) says otherwise than `spec` (box.specification); empty if they agree."""
     host, config = dict(attrs["HostConfig"]), attrs["Config"]
-    found = [f"{name}: {host.get(name)!r}" for name, value in _expected(spec).items() if host.pop(name, None) != value]
+    asked = _expected(spec)
+    told = {name: host.pop(name, None) for name in asked}
+    found = [f"{name}: {told[name]!r}" for name, value in asked.items() if told[name] != value]
     found += _lists(host, spec)
     found += [f"{name}: {value!r}, not asked for" for name, value in sorted(host.items()) if value not in _EMPTY]
     for name, value in (("User", spec["user"]), ("Image", spec["image"]), ("Cmd", spec["command"])):
