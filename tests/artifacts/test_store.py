@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -309,12 +310,13 @@ def test_no_artifact_says_how_to_make_one(tmp_path: Path) -> None:
 def test_the_manifest_swapped_while_it_is_copied(bench: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = tmp_path / "secret"
     secret.write_text("private")
-    whole = store._copy_file
+    whole, once = store._copy_file, threading.Lock()  # files are copied in parallel
 
     def swapping(source: Path, *rest: object) -> None:
         path = folder(bench) / manifest.NAME
-        path.unlink(missing_ok=True)
-        path.symlink_to(secret)
+        with once:
+            path.unlink(missing_ok=True)
+            path.symlink_to(secret)
         whole(source, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(store, "_copy_file", swapping)

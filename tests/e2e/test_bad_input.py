@@ -76,6 +76,7 @@ def test_duplicate_policy_key(glovebox: Glovebox, home: Home) -> None:
 @pytest.mark.engine
 def test_missing_artifact(glovebox: Glovebox, home: Home) -> None:
     shutil.rmtree(home.artifacts)
+    shutil.rmtree(home.store)  # with a copy there, the source is not asked again
     code, _, err = glovebox("run", "--tag", "t", "--train-py", str(SEED))
     assert code == 4
     assert "glovebox prepare" in one_line(err)

@@ -24,7 +24,7 @@ from runner.artifacts.profiles import PROFILES
 from tests.evaluator.conftest import Load
 from trainer.evaluator import score
 from trainer.evaluator.causality import prove
-from trainer.packing import pack_rows
+from trainer.packing import Documents, pack_rows
 
 SMALL = upstream.Config(sequence_len=64, vocab_size=256, n_layer=4, n_head=2, n_kv_head=2, n_embd=64)
 published = pytest.mark.skipif(
@@ -124,7 +124,8 @@ def test_the_packed_validation_rows_are_the_loaders(artifact: Path) -> None:
     packed = np.load(artifact / "val" / "rows.npy")
     assert packed.shape == (PROFILES["demo"].eval_rows, 257)
     tokens = np.concatenate([packed[0], packed[1]])
-    again: Iterator[Any] = pack_rows(tokens, np.array([0, 257, 514]), np.array([2]), 257, buffer_size=1)
+    rows = Documents([(tokens.astype(np.uint16), np.array([257, 257], dtype=np.int32), np.array([2]))])
+    again: Iterator[Any] = pack_rows(rows, 257, buffer_size=1)
     assert np.array_equal(next(again)[0], packed[0].astype(np.int64))
     assert math.isfinite(float(packed.mean()))
 
