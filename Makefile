@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude test check report images engine clean
+.PHONY: help demo demo-claude test check fuzz report images engine clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ check:  ## ruff, mypy --strict and the tests that need no engine (under a minute
 	@scripts/venv.sh test
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 	@scripts/pytest.sh -m "not engine and not slow"
+
+fuzz:  ## a million hostile telemetry files through the filter, on every processor
+	@.venv/bin/python -m tests.fuzz_filter --inputs 1000000
 
 engine:  ## a container engine, if none answers
 	@scripts/engine-up.sh

@@ -87,7 +87,8 @@ def line(row: Row) -> str:
     if row["reason"]:
         parts.append(str(row["reason"]))
     if row["crash"]:
-        parts.append(f"{row['crash']['error']} in line {row['crash']['line']}")
+        told = f" ({row['crash']['message']})" if row["crash"].get("message") else ""
+        parts.append(f"{row['crash']['error']} in line {row['crash']['line']}{told}")
     if row["val_bpb"] is not None:
         parts.append(f"val_bpb {row['val_bpb']:.6f}")
     if row["claimed"] is not None:

@@ -6,7 +6,7 @@ import json
 
 import typer
 
-from runner import box, console, explain, inspection, launcher, owner, policy, seccomp
+from runner import box, console, explain, inspection, launcher, leak, owner, policy, seccomp
 from runner.cli_common import Json
 from runner.home import Home, find
 from runner.records import LaunchRequest
@@ -20,7 +20,8 @@ def explain_(json_: Json = False) -> None:
     policies = policy.load(*find().policies)
     rooms = explain.rooms(policies)
     if json_:
-        print(json.dumps({"digest": policies.digest, "terms": policies.terms, "rooms": rooms}))
+        told = {"channels": leak.channels(policies), "most": leak.most(policies), **policies.metrics.leak.model_dump()}
+        print(json.dumps({"digest": policies.digest, "terms": policies.terms, "rooms": rooms, "leak_bits": told}))
         return
     out = console.stdout()
     for room, lines in rooms.items():

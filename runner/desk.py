@@ -83,7 +83,7 @@ class Desk:
         if not self._busy.acquire(blocking=False):
             return _no("busy")
         try:
-            if self.left == 0 or self.finished.is_set():
+            if self.left == 0 or self.finished.is_set() or self._told_enough():
                 return _no("no_experiments_left")
             return self._experiment(clean(description, self.loop.policies.agent.description_chars))
         finally:
@@ -103,8 +103,17 @@ class Desk:
         self.left, self._refusals = left, 0
         if self.left == 0:
             self.finished.set()
+        self._told_enough()
         self._tell_broker()
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
+
+    def _told_enough(self) -> bool:
+        """Whether the leak budget leaves no room for another outcome; that ends the session."""
+        told = self.loop.told()
+        if told.exhausted and not self.finished.is_set():
+            self.finished.set()
+            self.loop.emit("leak_budget", {"bits": told.bits, "limit": told.limit})
+        return told.exhausted
 
     def _refuse(self, reason: str) -> dict[str, Any]:
         time.sleep(min(_LONGEST_PAUSE, _REFUSAL_PAUSE * 2.0 ** min(self._refusals, 10)))
@@ -114,7 +123,7 @@ class Desk:
     def _history(self, request: dict[str, Any]) -> dict[str, Any]:
         if set(request) != {"verb"}:
             return _no("bad_request")
-        rows = self.loop.ledger.experiments(self.loop.tag)[-self.loop.policies.agent.history_rows :]
+        rows = self.loop.told().rows[-self.loop.policies.agent.history_rows :]
         fields = {"id", "status", "val_bpb", "claimed", "description", "snapshot_size", "reason", "crash"}
         budget = self._tell_broker()
         return {
@@ -128,7 +137,7 @@ class Desk:
         number = request.get("experiment")
         if set(request) != {"verb", "experiment"} or type(number) is not int:
             return _no("bad_request")
-        for row in self.loop.ledger.experiments(self.loop.tag):
+        for row in self.loop.told().rows:
             if row.id == number:
                 shown = {"curve", "summary", "train_seconds"}
                 return {"ok": True, **rounded(row).model_dump(mode="json", include=shown)}

@@ -12,7 +12,7 @@ from typing import TypeVar
 import docker
 from securesystemslib.signer import CryptoSigner
 
-from runner import clock, keys, policy
+from runner import clock, keys, leak, policy
 from runner.artifacts import store
 from runner.artifacts.manifest import Statement
 from runner.errors import GloveboxError
@@ -38,7 +38,7 @@ def checks() -> Iterator[Check]:
     """All checks, in the order in which a failure explains later ones."""
     yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
     yield Check("git", shutil.which("git") is not None, shutil.which("git") or "not found", "apt-get install git")
-    policies = _guarded("policies", lambda: policy.load(*_policy_folders()), _digest)
+    policies = _guarded("policies", _policies, _digest)
     yield policies[1]
     if policies[0] is not None:
         sandbox = policies[0].sandbox
@@ -67,6 +67,12 @@ def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
     version = book.run_info(tag)["artifact"] if book and tag else store.latest(home)
     budget = float(store.admit(home, version).predicate.profile["time_budget_s"])
     return tag, clock.clock(decision, budget, book.baseline_seconds(tag) if book and tag else None)
+
+
+def _policies() -> policy.Policies:
+    found = policy.load(*_policy_folders())
+    leak.check(found)
+    return found
 
 
 def _policy_folders() -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner import leak
 from runner.policy import Box, Budget, Policies
 
 _UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10))
@@ -51,10 +52,22 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
             f"{policies.decision.simplicity_band_bpb} and smaller counts too",
             f"reads a train.py of at most {_size(policies.agent.train_py_bytes)}",
             f"tells the agent: enums, {len(policies.metrics.summaries)} summary numbers, "
-            f"{policies.metrics.curve_points} points of the loss curve, one of {len(policies.errors.classes)} errors",
+            f"{policies.metrics.curve_points} points of the loss curve, one of {len(policies.errors.classes)} errors "
+            f"and {len(policies.errors.templates)} known messages",
             f"witness of the audit chain: {policies.audit.witness or 'none'}",
         ],
+        "what the trainer can tell the agent, at most": _leak(policies),
     }
+
+
+def _leak(policies: Policies) -> list[str]:
+    parts = ", ".join(f"{name} {bits:.0f}" for name, bits in leak.channels(policies).items())
+    night, most = policies.metrics.leak.night_bits, leak.most(policies)
+    return [
+        f"{most:.0f} bits an experiment ({parts}); {policies.metrics.leak.experiment_bits} are allowed",
+        f"{night} bits ({night // 8192} KiB) a tag, {night / most:.0f} experiments of the most telling kind; then "
+        "outcomes without telemetry, and at last no experiment begins",
+    ]
 
 
 def _sizes(box: Box) -> list[str]:

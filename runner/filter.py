@@ -1,8 +1,9 @@
 """The one place where the trainer's bytes become values. TRUSTED, hostile input.
 
 In: telemetry.jsonl as the trainer left it. Out: Telemetry (numbers inside policy ranges, rounded), a Crash
-(a class name from a closed list and a line number) and a not-exportable reason from a closed list. No
-character the trainer chose survives: every string that leaves is one of ours, picked by comparison.
+(a class name from a closed list, a line number, and our own sentence with the numbers of a known message) and a
+not-exportable reason from a closed list. No character the trainer chose survives: every string that leaves is one
+of ours, picked by comparison or written from a number. runner/leak.py counts what can cross, in bits.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runner import messages
 from runner.policy import Errors, Metric, Metrics
 from runner.records import Crash, Telemetry
 from trainer.evaluator import strict_json
@@ -116,7 +118,13 @@ class _State:
 
     def _crash(self, event: dict[str, Any]) -> Crash:
         name = pick(event.get("error"), tuple(self.errors.classes), "Exception")
-        return Crash(error=name, line=line_number(event.get("line")))
+        told = messages.tell(event.get("message"), self.errors.templates)
+        return Crash(
+            error=name,
+            line=line_number(event.get("line")),
+            template=told.template if told else None,
+            message=told.text if told else None,
+        )
 
 
 def pick(value: object, known: tuple[str, ...], default: str) -> str:

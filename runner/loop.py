@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import clock, decide, filter, scores, snapshot
+from runner import clock, decide, filter, leak, scores, snapshot
 from runner.artifacts.manifest import Statement
 from runner.errors import GloveboxError, SnapshotError
 from runner.gitline import GitLine
@@ -31,6 +31,7 @@ from runner.records import (
     Scored,
     Snapshot,
     Status,
+    Telemetry,
     Trained,
 )
 
@@ -82,7 +83,13 @@ class Loop:
             self.restore(source)
         self.emit("finished", {"experiment": number, "row": row.model_dump(mode="json")})
         self.after()
-        return _feedback(row, scored, best, left)
+        seen = self.told()
+        telemetry = scored.trained.telemetry if seen.whole else Telemetry()
+        return _feedback(seen.rows[-1], telemetry, best, left, withheld=not seen.whole)
+
+    def told(self) -> leak.Told:
+        """The tag's rows as far as the agent may see them."""
+        return leak.told(self.policies, self.ledger.experiments(self.tag))
 
     @property
     def ledger(self) -> Ledger:
@@ -189,7 +196,9 @@ def rounded(row: Experiment) -> Experiment:
     )
 
 
-def _feedback(row: Experiment, scored: Scored, best: decide.Best | None, left: int | None) -> Feedback:
+def _feedback(
+    row: Experiment, telemetry: Telemetry, best: decide.Best | None, left: int | None, *, withheld: bool
+) -> Feedback:
     shown = rounded(row)
     before = round(best.val_bpb, BPB_DIGITS) if best else None
     delta = None if shown.val_bpb is None or before is None else round(shown.val_bpb - before, BPB_DIGITS)
@@ -204,6 +213,7 @@ def _feedback(row: Experiment, scored: Scored, best: decide.Best | None, left: i
         causality=row.causality,
         train_seconds=shown.train_seconds,
         eval_seconds=shown.eval_seconds,
-        telemetry=scored.trained.telemetry,
+        telemetry=telemetry,
+        withheld=withheld,
         experiments_left=left,
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from runner.errors import PolicyError
+from runner.messages import Template
 from runner.seccomp import Seccomp
 from runner.strict_yaml import Strict, parse, read
 
@@ -184,6 +185,13 @@ class Metric(Strict):
         return self
 
 
+class Leak(Strict):
+    """The most that may cross from trainer to agent; runner/leak.py counts."""
+
+    experiment_bits: Annotated[int, Field(ge=64, le=1 << 20)]
+    night_bits: Annotated[int, Field(ge=64, le=1 << 30)]
+
+
 class Metrics(Strict):
     """policies/metrics.yaml."""
 
@@ -194,12 +202,21 @@ class Metrics(Strict):
     loss: Metric
     step: Metric
     summaries: dict[Summary, Metric]
+    leak: Leak
 
 
 class Errors(Strict):
-    """policies/errors.yaml: exception classes whose name may be told to the agent."""
+    """policies/errors.yaml: exception classes and messages of which the agent may be told."""
 
     classes: Annotated[list[Name], Field(min_length=1, max_length=200)]
+    templates: Annotated[list[Template], Field(max_length=500)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Errors:
+        for names in (self.classes, [template.id for template in self.templates]):
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"named twice: {', '.join(sorted(twice))}")
+        return self
 
 
 _FILES: dict[str, type[Strict]] = {

@@ -106,6 +106,8 @@ class Crash(Frozen):
 
     error: str  # from policies/errors.yaml, or Exception
     line: int  # in train.py, 0 unknown
+    template: str | None = None  # of policies/errors.yaml, if the message is a known one
+    message: str | None = None  # our sentence for it
 
 
 class Score(Frozen):
@@ -155,6 +157,7 @@ class Feedback(Frozen):
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     telemetry: Telemetry = Telemetry()
+    withheld: bool = False  # the leak budget is used: no telemetry, no crash
     experiments_left: int | None = None
 
 

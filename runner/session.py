@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner import doors, locks, policy, report, snapshot
+from runner import doors, leak, locks, policy, report, snapshot
 from runner.artifacts import store
 from runner.attending import attend
 from runner.audit import AuditLog
@@ -114,6 +114,7 @@ def _work(loop: Loop, settings: Settings, stopping: threading.Event) -> Callable
 def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
     """Everything an experiment needs, under the terms the tag was begun with; raises GloveboxError."""
     policies = policy.load(*home.policies)
+    leak.check(policies)
     recorded = ledger.recorded(settings.tag)
     statement = store.admit(home, settings.artifact or (recorded["artifact"] if recorded else store.latest(home)))
     version = statement.predicate.version

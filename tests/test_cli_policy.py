@@ -21,7 +21,7 @@ Glovebox = Callable[..., tuple[int, str, str]]
 def test_every_room_is_explained_with_the_numbers_in_force(policies: Policies) -> None:
     rooms = explain.rooms(policies)
     words = json.dumps(rooms)
-    assert [name.split()[0] for name in rooms] == ["every", "trainer", "evaluator", "agent", "broker", "runner"]
+    assert [name.split()[0] for name in rooms] == ["every", "trainer", "evaluator", "agent", "broker", "runner", "what"]
     for fact in ("16 GiB", "no network", "read-only root", "$50", policies.agent.model, "https://api.anthropic.com"):
         assert fact in words, fact
     loose = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update={"seccomp": "engine"})})

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner import filter
+from runner import filter, messages
 from runner.policy import Policies
+from tests import fuzz_filter
 
 
 def run(policies: Policies, *events: Any, raw: bytes = b"") -> filter.Filtered:
@@ -124,3 +125,33 @@ def test_what_leaves_is_our_object_even_if_equal(policies: Policies) -> None:
     picked = filter.pick(given_name, tuple(policies.errors.classes), "Exception")
     assert picked == given_name
     assert picked is not given_name
+
+
+def test_fuzzing_finds_nothing_that_crosses_and_reaches_every_part() -> None:
+    """A million inputs the same way: python -m tests.fuzz_filter --inputs 1000000."""
+    counts = fuzz_filter.fuzz(20_000, seed=11)
+    assert counts["crossed"] == 0
+    assert min(counts[part] for part in ("curves", "summaries", "crashes", "messages", "dropped")) > 1000
+
+
+def _raw_message(message: object, templates: object) -> messages.Told:
+    return messages.Told("division", str(message))
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "hole"),
+    [
+        (filter, "pick", lambda value, known, default: value),
+        (filter, "line_number", lambda value: value if isinstance(value, int) else 0),
+        (filter, "bounded", lambda value, metric: value if isinstance(value, float) else None),
+        (messages, "tell", _raw_message),
+        (messages, "_value", lambda kind, text: text + "!"),
+    ],
+)
+def test_the_fuzzer_notices_a_hole(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, hole: Any) -> None:
+    monkeypatch.setattr(where, name, hole)
+    try:
+        crossed = fuzz_filter.fuzz(3000, seed=5)["crossed"]
+    except (ValueError, TypeError):
+        return  # the record refused it: a second wall
+    assert crossed > 0

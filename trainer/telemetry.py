@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 _MIN_INTERVAL = 0.2  # seconds between two step events
-_MESSAGE_CHARS = 2000
+_MESSAGE_CHARS = 1500  # in ASCII, so that with escapes a line stays below the filter's cap
 _STEP = re.compile(r"step (\d{1,9})\b.*?\bloss: (-?\d{1,9}(?:\.\d{0,12})?)")
 _SUMMARY = re.compile(
     r"(val_bpb|training_seconds|total_seconds|peak_vram_mb|mfu_percent|total_tokens_M|num_steps|num_params_M|depth):\s+(-?\d{1,12}(?:\.\d{0,12})?)$"
@@ -55,7 +55,10 @@ def step(number: int, loss: float) -> None:
 
 def crash(error: BaseException, line: int) -> None:
     """The script ended with an exception raised at this line of train.py (0: unknown)."""
-    message = str(error)[:_MESSAGE_CHARS]
+    try:
+        message = str(error)[:_MESSAGE_CHARS].encode("ascii", "replace").decode()
+    except Exception:  # noqa: BLE001 - an exception whose own text raises is still a crash
+        message = ""
     _emit({"event": "crash", "error": type(error).__name__, "line": line, "message": message})
 
 

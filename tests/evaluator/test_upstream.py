@@ -63,8 +63,9 @@ def theirs(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     for name in ("data", "tokenizer"):
         (cache / name).mkdir(parents=True)
     source = corpus.demo()
-    for name, split in (("shard_00000.parquet", source.train), ("shard_06542.parquet", source.val)):
-        table = pa.table({"text": list(split.documents())})
+    val = [text for group in source.val.groups() for text in group]
+    for name, texts in (("shard_00000.parquet", list(source.texts())), ("shard_06542.parquet", val)):
+        table = pa.table({"text": texts})
         pq.write_table(table, cache / "data" / name, row_group_size=len(table))
     patch = pytest.MonkeyPatch()
     patch.setenv("GLOVEBOX_ARTIFACTS", str(artifact))
