@@ -29,6 +29,7 @@ ROLE_LABEL = "glovebox.role"
 RUN_LABEL = "glovebox.run"
 BENCH_LABEL = "glovebox.bench"
 _KILL_SECONDS = 30.0
+_NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # where NVIDIA's runtime is the default, an image's wish is a grant
 
 
 def specification(
@@ -57,7 +58,7 @@ def specification(
         "user": f"{box.uid}:{gid}",
         "mounts": mounts,
         "device_requests": devices,
-        "environment": {"OMP_NUM_THREADS": threads} | environment,
+        "environment": {"OMP_NUM_THREADS": threads} | ({} if gpu else _NO_GPU) | environment,
         "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, BENCH_LABEL: bench},
     }
 
@@ -140,13 +141,13 @@ def run(
             raise EngineError(
                 f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix
             )
-        return _run(container, client, seconds, output_bytes, sink, hang_up, started)
+        return attend(container, client, seconds, output_bytes, sink, hang_up, started)
     finally:
         with suppress(docker.errors.APIError):  # another of us may be removing it
             container.remove(force=True, v=True)
 
 
-def _run(
+def attend(
     container: Container,
     client: docker.DockerClient,
     seconds: float,
@@ -155,6 +156,7 @@ def _run(
     hang_up: socket.socket,
     started: Callable[[str], None],
 ) -> EngineResult:
+    """Start and drain a container that was made and checked; it is the caller's to remove."""
     # Attach before start: nothing is lost and no log driver is needed.
     attached = client.api.attach_socket(str(container.id), params={"stdout": 1, "stderr": 1, "stream": 1})
     stream: socket.socket = getattr(attached, "_sock", attached)

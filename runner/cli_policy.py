@@ -76,7 +76,7 @@ def differences(home: Home) -> dict[str, list[str]]:
                 box.bind(m["Source"], m["Target"], writable=not m.get("ReadOnly")) for m in host.get("Mounts") or []
             ],
             gid=gid,
-            environment={},
+            environment=dict(pair.split("=", 1) for pair in attrs["Config"].get("Env") or []),
             bench=home.id,
             seccomp=profile,
         )

@@ -31,6 +31,8 @@ def differences(attrs: dict[str, Any], spec: dict[str, Any]) -> list[str]:
     for name in ("Tty", "OpenStdin", "Volumes", "ExposedPorts", "Healthcheck"):
         if config.get(name):
             found.append(f"{name}: {config[name]!r}, not asked for")
+    environment = set(config.get("Env") or [])
+    found += [f"Env without {k}" for k, v in spec["environment"].items() if f"{k}={v}" not in environment]
     networks = set((attrs.get("NetworkSettings") or {}).get("Networks") or {})
     return found + [f"network {name}" for name in sorted(networks - {"none"})]
 

@@ -36,11 +36,17 @@ _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removin
 class Launcher:
     """Turns a LaunchRequest into a container; one per bench."""
 
-    def __init__(self, client: docker.DockerClient, home: Home, places: doors.Places) -> None:
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        home: Home,
+        places: doors.Places,
+        policies: policy.Policies | None = None,
+    ) -> None:
         self.client = client
         self.home = home
         self.places = places
-        self.policies = policy.load(*home.policies)
+        self.policies = policies or policy.load(*home.policies)
         ours = self.policies.sandbox.seccomp == "glovebox"
         self.seccomp = seccomp.profile(self.policies.seccomp) if ours else None
 
@@ -71,21 +77,10 @@ class Launcher:
         return request
 
     def _launch(self, request: LaunchRequest, line: doors.Line) -> EngineResult:
-        prepare = {"agent": self._agent, "trainer": self._trainer, "evaluator": self._evaluator}[request.role]
         folder = self.home.run(request.run)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        command, mounts, environment = prepare(request, folder)
+        spec = self.specification(request, folder)
         limits: policy.Box = getattr(self.policies.sandbox, request.role)
-        spec = box.specification(
-            self.policies.sandbox,
-            request,
-            command=command,
-            mounts=mounts,
-            gid=owner.container_group(limits.uid),
-            environment=environment,
-            bench=self.home.id,
-            seccomp=self.seccomp,
-        )
         with (folder / f"{request.role}.log").open("wb") as log:
             return box.run(
                 self.client,
@@ -96,6 +91,22 @@ class Launcher:
                 hang_up=line.sock,
                 started=lambda container: line.send({"event": "started", "container": container}),
             )
+
+    def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
+        """The container for a request, its output files made in `folder`; raises GloveboxError."""
+        prepare = {"agent": self._agent, "trainer": self._trainer, "evaluator": self._evaluator}[request.role]
+        command, mounts, environment = prepare(request, folder)
+        limits: policy.Box = getattr(self.policies.sandbox, request.role)
+        return box.specification(
+            self.policies.sandbox,
+            request,
+            command=command,
+            mounts=mounts,
+            gid=owner.container_group(limits.uid),
+            environment=environment,
+            bench=self.home.id,
+            seccomp=self.seccomp,
+        )
 
     def _trainer(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
         store = self._stored(request.artifact)

@@ -52,7 +52,7 @@ class _Kind(NamedTuple):
 _KINDS = {
     "int": _Kind(rf"(-?\d{{1,{_INT_DIGITS}}})(?!\d)", _signed_bits(_INT_DIGITS)),
     "shape": _Kind(
-        rf"\[((?:-?\d{{1,{_SHAPE_DIGITS}}}(?:, (?=-?\d))?){{0,{_SHAPE_DIMENSIONS}}})\]",
+        rf"\[((?:-?\d{{1,{_SHAPE_DIGITS}}}(?:, -?\d{{1,{_SHAPE_DIGITS}}}){{0,{_SHAPE_DIMENSIONS - 1}}})?)\]",
         _SHAPE_DIMENSIONS * _signed_bits(_SHAPE_DIGITS) + math.log2(_SHAPE_DIMENSIONS + 1),
     ),
     "bytes": _Kind(rf"(\d{{1,5}}(?:\.\d\d)? (?:{'|'.join(_UNITS)}))", math.log2(10**7 * len(_UNITS))),

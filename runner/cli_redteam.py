@@ -1,0 +1,85 @@
+"""`glovebox redteam`: attack our own walls on this machine and print what held. TRUSTED."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from runner import console, launcher, policy
+from runner.cli_common import Json
+from runner.errors import GloveboxError
+from runner.home import SOURCE, find
+from runner.redteam import campaign
+from runner.redteam.campaign import Finding
+from runner.redteam.stage import stage
+
+
+def redteam(
+    mutate: Annotated[bool, typer.Option("--mutate", help="Also remove each control alone: is it noticed?")] = False,
+    runtime: Annotated[str | None, typer.Option(help="runc or runsc, instead of the policy's.")] = None,
+    only: Annotated[str, typer.Option(help="Only probes whose id begins so.")] = "",
+    json_: Json = False,
+) -> None:
+    """Attack the walls: every probe in the production container, and in one without its walls. Exit 8 if one fails.
+
+    The weakened containers run Glovebox's own probes, no code of an agent's; nothing on the host is changed.
+    """
+    try:
+        home = find()
+        folders, below = home.policies, home.root
+    except GloveboxError:
+        folders, below = (SOURCE / "policies",), None  # type: ignore[assignment]
+    policies = policy.load(*folders)
+    if runtime is not None:
+        if runtime not in ("runc", "runsc"):
+            raise typer.BadParameter("one of: runc, runsc")
+        policies = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update={"runtime": runtime})})
+    client = launcher.connect_engine(policies.sandbox)
+    with console.stderr().status("red team") as status, stage(client, policies, below) as made:
+        tell = lambda text: status.update(text)  # noqa: E731
+        found = campaign.run(made, tell, only)
+        noticed = campaign.mutate(made, tell) if mutate else {}
+    unnoticed = sorted(name for name, probes in noticed.items() if not probes)
+    good = all(finding.good for finding in found) and not unnoticed
+    if json_:
+        document = {"ok": good, "runtime": policies.sandbox.runtime, "policy": policies.digest}
+        print(
+            json.dumps({**document, "probes": [asdict(f) for f in found], "unnoticed": unnoticed, "noticed": noticed})
+        )
+    else:
+        _print(found, noticed, unnoticed, policies.sandbox.runtime)
+    raise typer.Exit(0 if good else 8)
+
+
+def _print(found: list[Finding], noticed: dict[str, list[str]], unnoticed: list[str], runtime: str) -> None:
+    out = console.stdout()
+    view = Table(title=f"{len(found)} probes, runtime {runtime}", title_justify="left")
+    for name in ("CIS", "threat", "room", "probe", "control", "result", "without the wall"):
+        view.add_column(name)
+    for finding in sorted(found, key=lambda f: (f.threat, f.id)):
+        color = "green" if finding.good else "red"
+        held = "open: the probe can tell" if finding.positive_control else "still blocked"
+        without = "" if finding.result == "skipped" else held
+        view.add_row(
+            finding.cis,
+            finding.threat,
+            finding.room,
+            finding.id,
+            finding.control,
+            f"[{color}]{finding.result}[/]",
+            without,
+        )
+    out.print(view)
+    for finding in found:
+        if not finding.good or finding.result == "skipped":
+            out.print(f"{finding.id}: {finding.result}: {finding.detail}", markup=False)
+    counts = {kind: sum(f.result == kind for f in found) for kind in ("blocked", "open", "skipped")}
+    out.print(", ".join(f"{count} {kind}" for kind, count in counts.items()), markup=False)
+    if noticed:
+        out.print(f"{len(noticed)} controls removed one by one, {len(unnoticed)} unnoticed", markup=False)
+    for name in unnoticed:
+        out.print(f"FAIL  nothing noticed that this control was gone: {name}", markup=False)

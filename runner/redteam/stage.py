@@ -1,0 +1,201 @@
+"""A throw-away bench for probes: production specifications over stand-in files, and a host to be attacked. TRUSTED."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import socket
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from runner import box, doors, owner, snapshot
+from runner.errors import EngineError
+from runner.home import Home
+from runner.launcher import Launcher
+from runner.policy import Box, Policies
+from runner.records import EngineResult, LaunchRequest
+from runner.redteam import inside
+from runner.redteam.controls import CONTROLS, Control, Spec, of_stage
+from runner.redteam.probes import Room
+
+RUN = "0" * 16
+OUTPUT_BYTES = 1 << 20
+_SMALL = {
+    "memory_bytes": 256 << 20,
+    "pids": 48,
+    "open_files": 128,
+    "file_bytes": 8 << 20,
+    "tmp_bytes": 16 << 20,
+    "shm_bytes": 16 << 20,
+}
+
+
+class Stage:
+    """Makes and runs containers that differ from production's in their command and in what a probe takes away."""
+
+    def __init__(self, client: docker.DockerClient, policies: Policies, folder: Path) -> None:
+        self.client = client
+        self.policies = policies
+        self.home = Home(folder)
+        self.abstract = f"glovebox-probe-{secrets.token_hex(8)}"
+        self.controls: dict[str, Control] = CONTROLS | of_stage(folder)
+        self.port = 0
+
+    def given(self, spec: Spec) -> dict[str, Any]:
+        """What probes are told about the host they attack."""
+        spaces = {name: os.readlink(f"/proc/self/ns/{name}") for name in ("ipc", "uts", "net", "cgroup")}
+        return {
+            "port": self.port,
+            "abstract": self.abstract,
+            "host_pid": os.getpid(),
+            "memory": spec["mem_limit"],
+            **spaces,
+        }
+
+    def launcher(self, *, small: bool = False) -> Launcher:
+        """Production's own way to a specification, over this stage's files."""
+        policies = self.policies
+        if small:
+            sandbox = policies.sandbox
+            changed: dict[str, Box] = {}
+            for role in ("trainer", "evaluator", "agent"):
+                limits: Box = getattr(sandbox, role)
+                cache = {"exec_cache_bytes": 16 << 20} if limits.exec_cache_bytes else {}
+                changed[role] = limits.model_copy(update=_SMALL | cache)
+            policies = policies.model_copy(update={"sandbox": sandbox.model_copy(update=changed)})
+        return Launcher(self.client, self.home, doors.Places(self.home.root / "doors"), policies)
+
+    def specification(self, room: Room, *, small: bool = False) -> Spec:
+        """The container of a room as production makes it, with the probes' setuid program beside."""
+        request = LaunchRequest(
+            role=room,
+            run=RUN,
+            policy=self.policies.digest,
+            snapshot=hashlib.sha256(b"pass\n").hexdigest() if room == "trainer" else None,
+            artifact="probe-1" if room != "agent" else None,
+            seconds=60.0,
+        )
+        spec = self.launcher(small=small).specification(request, self.home.run(RUN))
+        return spec | {"mounts": [*spec["mounts"], box.bind(str(self.home.root / "probe"), "/probe")]}
+
+    def run(self, spec: Spec, source: str, argument: str = "", **limits: Any) -> tuple[EngineResult, bytes]:
+        """Run Python source in a container of this specification, which is not compared with any: it may be weak."""
+        with self.container(spec, source, argument) as container:
+            return self.attend(container, **limits)
+
+    @contextmanager
+    def container(self, spec: Spec, source: str, argument: str = "") -> Iterator[Any]:
+        """A container that is made but not started."""
+        command = ["python", "-c", source, argument]
+        try:
+            container = self.client.containers.create(**(spec | {"command": command}))
+        except docker.errors.ImageNotFound:
+            raise EngineError(f"image {spec['image']} is missing", fix="run: make images") from None
+        except docker.errors.APIError as error:
+            raise EngineError(f"the engine refused: {error.explanation}", fix="glovebox doctor") from None
+        try:
+            yield container
+        finally:
+            with suppress(docker.errors.APIError):
+                container.remove(force=True, v=True)
+
+    def attend(self, container: Any, seconds: float = 60.0, output: int = OUTPUT_BYTES) -> tuple[EngineResult, bytes]:
+        """Run a container to its end: (result, what it printed)."""
+        kept = bytearray()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            result = box.attend(container, self.client, seconds, output, kept.extend, ours, lambda _: None)
+        return result, bytes(kept)
+
+    def probe(self, spec: Spec, probes: dict[str, str]) -> dict[str, tuple[str, str]]:
+        """(open or blocked, detail) of each probe in one container of this specification."""
+        source = Path(inside.__file__).read_text()
+        asked = json.dumps({"probes": probes, "given": self.given(spec)})
+        try:
+            _, output = self.run(spec, source, asked)
+            found = json.loads(output.splitlines()[-1])
+        except (EngineError, ValueError, IndexError) as error:
+            return dict.fromkeys(probes, ("nothing", f"the container said nothing: {str(error)[:200]}"))
+        return {name: (str(result), str(detail)) for name, (result, detail) in found.items()}
+
+
+@contextmanager
+def stage(client: docker.DockerClient, policies: Policies, below: Path | None) -> Iterator[Stage]:
+    """A stage in a folder of its own below `below` (the bench, which the engine can see), removed afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="redteam-", dir=below))
+    made = Stage(client, policies, folder)
+    listener = socket.create_server(("0.0.0.0", 0))  # noqa: S104 - what containers must not reach
+    abstract = socket.socket(socket.AF_UNIX)
+    try:
+        _furnish(made)
+        made.port = listener.getsockname()[1]
+        abstract.bind(f"\0{made.abstract}")
+        abstract.listen(8)
+        for sock in (listener, abstract):
+            threading.Thread(target=_accept, args=(sock,), daemon=True).start()
+        yield made
+    finally:
+        for sock in (listener, abstract):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        box.reap(client, made.home.id)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _accept(sock: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            sock.accept()[0].close()
+
+
+def _furnish(made: Stage) -> None:
+    """The files that production mounts, and those that a weak container would show."""
+    root, home = made.home.root, made.home
+    for name in ("tokenizer/ranks", "train/tokens_00000.npy", "val/rows.npy"):
+        _write(home.store / "probe-1" / name)
+    _write(home.snapshots / f"{hashlib.sha256(b'pass' + bytes([10])).hexdigest()}.py", b"pass\n")
+    for name in ("secrets/anthropic_api_key", "open/train.py", "owned.py"):
+        _write(root / name, b"pass\n")
+    (root / "open").chmod(0o777)
+    home.run(RUN).mkdir(parents=True)
+    home.run("1" * 16).mkdir()
+    for door in ("bench", "llm"):
+        (root / "doors" / door).mkdir(parents=True)
+    limits = made.policies.sandbox.agent
+    home.work.parent.mkdir()
+    snapshot.provision(home.work, b"pass\n", owner.container_group(limits.uid))
+    if os.geteuid() == 0:
+        os.chown(root / "owned.py", limits.uid, limits.uid)
+    _setuid_program(made)
+
+
+def _write(path: Path, data: bytes = b"stand-in") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _setuid_program(made: Stage) -> None:
+    """The image's own `sleep`, setuid to us: what no-new-privileges must take the power from."""
+    target = made.home.root / "probe" / "sleep"
+    target.parent.mkdir()
+    container = made.client.containers.create(made.policies.sandbox.trainer.image, ["true"], network_mode="none")
+    try:
+        chunks, _ = container.get_archive("/usr/bin/sleep")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            file = archive.extractfile("sleep")
+            target.write_bytes(file.read() if file else b"")
+    finally:
+        container.remove(force=True)
+    target.chmod(0o4755)
