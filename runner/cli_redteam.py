@@ -40,9 +40,8 @@ def redteam(
         policies = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update={"runtime": runtime})})
     client = launcher.connect_engine(policies.sandbox)
     with console.stderr().status("red team") as status, stage(client, policies, below) as made:
-        tell = lambda text: status.update(text)  # noqa: E731
-        found = campaign.run(made, tell, only)
-        noticed = campaign.mutate(made, tell) if mutate else {}
+        found = campaign.run(made, status.update, only)
+        noticed = campaign.mutate(made, status.update) if mutate else {}
     unnoticed = sorted(name for name, probes in noticed.items() if not probes)
     good = all(finding.good for finding in found) and not unnoticed
     if json_:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from runner.errors import EngineError
 from runner.redteam import controls as removal
 from runner.redteam.hostside import SCENARIOS, Blocked, Scenario, Unable
-from runner.redteam.probes import PROBES, Probe
+from runner.redteam.probes import PROBES, Probe, Room
 from runner.redteam.stage import Stage
 
 Tell = Callable[[str], None]
@@ -91,8 +91,8 @@ def _without_walls(stage: Stage, probes: list[Probe], tell: Tell) -> dict[str, t
     return found
 
 
-def _by_place(probes: list[Probe]) -> dict[tuple[str, bool], list[Probe]]:
-    groups = defaultdict(list)
+def _by_place(probes: list[Probe]) -> dict[tuple[Room, bool], list[Probe]]:
+    groups: defaultdict[tuple[Room, bool], list[Probe]] = defaultdict(list)
     for probe in probes:
         groups[probe.room, probe.small].append(probe)
     return dict(groups)
@@ -101,9 +101,11 @@ def _by_place(probes: list[Probe]) -> dict[tuple[str, bool], list[Probe]]:
 def _finding(stage: Stage, probe: Probe, blocked: tuple[str, str], opened: tuple[str, str]) -> Finding:
     result, detail = blocked
     control = opened[0] == "open"
-    if result not in ("blocked", "open"):
+    if result == opened[0] == "absent":
+        result = "skipped"  # with its walls or without: there is nothing to attack
+    elif result not in ("blocked", "open"):
         result = "open"  # nothing was learned: never counted as a wall that holds
-    if not control:
+    elif not control:
         detail = f"no positive control: {opened[1]}"
     cis = stage.controls[probe.control].cis
     return Finding(probe.id, result, probe.control, control, cis, probe.threat, probe.room, detail)

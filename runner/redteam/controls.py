@@ -30,15 +30,15 @@ def _set(**changes: Any) -> Callable[[Spec], Spec]:
     return lambda spec: spec | changes
 
 
-def _options(*gone: str, more: tuple[str, ...] = ()) -> Callable[[Spec], Spec]:
+def _options(gone: str, more: tuple[str, ...] = ()) -> Callable[[Spec], Spec]:
     def remove(spec: Spec) -> Spec:
-        kept = [option for option in spec["security_opt"] if not option.startswith(gone or ("\0",))]
+        kept = [option for option in spec["security_opt"] if not option.startswith(gone)]
         return spec | {"security_opt": [*kept, *more]}
 
     return remove
 
 
-def _tmpfs(word: str, instead: str, path: str = "/tmp") -> Callable[[Spec], Spec]:  # noqa: S108 - in the container
+def _tmpfs(word: str, instead: str, path: str = "/tmp") -> Callable[[Spec], Spec]:
     def remove(spec: Spec) -> Spec:
         options = [instead if o.startswith(word) else o for o in spec["tmpfs"][path].split(",")]
         return spec | {"tmpfs": spec["tmpfs"] | {path: ",".join(o for o in options if o)}}
@@ -103,7 +103,7 @@ CONTROLS = {
         Control("process namespace", "5.16", _set(pid_mode="host", init=False)),
         Control("host name namespace", "5.21", _set(uts_mode="host")),
         Control("cgroup namespace", "5.25", _set(cgroupns="host")),
-        Control("masked paths", "-", _options(more=("systempaths=unconfined",))),
+        Control("masked paths", "-", _set(host_config={"MaskedPaths": [], "ReadonlyPaths": []})),
         Control("init process", "-", _set(init=False)),
         Control("read-only mounts", "5.13", _writable),
         Control("no devices", "5.18", _set(devices=["/dev/kmsg:/dev/kmsg:rwm", "/dev/fuse:/dev/fuse:rwm"])),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -154,27 +155,31 @@ def _agent_gpu(stage: Stage, intact: bool) -> None:
         raise Blocked
 
 
+def _fresh(stage: Stage, name: str) -> Path:
+    """A path of the stage that does not exist yet: attacks are made more than once."""
+    return stage.home.root / f"{name}-{secrets.token_hex(4)}"
+
+
 def _other_uid(stage: Stage, intact: bool) -> None:
     if os.geteuid() != 0:
         raise Unable("only root can become another user")
-    path = stage.home.root / "doors" / f"open-{intact}.sock"
+    path = _fresh(stage, "door")
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         sock.listen(4)
         path.chmod(0o666)
-        for folder in (path.parent, stage.home.root):
-            folder.chmod(0o755)
+        stage.home.root.chmod(0o755)
         allowed = frozenset({os.geteuid()}) if intact else frozenset({_OTHER_UID})
         args = (sock, allowed, lambda line: line.send({"hello": line.receive()}))
         threading.Thread(target=doors.serve, args=args, daemon=True).start()
         client = (
-            "import os, socket, sys\nsock = socket.socket(socket.AF_UNIX); sock.connect(sys.argv[1])\n"
-            "os.setgid({0}); os.setuid({0})\nsock = socket.socket(socket.AF_UNIX); sock.connect(sys.argv[1])\n"
-            "sock.sendall(b'{{}}\\n'); print(sock.recv(100))"
-        ).format(_OTHER_UID)
-        folder = str(path.parent)
+            "import os, socket, sys\n"
+            f"os.setgid({_OTHER_UID}); os.setuid({_OTHER_UID})\n"
+            "sock = socket.socket(socket.AF_UNIX); sock.connect(sys.argv[1])\n"
+            "sock.sendall(b'{}\\n'); print(sock.recv(100))"
+        )
         done = subprocess.run(
-            [sys.executable, "-c", client, path.name], cwd=folder, capture_output=True, timeout=20, check=False
+            [sys.executable, "-c", client, path.name], cwd=path.parent, capture_output=True, timeout=20, check=False
         )
         sock.shutdown(socket.SHUT_RDWR)
     if b"hello" not in done.stdout:
@@ -209,27 +214,27 @@ def _read(intact: bool, path: Path, mark: bytes) -> None:
 
 
 def _symlink(stage: Stage, intact: bool) -> None:
-    path = stage.home.root / f"symlink-{intact}"
+    path = _fresh(stage, "symlink")
     path.symlink_to("/etc/passwd")
     _read(intact, path, _SECRET)
 
 
 def _hard_link(stage: Stage, intact: bool) -> None:
-    source, path = stage.home.root / f"linked-{intact}", stage.home.root / f"hard-{intact}"
+    source, path = _fresh(stage, "linked"), _fresh(stage, "link")
     source.write_bytes(_SECRET)
     path.hardlink_to(source)
     _read(intact, path, _SECRET)
 
 
 def _oversize(stage: Stage, intact: bool) -> None:
-    path = stage.home.root / f"large-{intact}"
+    path = _fresh(stage, "large")
     path.write_bytes(_SECRET * (1 << 16))
     _read(intact, path, _SECRET)
 
 
 def _fifo(stage: Stage, intact: bool) -> None:
     """A FIFO stops whoever opens it; that the reader never comes back is the attack's success."""
-    path = stage.home.root / f"fifo-{intact}"
+    path = _fresh(stage, "fifo")
     os.mkfifo(path)
     blocked: list[bool] = []
 

@@ -36,7 +36,14 @@ _EXECUTE = (
     "shutil = __import__('shutil'); shutil.copy('/bin/true', '{0}/t'); os.chmod('{0}/t', 0o755)\n"
     "assert os.spawnv(os.P_WAIT, '{0}/t', ['t']) == 0"
 )
-_BOMB = "n = 0\nfor _ in range({0}):\n    pid = os.fork()\n    if pid == 0: time.sleep(30); os._exit(0)\n    n += 1\nassert n"
+_BOMB = (
+    "n = 0\n"
+    "for _ in range({0}):\n"
+    "    pid = os.fork()\n"
+    "    if pid == 0: time.sleep(30); os._exit(0)\n"
+    "    n += 1\n"
+    "assert n"
+)
 
 NETWORK = [
     Probe("net-interfaces", "T01", ("no network",), "assert os.listdir('/sys/class/net') != ['lo']"),
@@ -68,8 +75,8 @@ NETWORK = [
         "socket.socket(socket.AF_INET, socket.SOCK_RAW, 1).close()",
     ),
     Probe("net-packet-socket", "T03", _CAPS, "socket.socket(17, socket.SOCK_RAW, 0).close()"),
-    Probe("net-vsock", "T03", ("seccomp profile",), "socket.socket(40, socket.SOCK_STREAM).close()"),
-    Probe("net-alg", "T03", ("seccomp profile",), "socket.socket(38, socket.SOCK_SEQPACKET).close()"),
+    Probe("net-vsock", "T03", ("seccomp profile",), "family(40, socket.SOCK_STREAM)"),
+    Probe("net-alg", "T03", ("seccomp profile",), "family(38, socket.SOCK_SEQPACKET)"),
 ]
 
 CAPABILITIES = [
@@ -97,7 +104,8 @@ CAPABILITIES = [
 SYSCALLS = [
     Probe("sys-filtered", "T05", ("seccomp profile",), "assert status('Seccomp') == '0'"),
     Probe("sys-ptrace", "T05", ("seccomp profile",), "reaches('ptrace', 0, 0, 0, 0)"),
-    Probe("sys-process-vm-readv", "T05", ("seccomp profile",), "reaches('process_vm_readv', os.getpid(), 0, 0, 0, 0, 0)"),
+    Probe("sys-process-vm-readv", "T05", ("seccomp profile",),
+          "reaches('process_vm_readv', os.getpid(), 0, 0, 0, 0, 0)"),
     Probe("sys-keyctl", "T05", ("seccomp profile",), "reaches('keyctl', 0, -1, 0)"),
     Probe("sys-add-key", "T05", ("seccomp profile",), "reaches('add_key', 0, 0, 0, 0, 0)"),
     Probe("sys-io-uring", "T05", ("seccomp profile",), "reaches('io_uring_setup', 1, 0)"),
@@ -111,8 +119,9 @@ SYSCALLS = [
     Probe("sys-bpf", "T05", _CAPS, "reaches('bpf', 0, 0, 0)"),
     Probe("sys-perf", "T05", _CAPS, "reaches('perf_event_open', 0, 0, -1, -1, 0)"),
     Probe("sys-open-by-handle", "T05", _CAPS, "reaches('open_by_handle_at', -100, 0, 0)"),
-    Probe("sys-mount", "T05", _CAPS, "call('mount', *[ctypes.addressof(ctypes.create_string_buffer(s)) for s in "
-          "(b'none', b'/tmp', b'tmpfs')], 0, 0)"),
+    Probe("sys-mount", "T05", _CAPS,
+          "kept = [ctypes.create_string_buffer(text) for text in (b'none', b'/tmp', b'tmpfs')]\n"
+          "call('mount', *map(ctypes.addressof, kept), 0, 0)"),
     Probe("sys-fsopen", "T05", _CAPS, "reaches('fsopen', 0, 0)"),
     Probe("sys-pivot-root", "T05", _CAPS, "reaches('pivot_root', 0, 0)"),
     Probe("sys-kernel-module", "T05", _CAPS, "reaches('init_module', 0, 0, 0)"),
@@ -160,10 +169,13 @@ FILES = [
     Probe("fs-large-file", "T10", ("file size limit", "/tmp size"), "fill('/tmp/large', 12 << 20)", small=True),
     Probe("fs-large-output", "T10", ("file size limit",), "fill('/out/weights.safetensors', 12 << 20)", small=True),
     Probe("fs-output-replace", "T11", ("read-only root", "user", "no capabilities"), "open('/out/extra', 'w').close()"),
-    Probe("fs-keys", "T12", ("masked paths",), "assert open('/proc/keys').read()"),
-    Probe("fs-kernel-memory", "T12", ("masked paths", *_CAPS), "opens('/proc/kcore')"),
+    Probe("fs-keys", "T12", ("masked paths",), "unmasked('/proc/keys')"),
+    Probe("fs-timers", "T12", ("masked paths",), "unmasked('/proc/timer_list')"),
+    Probe("fs-proc-sys-flag", "T12", ("masked paths",), "read_only('/proc/sys')"),
+    Probe("fs-kernel-memory", "T12", ("masked paths", *_CAPS), "there('/proc/kcore'); opens('/proc/kcore')"),
     Probe("fs-proc-sys", "T12", ("masked paths", *_CAPS), "opens('/proc/sys/kernel/core_pattern', os.O_WRONLY)"),
-    Probe("fs-sysrq", "T12", ("masked paths", *_CAPS), "opens('/proc/sysrq-trigger', os.O_WRONLY)"),
+    Probe("fs-sysrq", "T12", ("masked paths", *_CAPS),
+          "there('/proc/sysrq-trigger'); opens('/proc/sysrq-trigger', os.O_WRONLY)"),
     Probe("fs-control-groups", "T12", ("not privileged", *_CAPS),
           "read_only('/sys/fs/cgroup/pids' if os.path.exists('/sys/fs/cgroup/pids') else '/sys/fs/cgroup')"),
     Probe("fs-sysfs", "T12", ("not privileged",), "read_only('/sys')"),
@@ -171,7 +183,7 @@ FILES = [
           "assert set(os.listdir('/dev')) - {'fd', 'full', 'mqueue', 'null', 'ptmx', 'pts', 'random', 'shm', 'stderr',"
           " 'stdin', 'stdout', 'tty', 'urandom', 'zero', 'console', 'core'}"),
     Probe("dev-kernel-log", "T13", ("no devices", *_CAPS), "opens('/dev/kmsg', os.O_RDONLY | os.O_NONBLOCK)"),
-    Probe("dev-fuse", "T13", ("no devices",), "opens('/dev/fuse', os.O_RDWR)"),
+    Probe("dev-fuse", "T13", ("no devices", *_CAPS), "opens('/dev/fuse', os.O_RDWR)"),
     Probe("dev-gpu", "T13", ("no GPU unless given",), "assert os.environ.get('NVIDIA_VISIBLE_DEVICES') != 'void'"),
 ]  # fmt: skip
 
@@ -199,7 +211,7 @@ NEIGHBOURS = [
     Probe("room-secret-files", "T19", ("no secrets mounted",), "assert os.listdir('/run/secrets')"),
     Probe("room-secret-environment", "T19", ("no secrets in the environment",),
           "assert any(word in name for name in os.environ for word in ('KEY', 'TOKEN', 'SECRET', 'PASSWORD'))"),
-    Probe("room-evaluator-code", "T20", ("no candidate's code",), "opens('/work/train.py')", room="evaluator"),
+    Probe("room-evaluator-code", "T20", ("no candidate's code",), "os.stat('/work/train.py')", room="evaluator"),
     Probe("room-evaluator-training-data", "T20", ("no training data",), "opens('/artifacts/train/tokens_00000.npy')",
           room="evaluator"),
     Probe("room-evaluator-data-mount", "T08", ("read-only mounts",), "read_only('/artifacts/val')", room="evaluator"),
@@ -215,7 +227,8 @@ LIMITS = [
     Probe("limit-memory", "T21", ("memory limit",), "x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096])",
           small=True),
     Probe("limit-memory-exact", "T21", ("memory limit",),
-          "assert int(cgroup('memory.max', 'memory/memory.limit_in_bytes').replace('max', '9' * 18)) > GIVEN['memory']"),
+          "found = cgroup('memory.max', 'memory/memory.limit_in_bytes').replace('max', '9' * 18)\n"
+          "assert int(found) > GIVEN['memory']"),
     Probe("limit-swap", "T21", ("swap limit",),
           "found = cgroup('memory.swap.max', 'memory/memory.memsw.limit_in_bytes').replace('max', '9' * 18)\n"
           "assert int(found) > (GIVEN['memory'] if os.path.exists('/sys/fs/cgroup/memory') else 0)"),
@@ -227,15 +240,17 @@ LIMITS = [
 ]  # fmt: skip
 
 AGENT = [
-    Probe("agent-rename", "T22", ("one file mounted",), "os.rename('/work/train.py', '/work/other')", room="agent"),
-    Probe("agent-unlink", "T22", ("one file mounted",), "os.unlink('/work/train.py')", room="agent"),
+    Probe("agent-rename", "T22", ("one file mounted",),
+          "os.rename('/work/train.py', '/work/other'); os.rename('/work/other', '/work/train.py')", room="agent"),
     Probe("agent-symlink", "T22", ("one file mounted",), "os.symlink('/etc/passwd', '/work/link')", room="agent"),
     Probe("agent-hard-link", "T22", ("one file mounted",), "os.link('/work/train.py', '/work/link2')", room="agent"),
-    Probe("agent-fifo", "T22", ("one file mounted",), "os.mkfifo('/work/fifo')", room="agent"),
+    Probe("agent-fifo", "T22", ("one file mounted", "seccomp profile"), "os.mkfifo('/work/fifo')", room="agent"),
     Probe("agent-extra-file", "T22", ("one file mounted",), "open('/work/extra', 'w').close()", room="agent"),
+    Probe("agent-unlink", "T22", ("one file mounted",), "os.unlink('/work/train.py')", room="agent"),
     Probe("agent-setuid-bit", "T22", ("file owned by the runner",), "os.chmod('/work/train.py', 0o4755)", room="agent"),
     Probe("agent-directive", "T22", ("read-only mounts",), "read_only('/work/program.md')", room="agent"),
-    Probe("agent-large-file", "T10", ("file size limit",), "fill('/work/train.py', 12 << 20)", room="agent", small=True),
+    Probe("agent-large-file", "T10", ("file size limit",), "fill('/work/train.py', 12 << 20)", room="agent",
+          small=True),
     Probe("agent-network", "T01", ("no network",), "routed('192.0.2.1')", room="agent"),
     Probe("agent-key", "T19", ("no secrets in the environment",), "assert 'ANTHROPIC_API_KEY' in os.environ",
           room="agent"),

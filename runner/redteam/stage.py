@@ -97,9 +97,9 @@ class Stage:
     @contextmanager
     def container(self, spec: Spec, source: str, argument: str = "") -> Iterator[Any]:
         """A container that is made but not started."""
-        command = ["python", "-c", source, argument]
+        spec = spec | {"command": ["python", "-c", source, argument]}
         try:
-            container = self.client.containers.create(**(spec | {"command": command}))
+            container = self._create(spec.pop("host_config", {}), spec)
         except docker.errors.ImageNotFound:
             raise EngineError(f"image {spec['image']} is missing", fix="run: make images") from None
         except docker.errors.APIError as error:
@@ -109,6 +109,18 @@ class Stage:
         finally:
             with suppress(docker.errors.APIError):
                 container.remove(force=True, v=True)
+
+    def _create(self, host_config: dict[str, Any], spec: Spec) -> Any:
+        """docker-py has no word for some settings (masked paths): they go into the request it makes."""
+        api: Any = self.client.api
+        plain = api.create_container_from_config
+        api.create_container_from_config = lambda config, *rest: plain(
+            {**config, "HostConfig": {**config["HostConfig"], **host_config}}, *rest
+        )
+        try:
+            return self.client.containers.create(**spec)
+        finally:
+            del api.create_container_from_config
 
     def attend(self, container: Any, seconds: float = 60.0, output: int = OUTPUT_BYTES) -> tuple[EngineResult, bytes]:
         """Run a container to its end: (result, what it printed)."""
@@ -135,7 +147,7 @@ def stage(client: docker.DockerClient, policies: Policies, below: Path | None) -
     """A stage in a folder of its own below `below` (the bench, which the engine can see), removed afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="redteam-", dir=below))
     made = Stage(client, policies, folder)
-    listener = socket.create_server(("0.0.0.0", 0))  # noqa: S104 - what containers must not reach
+    listener = socket.create_server(("0.0.0.0", 0))
     abstract = socket.socket(socket.AF_UNIX)
     try:
         _furnish(made)
@@ -169,6 +181,7 @@ def _furnish(made: Stage) -> None:
     for name in ("secrets/anthropic_api_key", "open/train.py", "owned.py"):
         _write(root / name, b"pass\n")
     (root / "open").chmod(0o777)
+    (root / "open" / "train.py").chmod(0o666)
     home.run(RUN).mkdir(parents=True)
     home.run("1" * 16).mkdir()
     for door in ("bench", "llm"):
