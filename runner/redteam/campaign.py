@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from runner.errors import EngineError
 from runner.redteam import controls as removal
 from runner.redteam.hostside import SCENARIOS, Blocked, Scenario, Unable
-from runner.redteam.probes import PROBES, Probe, Room
+from runner.redteam.probes import GVISOR, GVISOR_ANSWERS, PROBES, Probe, Room
 from runner.redteam.stage import Stage
 
 Tell = Callable[[str], None]
@@ -40,10 +40,13 @@ class Finding:
 
 def run(stage: Stage, tell: Tell, only: str = "") -> list[Finding]:
     """Every probe whose id begins with `only`: in production's container and in one without its walls."""
-    probes = [probe for probe in PROBES if probe.id.startswith(only)]
+    asked = [probe for probe in PROBES if probe.id.startswith(only)]
+    unfit = {probe.id: why for probe in asked if (why := _unfit(stage, probe))}
+    probes = [probe for probe in asked if probe.id not in unfit]
     blocked = _production(stage, probes, tell)
     opened = _without_walls(stage, probes, tell)
     found = [_finding(stage, probe, blocked[probe.id], opened[probe.id]) for probe in probes]
+    found += [_skipped(stage, probe, unfit[probe.id]) for probe in asked if probe.id in unfit]
     scenarios = [scenario for scenario in SCENARIOS if scenario.id.startswith(only)]
     for number, scenario in enumerate(scenarios, 1):
         tell(f"from the host {number}/{len(scenarios)}: {scenario.id}")
@@ -57,17 +60,21 @@ def mutate(stage: Stage, tell: Tell) -> dict[str, list[str]]:
     for number, name in enumerate(stage.controls, 1):
         tell(f"without {name} ({number}/{len(stage.controls)})")
         found: list[str] = []
-        for (room, small), probes in _by_place([p for p in PROBES if name in p.walls]).items():
+        about = [probe for probe in PROBES if name in probe.walls]
+        fit = [probe for probe in about if not _unfit(stage, probe)]
+        alone = [probe for probe in about if probe.walls == (name,)]
+        if alone and not any(probe in fit for probe in alone):
+            continue  # those that could tell cannot under this runtime
+        for (room, small), probes in _by_place(fit).items():
             spec = removal.without(stage.specification(room, small=small), stage.controls, (name,))
             results = stage.probe(spec, {probe.id: probe.source for probe in probes})
             found += [probe for probe, (result, _) in results.items() if result == "open"]
         noticed[name] = found
     for scenario in SCENARIOS:
         tell(f"without {scenario.control}: {scenario.id}")
-        if _attack(stage, scenario, intact=False)[0] == "open":
-            noticed.setdefault(scenario.control, []).append(scenario.id)
-        else:
-            noticed.setdefault(scenario.control, [])
+        result, _ = _attack(stage, scenario, intact=False)
+        if result != "skipped":
+            noticed.setdefault(scenario.control, []).extend([scenario.id] if result == "open" else [])
     return noticed
 
 
@@ -96,6 +103,19 @@ def _by_place(probes: list[Probe]) -> dict[tuple[Room, bool], list[Probe]]:
     for probe in probes:
         groups[probe.room, probe.small].append(probe)
     return dict(groups)
+
+
+def _unfit(stage: Stage, probe: Probe) -> str:
+    """Why a probe cannot tell anything under this runtime; empty if it can."""
+    gvisor = stage.policies.sandbox.runtime == "runsc"
+    if gvisor and probe.id in GVISOR_ANSWERS:
+        return "under gVisor its own kernel answers this"
+    return "the policy's runtime is runc" if not gvisor and probe in GVISOR else ""
+
+
+def _skipped(stage: Stage, probe: Probe, why: str) -> Finding:
+    cis = stage.controls[probe.control].cis
+    return Finding(probe.id, "skipped", probe.control, False, cis, probe.threat, probe.room, why)
 
 
 def _finding(stage: Stage, probe: Probe, blocked: tuple[str, str], opened: tuple[str, str]) -> Finding:

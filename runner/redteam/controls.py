@@ -112,6 +112,7 @@ CONTROLS = {
         Control("no GPU unless given", "-", _environment("NVIDIA_VISIBLE_DEVICES", None)),
         Control("no engine socket", "5.32", mounted(("/var/run/docker.sock", "/var/run/docker.sock"))),
         Control("no log of output", "-", _set(log_config={"Type": "json-file", "Config": {}})),
+        Control("gVisor", "-", _set(runtime="runc")),
         Control("no restart", "5.15", _set(restart_policy={"Name": "always", "MaximumRetryCount": 0})),
     )
 }

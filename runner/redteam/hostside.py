@@ -67,6 +67,24 @@ def _flood(stage: Stage, intact: bool) -> None:
         raise Blocked
 
 
+def _bomb(stage: Stage, intact: bool, control: str, source: str) -> None:
+    """Whoever ends it, the bomb or its container: what counts is that it did not go off."""
+    if control == "process limit" and stage.policies.sandbox.runtime != "runc":
+        raise Unable("gVisor's processes are not the host's; its memory is")
+    spec = stage.specification("trainer", small=True)
+    spec = spec if intact else stage.controls[control].remove(spec)
+    result, output = stage.run(spec, source, seconds=20.0)
+    if result.exit_code != 0 or b"went off" not in output:
+        raise Blocked
+
+
+_MEMORY = "x = bytearray(700 << 20); x[::4096] = b'1' * len(x[::4096]); print('went off')"
+_FORKS = (
+    "import os, time\n"
+    "for _ in range(200):\n"
+    "    if os.fork() == 0: time.sleep(5); os._exit(0)\n"
+    "print('went off', flush=True); os._exit(0)"
+)
 _LEAVE = "for p in ('/tmp', '/cache', '/dev/shm'): open(p + '/left', 'w').close()"
 _FIND = "import os; print([p for p in ('/tmp', '/cache', '/dev/shm') if os.path.exists(p + '/left')])"
 
@@ -86,6 +104,8 @@ def _leftover_files(stage: Stage, intact: bool) -> None:
 
 
 def _leftover_process(stage: Stage, intact: bool) -> None:
+    if stage.policies.sandbox.runtime != "runc":
+        raise Unable("gVisor's processes are not the host's")
     source = f"import subprocess, sys, time; subprocess.Popen(['sleep', '{_MARK}'], start_new_session=True)"
     spec = stage.specification("trainer", small=True)
     with stage.container(spec, source if intact else source + "; time.sleep(30)") as container:
@@ -288,6 +308,8 @@ def _row(number: int, curve: list[tuple[int, float]]) -> Experiment:
 SCENARIOS = [
     Scenario("run-wall-clock", "T06", "host's clock", "-", _wall_clock),
     Scenario("run-output-flood", "T10", "output limit", "-", _flood),
+    Scenario("run-memory-bomb", "T21", "memory limit", "5.11", lambda s, i: _bomb(s, i, "memory limit", _MEMORY)),
+    Scenario("run-fork-bomb", "T21", "process limit", "5.29", lambda s, i: _bomb(s, i, "process limit", _FORKS)),
     Scenario("run-leftover-files", "T18", "fresh container", "-", _leftover_files),
     Scenario("run-leftover-process", "T18", "container is ended", "-", _leftover_process),
     Scenario("run-kept-log", "T10", "no log of output", "-", _kept_log),

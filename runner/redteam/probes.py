@@ -220,11 +220,11 @@ NEIGHBOURS = [
 ]  # fmt: skip
 
 LIMITS = [
-    Probe("limit-forks", "T21", ("process limit",), _BOMB.format(100), small=True),
+    Probe("limit-forks", "T21", ("process limit",), _BOMB.format(200), small=True),
     Probe("limit-threads", "T21", ("process limit",),
           "threading = __import__('threading')\n"
-          "for _ in range(100): threading.Thread(target=time.sleep, args=(3,), daemon=True).start()", small=True),
-    Probe("limit-memory", "T21", ("memory limit",), "x = bytearray(400 << 20); x[::4096] = b'1' * len(x[::4096])",
+          "for _ in range(200): threading.Thread(target=time.sleep, args=(3,), daemon=True).start()", small=True),
+    Probe("limit-memory", "T21", ("memory limit",), "x = bytearray(700 << 20); x[::4096] = b'1' * len(x[::4096])",
           small=True),
     Probe("limit-memory-exact", "T21", ("memory limit",),
           "found = cgroup('memory.max', 'memory/memory.limit_in_bytes').replace('max', '9' * 18)\n"
@@ -235,7 +235,7 @@ LIMITS = [
     Probe("limit-processors", "T21", ("processor limit",),
           "assert cgroup('cpu.max', 'cpu/cpu.cfs_quota_us').split()[0] in ('max', '-1')"),
     Probe("limit-open-files", "T21", ("open file limit",),
-          "kept = [os.open('/dev/null', 0) for _ in range(200)]\nassert kept", small=True),
+          "kept = [os.open('/dev/null', 0) for _ in range(700)]\nassert kept", small=True),
     Probe("limit-core-dumps", "T21", ("no core dumps",), "assert resource.getrlimit(resource.RLIMIT_CORE)[1] != 0"),
 ]  # fmt: skip
 
@@ -258,7 +258,22 @@ AGENT = [
     Probe("agent-gpu", "T13", ("no GPU unless given",), "assert os.environ.get('NVIDIA_VISIBLE_DEVICES') != 'void'",
           room="agent"),
     Probe("agent-ptrace", "T05", ("seccomp profile",), "reaches('ptrace', 0, 0, 0, 0)", room="agent"),
-    Probe("agent-forks", "T21", ("process limit",), _BOMB.format(100), room="agent", small=True),
+    Probe("agent-forks", "T21", ("process limit",), _BOMB.format(200), room="agent", small=True),
 ]  # fmt: skip
 
-PROBES = [*NETWORK, *CAPABILITIES, *SYSCALLS, *FILES, *NEIGHBOURS, *LIMITS, *AGENT]
+GVISOR = [
+    Probe("sys-sandbox-kernel", "T25", ("gVisor",), "assert os.uname().release == GIVEN['kernel']"),
+]  # fmt: skip
+# What these ask is answered by gVisor's own kernel, not the host's, or only a bomb that ends its sandbox could tell
+# (run-memory-bomb and run-fork-bomb do). With `runtime: runsc` they are skipped.
+GVISOR_ANSWERS = frozenset(
+    "net-interfaces net-route net-dns net-metadata net-host-gateway net-host-loopback net-abstract-socket "
+    "net-raw-socket net-packet-socket net-vsock net-alg cap-mknod cap-nice cap-setuid-program cap-no-new-privileges "
+    "fs-tmp-map-executable fs-tmp-setuid fs-tmp-devices fs-keys fs-timers fs-proc-sys-flag fs-proc-sys "
+    "fs-control-groups dev-unexpected dev-kernel-log dev-fuse ns-processes ns-ipc ns-host-name ns-network "
+    "ns-control-group room-evaluator-network room-evaluator-ptrace limit-forks limit-threads limit-memory "
+    "limit-memory-exact limit-swap limit-processors limit-open-files agent-large-file agent-network agent-ptrace "
+    "agent-forks fs-kernel-memory fs-sysrq".split()
+) | {probe.id for probe in SYSCALLS}
+
+PROBES = [*GVISOR, *NETWORK, *CAPABILITIES, *SYSCALLS, *FILES, *NEIGHBOURS, *LIMITS, *AGENT]

@@ -32,9 +32,9 @@ from runner.redteam.probes import Room
 RUN = "0" * 16
 OUTPUT_BYTES = 1 << 20
 _SMALL = {
-    "memory_bytes": 256 << 20,
-    "pids": 48,
-    "open_files": 128,
+    "memory_bytes": 512 << 20,
+    "pids": 128,
+    "open_files": 512,
     "file_bytes": 8 << 20,
     "tmp_bytes": 16 << 20,
     "shm_bytes": 16 << 20,
@@ -60,6 +60,7 @@ class Stage:
             "abstract": self.abstract,
             "host_pid": os.getpid(),
             "memory": spec["mem_limit"],
+            "kernel": os.uname().release,
             **spaces,
         }
 
