@@ -1,0 +1,56 @@
+"""docs/threat-model.md says what is true: every row's evidence exists, and every probe stands in its row."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from runner import leak
+from runner.home import SOURCE
+from runner.policy import Policies
+from runner.redteam.hostside import SCENARIOS
+from runner.redteam.probes import PROBES
+
+DOCUMENT = SOURCE / "docs" / "threat-model.md"
+ROW = re.compile(r"^\| (T\d\d) \| (.+?) \| (.+?) \| (.+?) \| (.*?) \|$", re.MULTILINE)
+ROWS = {match[1]: match for match in ROW.finditer(DOCUMENT.read_text())}
+
+
+def evidence(row: re.Match[str]) -> list[str]:
+    return re.findall(r"`([^`]+)`", row[5])
+
+
+def test_every_probe_stands_in_the_row_it_is_about_and_nowhere_else() -> None:
+    listed = {name: {e for e in evidence(row) if not e.startswith("tests/")} for name, row in ROWS.items()}
+    known: defaultdict[str, set[str]] = defaultdict(set)
+    for probe in (*PROBES, *SCENARIOS):
+        known[probe.threat].add(probe.id)
+    assert listed == {name: known[name] for name in ROWS}
+    assert set(known) <= set(ROWS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_has_evidence_and_its_tests_exist(name: str) -> None:
+    found = evidence(ROWS[name])
+    assert found, f"{name} has no evidence"
+    for test in (e for e in found if e.startswith("tests/")):
+        path, _, function = test.partition("::")
+        source = (SOURCE / Path(path)).read_text()
+        assert re.search(rf"^def {function or 'test_'}", source, re.MULTILINE), test
+
+
+def test_rows_are_numbered_without_gaps() -> None:
+    assert list(ROWS) == [f"T{number:02}" for number in range(1, len(ROWS) + 1)]
+
+
+def test_the_residual_leak_it_states_is_the_one_that_is_computed(policies: Policies) -> None:
+    text = DOCUMENT.read_text()
+    assert f"{leak.most(policies):,.0f} bits an experiment" in text
+    assert f"{policies.metrics.leak.night_bits:,} bits" in text
+    channels = leak.channels(policies)
+    assert f"loss curve {channels['loss curve']:.0f}" in text
+    assert f"summary {channels['summary']:.0f}" in text
+    assert f"{channels['crash message']:.0f}," in text
