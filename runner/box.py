@@ -20,7 +20,7 @@ import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
-from runner import inspection
+from runner import inspection, receipts
 from runner.errors import EngineError
 from runner.policy import Box, Sandbox
 from runner.records import EndReason, EngineResult, LaunchRequest
@@ -141,7 +141,8 @@ def run(
             raise EngineError(
                 f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix
             )
-        return attend(container, client, seconds, output_bytes, sink, hang_up, started)
+        ended = attend(container, client, seconds, output_bytes, sink, hang_up, started)
+        return ended.model_copy(update={"specification": receipts.specification_digest(spec)})
     finally:
         with suppress(docker.errors.APIError):  # another of us may be removing it
             container.remove(force=True, v=True)

@@ -9,10 +9,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from runner import console, launcher, policy
+from runner import console, launcher, policy, receipts
 from runner.cli_common import Json
 from runner.errors import GloveboxError
-from runner.home import SOURCE, find
+from runner.home import SOURCE, Home, find
+from runner.policy import Policies
+from runner.receipts import Probes
+from runner.recording import now
 from runner.redteam import campaign
 from runner.redteam.campaign import Finding
 from runner.redteam.stage import stage
@@ -28,22 +31,21 @@ def redteam(
 
     The weakened containers run Glovebox's own probes, no code of an agent's; nothing on the host is changed.
     """
-    try:
-        home = find()
-        folders, below = home.policies, home.root
-    except GloveboxError:
-        folders, below = (SOURCE / "policies",), None  # type: ignore[assignment]
-    policies = policy.load(*folders)
+    home = _bench()
+    policies = policy.load(*(home.policies if home else (SOURCE / "policies",)))
+    home_runtime = policies.sandbox.runtime
     if runtime is not None:
         if runtime not in ("runc", "runsc"):
             raise typer.BadParameter("one of: runc, runsc")
         policies = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update={"runtime": runtime})})
     client = launcher.connect_engine(policies.sandbox)
-    with console.stderr().status("red team") as status, stage(client, policies, below) as made:
+    with console.stderr().status("red team") as status, stage(client, policies, home.root if home else None) as made:
         found = campaign.run(made, status.update, only)
         noticed = campaign.mutate(made, status.update) if mutate else {}
     unnoticed = sorted(name for name, probes in noticed.items() if not probes)
     good = all(finding.good for finding in found) and not unnoticed
+    if home is not None and not only and runtime in (None, home_runtime):
+        receipts.keep_probes(home, _summary(found, noticed, unnoticed, policies))
     if json_:
         document = {"ok": good, "runtime": policies.sandbox.runtime, "policy": policies.digest}
         print(
@@ -52,6 +54,27 @@ def redteam(
     else:
         _print(found, noticed, unnoticed, policies.sandbox.runtime)
     raise typer.Exit(0 if good else 8)
+
+
+def _bench() -> Home | None:
+    """The bench, if there is one: probes need none."""
+    try:
+        return find()
+    except GloveboxError:
+        return None
+
+
+def _summary(found: list[Finding], noticed: dict[str, list[str]], unnoticed: list[str], policies: Policies) -> Probes:
+    counts = {kind: sum(finding.result == kind for finding in found) for kind in ("blocked", "open", "skipped")}
+    return Probes(
+        ok=all(finding.good for finding in found) and not unnoticed,
+        policy=policies.digest,
+        runtime=policies.sandbox.runtime,
+        when=now(),
+        removed=len(noticed),
+        unnoticed=len(unnoticed),
+        **counts,
+    )
 
 
 def _print(found: list[Finding], noticed: dict[str, list[str]], unnoticed: list[str], runtime: str) -> None:

@@ -96,6 +96,11 @@ class Home:
         return self.root / "broker"
 
     @property
+    def redteam(self) -> Path:
+        """The newest result of `glovebox redteam` on this bench."""
+        return self.root / "redteam.json"
+
+    @property
     def spent(self) -> Path:
         """The broker's meter."""
         return self.broker / "spent.sqlite"

@@ -6,14 +6,13 @@ behind, and `reconcile` brings them up to the ledger again before the next exper
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import audit, decide, results
+from runner import audit, decide, receipts, results
 from runner.audit import AuditLog
 from runner.errors import GloveboxError
 from runner.gitline import GitLine
@@ -103,9 +102,13 @@ class Recorder:
         self.ledger.close_experiment(row)
         if row.status is Status.KEEP:
             self.line.advance(self.tag, row.commit)
-        self.audit_log.append("finished", _evidence(row, engines))
+        self._vouch(row, engines)
         self.sealer.seal(self.audit_log)
         results.write(self.home.tag(self.tag) / "results.tsv", self.ledger.experiments(self.tag))
+
+    def _vouch(self, row: Experiment, engines: list[EngineResult]) -> None:
+        found = receipts.probes(self.home, row.policy)
+        self.audit_log.append("finished", receipts.receipt(row, engines, found))
 
     def reconcile(self) -> None:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
@@ -114,7 +117,7 @@ class Recorder:
         told = audit.finished(audit.verify(self.home.audit))
         for row in rows:
             if (row.tag, row.id) not in told:
-                self.audit_log.append("finished", _evidence(row, []))
+                self._vouch(row, [])
         self.sealer.seal(self.audit_log)
         keeps = [row for row in rows if row.status is Status.KEEP]
         if keeps and self.line.head(self.tag) != keeps[-1].commit:
@@ -133,17 +136,6 @@ def _causality(score: Score | None) -> Literal["proved", "audited", "non_causal"
     if score is None:
         return None
     return "non_causal" if score.reason == Status.NON_CAUSAL else score.causality
-
-
-def row_digest(row: Experiment) -> str:
-    """SHA-256 over every field of a row; the audit chain carries it."""
-    return hashlib.sha256(audit.canonical(row.model_dump(mode="json"))).hexdigest()
-
-
-def _evidence(row: Experiment, engines: list[EngineResult]) -> dict[str, Any]:
-    named = {"tag", "id", "status", "val_bpb", "snapshot", "commit", "run", "artifact", "policy"}
-    images = sorted({e.image for e in engines})
-    return {"images": images, "row": row_digest(row), **row.model_dump(mode="json", include=named)}
 
 
 def tidy(folder: Path, telemetry_bytes: int = 0) -> None:

@@ -91,6 +91,7 @@ class EngineResult(Frozen):
     output_bytes: int
     image: str  # image id, sha256:...
     container: str
+    specification: str = ""  # SHA-256 of what the engine's inspect was compared with before the start
 
 
 class Telemetry(Frozen):

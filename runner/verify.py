@@ -19,7 +19,7 @@ from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
-from runner.recording import row_digest
+from runner.receipts import complete, row_digest
 from runner.records import Experiment, Status
 
 NO_WITNESS = (
@@ -74,6 +74,11 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
             _row(outcome, home, line, row, finished.get((row.tag, row.id)))
         _line(outcome, line, tag, rows)
         _results(outcome, home, tag, rows)
+    bare = sum(1 for entry in finished.values() if entry.get("containers") and not entry.get("probes"))
+    if bare:
+        outcome.unknown.append(
+            f"{bare} experiments ran without a red team result under their policies (glovebox redteam)"
+        )
     for tag, number in sorted(set(finished) - seen):
         outcome.check("ledger rows", False, f"{tag} experiment {number} is in the audit chain but not in the ledger")
     _artifacts(outcome, home)
@@ -110,6 +115,8 @@ def _row(outcome: Outcome, home: Home, line: GitLine, row: Experiment, entry: di
     name = f"{row.tag} experiment {row.id}"
     same = entry is not None and entry.get("row") == row_digest(row)
     outcome.check("ledger rows", same, f"{name}: the ledger row differs from the audit chain")
+    if entry is not None and entry.get("containers"):
+        outcome.check("receipts", complete(entry), f"{name}: a container ran that was compared with no specification")
     outcome.check("snapshots", _sha256_of(home, row) == row.snapshot, f"{name}: the snapshot is missing or altered")
     try:
         committed = hashlib.sha256(line.content(row.commit)).hexdigest()

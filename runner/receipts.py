@@ -1,0 +1,84 @@
+"""What vouches for one experiment: its receipt, an entry of the audit chain that the next checkpoint signs. TRUSTED.
+
+A receipt names the policies, the artifact and the snapshot it ran under, each container with its image and the hash of
+the specification that the engine's inspect was found equal to, the newest red team result under these policies, the
+outcome, and the hash of the whole ledger row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from runner import audit
+from runner.artifacts.files import whole
+from runner.home import Home
+from runner.records import EngineResult, Experiment, Frozen
+
+_MAX_BYTES = 64 << 10
+_ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality"}
+_TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
+
+
+class Probes(Frozen):
+    """A red team's result: `policy` and `runtime` are those it ran under."""
+
+    ok: bool
+    policy: str
+    runtime: str
+    when: str
+    blocked: int
+    open: int
+    skipped: int
+    removed: int  # controls taken away one by one; 0: not tried
+    unnoticed: int
+
+
+def keep_probes(home: Home, probes: Probes) -> None:
+    """Remember the newest result of a red team."""
+    with whole(home.redteam) as file:
+        file.write(probes.model_dump_json().encode())
+
+
+def probes(home: Home, policy: str) -> Probes | None:
+    """The newest result, if it was taken under these policies."""
+    try:
+        with home.redteam.open("rb") as file:
+            found = Probes.model_validate_json(file.read(_MAX_BYTES))
+    except (OSError, ValidationError):
+        return None
+    return found if found.policy == policy else None
+
+
+def row_digest(row: Experiment) -> str:
+    """SHA-256 over every field of a row; the audit chain carries it."""
+    return hashlib.sha256(audit.canonical(row.model_dump(mode="json"))).hexdigest()
+
+
+def receipt(row: Experiment, engines: list[EngineResult], found: Probes | None) -> dict[str, Any]:
+    """The entry for one row; `engines` are its trainer and, if it came so far, its evaluator."""
+    containers = [
+        {"role": role, "image": engine.image, "container": engine.container, "specification": engine.specification}
+        for role, engine in zip(("trainer", "evaluator"), engines, strict=False)
+    ]
+    return {
+        **row.model_dump(mode="json", include=_ROW | _TERMS),
+        "row": row_digest(row),
+        "containers": containers,
+        "probes": None if found is None else found.model_dump(mode="json"),
+    }
+
+
+def complete(entry: dict[str, Any]) -> bool:
+    """Whether every container that is named was compared with a specification."""
+    containers = entry.get("containers")
+    return isinstance(containers, list) and all(c.get("specification") and c.get("image") for c in containers)
+
+
+def specification_digest(spec: dict[str, Any]) -> str:
+    """SHA-256 over a container's specification (box.specification)."""
+    text = json.dumps(spec, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
