@@ -74,14 +74,15 @@ def attend(
 ) -> int:
     """Serve one agent to its end; returns the exit code, raises what broke the bench."""
     limits = loop.policies.sandbox.agent
-    group = owner.container_group(limits.uid)
+    ids = owner.ids(loop.policies.sandbox, limits.uid)
+    group = ids.host_gid
     provide(loop.home, group, loop.best_source())
     desk = Desk(loop, loop.home.work, experiments, MeterClient(places.meter if metered else None))
     if experiments == 0:
         desk.finished.set()
     with ExitStack() as stack:
         sock = stack.enter_context(doors.listening(places.bench, gid=group, mode=0o660))
-        args = (sock, frozenset({limits.uid}), desk.handle)
+        args = (sock, frozenset({ids.host_uid}), desk.handle)
         threading.Thread(target=doors.serve, args=args, daemon=True).start()
         agent = _Agent(loop, kind) if kind and not desk.finished.is_set() else None
         loop.emit("agent_started" if agent else "serving", {"experiments": experiments})

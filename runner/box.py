@@ -42,11 +42,11 @@ def specification(
     environment: dict[str, str],
     bench: str,
     seccomp: str | None = None,
+    gpus: list[DeviceRequest] | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments of docker's containers.create for one role; `seccomp` is a profile's JSON text."""
     box: Box = getattr(sandbox, request.role)
-    gpu = request.gpu if request.role != "agent" else None
-    devices = [DeviceRequest(device_ids=[gpu], capabilities=[["gpu", "compute", "utility"]])] if gpu else []
+    devices = [] if request.role == "agent" else gpus or []
     sizes = _sizes(box)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     return {
@@ -58,7 +58,7 @@ def specification(
         "user": f"{box.uid}:{gid}",
         "mounts": mounts,
         "device_requests": devices,
-        "environment": {"OMP_NUM_THREADS": threads} | ({} if gpu else _NO_GPU) | environment,
+        "environment": {"OMP_NUM_THREADS": threads} | ({} if devices else _NO_GPU) | environment,
         "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, BENCH_LABEL: bench},
     }
 

@@ -67,7 +67,7 @@ def differences(home: Home) -> dict[str, list[str]]:
         request = LaunchRequest.model_validate(
             {"role": role, "run": "0" * 16, "policy": policies.digest, "seconds": 1.0}
         )
-        gid = owner.container_group(getattr(policies.sandbox, role).uid)
+        gid = owner.ids(policies.sandbox, getattr(policies.sandbox, role).uid).gid
         spec = box.specification(
             policies.sandbox,
             request,

@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner import attending, locks, policy
+from runner import attending, gpu, locks, owner, policy
 from runner.errors import EngineError
 from runner.home import SOURCE, Home
-from runner.owner import container_group
 
 HEADER = (
     "# Read by docker compose. The lines below are written by `glovebox init`; add GLOVEBOX_TAG and others freely.\n"
@@ -34,8 +33,9 @@ def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
         "GLOVEBOX_AGENT_UID": str(sandbox.agent.uid),
         "GLOVEBOX_AGENT_PIDS": str(sandbox.agent.pids),
         "GLOVEBOX_AGENT_MEMORY": str(sandbox.agent.memory_bytes),
-        "GLOVEBOX_AGENT_GID": str(container_group(sandbox.agent.uid)),
-        "GLOVEBOX_TRAINER_GID": str(container_group(sandbox.trainer.uid)),
+        "GLOVEBOX_AGENT_GID": str(owner.ids(sandbox, sandbox.agent.uid).host_gid),
+        "GLOVEBOX_TRAINER_GID": str(owner.ids(sandbox, sandbox.trainer.uid).host_gid),
+        gpu.TOOLKIT_VARIABLE: ".".join(map(str, gpu.toolkit() or ())),
         "GLOVEBOX_DOCKER_GID": str(group),
         "GLOVEBOX_DOCKER_SOCKET": str(socket),
     }
@@ -52,4 +52,4 @@ def write(path: Path, home: Home) -> None:
         private.mkdir(mode=0o700, exist_ok=True)
     if not locks.held(home.runner_lock):
         seed = (SOURCE / "trainer" / "train.py").read_bytes()
-        attending.provide(home, container_group(sandbox.agent.uid), seed)
+        attending.provide(home, owner.ids(sandbox, sandbox.agent.uid).host_gid, seed)

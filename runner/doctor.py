@@ -1,26 +1,46 @@
-"""`glovebox doctor`: is everything a run needs in place? Every failed line says how to fix it. TRUSTED."""
+"""`glovebox doctor`: is everything a run needs in place? Every failed line says how to fix it. TRUSTED.
+
+It ends with attempts on the engine itself: what must fail in a production container, and what must work there.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import docker
 from securesystemslib.signer import CryptoSigner
 
-from runner import clock, keys, leak, policy
+from runner import audit, clock, gpu, keys, leak, policy
 from runner.artifacts import store
 from runner.artifacts.manifest import Statement
 from runner.errors import GloveboxError
 from runner.home import SOURCE, Home, find
 from runner.launcher import connect_engine
 from runner.ledger import Ledger
+from runner.redteam.probes import PROBES
+from runner.redteam.stage import stage
 
 MIN_FREE_BYTES = 5 << 30
+MUST_FAIL = (
+    "net-route", "fs-root", "fs-tmp-execute", "cap-effective", "sys-ptrace", "sys-user-namespace",
+    "room-engine-socket", "room-validation-data",
+)  # fmt: skip
+MUST_WORK = (
+    "import torch; assert float(torch.ones(4).sum()) == 4\n"
+    "for path in ('/out/graph.json', '/out/weights.safetensors', '/out/telemetry.jsonl', '/tmp/x', '/cache/x'):\n"
+    "    open(path, 'ab').write(b'x')\n"
+    "assert open('/work/train.py').read() and print('worked') is None"
+)
 T = TypeVar("T")
 
 
@@ -40,23 +60,58 @@ def checks() -> Iterator[Check]:
     yield Check("git", shutil.which("git") is not None, shutil.which("git") or "not found", "apt-get install git")
     policies = _guarded("policies", _policies, _digest)
     yield policies[1]
+    client: docker.DockerClient | None = None
     if policies[0] is not None:
         sandbox = policies[0].sandbox
         engine = _guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
+        client = engine[0]
         yield engine[1]
-        if engine[0] is not None:
-            yield from _engine(engine[0], policies[0])
+        if client is not None:
+            yield from _engine(client, policies[0])
+            yield from _graphics(client, policies[0])
     home = _guarded("bench", find, _root)
     yield home[1]
     if home[0] is not None:
         yield from _bench(home[0])
+    if policies[0] is not None and client is not None:
+        yield from _attempts(client, policies[0], home[0])
 
 
 def _bench(home: Home) -> Iterator[Check]:
     yield _guarded("signing keys", lambda: keys.signers(home), _key_detail)[1]
     yield _guarded("artifact", lambda: store.admit(home, store.latest(home)), _artifact_detail)[1]
     free = shutil.disk_usage(home.root).free
+    yield from _permissions(home)
+    yield _clock(home)
     yield Check("disk", free >= MIN_FREE_BYTES, f"{free >> 30} GiB free", f"free space on {home.root}")
+
+
+def _permissions(home: Home) -> Iterator[Check]:
+    """Nobody else may read keys or write anything; the engine's socket is as good as root."""
+    mode = stat.S_IMODE(home.root.stat().st_mode)
+    yield Check("bench permissions", not mode & 0o077, f"{mode:o}", f"chmod 700 {home.root}")
+    open_ = [p for p in (*home.keys.glob("*"), home.key, home.audit_key) if p.is_file() and p.stat().st_mode & 0o077]
+    yield Check(
+        "secret permissions", not open_, f"{len(open_)} readable by others", f"chmod 600 {' '.join(map(str, open_))}"
+    )
+    path = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+    if path.exists():
+        mode = stat.S_IMODE(path.stat().st_mode)
+        yield Check("engine socket", not mode & 0o006, f"{path} {mode:o}", f"chmod 660 {path}")
+
+
+def _clock(home: Home) -> Check:
+    """Expiry of artifacts rests on the clock: it must not be before what was already recorded."""
+    now, last = datetime.now(UTC), None
+    with suppress(GloveboxError):
+        entries = audit.verify(home.audit)
+        last = datetime.fromisoformat(entries[-1]["time"]) if entries else None
+    return Check(
+        "clock",
+        last is None or now >= last,
+        f"{now:%Y-%m-%d %H:%M} UTC",
+        "set the clock: it is before the audit log's end",
+    )
 
 
 def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
@@ -117,6 +172,9 @@ def _engine(client: docker.DockerClient, policies: policy.Policies) -> Iterator[
     info = client.info()
     options = " ".join(info.get("SecurityOptions") or [])
     yield Check("seccomp", "seccomp" in options, options or "none", "use an engine built with seccomp")
+    yield Check("user namespaces", True, policies.sandbox.userns)  # connect_engine compared it with the engine
+    composed = subprocess.run(["docker", "compose", "version", "--short"], capture_output=True, text=True, check=False)
+    yield Check("compose", composed.returncode == 0, composed.stdout.strip() or "none", "install docker-compose 2")
     limits = info.get("MemoryLimit") and info.get("PidsLimit")
     yield Check("cgroup limits", bool(limits), "memory and pids", "enable the memory and pids cgroup controllers")
     runtimes = ", ".join(sorted(info.get("Runtimes") or {}))
@@ -135,3 +193,28 @@ def _engine(client: docker.DockerClient, policies: policy.Policies) -> Iterator[
             yield Check(f"image {image}", True, str(found.short_id))
         except docker.errors.ImageNotFound:
             yield Check(f"image {image}", False, "missing", "make images")
+
+
+def _graphics(client: docker.DockerClient, policies: policy.Policies) -> Iterator[Check]:
+    """Only where there is a GPU or its runtime."""
+    if shutil.which("nvidia-smi") is None and "nvidia" not in (client.info().get("Runtimes") or {}):
+        yield Check("GPU", True, "none: CPU only")
+        return
+    minimum = policies.sandbox.minimum_toolkit
+    yield _guarded("GPU toolkit", lambda: gpu.check_toolkit(minimum), lambda found: ".".join(map(str, found)))[1]
+
+
+def _attempts(client: docker.DockerClient, policies: policy.Policies, home: Home | None) -> Iterator[Check]:
+    """Live: a few attacks that must fail, and the work that must not."""
+    try:
+        with stage(client, policies, home.root if home else None) as made:
+            spec = made.specification("trainer")
+            wanted = {probe.id: probe.source for probe in PROBES if probe.id in MUST_FAIL}
+            for name, (result, detail) in made.probe(spec, wanted).items():
+                yield Check(f"must fail: {name}", result == "blocked", detail or result, "glovebox redteam")
+            ended, output = made.run(spec, MUST_WORK)
+            good = ended.exit_code == 0 and b"worked" in output
+            detail = "torch, hand-over files, /tmp, /cache" if good else output.decode(errors="replace")[-200:].strip()
+            yield Check("must work: trainer", good, detail, "make images")
+    except (GloveboxError, docker.errors.DockerException) as error:
+        yield Check("live attempts", False, str(error)[:200], "make images, then: glovebox redteam")

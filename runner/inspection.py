@@ -61,6 +61,10 @@ def _expected(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _device(request: dict[str, Any]) -> tuple[Any, ...]:
+    return (request.get("Driver") or "", request.get("DeviceIDs"), request.get("Capabilities") or [])
+
+
 def _lists(host: dict[str, Any], spec: dict[str, Any]) -> list[str]:
     """Mounts, limits and devices, whatever their order; takes what it compared out of `host`."""
     found = []
@@ -70,8 +74,8 @@ def _lists(host: dict[str, Any], spec: dict[str, Any]) -> list[str]:
     limits = {(u["Name"], u["Soft"], u["Hard"]) for u in host.pop("Ulimits", None) or []}
     if limits != {(u["Name"], u["Soft"], u["Hard"]) for u in spec["ulimits"]}:
         found.append(f"Ulimits: {sorted(limits)}")
-    devices = [r["DeviceIDs"] for r in host.pop("DeviceRequests", None) or []]
-    if devices != [r["DeviceIDs"] for r in spec["device_requests"]]:
+    devices = [_device(request) for request in host.pop("DeviceRequests", None) or []]
+    if devices != [_device(request) for request in spec["device_requests"]]:
         found.append(f"DeviceRequests: {devices}")
     for name, least in (("MaskedPaths", MASKED), ("ReadonlyPaths", READ_ONLY)):
         if missing := least - set(host.pop(name, None) or []):

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from docker.types import Mount
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner import box, doors, locks, owner, policy, seccomp
+from runner import box, doors, gpu, locks, owner, policy, seccomp
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.home import SOURCE, Home
 from runner.records import EngineResult, LaunchRequest
@@ -72,6 +73,8 @@ class Launcher:
         if request.policy != self.policies.digest:
             raise PolicyError("policies changed since the launcher started", fix="run again")
         limits: policy.Box = getattr(self.policies.sandbox, request.role)
+        if request.gpu:
+            gpu.check_toolkit(self.policies.sandbox.minimum_toolkit)
         if request.seconds > limits.max_seconds:
             raise DoorError(f"more seconds than policies/sandbox.yaml {request.role}.max_seconds")
         return request
@@ -81,7 +84,8 @@ class Launcher:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         spec = self.specification(request, folder)
         limits: policy.Box = getattr(self.policies.sandbox, request.role)
-        with (folder / f"{request.role}.log").open("wb") as log:
+        lent = gpu.lent(request.gpu) if spec["device_requests"] and request.gpu else nullcontext()
+        with lent, (folder / f"{request.role}.log").open("wb") as log:
             return box.run(
                 self.client,
                 spec,
@@ -97,12 +101,14 @@ class Launcher:
         prepare = {"agent": self._agent, "trainer": self._trainer, "evaluator": self._evaluator}[request.role]
         command, mounts, environment = prepare(request, folder)
         limits: policy.Box = getattr(self.policies.sandbox, request.role)
+        gpus = [gpu.request(self.client.info(), request.gpu)] if request.gpu and request.role != "agent" else []
         return box.specification(
             self.policies.sandbox,
             request,
             command=command,
             mounts=mounts,
-            gid=owner.container_group(limits.uid),
+            gid=owner.ids(self.policies.sandbox, limits.uid).gid,
+            gpus=gpus,
             environment=environment,
             bench=self.home.id,
             seccomp=self.seccomp,
@@ -149,13 +155,13 @@ class Launcher:
 
     def _outputs(self, folder: Path, names: tuple[str, ...], limits: policy.Box) -> list[Mount]:
         """Fresh, empty single-file mounts: nothing to symlink, nothing to replace, a size limit on each."""
-        mounts = []
+        mounts, group = [], owner.ids(self.policies.sandbox, limits.uid).host_gid
         for name in names:
             path = folder / name
             path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            if os.fstat(descriptor).st_gid != owner.container_group(limits.uid):
-                os.fchown(descriptor, -1, owner.container_group(limits.uid))
+            if os.fstat(descriptor).st_gid != group:
+                os.fchown(descriptor, -1, group)
             os.fchmod(descriptor, 0o660)
             os.close(descriptor)
             mounts.append(box.bind(str(path), f"/out/{name}", writable=True))
@@ -200,6 +206,8 @@ def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
             where="policies/sandbox.yaml minimum_engine",
             fix="upgrade Docker",
         )
+    info = client.info()
+    owner.check(sandbox, info.get("SecurityOptions") or [], str(info.get("DockerRootDir")))
     return client
 
 

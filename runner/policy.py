@@ -51,12 +51,17 @@ class Sandbox(Strict):
     runtime: Literal["runc", "runsc"]
     seccomp: Literal["glovebox", "engine"]
     minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
+    minimum_toolkit: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
+    userns: Literal["none", "remap", "rootless"]
+    userns_base: Annotated[int, Field(ge=0, le=4_000_000_000)]
     trainer: Box
     evaluator: Box
     agent: Box
 
     @model_validator(mode="after")
     def _separate(self) -> Sandbox:
+        if (self.userns == "none") is not (self.userns_base == 0):
+            raise ValueError("userns_base is 0 without a user namespace and above 0 with one")
         if self.agent.uid in (self.trainer.uid, self.evaluator.uid):
             raise ValueError("the agent needs a uid of its own")
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -128,5 +129,20 @@ def test_the_trainer_image_loses_the_modules_the_demo_validates_on() -> None:
 
 
 def test_only_the_launchers_modules_talk_to_the_engine() -> None:
-    users = {path.name for path in modules("runner") if any(n.split(".")[0] == "docker" for n in imports(path))}
-    assert users == {"box.py", "launcher.py", "doctor.py"}
+    users = {
+        str(path.relative_to(SOURCE / "runner"))
+        for path in modules("runner")
+        if any(n.split(".")[0] == "docker" for n in imports(path))
+    }
+    ours = {name for name in users if not name.startswith("redteam/")}
+    assert ours == {"box.py", "launcher.py", "doctor.py", "gpu.py"}
+
+
+def test_only_commands_for_people_reach_for_the_red_team() -> None:
+    """It can make weak containers, so nothing that runs unattended may import it."""
+    users = {
+        path.name
+        for path in modules("runner")
+        if path.parent.name != "redteam" and "redteam" in re.findall(r"runner[. ](?:import )?(\w+)", path.read_text())
+    }
+    assert users == {"cli_redteam.py", "doctor.py"}

@@ -18,7 +18,7 @@ import httpx
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from runner import doors, locks, policy
+from runner import doors, locks, owner, policy
 from runner.audit import AuditLog
 from runner.broker import key
 from runner.broker.budget import Meter
@@ -26,7 +26,6 @@ from runner.broker.relay import Relay
 from runner.broker.settings import Settings
 from runner.broker.upstream import Upstream
 from runner.errors import GloveboxError
-from runner.owner import container_group
 
 _CONNECT_SECONDS = 15.0
 MAX_CONNECTIONS = 32  # more are hung up on, so that descriptors remain for our own files
@@ -53,7 +52,7 @@ def serve(settings: Settings) -> None:
 
 
 def _listen(settings: Settings, policies: policy.Policies, secret: key.Key, state: Path) -> None:
-    agent = policies.sandbox.agent.uid
+    agent = owner.ids(policies.sandbox, policies.sandbox.agent.uid)
     places = doors.Places(Path(settings.doors))
     meter = Meter(state / "spent.sqlite", settings.tag, policies.broker)
     limits = httpx.Timeout(policies.broker.idle_seconds, connect=_CONNECT_SECONDS)
@@ -61,14 +60,14 @@ def _listen(settings: Settings, policies: policy.Policies, secret: key.Key, stat
     log = AuditLog(state / "calls.jsonl")
     relay = Relay(Upstream(policies.broker, meter, log, secret, client, state / "bodies"))
     with (
-        doors.listening(places.llm, gid=container_group(agent), mode=0o660) as front,
+        doors.listening(places.llm, gid=agent.host_gid, mode=0o660) as front,
         doors.listening(places.meter, gid=os.getegid(), mode=0o600) as back,
     ):
         args = (back, frozenset({os.geteuid()}), lambda line: _answer(line, meter))
         threading.Thread(target=doors.serve, args=args, daemon=True).start()
         config = uvicorn.Config(
             relay.app,
-            http=_protocol(frozenset({agent, os.geteuid()})),
+            http=_protocol(frozenset({agent.host_uid, os.geteuid()})),
             lifespan="off",
             log_level="critical",  # what a hostile peer sends must not fill our log
             ws="none",

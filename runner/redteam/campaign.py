@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runner.errors import EngineError
-from runner.redteam import controls as removal
 from runner.redteam.hostside import SCENARIOS, Blocked, Scenario, Unable
 from runner.redteam.probes import GVISOR, GVISOR_ANSWERS, PROBES, Probe, Room
 from runner.redteam.stage import Stage
@@ -66,7 +65,7 @@ def mutate(stage: Stage, tell: Tell) -> dict[str, list[str]]:
         if alone and not any(probe in fit for probe in alone):
             continue  # those that could tell cannot under this runtime
         for (room, small), probes in _by_place(fit).items():
-            spec = removal.without(stage.specification(room, small=small), stage.controls, (name,))
+            spec = stage.without(stage.specification(room, small=small), (name,))
             results = stage.probe(spec, {probe.id: probe.source for probe in probes})
             found += [probe for probe, (result, _) in results.items() if result == "open"]
         noticed[name] = found
@@ -93,7 +92,7 @@ def _without_walls(stage: Stage, probes: list[Probe], tell: Tell) -> dict[str, t
     found: dict[str, tuple[str, str]] = {}
     for number, ((room, small, walls), group) in enumerate(groups.items(), 1):
         tell(f"controls {number}/{len(groups)}: {room} without {', '.join(walls)}")
-        spec = removal.without(stage.specification(room, small=small), stage.controls, walls)
+        spec = stage.without(stage.specification(room, small=small), walls)
         found |= stage.probe(spec, {probe.id: probe.source for probe in group})
     return found
 

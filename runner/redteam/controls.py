@@ -5,6 +5,7 @@ A removal changes the specification (runner/box.py) and nothing else. Weakened c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,11 @@ def _replace_mount(target: str, source: Path, instead: str) -> Callable[[Spec], 
     return remove
 
 
+def _engine_socket(spec: Spec) -> Spec:
+    source = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    return mounted((source, "/var/run/docker.sock"))(spec)
+
+
 CONTROLS = {
     control.name: control
     for control in (
@@ -110,7 +116,7 @@ CONTROLS = {
         Control("own group only", "4.1", _set(group_add=["0"])),
         Control("no secrets in the environment", "-", _environment("ANTHROPIC_API_KEY", "sk-ant-probe")),
         Control("no GPU unless given", "-", _environment("NVIDIA_VISIBLE_DEVICES", None)),
-        Control("no engine socket", "5.32", mounted(("/var/run/docker.sock", "/var/run/docker.sock"))),
+        Control("no engine socket", "5.32", _engine_socket),
         Control("no log of output", "-", _set(log_config={"Type": "json-file", "Config": {}})),
         Control("gVisor", "-", _set(runtime="runc")),
         Control("no restart", "5.15", _set(restart_policy={"Name": "always", "MaximumRetryCount": 0})),
@@ -137,10 +143,3 @@ def of_stage(folder: Path) -> dict[str, Control]:
             ),
         )
     }
-
-
-def without(spec: Spec, controls: dict[str, Control], names: tuple[str, ...]) -> Spec:
-    """The specification with these controls taken away."""
-    for name in names:
-        spec = controls[name].remove(spec)
-    return spec

@@ -24,6 +24,7 @@ import docker
 from pydantic import ConfigDict, ValidationError
 
 from runner import doors, filter, inspection, leak, snapshot
+from runner import gpu as devices
 from runner.errors import SnapshotError
 from runner.records import Crash, EndReason, Experiment, LaunchRequest, Status
 from runner.redteam.stage import Stage
@@ -72,7 +73,7 @@ def _bomb(stage: Stage, intact: bool, control: str, source: str) -> None:
     if control == "process limit" and stage.policies.sandbox.runtime != "runc":
         raise Unable("gVisor's processes are not the host's; its memory is")
     spec = stage.specification("trainer", small=True)
-    spec = spec if intact else stage.controls[control].remove(spec)
+    spec = spec if intact else stage.without(spec, (control,))
     result, output = stage.run(spec, source, seconds=20.0)
     if result.exit_code != 0 or b"went off" not in output:
         raise Blocked
@@ -128,7 +129,7 @@ def _running(argument: str) -> bool:
 
 def _kept_log(stage: Stage, intact: bool) -> None:
     spec = stage.specification("trainer", small=True)
-    spec = spec if intact else stage.controls["no log of output"].remove(spec)
+    spec = spec if intact else stage.without(spec, ("no log of output",))
     with stage.container(spec, "print('kept by the engine')") as container:
         stage.attend(container)
         try:
@@ -141,7 +142,7 @@ def _kept_log(stage: Stage, intact: bool) -> None:
 
 def _restart(stage: Stage, intact: bool) -> None:
     spec = stage.specification("trainer", small=True)
-    spec = spec if intact else stage.controls["no restart"].remove(spec)
+    spec = spec if intact else stage.without(spec, ("no restart",))
     with stage.container(spec, "raise SystemExit(1)") as container:
         container.start()
         deadline = time.monotonic() + 4
@@ -169,8 +170,8 @@ def _agent_gpu(stage: Stage, intact: bool) -> None:
     gpu = "GPU-00000000-0000-0000-0000-000000000000"
     request = LaunchRequest(role="agent", run="0" * 16, policy=stage.policies.digest, seconds=1.0, gpu=gpu)
     spec = stage.launcher().specification(request, stage.home.run("0" * 16))
-    if not intact:
-        spec = spec | {"device_requests": [{"DeviceIDs": [gpu]}]}
+    if not intact:  # what the trainer gets
+        spec = spec | {"device_requests": [devices.request(stage.client.info(), gpu)]}
     if not spec["device_requests"]:
         raise Blocked
 

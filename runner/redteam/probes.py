@@ -177,7 +177,8 @@ FILES = [
     Probe("fs-sysrq", "T12", ("masked paths", *_CAPS),
           "there('/proc/sysrq-trigger'); opens('/proc/sysrq-trigger', os.O_WRONLY)"),
     Probe("fs-control-groups", "T12", ("not privileged", *_CAPS),
-          "read_only('/sys/fs/cgroup/pids' if os.path.exists('/sys/fs/cgroup/pids') else '/sys/fs/cgroup')"),
+          "path = '/sys/fs/cgroup' + ('/pids' if os.path.exists('/sys/fs/cgroup/pids') else '') + '/probe'\n"
+          "os.mkdir(path); os.rmdir(path)"),
     Probe("fs-sysfs", "T12", ("not privileged",), "read_only('/sys')"),
     Probe("dev-unexpected", "T13", ("no devices",),
           "assert set(os.listdir('/dev')) - {'fd', 'full', 'mqueue', 'null', 'ptmx', 'pts', 'random', 'shm', 'stderr',"

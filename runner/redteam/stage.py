@@ -31,6 +31,7 @@ from runner.redteam.probes import Room
 
 RUN = "0" * 16
 OUTPUT_BYTES = 1 << 20
+_OF_FILES = {"file size limit", "file owned by the runner", "one file mounted"}  # belong to the remapped user
 _SMALL = {
     "memory_bytes": 512 << 20,
     "pids": 128,
@@ -89,6 +90,13 @@ class Stage:
         )
         spec = self.launcher(small=small).specification(request, self.home.run(RUN))
         return spec | {"mounts": [*spec["mounts"], box.bind(str(self.home.root / "probe"), "/probe")]}
+
+    def without(self, spec: Spec, names: tuple[str, ...]) -> Spec:
+        """The specification with these controls taken away; a user namespace behind them would hide that they are."""
+        for name in names:
+            spec = self.controls[name].remove(spec)
+        behind = self.policies.sandbox.userns == "remap" and not set(names) <= _OF_FILES
+        return spec | ({"userns_mode": "host"} if behind else {})
 
     def run(self, spec: Spec, source: str, argument: str = "", **limits: Any) -> tuple[EngineResult, bytes]:
         """Run Python source in a container of this specification, which is not compared with any: it may be weak."""
@@ -188,10 +196,11 @@ def _furnish(made: Stage) -> None:
     for door in ("bench", "llm"):
         (root / "doors" / door).mkdir(parents=True)
     limits = made.policies.sandbox.agent
+    ids = owner.ids(made.policies.sandbox, limits.uid)
     home.work.parent.mkdir()
-    snapshot.provision(home.work, b"pass\n", owner.container_group(limits.uid))
+    snapshot.provision(home.work, b"pass\n", ids.host_gid)
     if os.geteuid() == 0:
-        os.chown(root / "owned.py", limits.uid, limits.uid)
+        os.chown(root / "owned.py", ids.host_uid, ids.host_gid)
     _setuid_program(made)
 
 
