@@ -182,6 +182,11 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
     assert code == 0, err
     rows = json.loads(glovebox("status", "--json")[1])["experiments"]
     assert [(row["status"], row["reason"]) for row in rows] == [("crash", "interrupted"), ("crash", "exception")]
-    assert rows[1]["crash"] == {"error": "ZeroDivisionError", "line": 1}
+    assert rows[1]["crash"] == {
+        "error": "ZeroDivisionError",
+        "line": 1,
+        "template": "division",
+        "message": "division by zero",
+    }
     assert glovebox("verify")[0] == 0
     assert engine.containers.list(all=True, filters={"label": "glovebox.role"}) == []  # type: ignore[attr-defined]

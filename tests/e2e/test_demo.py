@@ -57,7 +57,7 @@ def test_verification_fails_after_each_tampering(glovebox: Glovebox, home: Home)
     assert code == 0, err
     answer = json.loads(out)
     assert answer["feedback"]["status"] == "crash"
-    assert answer["feedback"]["crash"] == {"error": "ValueError", "line": 1}
+    assert answer["feedback"]["crash"] == {"error": "ValueError", "line": 1, "template": None, "message": None}
     assert "ignore" not in out
     assert glovebox("verify")[0] == 0
     for path in (home.tag("t") / "results.tsv", home.audit, next(home.snapshots.glob("*.py"))):
