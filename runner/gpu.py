@@ -88,7 +88,7 @@ def _names(path: Path) -> set[str]:
 def use(gpu: str) -> Use:
     """Memory and compute processes on a GPU; raises EngineError if the driver does not say.
 
-    A launcher in a container (compose) has no driver to ask: there nothing is seen, and docs/gpu.md says so.
+    A launcher in a container (compose) has no driver to ask: there nothing is seen, and docs/engines.md says so.
     """
     if os.environ.get(TOOLKIT_VARIABLE) and shutil.which("nvidia-smi") is None:
         return Use(0, 0)

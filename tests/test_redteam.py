@@ -35,6 +35,7 @@ def test_every_wall_holds_and_every_control_is_noticed_when_it_is_taken_away(glo
         if p["result"] != "skipped" and (p["result"], p["positive_control"]) != ("blocked", True)
     ]
     assert bad == [], err
+    assert {p["id"] for p in document["probes"]} == {probe.id for probe in (*PROBES, *SCENARIOS)}
     assert document["unnoticed"] == []
     assert (code, document["ok"]) == (0, True)
     skipped = {p["id"]: p["detail"] for p in document["probes"] if p["result"] == "skipped"}
