@@ -14,9 +14,8 @@ import pytest
 
 from runner.policy import Policies
 from runner.redteam import campaign, inside
-from runner.redteam.campaign import Finding
+from runner.redteam.campaign import SCENARIOS, Finding
 from runner.redteam.controls import CONTROLS, of_stage
-from runner.redteam.hostside import SCENARIOS
 from runner.redteam.probes import PROBES, Probe
 from runner.redteam.stage import Stage, stage
 

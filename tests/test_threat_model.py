@@ -11,7 +11,7 @@ import pytest
 from runner import leak
 from runner.home import SOURCE
 from runner.policy import Policies
-from runner.redteam.hostside import SCENARIOS
+from runner.redteam.campaign import SCENARIOS
 from runner.redteam.probes import PROBES
 
 DOCUMENT = SOURCE / "docs" / "threat-model.md"

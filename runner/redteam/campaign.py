@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runner.errors import EngineError
-from runner.redteam.hostside import SCENARIOS, Blocked, Scenario, Unable
+from runner.redteam.intake import INTAKE
 from runner.redteam.probes import GVISOR, GVISOR_ANSWERS, PROBES, Probe, Room
+from runner.redteam.runs import RUNS
+from runner.redteam.scenario import Blocked, Scenario, Unable
 from runner.redteam.stage import Stage
 
+SCENARIOS = [*RUNS, *INTAKE]
 Tell = Callable[[str], None]
 
 
