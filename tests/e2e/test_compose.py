@@ -161,7 +161,7 @@ def test_compose_says_what_to_do_before_init(tmp_path: Path) -> None:
     assert "run glovebox init first" in done.stderr
 
 
-def test_the_gpu_file_adds_a_uuid_to_the_runner_and_nothing_else(project: Project) -> None:
+def test_the_gpu_file_adds_a_uuid_a_folder_for_locks_and_no_device(project: Project) -> None:
     plain = json.loads(project.compose("config", "--format", "json"))
     gpu = "GPU-" + "0" * 8 + "-1111-2222-3333-" + "4" * 12
     with project.env_file.open("a") as file:
@@ -169,4 +169,9 @@ def test_the_gpu_file_adds_a_uuid_to_the_runner_and_nothing_else(project: Projec
     with_gpu = json.loads(project.compose("-f", str(SOURCE / "compose.gpu.yaml"), "config", "--format", "json"))
     assert with_gpu["services"]["runner"]["environment"].pop("GLOVEBOX_GPU") == gpu
     assert plain["services"]["runner"]["environment"].pop("GLOVEBOX_GPU") == ""
+    (locks,) = [
+        v for v in with_gpu["services"]["launcher"]["volumes"] if v not in plain["services"]["launcher"]["volumes"]
+    ]
+    assert locks["target"] == "/run/lock"
+    with_gpu["services"]["launcher"]["volumes"].remove(locks)
     assert plain == with_gpu
