@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from runner import cli_artifacts, cli_policy, cli_redteam, cli_run, compose_env, console, doctor, keys, ledger, report
+from runner import (
+    cli_artifacts,
+    cli_policy,
+    cli_redteam,
+    cli_run,
+    cli_views,
+    compose_env,
+    console,
+    doctor,
+    keys,
+    ledger,
+    report,
+)
 from runner import verify as verifier
 from runner.cli_common import Json, TagOption, newest, say, show
 from runner.errors import GloveboxError
@@ -33,7 +45,15 @@ app = typer.Typer(
 
 app.add_typer(cli_artifacts.keys_app)
 app.add_typer(cli_policy.policy_app)
-for command in (cli_run.run, cli_run.up, cli_run.stop, cli_artifacts.prepare, cli_redteam.redteam):
+for command in (
+    cli_run.run,
+    cli_run.up,
+    cli_run.stop,
+    cli_artifacts.prepare,
+    cli_redteam.redteam,
+    cli_views.history,
+    cli_views.show,
+):
     app.command()(command)
 
 

@@ -1,0 +1,79 @@
+"""What `glovebox history` and `glovebox show` print: rows, one experiment with its diff and its curve. TRUSTED, pure.
+
+Sources and descriptions were checked for control and bidirectional characters before they were recorded, so they are
+printed as they are, without markup.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from runner import leak
+from runner.policy import Policies
+from runner.records import Experiment, Status
+
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII = "_.-=+*#@"
+_PLAIN = ("status", "reason", "val_bpb", "val_bpb_bytes", "claimed", "confirmed", "causality", "memory_gb")
+
+
+def parent(rows: Sequence[Experiment], row: Experiment) -> Experiment | None:
+    """The keep that `row` was compared with, None for a baseline."""
+    before = [other for other in rows if other.id < row.id and other.status is Status.KEEP]
+    return before[-1] if before else None
+
+
+def details(row: Experiment, before: Experiment | None) -> list[tuple[str, str]]:
+    """Lines of (name, value) about one experiment."""
+    found = [("description", row.description)]
+    for name in _PLAIN:
+        value = getattr(row, name)
+        if value not in (None, 0.0):
+            found.append((name, f"{value:.6f}" if isinstance(value, float) else str(value)))
+    if row.crash is not None:
+        told = f": {row.crash.message}" if row.crash.message else ""
+        found.append(("crash", f"{row.crash.error} in line {row.crash.line}{told}"))
+    seconds = f"{row.seconds:.1f} in all, {row.train_seconds:.1f} training, {row.eval_seconds:.1f} evaluating"
+    found.append(("seconds", seconds))
+    found += [(name, f"{value:g}") for name, value in sorted(row.summary.items())]
+    found += [("compared with", "nothing: the baseline" if before is None else f"experiment {before.id}")]
+    found += [("train.py", f"{row.snapshot_size} bytes, sha256 {row.snapshot}"), ("commit", row.commit)]
+    return [*found, ("artifact", row.artifact), ("policy", row.policy), ("started", row.started)]
+
+
+def chart(curve: Sequence[tuple[int, float]], width: int, *, unicode: bool) -> list[str]:
+    """The loss curve in three lines: highest loss, bars over the steps, lowest loss; empty without a curve."""
+    if not curve:
+        return []
+    steps, losses = [step for step, _ in curve], [loss for _, loss in curve]
+    low, high, first, last = min(losses), max(losses), steps[0], steps[-1]
+    marks = _BARS if unicode else _ASCII
+    bars = ""
+    for column in range(min(width, max(1, len(curve) * 3))):
+        at = first + (last - first) * column / max(1, min(width, len(curve) * 3) - 1)
+        loss = _at(curve, at)
+        bars += marks[round((loss - low) / (high - low) * (len(marks) - 1)) if high > low else 0]
+    return [f"loss {losses[0]:.3f} at step {first}, {losses[-1]:.3f} at step {last}, lowest {low:.3f}", bars]
+
+
+def _at(curve: Sequence[tuple[int, float]], step: float) -> float:
+    """The loss at a step, by linear interpolation."""
+    for (a, x), (b, y) in itertools.pairwise(curve):
+        if a <= step <= b:
+            return x + (y - x) * ((step - a) / (b - a) if b > a else 0.0)
+    return curve[-1][1]
+
+
+def history(rows: Sequence[Experiment], policies: Policies) -> dict[str, Any]:
+    """A tag at a glance: how often what happened, how long without a keep, what the agent was told in bits."""
+    keeps = [row for row in rows if row.status is Status.KEEP]
+    told = leak.told(policies, rows)
+    return {
+        "outcomes": {str(status): sum(row.status is status for row in rows) for status in Status},
+        "since_keep": len(rows) - (rows.index(keeps[-1]) + 1 if keeps else 0),
+        "hours": round(sum(row.seconds for row in rows) / 3600, 2),
+        "leak_bits": round(told.bits),
+        "leak_limit": told.limit,
+    }
