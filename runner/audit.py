@@ -88,6 +88,18 @@ def finished(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, A
     return out
 
 
+def accepted(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The `accepted` entries' data by (tag, experiment); entries of another shape are passed over."""
+    out = {}
+    for entry in entries:
+        data = entry.get("data")
+        if entry.get("kind") == "accepted" and isinstance(data, dict):
+            tag, number = data.get("tag"), data.get("experiment")
+            if isinstance(tag, str) and isinstance(number, int):
+                out[tag, number] = data
+    return out
+
+
 def verify(path: Path) -> list[dict[str, Any]]:
     """All entries of an intact chain; raises VerifyError naming the first line that does not fit."""
     entries: list[dict[str, Any]] = []

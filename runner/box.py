@@ -58,6 +58,7 @@ def specification(
         "user": f"{box.uid}:{gid}",
         "mounts": mounts,
         "device_requests": devices,
+        "use_config_proxy": False,  # a user's docker client may hold a proxy's password
         "environment": {"OMP_NUM_THREADS": threads} | ({} if devices else _NO_GPU) | environment,
         "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, BENCH_LABEL: bench},
     }
@@ -136,7 +137,8 @@ def run(
         ) from None
     try:
         container.reload()
-        if found := inspection.differences(container.attrs, spec):
+        image = client.images.get(str(container.attrs["Image"])).attrs["Config"]
+        if found := inspection.differences(container.attrs, spec, image):
             fix = "check the engine's defaults (daemon.json), then: glovebox doctor"
             raise EngineError(
                 f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix

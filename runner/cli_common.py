@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,16 @@ from runner.home import Home
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
+
+
+def interruptible() -> None:
+    """SIGTERM and SIGHUP end us in order, as Ctrl-C does."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def say(document: dict[str, Any], as_json: bool, text: str) -> None:

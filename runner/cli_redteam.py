@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from runner import console, launcher, policy, receipts
-from runner.cli_common import Json
+from runner.cli_common import Json, interruptible
 from runner.errors import GloveboxError
 from runner.home import SOURCE, Home, find
 from runner.policy import Policies
@@ -18,6 +18,7 @@ from runner.receipts import Probes
 from runner.recording import now
 from runner.redteam import campaign
 from runner.redteam.campaign import Finding
+from runner.redteam.probes import PROBES
 from runner.redteam.stage import stage
 
 
@@ -29,7 +30,7 @@ def redteam(
 ) -> None:
     """Attack the walls: every probe in the production container, and in one without its walls. Exit 8 if one fails.
 
-    The weakened containers run Glovebox's own probes, no code of an agent's; nothing on the host is changed.
+    The weakened containers run Glovebox's own probes, no code of an agent's, and are removed afterwards.
     """
     home = _bench()
     policies = policy.load(*(home.policies if home else (SOURCE / "policies",)))
@@ -38,7 +39,11 @@ def redteam(
         if runtime not in ("runc", "runsc"):
             raise typer.BadParameter("one of: runc, runsc")
         policies = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update={"runtime": runtime})})
+    names = [probe.id for probe in PROBES] + [scenario.id for scenario in campaign.SCENARIOS]
+    if not any(name.startswith(only) for name in names):
+        raise typer.BadParameter(f"no probe's id begins with {only!r}")
     client = launcher.connect_engine(policies.sandbox)
+    interruptible()
     with console.stderr().status("red team") as status, stage(client, policies, home.root if home else None) as made:
         found = campaign.run(made, status.update, only)
         noticed = campaign.mutate(made, status.update) if mutate else {}

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from runner import console, ledger, locks, supervise
 from runner.broker import key
-from runner.cli_common import Json, say, show
+from runner.cli_common import Json, interruptible, say, show
 from runner.desk import clean
 from runner.errors import BusyError
 from runner.home import SOURCE, Home, find
@@ -84,7 +84,7 @@ def up(
 
 def _keep_up(home: Home, settings: dict[str, Any], secret: Path | None) -> int:
     """Run sessions until one ends for good or nothing comes of them any more; returns the exit code."""
-    _interruptible()
+    interruptible()
     fruitless = 0
     while True:
         before = _recorded(home, settings["tag"])
@@ -130,7 +130,7 @@ def _follow(settings: dict[str, Any], home: Home, key_file: Path | None) -> tupl
         who = f"{found.name}, pid {found.pid}" if found else "by another process"
         raise BusyError(f"already running: {who}", where=str(home.runner_lock), fix="wait, or run: glovebox stop")
     answer, code, err = None, 1, console.stderr()
-    _interruptible()
+    interruptible()
     try:
         for event in console.follow(supervise.run(settings, home, key_file), err):
             if event["event"] == "failed":
@@ -143,16 +143,6 @@ def _follow(settings: dict[str, Any], home: Home, key_file: Path | None) -> tupl
         err.print("stopped: the running experiment is recorded as interrupted", markup=False)
         code = 130
     return answer, code
-
-
-def _interruptible() -> None:
-    """SIGTERM and SIGHUP end us in order, as Ctrl-C does."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def stop(json_: Json = False) -> None:

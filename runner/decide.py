@@ -17,6 +17,8 @@ from typing import NamedTuple
 from runner.policy import Decision
 from runner.records import EndReason, Scored, Status
 
+BPB_DIGITS = 6  # of the scores the agent sees: a gain from finer ones would tell more than they do
+
 
 class Best(NamedTuple):
     """The kept experiment to beat."""
@@ -44,9 +46,9 @@ def decide(policy: Decision, scored: Scored, best: Best | None) -> Verdict:
     if best is None:
         return Verdict(Status.KEEP)
     gain = best.val_bpb - score.val_bpb
-    return Verdict(
-        Status.KEEP if _better(policy, gain, scored.trained.snapshot.size, best) else Status.DISCARD, None, gain
-    )
+    kept = _better(policy, gain, scored.trained.snapshot.size, best)
+    claimed = round(round(best.val_bpb, BPB_DIGITS) - round(score.val_bpb, BPB_DIGITS), BPB_DIGITS)
+    return Verdict(Status.KEEP if kept else Status.DISCARD, None, claimed)
 
 
 def _better(policy: Decision, gain: float, size: int, best: Best) -> bool:

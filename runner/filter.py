@@ -59,7 +59,7 @@ def filter_lines(data: bytes, metrics: Metrics, errors: Errors) -> Filtered:
         state.dropped += 1
     telemetry = Telemetry(
         curve=downsample(state.curve, metrics.curve_points),
-        summary=state.summary,
+        summary={name: state.summary[name] for name in metrics.summaries if name in state.summary},  # not its order
         dropped_lines=min(state.dropped, metrics.lines),
     )
     return Filtered(telemetry, state.crash, state.not_exportable)

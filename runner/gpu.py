@@ -8,27 +8,28 @@ on the PATH.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
+import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from docker.types import DeviceRequest
 
-from runner import locks
 from runner.errors import BusyError, EngineError
 
 TOOLKIT_VARIABLE = "GLOVEBOX_TOOLKIT"  # where the launcher is a container: what `glovebox init` found on the host
-_VERSION = re.compile(r"\b(\d{1,4})\.(\d{1,4})\.(\d{1,4})\b")
+_VERSION = re.compile(r"\b(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?![-.\w])")  # a release candidate is not its release
 _SETTLE_SECONDS = 20.0
-_SLACK_MIB = 256  # of memory a driver may keep
+_SLACK_MIB = 1024  # of memory the driver itself may hold on an idle GPU
+_PATIENCE_SECONDS = 600.0  # another bench's run may be between its training and its evaluation
 _MAX_SPEC = 4 << 20
 Version = tuple[int, ...]
 
@@ -42,7 +43,7 @@ class Use(NamedTuple):
 
 def toolkit() -> Version | None:
     """Version of the NVIDIA Container Toolkit on this host, None if there is none."""
-    text = os.environ.get(TOOLKIT_VARIABLE) or _output("nvidia-ctk", "--version") or ""
+    text = _output("nvidia-ctk", "--version") or os.environ.get(TOOLKIT_VARIABLE) or ""
     found = _VERSION.search(text)
     return tuple(int(part) for part in found.groups()) if found else None
 
@@ -101,31 +102,69 @@ def use(gpu: str) -> Use:
 
 @contextmanager
 def lent(gpu: str) -> Iterator[None]:
-    """The GPU for one run: locked, idle before, and back to its baseline after. Raises BusyError, EngineError."""
-    with locks.hold(_lock(gpu), f"run on {gpu}", patience=5.0):
+    """The GPU for one run: ours alone, idle before, and back to idle after. Raises BusyError, EngineError."""
+    with _locked(gpu):
         before = use(gpu)
-        if before.processes:
-            raise BusyError(f"{before.processes} other processes compute on it", where=gpu, fix="wait, or another GPU")
-        yield
-        _settle(gpu, before)
+        if before.processes or before.memory_mib > _SLACK_MIB:
+            told = f"{before.processes} processes and {before.memory_mib} MiB are on it"
+            raise BusyError(told, where=gpu, fix="wait until it is free (nvidia-smi), or name another GPU")
+        try:
+            yield
+        finally:
+            _settle(gpu)
 
 
-def _settle(gpu: str, before: Use) -> None:
+def _settle(gpu: str) -> None:
     """Wait until a run has left nothing on the GPU."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while (now := use(gpu)).processes or now.memory_mib > before.memory_mib + _SLACK_MIB:
+    while (now := use(gpu)).processes or now.memory_mib > _SLACK_MIB:
         if time.monotonic() > deadline:
-            left = f"{now.processes} processes, {now.memory_mib} MiB (before: {before.memory_mib})"
+            left = f"{now.processes} processes, {now.memory_mib} MiB"
             raise EngineError(
                 f"a run left something on the GPU: {left}", where=gpu, fix="see nvidia-smi; then run again"
             )
         time.sleep(0.5)
 
 
+@contextmanager
+def _locked(gpu: str) -> Iterator[None]:
+    """One run at a time on a GPU, for every user of the host; raises BusyError.
+
+    The file lies where all may write, so it is never written: opened as it is, no link followed, one name only.
+    """
+    path = _lock(gpu)
+    try:
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise EngineError(f"no lock: {error.strerror}", where=str(path), fix=f"remove {path}") from None
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
+            raise EngineError("not a lock of ours", where=str(path), fix=f"remove {path}")
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not _try(descriptor):
+            if time.monotonic() > deadline:
+                raise BusyError("another run is using it", where=gpu, fix="wait, or name another GPU")
+            time.sleep(0.5)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _lock(gpu: str) -> Path:
-    """One file for everybody on this host: /run/lock is shared by all users, and with compose's launcher."""
+    """The same file for everybody on this host; compose's launcher gets /run/lock too."""
     folder = Path("/run/lock")
-    return (folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())) / f"glovebox-{gpu}.lock"
+    return (folder if folder.is_dir() else Path("/tmp")) / f"glovebox-{gpu}.lock"  # noqa: S108 - see _locked
 
 
 def _output(*command: str) -> str | None:

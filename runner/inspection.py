@@ -17,8 +17,11 @@ _EMPTY: tuple[Any, ...] = (None, "", 0, -1, [], {}, False, [0, 0])
 _NO_RESTART = {"Name": "no", "MaximumRetryCount": 0}
 
 
-def differences(attrs: dict[str, Any], spec: dict[str, Any]) -> list[str]:
-    """What `attrs` (inspect) says otherwise than `spec` (box.specification); empty if they agree."""
+def differences(attrs: dict[str, Any], spec: dict[str, Any], image: dict[str, Any] | None = None) -> list[str]:
+    """What `attrs` (inspect) says otherwise than `spec` (box.specification); empty if they agree.
+
+    With `image`, the image's own configuration, variables and an entry point that neither asked for are found too.
+    """
     host, config = dict(attrs["HostConfig"]), attrs["Config"]
     asked = _expected(spec)
     told = {name: host.pop(name, None) for name in asked}
@@ -33,6 +36,11 @@ def differences(attrs: dict[str, Any], spec: dict[str, Any]) -> list[str]:
             found.append(f"{name}: {config[name]!r}, not asked for")
     environment = set(config.get("Env") or [])
     found += [f"Env without {k}" for k, v in spec["environment"].items() if f"{k}={v}" not in environment]
+    if image is not None:
+        known = {*(image.get("Env") or []), *(f"{k}={v}" for k, v in spec["environment"].items())}
+        found += [f"Env {pair.split('=')[0]}, not asked for" for pair in sorted(environment - known)]
+        if config.get("Entrypoint") != image.get("Entrypoint"):
+            found.append(f"Entrypoint: {config.get('Entrypoint')!r}")
     networks = set((attrs.get("NetworkSettings") or {}).get("Networks") or {})
     return found + [f"network {name}" for name in sorted(networks - {"none"})]
 

@@ -23,6 +23,7 @@ from runner.records import Crash, Experiment, Status, Telemetry
 REASONS = 40  # more than there are codes: decide.py, filter.NOT_EXPORTABLE, evaluator Reason, EndReason; a test counts
 BPB_LEVELS = 64 * 10**6  # below 64, six digits (scores.py, loop.py)
 LINES = 100_001
+_ENDING = 60.0  # seconds by which the end of a container may be late
 _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
 
 
@@ -56,7 +57,8 @@ def channels(policies: Policies) -> dict[str, float]:
 
 def _outcome(policies: Policies) -> dict[str, float]:
     """What every answer tells, with telemetry or without."""
-    train, evaluate = policies.sandbox.trainer.max_seconds, policies.decision.evaluation_seconds
+    train = policies.sandbox.trainer.max_seconds + _ENDING
+    evaluate = policies.decision.evaluation_seconds + _ENDING
     return {
         "status and reason": 1 + math.log2(len(Status) * (REASONS + 1)),  # 1: whether the rest is told
         "val_bpb": math.log2(BPB_LEVELS + 1),
@@ -120,6 +122,8 @@ def told(policies: Policies, rows: Iterable[Experiment]) -> Told:
     for row in rows:
         full = cost(policies, Telemetry(curve=row.curve, summary=row.summary), row.crash)
         whole = bits + full <= limit
+        if not whole and bits + bare > limit:
+            break  # nothing more is told, not even that there is more
         bits += full if whole else bare
         shown.append(row if whole else row.model_copy(update={"curve": [], "summary": {}, "crash": None}))
     return Told(shown, whole, bits, limit, bare)

@@ -16,6 +16,7 @@ from typing import Any
 
 from runner import clock, decide, filter, leak, scores, snapshot
 from runner.artifacts.manifest import Statement
+from runner.decide import BPB_DIGITS
 from runner.errors import GloveboxError, SnapshotError
 from runner.gitline import GitLine
 from runner.home import Home
@@ -37,7 +38,6 @@ from runner.records import (
 
 MIN_FREE_BYTES = 1 << 30  # what the ledger keeps, however much a candidate writes
 LAUNCHER_SECONDS = 60.0  # how long a launcher that is started again is waited for
-BPB_DIGITS = 6  # of the scores the agent sees
 Emit = Callable[[str, dict[str, Any]], None]
 
 
@@ -66,6 +66,10 @@ class Loop:
         """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable."""
         began = time.monotonic()
         self._enough_disk()
+        if self.told().exhausted:
+            raise GloveboxError(
+                "the tag's leak budget is used", where="policies/metrics.yaml leak.night_bits", fix="use a new --tag"
+            )
         taken = self._snapshot(source)
         self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
         run = new_run_id()

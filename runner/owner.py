@@ -46,12 +46,16 @@ def check(sandbox: Sandbox, security_options: list[str], root_dir: str) -> None:
     """Raises EngineError unless policy says of user namespaces what the engine does (`docker info`)."""
     names = {option.split(",")[0] for option in security_options}
     found = "rootless" if "name=rootless" in names else "remap" if "name=userns" in names else "none"
-    base = root_dir.rstrip("/").rsplit("/", 1)[-1].partition(".")[0]  # remap keeps its files below UID.GID
+    uid, _, gid = root_dir.rstrip("/").rsplit("/", 1)[-1].partition(".")  # remap keeps its files below UID.GID
     told = f"userns: {found}"
     wrong = found != sandbox.userns
-    if found == "remap" and base.isdecimal():
-        told += f" and userns_base: {base}"
-        wrong = wrong or int(base) != sandbox.userns_base
+    if found == "remap":
+        if not uid.isdecimal() or uid != gid:
+            raise EngineError(
+                "the engine maps users and groups differently", where=root_dir, fix="give both the same range"
+            )
+        told += f" and userns_base: {uid}"
+        wrong = wrong or int(uid) != sandbox.userns_base
     if wrong:
         raise EngineError(
             "the engine's user namespaces are not policy's", where="policies/sandbox.yaml userns", fix=f"set {told}"

@@ -187,6 +187,8 @@ class Metric(Strict):
     def _ordered(self) -> Metric:
         if not self.minimum < self.maximum:
             raise ValueError("minimum must be below maximum")
+        if any(round(bound, self.digits) != bound for bound in (self.minimum, self.maximum)):
+            raise ValueError("minimum and maximum may not have more digits than digits")  # rounding would leave them
         return self
 
 

@@ -54,12 +54,23 @@ def probes(home: Home, policy: str) -> Probes | None:
 
 
 def row_digest(row: Experiment) -> str:
-    """SHA-256 over every field of a row; the audit chain carries it."""
-    return hashlib.sha256(audit.canonical(row.model_dump(mode="json"))).hexdigest()
+    """SHA-256 over every field of a row; the audit chain carries it.
+
+    Fields that came later are left out where they say nothing, so that older rows keep their hash.
+    """
+    document = row.model_dump(mode="json")
+    if row.crash is not None and row.crash.template is None:
+        document["crash"] = {"error": row.crash.error, "line": row.crash.line}
+    return hashlib.sha256(audit.canonical(document)).hexdigest()
 
 
-def receipt(row: Experiment, engines: list[EngineResult], found: Probes | None) -> dict[str, Any]:
-    """The entry for one row; `engines` are its trainer and, if it came so far, its evaluator."""
+def receipt(
+    row: Experiment, engines: list[EngineResult], found: Probes | None, *, recovered: bool = False
+) -> dict[str, Any]:
+    """The entry for one row; `engines` are its trainer and, if it came so far, its evaluator.
+
+    `recovered`: written after a crash from the ledger alone, so that no container is vouched for.
+    """
     containers = [
         {"role": role, "image": engine.image, "container": engine.container, "specification": engine.specification}
         for role, engine in zip(("trainer", "evaluator"), engines, strict=False)
@@ -68,14 +79,25 @@ def receipt(row: Experiment, engines: list[EngineResult], found: Probes | None) 
         **row.model_dump(mode="json", include=_ROW | _TERMS),
         "row": row_digest(row),
         "containers": containers,
+        **({"recovered": True} if recovered else {}),
         "probes": None if found is None else found.model_dump(mode="json"),
     }
 
 
 def complete(entry: dict[str, Any]) -> bool:
-    """Whether every container that is named was compared with a specification."""
+    """Whether all containers a scored experiment needs are named, each compared with a specification."""
     containers = entry.get("containers")
-    return isinstance(containers, list) and all(c.get("specification") and c.get("image") for c in containers)
+    if not isinstance(containers, list) or not all(isinstance(c, dict) for c in containers):
+        return False
+    scored = entry.get("val_bpb") is not None
+    roles = [c.get("role") for c in containers if c.get("specification") and c.get("image")]
+    return len(roles) == len(containers) and (not scored or roles == ["trainer", "evaluator"])
+
+
+def probed(entry: dict[str, Any]) -> bool:
+    """Whether a red team found the walls of this experiment's policies to hold."""
+    found = entry.get("probes")
+    return isinstance(found, dict) and found.get("ok") is True
 
 
 def specification_digest(spec: dict[str, Any]) -> str:

@@ -106,9 +106,9 @@ class Recorder:
         self.sealer.seal(self.audit_log)
         results.write(self.home.tag(self.tag) / "results.tsv", self.ledger.experiments(self.tag))
 
-    def _vouch(self, row: Experiment, engines: list[EngineResult]) -> None:
+    def _vouch(self, row: Experiment, engines: list[EngineResult], *, recovered: bool = False) -> None:
         found = receipts.probes(self.home, row.policy)
-        self.audit_log.append("finished", receipts.receipt(row, engines, found))
+        self.audit_log.append("finished", receipts.receipt(row, engines, found, recovered=recovered))
 
     def reconcile(self) -> None:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
@@ -117,7 +117,7 @@ class Recorder:
         told = audit.finished(audit.verify(self.home.audit))
         for row in rows:
             if (row.tag, row.id) not in told:
-                self._vouch(row, [])
+                self._vouch(row, [], recovered=True)
         self.sealer.seal(self.audit_log)
         keeps = [row for row in rows if row.status is Status.KEEP]
         if keeps and self.line.head(self.tag) != keeps[-1].commit:

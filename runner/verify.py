@@ -19,7 +19,8 @@ from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
-from runner.receipts import complete, row_digest
+from runner.receipts import complete, probed, row_digest
+from runner.recording import INTERRUPTED
 from runner.records import Experiment, Status
 
 NO_WITNESS = (
@@ -63,7 +64,8 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
         outcome.check("audit entries", False, str(error))
     _sealed(outcome, home, entries, witness)
     _calls(outcome, home)
-    finished = audit.finished(entries)
+    finished, accepted = audit.finished(entries), audit.accepted(entries)
+    _once(outcome, entries, len(finished))
     ledger = Ledger(home.ledger, read_only=True)
     line = GitLine(home.line)
     seen: set[tuple[str, int]] = set()
@@ -71,16 +73,14 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
         rows = ledger.experiments(tag)
         seen.update((row.tag, row.id) for row in rows)
         for row in rows:
-            _row(outcome, home, line, row, finished.get((row.tag, row.id)))
+            key = (row.tag, row.id)
+            _row(outcome, home, line, row, finished.get(key))
+            _ran(outcome, row, finished.get(key), accepted.get(key))
         _line(outcome, line, tag, rows)
         _results(outcome, home, tag, rows)
-    bare = sum(1 for entry in finished.values() if entry.get("containers") and not entry.get("probes"))
-    if bare:
-        outcome.unknown.append(
-            f"{bare} experiments ran without a red team result under their policies (glovebox redteam)"
-        )
     for tag, number in sorted(set(finished) - seen):
         outcome.check("ledger rows", False, f"{tag} experiment {number} is in the audit chain but not in the ledger")
+    _unvouched(outcome, list(finished.values()))
     _artifacts(outcome, home)
     return outcome
 
@@ -115,14 +115,42 @@ def _row(outcome: Outcome, home: Home, line: GitLine, row: Experiment, entry: di
     name = f"{row.tag} experiment {row.id}"
     same = entry is not None and entry.get("row") == row_digest(row)
     outcome.check("ledger rows", same, f"{name}: the ledger row differs from the audit chain")
-    if entry is not None and entry.get("containers"):
-        outcome.check("receipts", complete(entry), f"{name}: a container ran that was compared with no specification")
     outcome.check("snapshots", _sha256_of(home, row) == row.snapshot, f"{name}: the snapshot is missing or altered")
     try:
         committed = hashlib.sha256(line.content(row.commit)).hexdigest()
     except GloveboxError:
         committed = ""
     outcome.check("commits", committed == row.snapshot, f"{name}: commit {row.commit[:7]} is not its snapshot")
+
+
+def _once(outcome: Outcome, entries: list[dict[str, Any]], distinct: int) -> None:
+    """An experiment ends once: a second entry would replace the first."""
+    every = sum(entry.get("kind") == "finished" for entry in entries)
+    outcome.check(
+        "ledger rows", every == distinct, "the audit chain finishes an experiment twice, or one without a name"
+    )
+
+
+def _ran(outcome: Outcome, row: Experiment, entry: dict[str, Any] | None, begun: dict[str, Any] | None) -> None:
+    """A row that was scored began as one, and its containers are vouched for, unless a crash took the word away."""
+    name = f"{row.tag} experiment {row.id}"
+    if row.reason != INTERRUPTED:
+        same = begun is not None and (begun.get("snapshot"), begun.get("run")) == (row.snapshot, row.run)
+        outcome.check("receipts", same, f"{name}: the audit chain does not know that it began")
+    if entry is not None and "containers" in entry and not entry.get("recovered"):
+        outcome.check("receipts", complete(entry), f"{name}: scored without containers that were compared with policy")
+
+
+def _unvouched(outcome: Outcome, finished: list[dict[str, Any]]) -> None:
+    """What the entries themselves leave open."""
+    recovered = sum(bool(entry.get("recovered")) for entry in finished)
+    if recovered:
+        outcome.unknown.append(
+            f"{recovered} experiments were entered from the ledger after a crash: nobody saw them run"
+        )
+    bare = sum(bool(entry.get("containers")) and not probed(entry) for entry in finished)
+    if bare:
+        outcome.unknown.append(f"{bare} experiments ran without a red team whose probes all held (glovebox redteam)")
 
 
 def _sha256_of(home: Home, row: Experiment) -> str:

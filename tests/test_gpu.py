@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from runner import gpu, locks
+from runner import gpu
 from runner.errors import BusyError, EngineError
 
 GPU = "GPU-00000000-1111-2222-3333-444444444444"
@@ -41,7 +41,7 @@ def test_a_fixed_toolkit_passes_and_an_older_one_names_the_version_to_install(dr
     assert gpu.check_toolkit("1.17.8") == (1, 100, 0)
 
 
-@pytest.mark.parametrize("text", ["", "garbage", "version 1.17"])
+@pytest.mark.parametrize("text", ["", "garbage", "version 1.17", "version 1.17.8-rc.1"])
 def test_a_toolkit_that_does_not_say_its_version_is_refused(driver: Path, text: str) -> None:
     (driver / "version").write_text(text)
     with pytest.raises(EngineError, match="no NVIDIA Container Toolkit"):
@@ -72,33 +72,72 @@ def test_cdi_is_used_where_the_engine_knows_the_device_and_the_toolkit_otherwise
 
 def test_a_gpu_somebody_computes_on_is_refused(driver: Path) -> None:
     (driver / "pids").write_text("4242\n")
-    with pytest.raises(BusyError, match="1 other processes"), gpu.lent(GPU):
+    with pytest.raises(BusyError, match="1 processes and 3 MiB"), gpu.lent(GPU):
         pass
     (driver / "pids").write_text("")
     with gpu.lent(GPU):
         pass
 
 
-def test_a_run_that_leaves_a_process_or_memory_behind_is_an_error(driver: Path) -> None:
-    with pytest.raises(EngineError, match="1 processes, 900 MiB"), gpu.lent(GPU):
+def test_a_run_that_leaves_a_process_or_memory_behind_is_an_error_and_so_is_the_next(driver: Path) -> None:
+    with pytest.raises(EngineError, match="1 processes, 30000 MiB"), gpu.lent(GPU):
         (driver / "pids").write_text("4242\n")
-        (driver / "memory").write_text("900\n")
+        (driver / "memory").write_text("30000\n")
+    (driver / "pids").write_text("")
+    with pytest.raises(BusyError, match="30000 MiB"), gpu.lent(GPU):
+        pass
+
+
+def test_a_run_that_fails_is_looked_after_too(driver: Path) -> None:
+    with pytest.raises(EngineError, match="left something"), gpu.lent(GPU):
+        (driver / "pids").write_text("4242\n")
+        raise ValueError
 
 
 def test_what_a_run_leaves_may_take_a_moment_to_go(driver: Path) -> None:
     with gpu.lent(GPU):
-        (driver / "memory").write_text("900\n")
+        (driver / "memory").write_text("9000\n")
         threading.Timer(0.4, lambda: (driver / "memory").write_text("5\n")).start()
 
 
 def test_one_run_at_a_time_on_a_gpu_and_another_gpu_is_free(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    patient = locks.hold
-    monkeypatch.setattr(locks, "hold", lambda path, name, patience: patient(path, name, 0.2))
+    monkeypatch.setattr(gpu, "_PATIENCE_SECONDS", 0.2)
     with gpu.lent(GPU):
-        with pytest.raises(BusyError, match=r"already running"), gpu.lent(GPU):
+        with pytest.raises(BusyError, match="another run"), gpu.lent(GPU):
             pass
         with gpu.lent(GPU.replace("0000", "9999")):
-            time.sleep(0)
+            pass
+    with gpu.lent(GPU):
+        pass
+
+
+def test_a_lock_that_is_a_link_or_has_two_names_is_refused_and_nothing_is_written(driver: Path) -> None:
+    """/run/lock is everybody's: another user may have put anything there."""
+    target = driver / "target"
+    target.write_text("precious")
+    lock = driver / f"{GPU}.lock"
+    lock.symlink_to(target)
+    with pytest.raises(EngineError, match="no lock"), gpu.lent(GPU):
+        pass
+    lock.unlink()
+    lock.hardlink_to(target)
+    with pytest.raises(EngineError, match="not a lock of ours"), gpu.lent(GPU):
+        pass
+    lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(EngineError, match="not a lock of ours"), gpu.lent(GPU):
+        pass
+    assert target.read_text() == "precious"
+
+
+def test_a_second_user_may_take_the_lock_of_the_first(driver: Path) -> None:
+    with gpu.lent(GPU):
+        pass
+    lock = driver / f"{GPU}.lock"
+    lock.chmod(0o444)  # as it is for anybody but its owner
+    with gpu.lent(GPU):
+        pass
+    assert lock.read_bytes() == b""
 
 
 def test_a_driver_that_does_not_answer_is_an_error(driver: Path) -> None:

@@ -49,6 +49,8 @@ def test_under_a_rootless_engine_our_group_is_the_containers_root_group(policies
         ("remap", 100_000, ["name=userns"], "/var/lib/docker/100000.100000", None),
         ("remap", 200_000, ["name=userns"], "/var/lib/docker/100000.100000", "userns_base: 100000"),
         ("remap", 100_000, [], "/var/lib/docker", "userns: none"),
+        ("remap", 100_000, ["name=userns"], "/var/lib/docker/100000.231072", "the same range"),
+        ("remap", 100_000, ["name=userns"], "/var/lib/docker", "the same range"),
         ("none", 0, ["name=rootless"], "/home/u/docker", "userns: rootless"),
         ("rootless", 100_000, ["name=rootless"], "/home/u/docker", None),
     ],
