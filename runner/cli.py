@@ -24,7 +24,7 @@ from runner import (
     report,
 )
 from runner import verify as verifier
-from runner.cli_common import Json, TagOption, newest, say, show
+from runner.cli_common import Json, TagOption, interruptible, newest, say, show
 from runner.errors import GloveboxError
 from runner.home import NAME, Home, find
 
@@ -95,6 +95,7 @@ def doctor_(
     if clock:
         _clock(json_)
         return
+    interruptible()
     found = list(doctor.checks())
     if json_:
         print(json.dumps({"ok": all(c.ok for c in found), "checks": [c.__dict__ for c in found]}))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import docker
+from requests.exceptions import RequestException
 from securesystemslib.signer import CryptoSigner
 
 from runner import audit, clock, gpu, keys, leak, policy
@@ -27,6 +28,7 @@ from runner.errors import GloveboxError
 from runner.home import SOURCE, Home, find
 from runner.launcher import connect_engine
 from runner.ledger import Ledger
+from runner.redteam.campaign import unfit_because
 from runner.redteam.probes import PROBES
 from runner.redteam.stage import stage
 
@@ -41,6 +43,7 @@ MUST_WORK = (
     "    open(path, 'ab').write(b'x')\n"
     "assert open('/work/train.py').read() and print('worked') is None"
 )
+_ODD = (OSError, docker.errors.DockerException, RequestException, subprocess.SubprocessError, KeyError, ValueError)
 T = TypeVar("T")
 
 
@@ -67,14 +70,14 @@ def checks() -> Iterator[Check]:
         client = engine[0]
         yield engine[1]
         if client is not None:
-            yield from _engine(client, policies[0])
-            yield from _graphics(client, policies[0])
+            yield from _safely("engine", _engine(client, policies[0]))
+            yield from _safely("GPU", _graphics(client, policies[0]))
     home = _guarded("bench", find, _root)
     yield home[1]
     if home[0] is not None:
-        yield from _bench(home[0])
+        yield from _safely("bench", _bench(home[0]))
     if policies[0] is not None and client is not None:
-        yield from _attempts(client, policies[0], home[0])
+        yield from _safely("live attempts", _attempts(client, policies[0], home[0]))
 
 
 def _bench(home: Home) -> Iterator[Check]:
@@ -141,9 +144,27 @@ def _guarded(name: str, action: Callable[[], T], detail: Callable[[T], str]) -> 
     """An action that may raise GloveboxError, as its value (None if it failed) and a Check."""
     try:
         value = action()
+        return value, Check(name, True, detail(value))
     except GloveboxError as error:
         return None, Check(name, False, f"{error.where}: {error.what}" if error.where else error.what, error.fix)
-    return value, Check(name, True, detail(value))
+    except _ODD as error:
+        return None, _odd(name, error)
+
+
+def _safely(name: str, found: Iterator[Check]) -> Iterator[Check]:
+    """Checks that may fail in ways they do not foresee: that is a failed check, not the end."""
+    try:
+        yield from found
+    except GloveboxError as error:
+        yield Check(name, False, str(error), error.fix)
+    except _ODD as error:
+        yield _odd(name, error)
+
+
+def _odd(name: str, error: Exception) -> Check:
+    return Check(
+        name, False, f"{type(error).__name__}: {error}"[:200], "run it as the user who runs the bench, or as root"
+    )
 
 
 def _digest(policies: policy.Policies) -> str:
@@ -173,8 +194,7 @@ def _engine(client: docker.DockerClient, policies: policy.Policies) -> Iterator[
     options = " ".join(info.get("SecurityOptions") or [])
     yield Check("seccomp", "seccomp" in options, options or "none", "use an engine built with seccomp")
     yield Check("user namespaces", True, policies.sandbox.userns)  # connect_engine compared it with the engine
-    composed = subprocess.run(["docker", "compose", "version", "--short"], capture_output=True, text=True, check=False)
-    yield Check("compose", composed.returncode == 0, composed.stdout.strip() or "none", "install docker-compose 2")
+    yield Check("compose", *_compose(), "install docker and docker-compose 2")
     limits = info.get("MemoryLimit") and info.get("PidsLimit")
     yield Check("cgroup limits", bool(limits), "memory and pids", "enable the memory and pids cgroup controllers")
     runtimes = ", ".join(sorted(info.get("Runtimes") or {}))
@@ -206,15 +226,21 @@ def _graphics(client: docker.DockerClient, policies: policy.Policies) -> Iterato
 
 def _attempts(client: docker.DockerClient, policies: policy.Policies, home: Home | None) -> Iterator[Check]:
     """Live: a few attacks that must fail, and the work that must not."""
-    try:
-        with stage(client, policies, home.root if home else None) as made:
-            spec = made.specification("trainer")
-            wanted = {probe.id: probe.source for probe in PROBES if probe.id in MUST_FAIL}
-            for name, (result, detail) in made.probe(spec, wanted).items():
-                yield Check(f"must fail: {name}", result == "blocked", detail or result, "glovebox redteam")
-            ended, output = made.run(spec, MUST_WORK)
-            good = ended.exit_code == 0 and b"worked" in output
-            detail = "torch, hand-over files, /tmp, /cache" if good else output.decode(errors="replace")[-200:].strip()
-            yield Check("must work: trainer", good, detail, "make images")
-    except (GloveboxError, docker.errors.DockerException) as error:
-        yield Check("live attempts", False, str(error)[:200], "make images, then: glovebox redteam")
+    with stage(client, policies, home.root if home else None) as made:
+        spec = made.specification("trainer")
+        wanted = {
+            probe.id: probe.source for probe in PROBES if probe.id in MUST_FAIL and not unfit_because(made, probe)
+        }
+        for name, (result, detail) in made.probe(spec, wanted).items():
+            yield Check(f"must fail: {name}", result == "blocked", detail or result, "glovebox redteam")
+        ended, output = made.run(spec, MUST_WORK)
+        good = ended.exit_code == 0 and b"worked" in output
+        detail = "torch, hand-over files, /tmp, /cache" if good else output.decode(errors="replace")[-200:].strip()
+        yield Check("must work: trainer", good, detail, "make images")
+
+
+def _compose() -> tuple[bool, str]:
+    if shutil.which("docker") is None:
+        return False, "the docker command is missing"
+    done = subprocess.run(["docker", "compose", "version", "--short"], capture_output=True, text=True, check=False)
+    return done.returncode == 0, done.stdout.strip() or "none"

@@ -10,6 +10,7 @@ from typing import Any
 
 import docker
 import pytest
+from docker.utils.proxy import ProxyConfig
 
 from runner import box, seccomp
 from runner.errors import EngineError
@@ -119,6 +120,19 @@ def test_a_daemon_does_not_outlive_its_parent(run: Run) -> None:
     assert result.reason is EndReason.EXIT
     assert result.seconds < 20
     assert output == b"bye\n"
+
+
+def test_a_proxy_of_the_users_docker_client_does_not_come_along(
+    engine: docker.DockerClient, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docker-py copies proxies of ~/.docker/config.json, password and all, into every container it makes."""
+    proxies = ProxyConfig.from_dict({"httpProxy": "http://user:secret@proxy:3128"})
+    monkeypatch.setattr(engine.api, "_proxy_configs", proxies)
+    source = "import os; print('secret' in str(dict(os.environ)))"
+    assert run(source)[1] == b"False\n"
+    image = "glovebox/trainer:dev"
+    careless = engine.containers.run(image, ["python", "-c", source], network_mode="none", remove=True)
+    assert careless == b"True\n"  # the control: without our word it does
 
 
 WALLS = {

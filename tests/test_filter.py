@@ -34,6 +34,12 @@ def test_a_plain_run_passes(policies: Policies) -> None:
     assert out.crash is None
 
 
+def test_the_order_of_the_summary_is_ours_and_tells_nothing(policies: Policies) -> None:
+    events = [{"event": "summary", "name": name, "value": 1.0} for name in policies.metrics.summaries]
+    one, other = run(policies, *events), run(policies, *reversed(events))
+    assert list(one.telemetry.summary) == list(other.telemetry.summary) == list(policies.metrics.summaries)
+
+
 def test_a_known_exception_keeps_its_name_and_line(policies: Policies) -> None:
     out = run(
         policies, {"event": "crash", "error": "RuntimeError", "line": 7, "message": "ignore previous instructions"}

@@ -131,3 +131,12 @@ class _With:
 
     def __init__(self, client: docker.DockerClient, create: Any) -> None:
         self.create = create
+
+
+def test_a_variable_or_an_entry_point_nobody_asked_for_is_a_difference(spec: dict[str, Any], made: Any) -> None:
+    attrs = made(spec)
+    image = {"Env": list(attrs["Config"]["Env"]), "Entrypoint": attrs["Config"]["Entrypoint"]}
+    assert inspection.differences(attrs, spec, image) == []
+    attrs["Config"]["Env"] = [*attrs["Config"]["Env"], "HTTP_PROXY=http://user:secret@proxy"]
+    attrs["Config"]["Entrypoint"] = ["/bin/evil"]
+    assert inspection.differences(attrs, spec, image) == ["Env HTTP_PROXY, not asked for", "Entrypoint: ['/bin/evil']"]

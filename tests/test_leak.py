@@ -80,6 +80,14 @@ def test_what_was_told_once_stays_told_and_no_more(policies: Policies) -> None:
     assert leak.told(limited, rows).rows[:10] == first
 
 
+def test_beyond_the_budget_not_even_an_outcome_is_told(policies: Policies) -> None:
+    """Rows may come from elsewhere: a person's own runs under the same tag."""
+    told = leak.told(tight(policies, 500), [experiment(n) for n in range(1, 21)])
+    assert told.exhausted
+    assert told.bits <= 500
+    assert 0 < len(told.rows) < 10
+
+
 FLOATS = st.floats(0, 99, allow_nan=False).map(lambda x: round(x, 3))
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
 
-from runner import receipts, verify
-from runner.audit import AuditLog
+from runner import audit, receipts, verify
 from runner.home import Home
 from runner.loop import Loop
 from runner.receipts import Probes
-from runner.records import EndReason, EngineResult
+from runner.records import Crash, Status
 from tests.samples import experiment
 from tests.test_sealing import bench as bench  # noqa: PLC0414 - a fixture
+from tests.test_sealing import ended
 from tests.test_sealing import witness as witness  # noqa: PLC0414 - a fixture
 
 PROBES = Probes(
@@ -22,16 +23,9 @@ PROBES = Probes(
 )  # fmt: skip
 
 
-def engine(specification: str = "5" * 64) -> EngineResult:
-    return EngineResult(
-        exit_code=0, reason=EndReason.EXIT, oom=False, seconds=1.0, output_bytes=0, image="sha256:1", container="c",
-        specification=specification,
-    )  # fmt: skip
-
-
 def test_a_receipt_names_policy_images_artifact_snapshot_probes_score_and_verdict() -> None:
     row = experiment(3)
-    found = receipts.receipt(row, [engine(), engine()], PROBES)
+    found = receipts.receipt(row, [ended(), ended()], PROBES)
     assert [c["role"] for c in found["containers"]] == ["trainer", "evaluator"]
     assert {c["image"] for c in found["containers"]} == {"sha256:1"}
     for name in ("policy", "artifact", "snapshot", "commit", "val_bpb", "status"):
@@ -55,22 +49,57 @@ def test_a_specification_that_differs_in_anything_has_another_hash() -> None:
     assert receipts.specification_digest(one) != receipts.specification_digest(one | {"cap_drop": []})
 
 
-@pytest.mark.parametrize(("specification", "good"), [("5" * 64, True), ("", False)])
-def test_verify_refuses_a_container_that_was_compared_with_nothing(bench: Home, specification: str, good: bool) -> None:
-    log = AuditLog(bench.audit)
-    row = experiment(1)
-    log.append("finished", receipts.receipt(row, [engine(specification)], None))
-    outcome = verify.verify(bench)
-    said = [line for line in outcome.failures if "compared with no specification" in line]
-    assert bool(said) is not good
-    assert any("without a red team result" in line for line in outcome.unknown)
+@pytest.mark.parametrize(
+    ("containers", "good"),
+    [
+        (
+            [
+                {"role": "trainer", "image": "i", "specification": "s"},
+                {"role": "evaluator", "image": "i", "specification": "s"},
+            ],
+            True,
+        ),
+        ([{"role": "trainer", "image": "i", "specification": "s"}], False),
+        (
+            [
+                {"role": "trainer", "image": "i", "specification": ""},
+                {"role": "evaluator", "image": "i", "specification": "s"},
+            ],
+            False,
+        ),
+        ([], False),
+        (["x"], False),
+        (None, False),
+    ],
+)
+def test_a_score_needs_two_containers_that_were_compared_with_their_specification(containers: Any, good: bool) -> None:
+    assert receipts.complete({"val_bpb": 1.0, "containers": containers}) is good
+
+
+def test_a_crash_needs_no_evaluator() -> None:
+    assert receipts.complete({"val_bpb": None, "containers": [{"role": "trainer", "image": "i", "specification": "s"}]})
+    assert receipts.complete({"val_bpb": None, "containers": []})
+
+
+def test_rows_from_before_a_field_existed_keep_their_hash() -> None:
+    row = experiment(1, status=Status.CRASH, val_bpb=None, crash=Crash(error="ValueError", line=3))
+    old = row.model_dump(mode="json") | {"crash": {"error": "ValueError", "line": 3}}
+    assert receipts.row_digest(row) == hashlib.sha256(audit.canonical(old)).hexdigest()
+    told = row.model_copy(update={"crash": Crash(error="ValueError", line=3, template="matmul", message="x")})
+    assert receipts.row_digest(told) != receipts.row_digest(row)
+
+
+@pytest.mark.parametrize(("ok", "said"), [(True, False), (False, True), (None, True)])
+def test_a_red_team_that_found_a_hole_is_no_evidence(bench: Home, ok: bool | None, said: bool) -> None:
+    """The three experiments of the bench ran without any; only theirs may be counted if the fourth's held."""
+    found = None if ok is None else PROBES.model_copy(update={"ok": ok}).model_dump()
+    assert receipts.probed({"probes": found}) is not said
+    assert any(line.startswith("3 experiments ran without a red team") for line in verify.verify(bench).unknown)
 
 
 @pytest.mark.engine
 @pytest.mark.slow
 def test_a_real_experiment_leaves_a_complete_receipt(loop: Loop) -> None:
-    from runner import audit
-
     entry = audit.finished(audit.verify(loop.home.audit))[loop.tag, 1]
     assert receipts.complete(entry)
     assert [c["role"] for c in entry["containers"]] == ["trainer", "evaluator"]

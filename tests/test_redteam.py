@@ -12,12 +12,15 @@ from typing import Any
 import docker
 import pytest
 
+from runner.errors import BusyError
+from runner.home import SOURCE
 from runner.policy import Policies
 from runner.redteam import campaign, inside
 from runner.redteam.campaign import SCENARIOS, Finding
 from runner.redteam.controls import CONTROLS, of_stage
 from runner.redteam.probes import PROBES, Probe
 from runner.redteam.stage import Stage, stage
+from tests.conftest import POLICIES
 
 Glovebox = Callable[..., tuple[int, str, str]]
 MAY_BE_ABSENT = {"fs-kernel-memory", "fs-sysrq"}  # small kernels have no such files
@@ -92,7 +95,7 @@ def test_nothing_is_left_behind(engine: docker.DockerClient, policies: Policies,
     with stage(engine, policies, tmp_path) as found:
         campaign.run(found, lambda _: None, "net-interfaces")
     assert {container.id for container in engine.containers.list(all=True)} <= before
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["redteam.lock"]
 
 
 def test_there_are_enough_probes_and_each_names_walls_that_exist() -> None:
@@ -131,3 +134,40 @@ def test_what_is_absent_without_the_wall_too_is_skipped_and_only_then() -> None:
     assert not judge(("blocked", ""), ("absent", "x")).good
     assert judge(("blocked", ""), ("open", "")).good
     assert not judge(("open", ""), ("open", "")).good
+
+
+@pytest.mark.engine
+def test_what_a_killed_red_team_left_is_removed_by_the_next(
+    engine: docker.DockerClient, policies: Policies, tmp_path: Path
+) -> None:
+    source = (
+        "import sys, time; from pathlib import Path; from runner import launcher, policy\n"
+        "from runner.redteam.stage import stage\n"
+        "policies = policy.load(Path(sys.argv[1]))\n"
+        "with stage(launcher.connect_engine(policies.sandbox), policies, Path(sys.argv[2])) as made:\n"
+        "    with made.container(made.specification('trainer'), 'import time; time.sleep(600)') as container:\n"
+        "        container.start(); print(container.id, flush=True); time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", source, str(POLICIES), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=SOURCE) as killed:
+        assert killed.stdout is not None
+        left = killed.stdout.readline().strip()
+        killed.kill()
+    assert engine.containers.get(left).status == "running"
+    assert list(tmp_path.glob("redteam-*"))
+    with stage(engine, policies, tmp_path):
+        pass
+    assert left not in {container.id for container in engine.containers.list(all=True)}
+    assert list(tmp_path.glob("redteam-*")) == []
+
+
+@pytest.mark.engine
+def test_two_red_teams_on_one_bench_are_refused(
+    engine: docker.DockerClient, policies: Policies, tmp_path: Path
+) -> None:
+    with stage(engine, policies, tmp_path), pytest.raises(BusyError), stage(engine, policies, tmp_path):
+        pass
+
+
+def test_a_selection_of_nothing_is_wrong_usage(glovebox: Glovebox) -> None:
+    assert glovebox("redteam", "--only", "typo")[0] == 2

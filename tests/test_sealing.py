@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from runner.home import Home
 from runner.ledger import Ledger
 from runner.policy import Policies
 from runner.recording import Recorder
+from runner.records import EndReason, EngineResult, Snapshot
 from runner.sealing import Sealer
 from tests.samples import experiment
 
@@ -42,14 +44,21 @@ def bench(home: Home, policies: Policies, witness: Path) -> Home:
 
         data = f"x = {number}\n".encode()
         digest = hashlib.sha256(data).hexdigest()
-        (home.snapshots / f"{digest}.py").write_bytes(data)
+        path = home.snapshots / f"{digest}.py"
+        path.write_bytes(data)
         row = experiment(number, snapshot=digest, commit=line.commit("t", number, data, "x"), snapshot_size=len(data))
-        ledger.open_experiment(
-            "t", started=row.started, description=row.description, snapshot=digest, size=len(data), run=row.run
-        )
-        recorder.commit(row, [])
+        recorder.accept(Snapshot(sha256=digest, size=len(data), path=path), row.description, row.run)
+        recorder.commit(row, [ended(), ended()])
     ledger.close()
     return home
+
+
+def ended(specification: str = "5" * 64) -> EngineResult:
+    """A container that ran and was compared with its specification."""
+    return EngineResult(
+        exit_code=0, reason=EndReason.EXIT, oom=False, seconds=1.0, output_bytes=0, image="sha256:1", container="c",
+        specification=specification,
+    )  # fmt: skip
 
 
 def failures(home: Home, witness: Path | None = None) -> list[str]:
@@ -196,3 +205,49 @@ def test_without_its_key_a_bench_does_not_begin(bench: Home) -> None:
     with pytest.raises(PolicyError, match="audit key"):
         Sealer(bench, "")
     assert keys.trust(bench).audit
+
+
+def recorder(bench: Home, policies: Policies) -> Recorder:
+    ledger, line = Ledger(bench.ledger), GitLine(bench.line)
+    return Recorder(bench, "t", ledger, line, AuditLog(bench.audit), "demo-1", policies.digest, Sealer(bench, ""))
+
+
+def test_a_second_end_of_an_experiment_is_found_even_after_the_runner_has_sealed_it(
+    bench: Home, policies: Policies
+) -> None:
+    """Somebody rewrites a score and appends an entry that fits it: no key is needed for that."""
+    from runner import receipts, results
+
+    forged = Ledger(bench.ledger).experiments("t")[1].model_copy(update={"val_bpb": 0.5})
+    with sqlite3.connect(bench.ledger) as database:
+        database.execute("UPDATE experiments SET val_bpb = 0.5, row = ? WHERE id = 2", (forged.model_dump_json(),))
+    AuditLog(bench.audit).append("finished", receipts.receipt(forged, [ended(), ended()], None))
+    results.write(bench.tag("t") / "results.tsv", Ledger(bench.ledger).experiments("t"))
+    assert any("finishes an experiment twice" in failure for failure in failures(bench))
+    recorder(bench, policies).reconcile()
+    assert any("finishes an experiment twice" in failure for failure in failures(bench))
+
+
+def test_a_row_that_never_ran_is_found_even_after_the_runner_has_sealed_it(bench: Home, policies: Policies) -> None:
+    row = Ledger(bench.ledger).experiments("t")[2].model_copy(update={"id": 4, "val_bpb": 0.1})
+    with sqlite3.connect(bench.ledger) as database:
+        columns = [name for _, name, *_ in database.execute("PRAGMA table_info(experiments)")]
+        values = dict(zip(columns, database.execute("SELECT * FROM experiments WHERE id = 3").fetchone(), strict=True))
+        values |= {"id": 4, "val_bpb": 0.1, "row": row.model_dump_json()}
+        marks = ", ".join("?" * len(columns))
+        database.execute(f"INSERT INTO experiments VALUES ({marks})", tuple(values[name] for name in columns))
+    recorder(bench, policies).reconcile()
+    outcome = verify.verify(bench)
+    assert any("does not know that it began" in failure for failure in outcome.failures)
+    assert any("entered from the ledger after a crash" in line for line in outcome.unknown)
+
+
+def test_a_row_whose_end_a_crash_took_away_is_no_failure_but_said(bench: Home, policies: Policies) -> None:
+    """The runner died between ledger and chain: the same rows, the last `finished` entry and all after it missing."""
+    lines = bench.audit.read_bytes().splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if b'"kind":"finished"' in line)
+    bench.audit.write_bytes(b"".join(lines[:last]))
+    recorder(bench, policies).reconcile()
+    outcome = verify.verify(bench)
+    assert outcome.failures == []
+    assert any("1 experiments were entered from the ledger" in line for line in outcome.unknown)

@@ -6,9 +6,13 @@ alone, and at least one probe must notice.
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from docker.errors import DockerException
 
 from runner.errors import EngineError
 from runner.redteam.intake import INTAKE
@@ -43,7 +47,7 @@ class Finding:
 def run(stage: Stage, tell: Tell, only: str = "") -> list[Finding]:
     """Every probe whose id begins with `only`: in production's container and in one without its walls."""
     asked = [probe for probe in PROBES if probe.id.startswith(only)]
-    unfit = {probe.id: why for probe in asked if (why := _unfit(stage, probe))}
+    unfit = {probe.id: why for probe in asked if (why := unfit_because(stage, probe))}
     probes = [probe for probe in asked if probe.id not in unfit]
     blocked = _production(stage, probes, tell)
     opened = _without_walls(stage, probes, tell)
@@ -63,7 +67,7 @@ def mutate(stage: Stage, tell: Tell) -> dict[str, list[str]]:
         tell(f"without {name} ({number}/{len(stage.controls)})")
         found: list[str] = []
         about = [probe for probe in PROBES if name in probe.walls]
-        fit = [probe for probe in about if not _unfit(stage, probe)]
+        fit = [probe for probe in about if not unfit_because(stage, probe)]
         alone = [probe for probe in about if probe.walls == (name,)]
         if alone and not any(probe in fit for probe in alone):
             continue  # those that could tell cannot under this runtime
@@ -107,8 +111,10 @@ def _by_place(probes: list[Probe]) -> dict[tuple[Room, bool], list[Probe]]:
     return dict(groups)
 
 
-def _unfit(stage: Stage, probe: Probe) -> str:
-    """Why a probe cannot tell anything under this runtime; empty if it can."""
+def unfit_because(stage: Stage, probe: Probe) -> str:
+    """Why a probe cannot tell anything here; empty if it can."""
+    if "file owned by the runner" in probe.walls and os.geteuid() != 0:
+        return "only root can give a file to the agent"
     gvisor = stage.policies.sandbox.runtime == "runsc"
     if gvisor and probe.id in GVISOR_ANSWERS:
         return "under gVisor its own kernel answers this"
@@ -150,6 +156,6 @@ def _attack(stage: Stage, scenario: Scenario, *, intact: bool) -> tuple[str, str
         return "blocked", ""
     except Unable as reason:
         return "skipped", str(reason)
-    except EngineError as error:
-        return "failed", str(error)
+    except (EngineError, OSError, DockerException, subprocess.TimeoutExpired) as error:
+        return "failed", str(error)[:200]
     return "open", ""

@@ -66,6 +66,7 @@ def _other_uid(stage: Stage, intact: bool) -> None:
             [sys.executable, "-c", client, path.name], cwd=path.parent, capture_output=True, timeout=20, check=False
         )
         sock.shutdown(socket.SHUT_RDWR)
+        stage.home.root.chmod(0o700)
     if b"hello" not in done.stdout:
         raise Blocked
 

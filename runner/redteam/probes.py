@@ -44,6 +44,10 @@ _BOMB = (
     "    n += 1\n"
     "assert n"
 )
+_GPU = (
+    "assert os.environ.get('NVIDIA_VISIBLE_DEVICES') != 'void' or os.path.isdir('/dev/dri') or "
+    "any(name.startswith('nvidia') for name in os.listdir('/dev'))"
+)
 
 NETWORK = [
     Probe("net-interfaces", "T01", ("no network",), "assert os.listdir('/sys/class/net') != ['lo']"),
@@ -126,7 +130,7 @@ SYSCALLS = [
     Probe("sys-pivot-root", "T05", _CAPS, "reaches('pivot_root', 0, 0)"),
     Probe("sys-kernel-module", "T05", _CAPS, "reaches('init_module', 0, 0, 0)"),
     Probe("sys-kexec", "T05", _CAPS, "reaches('kexec_load', 0, 99999, 0, 0)"),
-    Probe("sys-set-clock", "T06", _CAPS, "reaches('clock_settime', 0, 0)"),
+    Probe("sys-set-clock", "T06", ("seccomp profile",), "reaches('clock_settime', 0, 0)"),
     Probe("sys-host-name", "T05", _CAPS, "socket.sethostname('probe')"),
     Probe("sys-swapon", "T05", _CAPS, "reaches('swapon', 0, 0)"),
     Probe("sys-accounting", "T05", _CAPS, "reaches('acct', 1)"),
@@ -185,7 +189,7 @@ FILES = [
           " 'stdin', 'stdout', 'tty', 'urandom', 'zero', 'console', 'core'}"),
     Probe("dev-kernel-log", "T13", ("no devices", *_CAPS), "opens('/dev/kmsg', os.O_RDONLY | os.O_NONBLOCK)"),
     Probe("dev-fuse", "T13", ("no devices", *_CAPS), "opens('/dev/fuse', os.O_RDWR)"),
-    Probe("dev-gpu", "T13", ("no GPU unless given",), "assert os.environ.get('NVIDIA_VISIBLE_DEVICES') != 'void'"),
+    Probe("dev-gpu", "T13", ("no GPU unless given",), _GPU),
 ]  # fmt: skip
 
 NEIGHBOURS = [
@@ -206,14 +210,14 @@ NEIGHBOURS = [
           "states = [status('State', p)[0] for p in os.listdir('/proc') if p.isdigit() and status('PPid', p) == '1']\n"
           "assert 'Z' in states"),
     Probe("room-engine-socket", "T16", ("no engine socket",), "os.stat('/var/run/docker.sock')"),
-    Probe("room-validation-data", "T17", ("no validation data",), "opens('/artifacts/val/rows.npy')"),
-    Probe("room-other-runs", "T18", ("no other run's files",), "os.listdir('/runs')"),
-    Probe("room-host-files", "T07", ("no host files",), "opens('/host/etc/passwd')"),
-    Probe("room-secret-files", "T19", ("no secrets mounted",), "assert os.listdir('/run/secrets')"),
+    Probe("room-validation-data", "T17", ("no validation data",), "holds('val' + GIVEN['canary'])"),
+    Probe("room-other-runs", "T18", ("no other run's files",), "holds('run' + GIVEN['canary'])"),
+    Probe("room-host-files", "T07", ("no host files",), "holds('root:x:0:0')"),
+    Probe("room-secret-files", "T19", ("no secrets mounted",), "holds('secret' + GIVEN['canary'])"),
     Probe("room-secret-environment", "T19", ("no secrets in the environment",),
           "assert any(word in name for name in os.environ for word in ('KEY', 'TOKEN', 'SECRET', 'PASSWORD'))"),
     Probe("room-evaluator-code", "T20", ("no candidate's code",), "os.stat('/work/train.py')", room="evaluator"),
-    Probe("room-evaluator-training-data", "T20", ("no training data",), "opens('/artifacts/train/tokens_00000.npy')",
+    Probe("room-evaluator-training-data", "T20", ("no training data",), "holds('train' + GIVEN['canary'])",
           room="evaluator"),
     Probe("room-evaluator-data-mount", "T08", ("read-only mounts",), "read_only('/artifacts/val')", room="evaluator"),
     Probe("room-evaluator-network", "T01", ("no network",), "routed('192.0.2.1')", room="evaluator"),
@@ -256,7 +260,7 @@ AGENT = [
     Probe("agent-key", "T19", ("no secrets in the environment",), "assert 'ANTHROPIC_API_KEY' in os.environ",
           room="agent"),
     Probe("agent-engine-socket", "T16", ("no engine socket",), "os.stat('/var/run/docker.sock')", room="agent"),
-    Probe("agent-gpu", "T13", ("no GPU unless given",), "assert os.environ.get('NVIDIA_VISIBLE_DEVICES') != 'void'",
+    Probe("agent-gpu", "T13", ("no GPU unless given",), _GPU,
           room="agent"),
     Probe("agent-ptrace", "T05", ("seccomp profile",), "reaches('ptrace', 0, 0, 0, 0)", room="agent"),
     Probe("agent-forks", "T21", ("process limit",), _BOMB.format(200), room="agent", small=True),

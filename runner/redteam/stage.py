@@ -13,13 +13,13 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import docker
 
-from runner import box, doors, owner, snapshot
+from runner import box, doors, locks, owner, snapshot
 from runner.errors import EngineError
 from runner.home import Home
 from runner.launcher import Launcher
@@ -30,8 +30,12 @@ from runner.redteam.controls import CONTROLS, Control, Spec, of_stage
 from runner.redteam.probes import Room
 
 RUN = "0" * 16
+LABEL = "glovebox.redteam"
+PREFIX = "redteam-"
+CANARY = b"-canary-5a1f"
 OUTPUT_BYTES = 1 << 20
 _OF_FILES = {"file size limit", "file owned by the runner", "one file mounted"}  # belong to the remapped user
+_BEHIND_APPARMOR = {"no capabilities", "seccomp profile", "masked paths", "user"}
 _SMALL = {
     "memory_bytes": 512 << 20,
     "pids": 128,
@@ -45,10 +49,12 @@ _SMALL = {
 class Stage:
     """Makes and runs containers that differ from production's in their command and in what a probe takes away."""
 
-    def __init__(self, client: docker.DockerClient, policies: Policies, folder: Path) -> None:
+    def __init__(self, client: docker.DockerClient, policies: Policies, folder: Path, bench: str = "none") -> None:
         self.client = client
         self.policies = policies
         self.home = Home(folder)
+        self.bench = bench  # the bench, by which what a killed red team left is found again
+        self.apparmor = any("name=apparmor" in option for option in client.info().get("SecurityOptions") or [])
         self.abstract = f"glovebox-probe-{secrets.token_hex(8)}"
         self.controls: dict[str, Control] = CONTROLS | of_stage(folder)
         self.port = 0
@@ -62,6 +68,7 @@ class Stage:
             "host_pid": os.getpid(),
             "memory": spec["mem_limit"],
             "kernel": os.uname().release,
+            "canary": CANARY.decode(),
             **spaces,
         }
 
@@ -95,6 +102,8 @@ class Stage:
         """The specification with these controls taken away; a user namespace behind them would hide that they are."""
         for name in names:
             spec = self.controls[name].remove(spec)
+        if self.apparmor and set(names) & _BEHIND_APPARMOR:  # the engine's own profile denies the same once more
+            spec = spec | {"security_opt": [*spec["security_opt"], "apparmor=unconfined"]}
         behind = self.policies.sandbox.userns == "remap" and not set(names) <= _OF_FILES
         return spec | ({"userns_mode": "host"} if behind else {})
 
@@ -107,6 +116,7 @@ class Stage:
     def container(self, spec: Spec, source: str, argument: str = "") -> Iterator[Any]:
         """A container that is made but not started."""
         spec = spec | {"command": ["python", "-c", source, argument]}
+        spec["labels"] = spec["labels"] | {LABEL: self.bench}
         try:
             container = self._create(spec.pop("host_config", {}), spec)
         except docker.errors.ImageNotFound:
@@ -153,26 +163,55 @@ class Stage:
 
 @contextmanager
 def stage(client: docker.DockerClient, policies: Policies, below: Path | None) -> Iterator[Stage]:
-    """A stage in a folder of its own below `below` (the bench, which the engine can see), removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="redteam-", dir=below))
-    made = Stage(client, policies, folder)
+    """A stage in a folder of its own below `below` (the bench, which the engine can see), removed afterwards.
+
+    One at a time on a bench: what an earlier one left, had it been killed, is removed first. Raises BusyError.
+    """
+    bench = Home(below).id if below else "none"
+    with locks.hold(below / "redteam.lock", "red team", 1.0) if below else nullcontext():
+        if below:
+            _sweep(client, below, bench)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=below))
+        made = Stage(client, policies, folder, bench)
+        try:
+            with _listening(made):
+                _furnish(made)
+                yield made
+        finally:
+            _remove(client, f"{box.BENCH_LABEL}={made.home.id}")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(client: docker.DockerClient, below: Path, bench: str) -> None:
+    _remove(client, f"{LABEL}={bench}")
+    for left in below.glob(f"{PREFIX}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove(client: docker.DockerClient, label: str) -> None:
+    for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+        with suppress(docker.errors.APIError):
+            container.remove(force=True, v=True)
+
+
+@contextmanager
+def _listening(made: Stage) -> Iterator[None]:
+    """Services of the host that containers must not reach."""
     listener = socket.create_server(("0.0.0.0", 0))
     abstract = socket.socket(socket.AF_UNIX)
     try:
-        _furnish(made)
         made.port = listener.getsockname()[1]
         abstract.bind(f"\0{made.abstract}")
         abstract.listen(8)
         for sock in (listener, abstract):
             threading.Thread(target=_accept, args=(sock,), daemon=True).start()
-        yield made
+        yield
     finally:
         for sock in (listener, abstract):
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
-        box.reap(client, made.home.id)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _accept(sock: socket.socket) -> None:
@@ -185,14 +224,15 @@ def _furnish(made: Stage) -> None:
     """The files that production mounts, and those that a weak container would show."""
     root, home = made.home.root, made.home
     for name in ("tokenizer/ranks", "train/tokens_00000.npy", "val/rows.npy"):
-        _write(home.store / "probe-1" / name)
+        _write(home.store / "probe-1" / name, name.split("/")[0].encode() + CANARY)
     _write(home.snapshots / f"{hashlib.sha256(b'pass' + bytes([10])).hexdigest()}.py", b"pass\n")
-    for name in ("secrets/anthropic_api_key", "open/train.py", "owned.py"):
+    for name in ("open/train.py", "owned.py"):
         _write(root / name, b"pass\n")
+    _write(root / "secrets" / "anthropic_api_key", b"secret" + CANARY)
+    _write(home.run("1" * 16) / "train.py", b"run" + CANARY)
     (root / "open").chmod(0o777)
     (root / "open" / "train.py").chmod(0o666)
     home.run(RUN).mkdir(parents=True)
-    home.run("1" * 16).mkdir()
     for door in ("bench", "llm"):
         (root / "doors" / door).mkdir(parents=True)
     limits = made.policies.sandbox.agent
@@ -213,7 +253,11 @@ def _setuid_program(made: Stage) -> None:
     """The image's own `sleep`, setuid to us: what no-new-privileges must take the power from."""
     target = made.home.root / "probe" / "sleep"
     target.parent.mkdir()
-    container = made.client.containers.create(made.policies.sandbox.trainer.image, ["true"], network_mode="none")
+    image = made.policies.sandbox.trainer.image
+    try:
+        container = made.client.containers.create(image, ["true"], network_mode="none")
+    except docker.errors.ImageNotFound:
+        raise EngineError(f"image {image} is missing", fix="run: make images") from None
     try:
         chunks, _ = container.get_archive("/usr/bin/sleep")
         with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
