@@ -53,6 +53,7 @@ for command in (
     cli_redteam.redteam,
     cli_views.history,
     cli_views.show,
+    cli_views.watch,
 ):
     app.command()(command)
 

@@ -1,13 +1,20 @@
-"""`glovebox history` and `glovebox show`: reading the ledger, one tag or one experiment. TRUSTED, reads only."""
+"""`glovebox history`, `show` and `watch`: reading the ledger, of one tag, of one run, now. TRUSTED."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.live import Live
 
 from runner import audit, console, ledger, policy, views
+from runner import watch as watching
+from runner.artifacts import store
 from runner.cli_common import Json, TagOption, newest
 from runner.errors import GloveboxError
 from runner.gitline import GitLine
@@ -42,6 +49,52 @@ def history(
         f"{counts or 'nothing yet'}; {glance['since_keep']} since the last keep; {glance['hours']} h", markup=False
     )
     out.print(f"told the agent: {glance['leak_bits']} of {glance['leak_limit']} bits", markup=False)
+
+
+def watch(
+    tag: TagOption = None,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one picture and end.")] = False,
+    json_: Json = False,
+) -> None:
+    """Watch a run: the experiment in progress with its curve, the frontier, last results, cost. Ctrl-C ends."""
+    home = find()
+    policies = policy.load(*home.policies)
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(book, tag)
+    version = book.run_info(name)["artifact"]
+    training = float(store.admit(home, version).predicate.profile["time_budget_s"])
+    out = console.stdout()
+    unicode = (out.encoding or "").lower().startswith("utf")
+
+    def look() -> watching.State:
+        return watching.look(home, policies, name, training)
+
+    if json_ or once or not out.is_terminal:
+        _plainly(look, out, interval, once, json_)
+        return
+    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+        while True:
+            live.update(watching.frame(look(), out.width, unicode=unicode), refresh=True)
+            time.sleep(interval)
+
+
+def _plainly(look: Callable[[], watching.State], out: Console, interval: float, once: bool, json_: bool) -> None:
+    """Where nobody watches a terminal: a line or a document whenever an experiment begins or ends."""
+    before = None
+    with suppress(KeyboardInterrupt):
+        while True:
+            state = look()
+            now = (len(state.rows), state.running.number if state.running else None)
+            if now != before:
+                if json_:
+                    print(json.dumps(watching.document(state)), flush=True)
+                else:
+                    out.print(watching.frame(state, out.width, unicode=False))
+            if once:
+                return
+            before = now
+            time.sleep(interval)
 
 
 def show(

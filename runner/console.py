@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 _PLAIN_WIDTH = 140  # columns where there is no terminal to ask
-_COLORS = {"keep": "green", "discard": "bright_black"}
+COLORS = {"keep": "green", "discard": "bright_black"}
 
 
 def stdout() -> Console:
@@ -134,7 +134,7 @@ def table(document: dict[str, Any], console: Console) -> None:
     ):
         view.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in document["experiments"]:
-        color = _COLORS.get(row["status"], "red")
+        color = COLORS.get(row["status"], "red")
         what = row["status"] + (f" ({row['reason']})" if row["reason"] else "")
         view.add_row(
             str(row["id"]),
