@@ -22,6 +22,7 @@ from runner.recording import Recorder
 from runner.records import Experiment, Status
 from runner.sealing import Sealer
 from tests.samples import experiment
+from tests.test_sealing import ended
 
 
 @pytest.fixture
@@ -54,9 +55,7 @@ def record(loop: Loop, row: Experiment) -> Experiment:
     taken = snapshot.take(source, loop.home.snapshots, 4096)
     commit = loop.line.commit("t", row.id, data, "x")
     row = row.model_copy(update={"snapshot": taken.sha256, "commit": commit})
-    loop.ledger.open_experiment(
-        "t", started=row.started, description=row.description, snapshot=row.snapshot, size=taken.size, run=row.run
-    )
+    loop.recorder.accept(taken, row.description, row.run)
     return row
 
 
@@ -193,7 +192,7 @@ def test_descriptions_are_one_visible_line() -> None:
 
 def test_a_runner_killed_between_ledger_and_chain_is_made_whole_again(loop: Loop) -> None:
     first = record(loop, experiment(1))
-    loop.recorder.commit(first, [])
+    loop.recorder.commit(first, [ended(), ended()])
     second = record(loop, experiment(2))
     loop.ledger.close_experiment(second)  # killed here: no branch, no chain entry, no results.tsv
     record(loop, experiment(3))  # and one more left open
