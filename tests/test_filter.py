@@ -135,9 +135,9 @@ def test_what_leaves_is_our_object_even_if_equal(policies: Policies) -> None:
 
 def test_fuzzing_finds_nothing_that_crosses_and_reaches_every_part() -> None:
     """A million inputs the same way: python -m tests.fuzz_filter --inputs 1000000."""
-    counts = fuzz_filter.fuzz(20_000, seed=11)
+    counts = fuzz_filter.fuzz(10_000, seed=11)
     assert counts["crossed"] == 0
-    assert min(counts[part] for part in ("curves", "summaries", "crashes", "messages", "dropped")) > 1000
+    assert min(counts[part] for part in ("curves", "summaries", "crashes", "messages", "dropped")) > 500
 
 
 def _raw_message(message: object, templates: object) -> messages.Told:

@@ -27,7 +27,7 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.delenv(gpu.TOOLKIT_VARIABLE, raising=False)
-    monkeypatch.setattr(gpu, "_SETTLE_SECONDS", 1.5)
+    monkeypatch.setattr(gpu, "_SETTLE_SECONDS", 0.6)
     monkeypatch.setattr(gpu, "_lock", lambda name: tmp_path / f"{name}.lock")
     return tmp_path
 
@@ -97,7 +97,7 @@ def test_a_run_that_fails_is_looked_after_too(driver: Path) -> None:
 def test_what_a_run_leaves_may_take_a_moment_to_go(driver: Path) -> None:
     with gpu.lent(GPU):
         (driver / "memory").write_text("9000\n")
-        threading.Timer(0.4, lambda: (driver / "memory").write_text("5\n")).start()
+        threading.Timer(0.2, lambda: (driver / "memory").write_text("5\n")).start()
 
 
 def test_one_run_at_a_time_on_a_gpu_and_another_gpu_is_free(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
