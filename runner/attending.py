@@ -18,9 +18,10 @@ from runner.desk import Desk
 from runner.errors import GloveboxError
 from runner.home import Home
 from runner.launching import Launch
-from runner.loop import Loop, new_run_id
+from runner.loop import Loop
 from runner.metering import MeterClient
 from runner.records import AgentKind, EndReason, EngineResult, LaunchRequest
+from runner.trials import new_run_id
 
 GAVE_UP = ("api_refused", "failed")  # what an agent says that cannot go on
 GAVE_UP_CODE = 9  # errors.py

@@ -100,6 +100,18 @@ def accepted(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, A
     return out
 
 
+def reruns(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    """The `rerun` entries' data by (tag, rerun); entries of another shape are passed over."""
+    out = {}
+    for entry in entries:
+        data = entry.get("data")
+        if entry.get("kind") == "rerun" and isinstance(data, dict) and isinstance(data.get("rerun"), dict):
+            tag, number = data["rerun"].get("tag"), data["rerun"].get("id")
+            if isinstance(tag, str) and isinstance(number, int):
+                out[tag, number] = data
+    return out
+
+
 def verify(path: Path) -> list[dict[str, Any]]:
     """All entries of an intact chain; raises VerifyError naming the first line that does not fit."""
     entries: list[dict[str, Any]] = []

@@ -20,7 +20,7 @@ import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
-from runner import inspection, receipts
+from runner import inspection, peak, receipts
 from runner.errors import EngineError
 from runner.policy import Box, Sandbox
 from runner.records import EndReason, EngineResult, LaunchRequest
@@ -121,11 +121,13 @@ def run(
     sink: Callable[[bytes], None],
     hang_up: socket.socket,
     started: Callable[[str], None],
+    memory: Callable[[str], float] = lambda _: 0.0,
 ) -> EngineResult:
     """Create, attach, start and drain one container, then remove it.
 
     `sink` gets stdout and stderr as they come, at most `output_bytes` in all. The run ends by exit, by the
-    host's clock after `seconds`, by too much output, or when the peer closes `hang_up`.
+    host's clock after `seconds`, by too much output, or when the peer closes `hang_up`. `memory` says
+    what a container uses now, MiB.
     """
     try:
         container = client.containers.create(**spec)
@@ -143,8 +145,10 @@ def run(
             raise EngineError(
                 f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix
             )
-        ended = attend(container, client, seconds, output_bytes, sink, hang_up, started)
-        return ended.model_copy(update={"specification": receipts.specification_digest(spec)})
+        with peak.watched(lambda: memory(str(container.id))) as most:
+            ended = attend(container, client, seconds, output_bytes, sink, hang_up, started)
+        seen = {"specification": receipts.specification_digest(spec), "peak_mb": round(most.mb, 1)}
+        return ended.model_copy(update=seen)
     finally:
         with suppress(docker.errors.APIError):  # another of us may be removing it
             container.remove(force=True, v=True)

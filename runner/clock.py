@@ -33,10 +33,10 @@ class Clock(NamedTuple):
         return self.allowance - (self.baseline_overhead or 0.0)
 
 
-def clock(policy: Decision, budget: float, baseline_seconds: float | None) -> Clock:
-    """The clock of a tag whose baseline container lived `baseline_seconds` (None: there is none yet)."""
+def clock(policy: Decision, budget: float, overhead: float | None) -> Clock:
+    """The clock of a tag whose baseline container lived `overhead` seconds longer than its budget (None: none yet)."""
     most = policy.startup_seconds + policy.hand_over_seconds
-    if baseline_seconds is None:
+    if overhead is None:
         return Clock(budget, most, None)
-    overhead = max(0.0, baseline_seconds - budget)
+    overhead = max(0.0, overhead)
     return Clock(budget, min(most, overhead * FACTOR + MARGIN), overhead)

@@ -67,10 +67,12 @@ class _Live:
             self.task = self.progress.add_task(f"experiment {event['experiment']}: {name}", total=None)
         elif event["event"] == "trained" and self.task is not None:
             self.progress.update(self.task, description=f"experiment {event['experiment']}: evaluating")
+        elif event["event"] == "rerun" and self.task is not None:
+            self.progress.update(self.task, description=rerun(event))
         elif event["event"] == "finished" and self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
-        if event["event"] not in ("started", "trained"):
+        if event["event"] not in ("started", "trained", "rerun"):
             text = sentence(event)
             if text:
                 self.progress.console.print(text, markup=False)
@@ -100,11 +102,19 @@ def _ended(event: dict[str, Any]) -> str:
     return f"the agent failed{because}, see {event['log']}" if event["failed"] else f"agent ended{because}"
 
 
+def rerun(event: dict[str, Any]) -> str:
+    """One line for a rerun that begins."""
+    why = f"experiment {event['during']}: " if event["during"] else ""
+    depth = f", depth {event['depth']}" if event["depth"] is not None else ""
+    return f"{why}rerun of experiment {event['experiment']}, seed {event['seed']}, {event['budget']:.0f} s{depth}"
+
+
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "agent_started": _began,
     "serving": lambda _: "waiting for the agent to connect",
     "started": lambda e: f"experiment {e['experiment']}: training ({e['seconds']:.0f} s budget): {e['description']}",
     "trained": _trained,
+    "rerun": rerun,
     "finished": lambda event: outcome(event["row"]),
     "refused": lambda event: f"train.py refused: {event['error']}",
     "agent_ended": _ended,
@@ -117,6 +127,7 @@ def outcome(row: dict[str, Any]) -> str:
     """One line for a finished experiment."""
     score = f"val_bpb {row['val_bpb']:.6f}" if row["val_bpb"] is not None else "no score"
     gain = f", gain {row['claimed']:+.4f}" if row["claimed"] is not None else ""
+    gain += f" (confirmed {row['confirmed']:+.4f})" if row["confirmed"] is not None else ""
     why = f" ({row['reason']})" if row["reason"] else ""
     return f"experiment {row['id']}: {row['status']}{why}, {score}{gain}, {row['seconds']:.1f} s"
 
@@ -129,6 +140,7 @@ def table(document: dict[str, Any], console: Console) -> None:
         ("outcome", "left"),
         ("val_bpb", "right"),
         ("gain", "right"),
+        ("confirmed", "right"),
         ("s", "right"),
         ("description", "left"),
     ):
@@ -141,6 +153,7 @@ def table(document: dict[str, Any], console: Console) -> None:
             f"[{color}]{what}[/]",
             f"{row['val_bpb']:.6f}" if row["val_bpb"] is not None else "",
             f"{row['claimed']:+.4f}" if row["claimed"] is not None else "",
+            f"{row['confirmed']:+.4f}" if row["confirmed"] is not None else "",
             f"{row['seconds']:.1f}",
             escape(row["description"]),
         )

@@ -1,65 +1,191 @@
-"""The decision: a pure function of policy, the kept line so far and one scored experiment. TRUSTED, no I/O.
+"""The decision: pure functions of policy, the kept line so far and one experiment's scores. TRUSTED, no I/O.
 
-Order of the rules, first match wins:
-1. training was cut by the clock: timeout; the container was killed for memory or output: crash;
-2. the model could not be exported: not_exportable; nothing was handed over: crash;
-3. the evaluator refused: non_causal for that reason, rejected for any other;
-4. no kept experiment yet: keep (the baseline);
-5. rule `upstream`: keep if val_bpb is lower than the best, else discard;
-6. rule `margin`: keep a gain of at least minimum_gain_bpb; within simplicity_band_bpb of the best keep a
-   smaller file that is no worse; else discard.
+`failure` ends what has no score: training cut by the clock is a timeout; a container killed for memory or output, an
+exception or nothing handed over a crash; a model that cannot be exported not_exportable; what the evaluator refused
+non_causal or rejected.
+
+`judge` ends what has one, or asks for another run. Rule `upstream` keeps any lower val_bpb. Rule `paired`, in order:
+1. no lower than the best and not a simpler file: discard;
+2. lower by more than chance gives in half of `alpha` of all cases: keep, a clear win;
+3. lower by less than `confirm_from_sigmas`: discard, not worth a rerun;
+4. otherwise best and candidate are rerun in pairs, on seeds neither was chosen by, up to `confirm_runs`: stop and
+   discard once the pairs say it is worse, keep when their mean gain is beyond chance at `alpha`;
+5. equal within noise after all pairs and smaller by `simplicity_bytes`: keep, it is simpler.
+The noise comes from reruns of the tag's own files, first of its baseline. docs/decision.md has the error rates.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
+from runner.noise import Noise, pooled
 from runner.policy import Decision
 from runner.records import EndReason, Scored, Status
 
 BPB_DIGITS = 6  # of the scores the agent sees: a gain from finer ones would tell more than they do
+FIRST_SEED = 42  # of every experiment's own run, as upstream; reruns take the numbers after it
+SPARE_SEEDS = 2  # seeds tried beyond those needed, where a run of the best gives no score
+# What each look may use of alpha. A candidate meets the last one only if its own run was promising, which chance does
+# in a third of cases; bench/decision.py shows that the whole stays below alpha.
+CLEAR_SHARE, EARLY_SHARE, LAST_SHARE = 0.5, 0.5, 2.0
+IGNORES_SEED = 0.1  # scores that differ by less than this share of the noise are one score, however often repeated
 
 
-class Best(NamedTuple):
-    """The kept experiment to beat."""
+class Runs(NamedTuple):
+    """What is known of one train.py: val_bpb by seed (None: a run without score), bytes, peak memory (0: unknown)."""
 
-    val_bpb: float
+    scores: Mapping[int, float | None]
     size: int
+    memory_mb: float = 0.0
+
+    def known(self) -> list[float]:
+        """Scores of all runs that gave one."""
+        return [score for score in self.scores.values() if score is not None]
+
+
+class Standing(NamedTuple):
+    """What a candidate is measured against: the last keep, the tag's noise, the baseline's peak memory."""
+
+    best: Runs
+    noise: Noise | None
+    memory_mb: float = 0.0
+
+
+class Wanted(NamedTuple):
+    """A run that must come before the verdict."""
+
+    whose: Literal["best", "candidate"]
+    seed: int
 
 
 class Verdict(NamedTuple):
-    """Outcome and, unless kept or discarded on merit, a closed reason code."""
+    """Outcome, a closed reason code unless it is plain, and the gain in val_bpb: positive is better."""
 
     status: Status
     reason: str | None = None
-    claimed: float | None = None  # best minus val_bpb: positive is a gain
+    claimed: float | None = None  # by the first runs alone
+    confirmed: float | None = None  # by `pairs` paired reruns on fresh seeds
+    interval: tuple[float, float] | None = None  # of the confirmed gain, else of the claimed one
+    pairs: int = 0
 
 
-def decide(policy: Decision, scored: Scored, best: Best | None) -> Verdict:
-    """Apply the rules above."""
-    failed = _failure(scored)
-    if failed is not None:
-        return failed
-    score = scored.score
-    if score is None or score.val_bpb is None:
-        raise ValueError("a scored experiment without val_bpb")
-    if best is None:
-        return Verdict(Status.KEEP)
-    gain = best.val_bpb - score.val_bpb
-    kept = _better(policy, gain, scored.trained.snapshot.size, best)
-    claimed = round(round(best.val_bpb, BPB_DIGITS) - round(score.val_bpb, BPB_DIGITS), BPB_DIGITS)
-    return Verdict(Status.KEEP if kept else Status.DISCARD, None, claimed)
+def measured(runs: Sequence[Runs], least: float) -> Noise | None:
+    """The noise of a tag from its files, baseline first; of the others the first run is left out: it was selected."""
+    fresh = [[score for seed, score in r.scores.items() if seed != FIRST_SEED and score is not None] for r in runs[1:]]
+    return pooled([*(r.known() for r in runs[:1]), *fresh], least)
 
 
-def _better(policy: Decision, gain: float, size: int, best: Best) -> bool:
+def judge(policy: Decision, standing: Standing, candidate: Runs) -> Verdict | Wanted:
+    """A verdict on a scored candidate, or the run that is still needed for one."""
+    best, noise = standing.best, standing.noise
+    claimed = round(round(_first(best), BPB_DIGITS) - round(_first(candidate), BPB_DIGITS), BPB_DIGITS)
     if policy.rule == "upstream":
-        return gain > 0
-    if gain >= policy.minimum_gain_bpb and gain > 0:
-        return True
-    return 0 <= gain <= policy.simplicity_band_bpb and size < best.size
+        return Verdict(Status.KEEP if claimed > 0 else Status.DISCARD, None, claimed)
+    known = best.known()
+    gain = math.fsum(known) / len(known) - _first(candidate)
+    simpler = best.size - candidate.size >= policy.simplicity_bytes
+    if gain <= 0 and not simpler:
+        return Verdict(Status.DISCARD, None, claimed)
+    if noise is None or noise.freedom < policy.baseline_runs - 1:
+        seed = _untried(best, policy.baseline_runs + SPARE_SEEDS)
+        return Wanted("best", seed) if seed else Verdict(Status.DISCARD, "not_confirmed", claimed)
+    return _Case(policy, standing, noise, candidate, simpler, claimed).verdict(gain, 1 + 1 / _count(known, noise))
 
 
-def _failure(scored: Scored) -> Verdict | None:
+@dataclass(frozen=True)
+class _Case:
+    """A candidate that claims a gain, or to be simpler, against a known noise."""
+
+    policy: Decision
+    standing: Standing
+    noise: Noise
+    candidate: Runs
+    simpler: bool
+    claimed: float
+
+    def verdict(self, gain: float, variance: float) -> Verdict | Wanted:
+        """By the first run, `gain` of `variance` sigma^2; by pairs where it cannot say."""
+        plain = Verdict(Status.DISCARD, None, self.claimed, None, self._interval(gain, variance))
+        if gain >= self._needed(CLEAR_SHARE, variance):
+            return self._keep(gain, plain)
+        least = -self.policy.simplicity_sigmas if self.simpler else self.policy.confirm_from_sigmas
+        if gain < least * self.noise.sigma or not self.policy.confirm_runs:
+            return plain
+        return self._paired(plain)
+
+    def _paired(self, plain: Verdict) -> Verdict | Wanted:
+        """Reruns on fresh seeds, one pair after the other."""
+        best, candidate = self.standing.best.scores, self.candidate.scores
+        pairs: list[tuple[float, float]] = []
+        for seed in range(FIRST_SEED + 1, FIRST_SEED + 1 + self.policy.confirm_runs + SPARE_SEEDS):
+            if seed not in best:
+                return Wanted("best", seed)
+            theirs = best[seed]
+            if theirs is None:
+                continue  # the best gave no score here: another seed
+            if seed not in candidate:
+                return Wanted("candidate", seed)
+            ours = candidate[seed]
+            if ours is None:
+                break
+            pairs.append((theirs, ours))
+            if (verdict := self._after(pairs, plain)) is not None:
+                return verdict
+        return plain._replace(reason="not_confirmed")
+
+    def _after(self, pairs: list[tuple[float, float]], plain: Verdict) -> Verdict | None:
+        """The verdict after these pairs, None while more are wanted."""
+        last = len(pairs) == self.policy.confirm_runs
+        mean = math.fsum(theirs - ours for theirs, ours in pairs) / len(pairs)
+        variance = sum(1 / _count(list(side), self.noise) for side in zip(*pairs, strict=True))
+        found = plain._replace(
+            confirmed=round(mean, BPB_DIGITS), interval=self._interval(mean, variance), pairs=len(pairs)
+        )
+        tolerance = self.policy.simplicity_sigmas * self.noise.sigma if self.simpler else 0.0
+        if mean >= self._needed(LAST_SHARE if last else EARLY_SHARE, variance):
+            return self._keep(mean, found)
+        if mean <= -tolerance or (last and not self.simpler):
+            return found._replace(reason="not_confirmed")
+        return self._keep(mean, found._replace(reason="simpler")) if last else None
+
+    def _keep(self, gain: float, found: Verdict) -> Verdict:
+        """A keep, unless it takes far more memory than the baseline for a small gain."""
+        allowed = self.policy.memory_ratio * self.standing.memory_mb
+        if 0 < allowed < self.candidate.memory_mb and gain < self.policy.memory_gain_bpb:
+            return found._replace(reason="memory")
+        return found._replace(status=Status.KEEP)
+
+    def _needed(self, share: float, variance: float) -> float:
+        """The gain that chance reaches in `share` of alpha of all cases."""
+        return max(self.policy.minimum_gain_bpb, self.noise.bound(self.policy.alpha * share, variance))
+
+    def _interval(self, gain: float, variance: float) -> tuple[float, float]:
+        width = self.noise.bound(self.policy.alpha / 2, variance)
+        return round(gain - width, BPB_DIGITS), round(gain + width, BPB_DIGITS)
+
+
+def _count(scores: list[float], noise: Noise) -> int:
+    """How many independent scores these are: a train.py that ignores the seed gives one, however often it runs."""
+    spread = max(scores) - min(scores)
+    return len(scores) if len(scores) == 1 or spread > IGNORES_SEED * noise.sigma else 1
+
+
+def _first(runs: Runs) -> float:
+    score = runs.scores.get(FIRST_SEED)
+    if score is None:
+        raise ValueError("a scored experiment without val_bpb")
+    return score
+
+
+def _untried(runs: Runs, most: int) -> int | None:
+    return next((seed for seed in range(FIRST_SEED, FIRST_SEED + most) if seed not in runs.scores), None)
+
+
+def failure(scored: Scored) -> Verdict | None:
+    """The verdict on an experiment without a score, None if it has one."""
     trained, score = scored.trained, scored.score
     if trained.engine.reason is EndReason.WALL:
         return Verdict(Status.TIMEOUT, "time_budget")

@@ -129,7 +129,8 @@ def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
     tag = next(iter(book.tags()), None) if book else None
     version = book.run_info(tag)["artifact"] if book and tag else store.latest(home)
     budget = float(store.admit(home, version).predicate.profile["time_budget_s"])
-    return tag, clock.clock(decision, budget, book.baseline_seconds(tag) if book and tag else None)
+    seconds = book.baseline_seconds(tag) if book and tag else None
+    return tag, clock.clock(decision, budget, None if seconds is None else seconds - budget)
 
 
 def _policies() -> policy.Policies:

@@ -47,9 +47,7 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
             "keeps requests and answers" if policies.broker.log_bodies else "keeps sizes, hashes and costs, no bodies",
         ],
         "runner (decides and records)": [
-            f"keeps a change by rule {policies.decision.rule}, "
-            f"from a gain of {policies.decision.minimum_gain_bpb} val_bpb; equal within "
-            f"{policies.decision.simplicity_band_bpb} and smaller counts too",
+            *_rules(policies),
             f"reads a train.py of at most {_size(policies.agent.train_py_bytes)}",
             f"tells the agent: enums, {len(policies.metrics.summaries)} summary numbers, "
             f"{policies.metrics.curve_points} points of the loss curve, one of {len(policies.errors.classes)} errors "
@@ -58,6 +56,19 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
         ],
         "what the trainer can tell the agent, at most": _leak(policies),
     }
+
+
+def _rules(policies: Policies) -> list[str]:
+    rules = policies.decision
+    if rules.rule == "upstream":
+        return ["keeps any lower val_bpb, as upstream: a lucky seed counts as a gain"]
+    return [
+        f"keeps at most {rules.alpha:.0%} of changes without effect: a gain beyond the noise of {rules.baseline_runs} "
+        f"seeds, or confirmed by up to {rules.confirm_runs} pairs of reruns on fresh seeds",
+        f"equal within {rules.simplicity_sigmas:g} standard deviations and {rules.simplicity_bytes} bytes smaller is "
+        "kept too",
+        f"more than {rules.memory_ratio:g} times the baseline's memory must gain {rules.memory_gain_bpb:g} val_bpb",
+    ]
 
 
 def _leak(policies: Policies) -> list[str]:

@@ -24,7 +24,7 @@ from docker.types import Mount
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner import box, doors, gpu, locks, owner, policy, seccomp
+from runner import box, doors, gpu, locks, owner, peak, policy, seccomp
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.home import SOURCE, Home
 from runner.records import EngineResult, LaunchRequest
@@ -94,7 +94,14 @@ class Launcher:
                 sink=lambda data: _keep(log, data),
                 hang_up=line.sock,
                 started=lambda container: line.send({"event": "started", "container": container}),
+                memory=self._memory(request),
             )
+
+    def _memory(self, request: LaunchRequest) -> Callable[[str], float]:
+        """How a trainer's memory is looked at; of the others nobody asks."""
+        if request.role != "trainer":
+            return lambda _: 0.0
+        return lambda container: peak.memory(self.client, container, request.gpu)
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""
@@ -126,6 +133,7 @@ class Launcher:
         mounts += self._outputs(folder, TRAINER_FILES, self.policies.sandbox.trainer)
         environment = {
             "GLOVEBOX_SEED": str(request.seed),
+            **({"GLOVEBOX_TIME_BUDGET": str(request.budget)} if request.budget else {}),
             "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
             "TRITON_CACHE_DIR": "/cache/triton",
         }

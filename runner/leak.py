@@ -16,12 +16,14 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from runner.decide import SPARE_SEEDS
 from runner.errors import PolicyError
 from runner.policy import Errors, Metric, Metrics, Policies
 from runner.records import Crash, Experiment, Status, Telemetry
 
 REASONS = 40  # more than there are codes: decide.py, filter.NOT_EXPORTABLE, evaluator Reason, EndReason; a test counts
 BPB_LEVELS = 64 * 10**6  # below 64, six digits (scores.py, loop.py)
+GAIN_DIGITS = 5  # of a confirmed gain, which is told within 1 (loop.py)
 LINES = 100_001
 _ENDING = 60.0  # seconds by which the end of a container may be late
 _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
@@ -62,10 +64,17 @@ def _outcome(policies: Policies) -> dict[str, float]:
     return {
         "status and reason": 1 + math.log2(len(Status) * (REASONS + 1)),  # 1: whether the rest is told
         "val_bpb": math.log2(BPB_LEVELS + 1),
+        "confirmed gain": math.log2(2 * 10**GAIN_DIGITS + 2),
         "causality": 2.0,
         "seconds": math.log2(10 * train + 1) + math.log2(10 * evaluate + 1),
-        "moment of the answer": math.log2(_MOMENTS_PER_SECOND * (train + evaluate)),
+        "moment of the answer": math.log2(_MOMENTS_PER_SECOND * (train + evaluate) * _most_runs(policies)),
     }
+
+
+def _most_runs(policies: Policies) -> int:
+    """Runs that may pass before one answer: the candidate's own, and every rerun for its sake."""
+    decision = policies.decision
+    return 1 + max(decision.baseline_runs, decision.confirm_runs) + decision.confirm_runs + 2 * SPARE_SEEDS
 
 
 def most(policies: Policies) -> float:

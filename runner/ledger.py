@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.decide import Best
 from runner.errors import GloveboxError
-from runner.records import Experiment, Status
+from runner.records import Experiment, Rerun, Status
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -27,7 +26,11 @@ CREATE TABLE IF NOT EXISTS experiments (
     run TEXT NOT NULL, status TEXT, val_bpb REAL, row TEXT,
     PRIMARY KEY (tag, id)
 ) STRICT;
-PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS reruns (
+    tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL, begun TEXT NOT NULL, row TEXT,
+    PRIMARY KEY (tag, id)
+) STRICT;
+PRAGMA user_version = 2;
 """
 
 
@@ -141,10 +144,40 @@ class Ledger:
         """Number of the open experiment, if any."""
         return next(iter(self.open_numbers(tag)), None)
 
-    def best(self, tag: str) -> Best | None:
-        """The last keep: every keep beats the one before."""
+    def open_rerun(self, begun: Rerun) -> Rerun:
+        """Accept a rerun before it runs; returns it with its number, from 1 in each tag."""
+        with self._transaction() as db:
+            (last,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM reruns WHERE tag = ?", (begun.tag,)).fetchone()
+            numbered = begun.model_copy(update={"id": int(last) + 1})
+            values = (numbered.tag, numbered.id, numbered.model_dump_json())
+            db.execute("INSERT INTO reruns (tag, id, begun) VALUES (?, ?, ?)", values)
+        return numbered
+
+    def close_rerun(self, rerun: Rerun) -> None:
+        """Complete an open rerun; a second completion is refused."""
+        with self._transaction() as db:
+            values = (rerun.model_dump_json(), rerun.tag, rerun.id)
+            done = db.execute("UPDATE reruns SET row = ? WHERE tag = ? AND id = ? AND row IS NULL", values)
+            if done.rowcount != 1:
+                raise GloveboxError(f"rerun {rerun.id} of {rerun.tag} is not open", where="ledger")
+
+    def reruns(self, tag: str) -> list[Rerun]:
+        """Completed reruns in order."""
+        return self._reruns("SELECT row FROM reruns WHERE tag = ? AND row IS NOT NULL ORDER BY id", tag)
+
+    def open_reruns(self, tag: str) -> list[Rerun]:
+        """Reruns that were accepted and not completed, as they were begun."""
+        return self._reruns("SELECT begun FROM reruns WHERE tag = ? AND row IS NULL ORDER BY id", tag)
+
+    def _reruns(self, query: str, tag: str) -> list[Rerun]:
+        (known,) = self._db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'reruns'").fetchone()
+        rows = self._db.execute(query, (tag,)).fetchall() if known else []  # none in a ledger of an older version
+        return [Rerun.model_validate_json(row) for (row,) in rows]
+
+    def best(self, tag: str) -> Experiment | None:
+        """The last keep: what a candidate is measured against."""
         keeps = [e for e in self.experiments(tag) if e.status is Status.KEEP and e.val_bpb is not None]
-        return Best(keeps[-1].val_bpb or 0.0, keeps[-1].snapshot_size) if keeps else None
+        return keeps[-1] if keeps else None
 
     def baseline_seconds(self, tag: str) -> float | None:
         """How long the training container of the first kept experiment lived."""
@@ -177,5 +210,6 @@ def summary(ledger: Ledger, tag: str) -> dict[str, object]:
         "baseline": keeps[0].val_bpb if keeps else None,
         "best": keeps[-1].val_bpb if keeps else None,
         "running": ledger.running(tag),
+        "reruns": len(ledger.reruns(tag)),
         "experiments": [json.loads(e.model_dump_json()) for e in rows],
     }

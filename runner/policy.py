@@ -148,9 +148,17 @@ class Audit(Strict):
 class Decision(Strict):
     """policies/decision.yaml."""
 
-    rule: Literal["upstream", "margin"]
+    rule: Literal["upstream", "paired"]
+    alpha: Annotated[float, Field(ge=0.001, le=0.25)]
+    baseline_runs: Annotated[int, Field(ge=3, le=20)]
+    confirm_runs: Annotated[int, Field(ge=0, le=20)]
+    confirm_from_sigmas: Annotated[float, Field(ge=0, le=10)]
     minimum_gain_bpb: Annotated[float, Field(ge=0, le=1)]
-    simplicity_band_bpb: Annotated[float, Field(ge=0, le=1)]
+    least_noise_bpb: Annotated[float, Field(gt=0, le=1)]
+    simplicity_bytes: Annotated[int, Field(ge=1, le=1 << 20)]
+    simplicity_sigmas: Annotated[float, Field(ge=0, le=3)]
+    memory_ratio: Annotated[float, Field(ge=1, le=100)]
+    memory_gain_bpb: Annotated[float, Field(ge=0, le=1)]
     startup_seconds: Annotated[float, Field(gt=0, le=3600)]
     hand_over_seconds: Annotated[float, Field(gt=0, le=3600)]
     evaluation_seconds: Annotated[float, Field(gt=0, le=86_400)]

@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from runner import audit
 from runner.artifacts.files import whole
 from runner.home import Home
-from runner.records import EngineResult, Experiment, Frozen
+from runner.records import EngineResult, Experiment, Frozen, Rerun
 
 _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality"}
+_LATER = ("interval", "pairs")
 _TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
 
 
@@ -61,6 +62,9 @@ def row_digest(row: Experiment) -> str:
     document = row.model_dump(mode="json")
     if row.crash is not None and row.crash.template is None:
         document["crash"] = {"error": row.crash.error, "line": row.crash.line}
+    for name in _LATER:
+        if document[name] in (None, 0):
+            del document[name]
     return hashlib.sha256(audit.canonical(document)).hexdigest()
 
 
@@ -71,17 +75,26 @@ def receipt(
 
     `recovered`: written after a crash from the ledger alone, so that no container is vouched for.
     """
-    containers = [
-        {"role": role, "image": engine.image, "container": engine.container, "specification": engine.specification}
-        for role, engine in zip(("trainer", "evaluator"), engines, strict=False)
-    ]
     return {
         **row.model_dump(mode="json", include=_ROW | _TERMS),
         "row": row_digest(row),
-        "containers": containers,
+        "containers": _containers(engines),
         **({"recovered": True} if recovered else {}),
         "probes": None if found is None else found.model_dump(mode="json"),
     }
+
+
+def of_rerun(rerun: Rerun, engines: list[EngineResult], *, recovered: bool = False) -> dict[str, Any]:
+    """The entry for one rerun: the whole of it, and its containers."""
+    extra = {"recovered": True} if recovered else {}
+    return {"rerun": rerun.model_dump(mode="json"), "containers": _containers(engines), **extra}
+
+
+def _containers(engines: list[EngineResult]) -> list[dict[str, str]]:
+    return [
+        {"role": role, "image": engine.image, "container": engine.container, "specification": engine.specification}
+        for role, engine in zip(("trainer", "evaluator"), engines, strict=False)
+    ]
 
 
 def complete(entry: dict[str, Any]) -> bool:
@@ -89,7 +102,8 @@ def complete(entry: dict[str, Any]) -> bool:
     containers = entry.get("containers")
     if not isinstance(containers, list) or not all(isinstance(c, dict) for c in containers):
         return False
-    scored = entry.get("val_bpb") is not None
+    told = entry.get("rerun", entry)
+    scored = isinstance(told, dict) and told.get("val_bpb") is not None
     roles = [c.get("role") for c in containers if c.get("specification") and c.get("image")]
     return len(roles) == len(containers) and (not scored or roles == ["trainer", "evaluator"])
 

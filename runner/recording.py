@@ -18,10 +18,19 @@ from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
-from runner.records import Crash, EngineResult, Experiment, Score, Scored, Snapshot, Status
+from runner.records import (
+    INTERRUPTED,
+    Crash,
+    EngineResult,
+    Experiment,
+    Rerun,
+    Score,
+    Scored,
+    Snapshot,
+    Status,
+)
 from runner.sealing import Sealer
 
-INTERRUPTED = "interrupted"  # reason of a row whose runner or launcher died
 HAND_OVER = ("graph.json", "weights.safetensors", "telemetry.jsonl")
 
 
@@ -64,11 +73,14 @@ class Recorder:
             status=verdict.status,
             reason=verdict.reason,
             claimed=verdict.claimed,
+            confirmed=verdict.confirmed,
+            interval=verdict.interval,
+            pairs=verdict.pairs,
             val_bpb=usable.val_bpb if usable else None,
             val_bpb_bytes=usable.val_bpb_bytes if usable else None,
             causality=_causality(score),
             crash=(trained.crash or Crash(error="Exception", line=0)) if verdict.reason == "exception" else None,
-            memory_gb=round(trained.telemetry.summary.get("peak_vram_mb", 0.0) / 1024, 2),
+            memory_gb=memory_gb(scored),
             seconds=round(seconds, 3),
             train_seconds=trained.engine.seconds,
             eval_seconds=scored.engine.seconds if scored.engine else 0.0,
@@ -77,6 +89,16 @@ class Recorder:
         )
         self.commit(row, [e for e in (trained.engine, scored.engine) if e])
         return row
+
+    def begin_rerun(self, begun: Rerun) -> Rerun:
+        """Open a rerun before it runs; returns it numbered."""
+        return self.ledger.open_rerun(begun)
+
+    def end_rerun(self, rerun: Rerun, engines: list[EngineResult], *, recovered: bool = False) -> None:
+        """Complete a rerun and vouch for it."""
+        self.ledger.close_rerun(rerun)
+        self.audit_log.append("rerun", receipts.of_rerun(rerun, engines, recovered=recovered))
+        self.sealer.seal(self.audit_log)
 
     def _row(self, number: int, *, status: Status, **fields: Any) -> Experiment:
         """The row from what was accepted, the outcome, and a commit of its snapshot."""
@@ -114,10 +136,14 @@ class Recorder:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
         self.close_interrupted()
         rows = self.ledger.experiments(self.tag)
-        told = audit.finished(audit.verify(self.home.audit))
+        entries = audit.verify(self.home.audit)
+        told, seen = audit.finished(entries), audit.reruns(entries)
         for row in rows:
             if (row.tag, row.id) not in told:
                 self._vouch(row, [], recovered=True)
+        for rerun in self.ledger.reruns(self.tag):
+            if (rerun.tag, rerun.id) not in seen:
+                self.audit_log.append("rerun", receipts.of_rerun(rerun, [], recovered=True))
         self.sealer.seal(self.audit_log)
         keeps = [row for row in rows if row.status is Status.KEEP]
         if keeps and self.line.head(self.tag) != keeps[-1].commit:
@@ -130,12 +156,22 @@ class Recorder:
         for number in self.ledger.open_numbers(self.tag):
             tidy(self.home.run(self.ledger.opened(self.tag, number).run))
             self.commit(self._row(number, status=Status.CRASH, reason=INTERRUPTED), [])
+        for begun in self.ledger.open_reruns(self.tag):
+            tidy(self.home.run(begun.run))
+            lost = begun.model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED})
+            self.end_rerun(lost, [], recovered=True)
 
 
 def _causality(score: Score | None) -> Literal["proved", "audited", "non_causal"] | None:
     if score is None:
         return None
     return "non_causal" if score.reason == Status.NON_CAUSAL else score.causality
+
+
+def memory_gb(scored: Scored) -> float:
+    """Peak memory of a training: as measured from outside, else as train.py says; GiB."""
+    trained = scored.trained
+    return round((trained.engine.peak_mb or trained.telemetry.summary.get("peak_vram_mb", 0.0)) / 1024, 2)
 
 
 def tidy(folder: Path, telemetry_bytes: int = 0) -> None:

@@ -30,6 +30,9 @@ AgentKind = Literal["scripted", "claude", "command"]
 Gpu = Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
 
 
+INTERRUPTED = "interrupted"  # reason of a row whose runner or launcher died
+
+
 class Frozen(BaseModel):
     """Strict, immutable, closed."""
 
@@ -78,6 +81,7 @@ class LaunchRequest(Frozen):
     agent: AgentKind = "scripted"  # agent
     seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    budget: Annotated[int, Field(ge=1, le=86_400)] | None = None  # trainer: seconds, in place of the artifact's
     gpu: Gpu | None = None
 
 
@@ -92,6 +96,7 @@ class EngineResult(Frozen):
     image: str  # image id, sha256:...
     container: str
     specification: str = ""  # SHA-256 of what the engine's inspect was compared with before the start
+    peak_mb: float = 0.0  # most memory it was seen to use (of the GPU it was lent, else of the host); 0: not seen
 
 
 class Telemetry(Frozen):
@@ -152,6 +157,7 @@ class Feedback(Frozen):
     val_bpb: float | None = None
     best_bpb: float | None = None
     delta: float | None = None  # val_bpb minus the best before this experiment
+    confirmed: float | None = None  # gain by paired reruns on fresh seeds, if there were any
     reason: str | None = None  # closed code for anything but keep and discard
     crash: Crash | None = None
     causality: Literal["proved", "audited", "non_causal"] | None = None
@@ -179,7 +185,9 @@ class Experiment(Frozen):
     val_bpb: float | None = None
     val_bpb_bytes: float | None = None
     claimed: float | None = None  # gain over the best before, from this single run
-    confirmed: float | None = None  # gain measured by paired reruns, None if not confirmed
+    confirmed: float | None = None  # gain measured by paired reruns on fresh seeds, None if there were none
+    interval: tuple[float, float] | None = None  # of the confirmed gain, else of the claimed one; policy's alpha
+    pairs: int = 0  # paired reruns behind `confirmed`
     causality: Literal["proved", "audited", "non_causal"] | None = None
     reason: str | None = None
     crash: Crash | None = None
@@ -189,3 +197,24 @@ class Experiment(Frozen):
     eval_seconds: float = 0.0
     curve: list[tuple[int, float]] = []
     summary: dict[str, float] = {}
+
+
+class Rerun(Frozen):
+    """One more run of an experiment's train.py: another seed, or other terms."""
+
+    id: int
+    tag: str
+    experiment: int  # whose train.py
+    during: int  # the experiment it helped to decide; 0: a person asked for it
+    seed: int
+    budget: float  # seconds of training
+    depth: int | None = None  # put in place of the file's own, None: as it is
+    artifact: str
+    snapshot: Sha256  # what ran: the experiment's own, or with another depth
+    run: str
+    started: str
+    status: Status | Literal["scored"]
+    reason: str | None = None
+    val_bpb: float | None = None
+    memory_gb: float = 0.0
+    seconds: float = 0.0

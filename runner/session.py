@@ -26,10 +26,12 @@ from runner.gitline import GitLine
 from runner.home import Home
 from runner.launching import LaunchClient
 from runner.ledger import Ledger
-from runner.loop import Emit, Loop, new_run_id
-from runner.recording import INTERRUPTED, Recorder, now
-from runner.records import AgentKind, Frozen, Tag
+from runner.loop import Loop
+from runner.recording import Recorder, now
+from runner.records import INTERRUPTED, AgentKind, Frozen, Tag
 from runner.sealing import Sealer
+from runner.stages import Emit, Stages
+from runner.trials import new_run_id
 
 
 class Settings(Frozen):
@@ -128,17 +130,19 @@ def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
     line, audit_log = GitLine(home.line), AuditLog(home.audit)
     sealer = Sealer(home, policies.audit.witness)
     return Loop(
-        home=home,
         tag=settings.tag,
-        policies=policies,
+        stages=Stages(
+            home=home,
+            policies=policies,
+            launches=LaunchClient(doors.Places(Path(settings.doors)).launch),
+            artifact=statement,
+            gpu=settings.gpu,
+            kernels=kernels,
+        ),
         recorder=Recorder(home, settings.tag, ledger, line, audit_log, version, policies.digest, sealer),
-        launches=LaunchClient(doors.Places(Path(settings.doors)).launch),
-        artifact=statement,
         emit=emit,
         seed=Path(settings.seed).read_bytes(),
         after=lambda: report.write(home, ledger, settings.tag),
-        gpu=settings.gpu,
-        kernels=kernels,
     )
 
 

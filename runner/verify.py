@@ -20,8 +20,7 @@ from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
 from runner.receipts import complete, probed, row_digest
-from runner.recording import INTERRUPTED
-from runner.records import Experiment, Status
+from runner.records import INTERRUPTED, Experiment, Status
 
 NO_WITNESS = (
     "no witness: an end cut off the audit chain together with the ledger's rows, or an older copy of the whole bench, "

@@ -21,6 +21,7 @@ from runner.ledger import Ledger
 from runner.loop import Loop
 from runner.recording import Recorder
 from runner.sealing import Sealer
+from runner.stages import Stages
 
 POLICIES = SOURCE / "policies"
 
@@ -114,9 +115,13 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
     ledger.begin_run("attacks", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
     with supervise.doors() as places, supervise.launcher(home, places):
         made = Loop(
-            home=home,
             tag="attacks",
-            policies=policies,
+            stages=Stages(
+                home=home,
+                policies=policies,
+                launches=LaunchClient(places.launch),
+                artifact=store.admit(home, "demo-1"),
+            ),
             recorder=Recorder(
                 home=home,
                 tag="attacks",
@@ -127,8 +132,6 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
                 policy=policies.digest,
                 sealer=Sealer(home, ""),
             ),
-            launches=LaunchClient(places.launch),
-            artifact=store.admit(home, "demo-1"),
             emit=lambda event, data: None,
             seed=(SOURCE / "trainer" / "train.py").read_bytes(),
         )

@@ -34,7 +34,7 @@ OUT_DIR = Path(os.environ.get("GLOVEBOX_OUT", "/out"))
 _PROFILE: dict[str, Any] = json.loads((TOKENIZER_DIR / "profile.json").read_bytes())
 
 MAX_SEQ_LEN: int = _PROFILE["max_seq_len"]  # context length, tokens
-TIME_BUDGET: int = _PROFILE["time_budget_s"]  # training time budget, seconds
+TIME_BUDGET = int(os.environ.get("GLOVEBOX_TIME_BUDGET", _PROFILE["time_budget_s"]))  # of training, seconds
 EVAL_TOKENS: int = _PROFILE["eval_tokens"]  # tokens the evaluator scores
 VOCAB_SIZE: int = _PROFILE["vocab_size"]  # including special tokens
 EVAL_BATCH: int = _PROFILE["eval_batch"]  # rows per forward pass in the evaluator

@@ -16,7 +16,7 @@ import pytest
 from runner import snapshot
 from runner.artifacts import corpus
 from runner.home import SOURCE
-from runner.loop import Loop, new_run_id
+from runner.loop import Loop
 from runner.records import Feedback, LaunchRequest
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -70,7 +70,7 @@ def test_no_readable_file_in_the_trainer_holds_validation_data(loop: Loop, work:
         run=new_run_id(),
         policy=loop.policies.digest,
         snapshot=snapshot.take(work, loop.home.snapshots, 1 << 20).sha256,
-        artifact=loop.artifact.predicate.version,
+        artifact=loop.stages.artifact.predicate.version,
         seconds=500,
     )
     loop.launches.run(request)

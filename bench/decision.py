@@ -1,0 +1,175 @@
+"""Simulated nights: this bench's decision against upstream's "any lower val_bpb is kept", at the same number of runs.
+
+    python -m bench.decision [--nights N] [--json]
+
+Scores are a true value plus normal noise of one run; both rules see the same candidates. The decision itself is the
+production code (runner.decide.judge); only training is simulated. Makes the tables of docs/decision.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from runner import decide, policy
+from runner.decide import Runs, Standing, Verdict, Wanted
+from runner.home import SOURCE
+from runner.policy import Decision
+from runner.records import Status
+
+SIGMA = 0.001  # val_bpb, standard deviation of one run
+SIZE = 10_000  # bytes of every train.py: simplicity plays no part
+RUNS = 126  # of a night, as upstream's
+
+
+@dataclass
+class Code:
+    """One train.py: what it would score on average, and what its runs gave."""
+
+    true: float
+    scores: dict[int, float | None] = field(default_factory=dict)
+
+    def run(self, seed: int, chance: random.Random) -> None:
+        self.scores[seed] = self.true + chance.gauss(0.0, SIGMA)
+
+    @property
+    def runs(self) -> Runs:
+        return Runs(self.scores, SIZE)
+
+
+@dataclass
+class Night:
+    """A search in progress; `spent` counts training runs, reruns included."""
+
+    rules: Decision
+    chance: random.Random
+    codes: list[Code] = field(default_factory=list)
+    best: Code = field(default_factory=lambda: Code(1.0))
+    spent: int = 0
+    kept: int = 0
+    claims: float = 0.0  # sum of claimed gains of keeps
+    false: int = 0  # keeps that are no better
+    tried: int = 0
+
+    def __post_init__(self) -> None:
+        self._run(self.best, decide.FIRST_SEED)
+        self.codes.append(self.best)
+
+    def propose(self, effect: float) -> Verdict:
+        """One experiment whose train.py is truly better by `effect` val_bpb."""
+        candidate = Code(self.best.true - effect)
+        self._run(candidate, decide.FIRST_SEED)
+        self.tried += 1
+        while isinstance(found := self._judge(candidate), Wanted):
+            self._run(self.best if found.whose == "best" else candidate, found.seed)
+        if len(candidate.scores) > 1:
+            self.codes.append(candidate)
+        if found.status is Status.KEEP:
+            self.kept += 1
+            self.false += effect <= 0
+            self.claims += found.claimed or 0.0
+            if candidate not in self.codes:
+                self.codes.append(candidate)
+            self.best = candidate
+        return found
+
+    def _judge(self, candidate: Code) -> Verdict | Wanted:
+        noise = decide.measured([*(code.runs for code in self.codes), candidate.runs], self.rules.least_noise_bpb)
+        return decide.judge(self.rules, Standing(self.best.runs, noise), candidate.runs)
+
+    def _run(self, code: Code, seed: int) -> None:
+        self.spent += 1
+        code.run(seed, self.chance)
+
+
+def single(rules: Decision, effect: float, nights: int, seed: int = 0, before: int = 10) -> dict[str, float]:
+    """A candidate that is better by `effect` sigma, met after `before` candidates without effect: how often it is kept.
+
+    Returns {"kept", "runs"}: share of nights in which it was kept, and runs the decision on it took.
+    """
+    kept = runs = 0
+    for night in range(nights):
+        search = Night(rules, random.Random(f"{seed} {night}"))  # noqa: S311 - a simulation
+        for _ in range(before):
+            search.propose(0.0)
+        spent = search.spent
+        kept += search.propose(effect * SIGMA).status is Status.KEEP
+        runs += search.spent - spent
+    return {"kept": kept / nights, "runs": runs / nights}
+
+
+def noise_only(rules: Decision, nights: int, candidates: int, seed: int = 0) -> dict[str, float]:
+    """Nights of candidates without any effect: {"false_keep_rate", "claimed_sigmas", "runs_per_candidate"}."""
+    kept = spent = tried = 0
+    claims = 0.0
+    for night in range(nights):
+        search = Night(rules, random.Random(f"{seed} {night}"))  # noqa: S311 - a simulation
+        for _ in range(candidates):
+            search.propose(0.0)
+        kept, spent, tried = kept + search.false, spent + search.spent, tried + search.tried
+        claims += search.claims
+    return {
+        "false_keep_rate": kept / tried,
+        "claimed_sigmas": claims / nights / SIGMA,
+        "runs_per_candidate": spent / tried,
+    }
+
+
+def mixed(rules: Decision, nights: int, seed: int = 0, runs: int = RUNS) -> dict[str, float]:
+    """Nights of `runs` runs on a mixture: 60% no effect, 25% worse by 1 to 4 sigma, 15% better by 0.5 to 4 sigma.
+
+    Returns, in sigma and as means over nights: {"true", "claimed", "false_keeps", "keeps", "candidates"}.
+    """
+    sums = dict.fromkeys(("true", "claimed", "false_keeps", "keeps", "candidates"), 0.0)
+    for night in range(nights):
+        search = Night(rules, random.Random(f"{seed} {night}"))  # noqa: S311 - a simulation
+        ideas = _ideas(random.Random(f"ideas {seed} {night}"))  # noqa: S311 - the same for every rule
+        while search.spent < runs:
+            search.propose(next(ideas) * SIGMA)
+        sums["true"] += (1.0 - search.best.true) / SIGMA
+        sums["claimed"] += search.claims / SIGMA
+        sums["false_keeps"] += search.false
+        sums["keeps"] += search.kept
+        sums["candidates"] += search.tried
+    return {name: value / nights for name, value in sums.items()}
+
+
+def _ideas(chance: random.Random) -> Iterator[float]:
+    while True:
+        kind = chance.random()
+        if kind < 0.60:
+            yield 0.0
+        elif kind < 0.85:
+            yield -chance.uniform(1, 4)
+        else:
+            yield chance.uniform(0.5, 4)
+
+
+def compare(nights: int) -> dict[str, dict[str, float]]:
+    """Both rules, by name: every number of the tables."""
+    ours = policy.load(SOURCE / "policies").decision
+    found = {}
+    for name, rules in (("paired", ours), ("upstream", ours.model_copy(update={"rule": "upstream"}))):
+        powers = {f"power_{effect}": single(rules, effect, nights)["kept"] for effect in (1, 2, 3)}
+        found[name] = {**noise_only(rules, nights, 60), **powers, **mixed(rules, nights)}
+    return found
+
+
+def main() -> None:
+    """Print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nights", type=int, default=1000)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    found = compare(arguments.nights)
+    for name in found["paired"]:
+        print(f"{name:20} {found['paired'][name]:10.3f} paired {found['upstream'][name]:10.3f} upstream")
+    if arguments.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

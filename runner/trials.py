@@ -1,0 +1,115 @@
+"""Reruns: the same train.py under another seed or other terms, recorded like experiments. TRUSTED.
+
+`judge` decides an experiment and runs whatever decide.judge still wants for it, one container pair after the other. A
+rerun is written to the ledger before it runs and completed once; none of its numbers but the mean gain of all pairs
+reaches the agent.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from runner import decide, standing
+from runner.decide import Runs, Verdict, Wanted
+from runner.errors import GloveboxError
+from runner.recording import Recorder, memory_gb, now
+from runner.records import Experiment, Rerun, Scored, Snapshot, Status
+from runner.stages import Emit, Stages
+
+
+def new_run_id() -> str:
+    """Unguessable name of one container's files."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Runs that answer a question about experiments of one tag."""
+
+    stages: Stages
+    recorder: Recorder
+    emit: Emit
+    limit: Callable[[float], float]  # seconds a training container with a budget of so many may take
+
+    def judge(self, number: int, scored: Scored) -> Verdict:
+        """The verdict on experiment `number`, which is still open."""
+        failed = decide.failure(scored)
+        score = scored.score
+        if failed is not None or score is None:
+            return failed or Verdict(Status.REJECTED, "evaluation_failed")
+        policy, ledger, tag = self.stages.policies.decision, self.recorder.ledger, self.recorder.tag
+        rows, taken = ledger.experiments(tag), scored.trained.snapshot
+        best = ledger.best(tag)
+        if best is None:
+            return Verdict(Status.KEEP)
+        while True:
+            reruns = ledger.reruns(tag)
+            against = standing.standing(policy, rows, reruns)
+            if against is None:
+                raise GloveboxError("the ledger lost its kept rows", where="ledger", fix="run: glovebox verify")
+            known = standing.scores(number, score.val_bpb, reruns)
+            found = decide.judge(policy, against, Runs(known, taken.size, memory_gb(scored) * 1024))
+            if not isinstance(found, Wanted):
+                return found
+            if found.whose == "best":
+                self.rerun(best.id, number, self.snapshot(best), found.seed)
+            else:
+                self.rerun(number, number, taken, found.seed)
+
+    def rerun(
+        self,
+        number: int,
+        during: int,
+        taken: Snapshot,
+        seed: int,
+        *,
+        budget: int | None = None,
+        depth: int | None = None,
+    ) -> Rerun:
+        """Run `taken`, the train.py of experiment `number`, once more and record it."""
+        training = float(budget or self.stages.budget())
+        begun = self.recorder.begin_rerun(
+            Rerun(
+                id=0,
+                tag=self.recorder.tag,
+                experiment=number,
+                during=during,
+                seed=seed,
+                budget=training,
+                depth=depth,
+                artifact=self.stages.artifact.predicate.version,
+                snapshot=taken.sha256,
+                run=new_run_id(),
+                started=now(),
+                status="scored",
+            )
+        )
+        told = begun.model_dump(mode="json", include={"experiment", "during", "seed", "budget", "depth"})
+        self.emit("rerun", told)
+        scored = self.stages.run(taken, begun.run, seconds=self.limit(training), seed=seed, budget=budget)
+        engines = [engine for engine in (scored.trained.engine, scored.engine) if engine]
+        done = begun.model_copy(update={**_outcome(scored), "seconds": round(sum(e.seconds for e in engines), 3)})
+        self.recorder.end_rerun(done, engines)
+        self.emit("rerun_ended", {**told, "val_bpb": done.val_bpb, "status": done.status})
+        return done
+
+    def snapshot(self, row: Experiment) -> Snapshot:
+        """The stored train.py of a recorded experiment."""
+        path = self.stages.home.snapshots / f"{row.snapshot}.py"
+        if not path.is_file():
+            raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup")
+        return Snapshot(sha256=row.snapshot, size=row.snapshot_size, path=path)
+
+    def under(self, stages: Stages) -> Trials:
+        """The same, with another artifact."""
+        return replace(self, stages=stages)
+
+
+def _outcome(scored: Scored) -> dict[str, object]:
+    failed = decide.failure(scored)
+    if failed is not None:
+        return {"status": failed.status, "reason": failed.reason, "memory_gb": memory_gb(scored)}
+    score = scored.score
+    return {"val_bpb": score.val_bpb if score else None, "memory_gb": memory_gb(scored)}
