@@ -6,7 +6,7 @@ non_causal or rejected.
 
 `judge` ends what has one, or asks for another run. Rule `upstream` keeps any lower val_bpb. Rule `paired`, in order:
 1. no lower than the best and not a simpler file: discard;
-2. lower by more than chance gives in half of `alpha` of all cases: keep, a clear win;
+2. lower by more than chance gives in a quarter of `alpha` of all cases: keep, a clear win;
 3. lower by less than `confirm_from_sigmas`: discard, not worth a rerun;
 4. otherwise best and candidate are rerun in pairs, on seeds neither was chosen by, up to `confirm_runs`: stop and
    discard once the pairs say it is worse, keep when their mean gain is beyond chance at `alpha`;
@@ -30,7 +30,7 @@ FIRST_SEED = 42  # of every experiment's own run, as upstream; reruns take the n
 SPARE_SEEDS = 2  # seeds tried beyond those needed, where a run of the best gives no score
 # What each look may use of alpha. A candidate meets the last one only if its own run was promising, which chance does
 # in a third of cases; bench/decision.py shows that the whole stays below alpha.
-CLEAR_SHARE, EARLY_SHARE, LAST_SHARE = 0.5, 0.5, 2.0
+CLEAR_SHARE, EARLY_SHARE, LAST_SHARE = 0.25, 0.25, 1.4
 IGNORES_SEED = 0.1  # scores that differ by less than this share of the noise are one score, however often repeated
 
 

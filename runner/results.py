@@ -28,6 +28,8 @@ COLUMNS = (
     "seconds",
     "reason",
     "snapshot",
+    "confirmed",
+    "pairs",
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _UPSTREAM_STATUS = {Status.KEEP: "keep", Status.DISCARD: "discard"}
@@ -56,6 +58,8 @@ def line(e: Experiment) -> str:
         f"{e.seconds:.1f}",
         e.reason or "",
         e.snapshot,
+        f"{e.confirmed:.6f}" if e.confirmed is not None else "",
+        str(e.pairs) if e.pairs else "",
     )
     return "\t".join(values)
 

@@ -1,7 +1,8 @@
 """`glovebox verify`: does the recorded evidence add up? TRUSTED, offline, reads only.
 
 Checked: the audit chain; ledger rows against the chain's `finished` entries; every snapshot and commit
-against its hash; the kept line against the keeps; results.tsv against the ledger; the artifact's manifest.
+against its hash; every verdict against the rows and reruns before it; the kept line against the keeps;
+results.tsv against the ledger; the artifact's manifest.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner import audit, keys, results, sealing
+from runner import audit, decide, keys, policy, results, sealing, standing
 from runner.artifacts import manifest, store
 from runner.artifacts.files import hash_file
 from runner.errors import GloveboxError
@@ -20,7 +21,7 @@ from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
 from runner.receipts import complete, probed, row_digest
-from runner.records import INTERRUPTED, Experiment, Status
+from runner.records import INTERRUPTED, Experiment, Rerun, Status
 
 NO_WITNESS = (
     "no witness: an end cut off the audit chain together with the ledger's rows, or an older copy of the whole bench, "
@@ -63,10 +64,11 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
         outcome.check("audit entries", False, str(error))
     _sealed(outcome, home, entries, witness)
     _calls(outcome, home)
-    finished, accepted = audit.finished(entries), audit.accepted(entries)
+    finished, accepted, repeated = audit.finished(entries), audit.accepted(entries), audit.reruns(entries)
     _once(outcome, entries, len(finished))
     ledger = Ledger(home.ledger, read_only=True)
     line = GitLine(home.line)
+    rules = _rules(home, outcome)
     seen: set[tuple[str, int]] = set()
     for tag in ledger.tags():
         rows = ledger.experiments(tag)
@@ -75,10 +77,17 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
             key = (row.tag, row.id)
             _row(outcome, home, line, row, finished.get(key))
             _ran(outcome, row, finished.get(key), accepted.get(key))
+        reruns = ledger.reruns(tag)
+        for rerun in reruns:
+            _rerun(outcome, home, rerun, repeated.pop((rerun.tag, rerun.id), None))
+        if rules is not None:
+            _decided(outcome, rules, rows, reruns)
         _line(outcome, line, tag, rows)
         _results(outcome, home, tag, rows)
     for tag, number in sorted(set(finished) - seen):
         outcome.check("ledger rows", False, f"{tag} experiment {number} is in the audit chain but not in the ledger")
+    for tag, number in sorted(repeated):
+        outcome.check("reruns", False, f"{tag} rerun {number} is in the audit chain but not in the ledger")
     _unvouched(outcome, list(finished.values()))
     _artifacts(outcome, home)
     return outcome
@@ -140,6 +149,43 @@ def _ran(outcome: Outcome, row: Experiment, entry: dict[str, Any] | None, begun:
         outcome.check("receipts", complete(entry), f"{name}: scored without containers that were compared with policy")
 
 
+def _rerun(outcome: Outcome, home: Home, rerun: Rerun, entry: dict[str, Any] | None) -> None:
+    name = f"{rerun.tag} rerun {rerun.id}"
+    same = entry is not None and entry.get("rerun") == rerun.model_dump(mode="json")
+    outcome.check("reruns", same, f"{name}: the ledger differs from the audit chain")
+    if entry is not None and not entry.get("recovered"):
+        outcome.check("reruns", complete(entry), f"{name}: scored without containers that were compared with policy")
+    outcome.check("snapshots", _sha256_of(home, rerun) == rerun.snapshot, f"{name}: the snapshot is missing or altered")
+
+
+def _rules(home: Home, outcome: Outcome) -> policy.Policies | None:
+    """The policies in force; without them verdicts cannot be replayed."""
+    try:
+        return policy.load(*home.policies)
+    except GloveboxError as error:
+        outcome.unknown.append(f"no verdict was replayed: {error}")
+        return None
+
+
+def _decided(outcome: Outcome, rules: policy.Policies, rows: list[Experiment], reruns: list[Rerun]) -> None:
+    """Each verdict on a score follows from the rows and reruns before it."""
+    others = 0
+    for at, row in enumerate(rows):
+        if row.val_bpb is None:
+            continue
+        if row.policy != rules.digest:
+            others += 1
+            continue
+        known = [rerun for rerun in reruns if 0 < rerun.during <= row.id]
+        against = standing.standing(rules.decision, rows[:at], known)
+        found = decide.judge(rules.decision, against, standing.runs(row, known)) if against else None
+        expected = decide.Verdict(Status.KEEP) if against is None else found
+        told = (row.status, row.reason, row.claimed, row.confirmed, row.interval, row.pairs)
+        outcome.check("verdicts", told == expected, f"{row.tag} experiment {row.id}: the verdict does not follow")
+    if others:
+        outcome.unknown.append(f"{others} verdicts were made under other policies than those in force: not replayed")
+
+
 def _unvouched(outcome: Outcome, finished: list[dict[str, Any]]) -> None:
     """What the entries themselves leave open."""
     recovered = sum(bool(entry.get("recovered")) for entry in finished)
@@ -152,7 +198,7 @@ def _unvouched(outcome: Outcome, finished: list[dict[str, Any]]) -> None:
         outcome.unknown.append(f"{bare} experiments ran without a red team whose probes all held (glovebox redteam)")
 
 
-def _sha256_of(home: Home, row: Experiment) -> str:
+def _sha256_of(home: Home, row: Experiment | Rerun) -> str:
     try:
         return hash_file(home.snapshots / f"{row.snapshot}.py")[0]
     except OSError:

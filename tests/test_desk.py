@@ -21,6 +21,7 @@ from runner.loop import Loop
 from runner.recording import Recorder
 from runner.records import Experiment, Status
 from runner.sealing import Sealer
+from runner.stages import Stages
 from tests.samples import experiment
 from tests.test_sealing import ended
 
@@ -31,14 +32,16 @@ def loop(home: Home, policies: policy.Policies) -> Iterator[Loop]:
     ledger = Ledger(home.ledger)
     ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
     yield Loop(
-        home=home,
         tag="t",
-        policies=policies,
+        stages=Stages(
+            home=home,
+            policies=policies,
+            launches=LaunchClient(home.root / "no.sock"),
+            artifact=store.admit(home, "demo-1"),
+        ),
         recorder=Recorder(
             home, "t", ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest, Sealer(home, "")
         ),
-        launches=LaunchClient(home.root / "no.sock"),
-        artifact=store.admit(home, "demo-1"),
         emit=lambda event, data: None,
         seed=b"x = 0\n",
     )

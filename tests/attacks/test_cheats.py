@@ -18,6 +18,7 @@ from runner.artifacts import corpus
 from runner.home import SOURCE
 from runner.loop import Loop
 from runner.records import Feedback, LaunchRequest
+from runner.trials import new_run_id
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 CHEATS = sorted((Path(__file__).parent / "cheats").glob("*.py"))

@@ -1,0 +1,188 @@
+"""Reruns: recorded before they run, completed once, read by the decision; on a real ledger, git and audit chain.
+
+Containers are stood in for by a table of scores; tests/e2e runs the same with real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import audit, policy, snapshot, verify
+from runner.artifacts import store
+from runner.audit import AuditLog
+from runner.decide import Verdict
+from runner.gitline import GitLine
+from runner.home import Home
+from runner.launching import LaunchClient
+from runner.ledger import Ledger
+from runner.recording import Recorder
+from runner.records import EndReason, EngineResult, Experiment, Score, Scored, Snapshot, Status, Telemetry, Trained
+from runner.sealing import Sealer
+from runner.stages import Stages
+from runner.trials import Trials
+
+ENGINE = EngineResult(
+    exit_code=0,
+    reason=EndReason.EXIT,
+    oom=False,
+    seconds=1.0,
+    output_bytes=0,
+    image="sha256:x",
+    container="c",
+    specification="0" * 64,
+)
+
+
+@dataclass(frozen=True)
+class Table(Stages):
+    """Scores by (content of train.py, seed); a missing one is a crash, an exception is raised."""
+
+    scores: dict[tuple[bytes, int], float | BaseException] = field(default_factory=dict)
+    asked: list[tuple[bytes, int]] = field(default_factory=list)
+
+    def run(self, taken: Snapshot, run: str, *, seed: int = 42, **_: Any) -> Scored:
+        data = taken.path.read_bytes()
+        self.asked.append((data, seed))
+        value = self.scores.get((data, seed))
+        if isinstance(value, BaseException):
+            raise value
+        return outcome(taken, run, value)
+
+
+def outcome(taken: Snapshot, run: str, value: float | None) -> Scored:
+    engine = ENGINE if value is not None else ENGINE.model_copy(update={"exit_code": 1})
+    trained = Trained(snapshot=taken, run=run, engine=engine, telemetry=Telemetry(), handed_over=value is not None)
+    if value is None:
+        return Scored(trained=trained, engine=None, score=None)
+    score = Score(status="scored", val_bpb=value, val_bpb_bytes=value, causality="proved")
+    return Scored(trained=trained, engine=ENGINE, score=score)
+
+
+class Bench:
+    """A tag whose experiments are given by their scores."""
+
+    def __init__(self, home: Home, policies: policy.Policies) -> None:
+        self.home, self.ledger = home, Ledger(home.ledger)
+        self.ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
+        self.events: list[str] = []
+        self.recorder = Recorder(
+            home,
+            "t",
+            self.ledger,
+            GitLine(home.line),
+            AuditLog(home.audit),
+            "demo-1",
+            policies.digest,
+            Sealer(home, ""),
+        )
+        self.stages = Table(home, policies, LaunchClient(home.root / "no.sock"), store.admit(home, "demo-1"))
+        self.trials = Trials(self.stages, self.recorder, lambda event, _: self.events.append(event), lambda b: b)
+
+    def experiment(self, text: str, **scores: float | BaseException) -> Experiment:
+        """One experiment; scores by seed: s42=..., s43=..."""
+        source = self.home.root / "candidate.py"
+        source.write_text(text)
+        taken = snapshot.take(source, self.home.snapshots, 4096)
+        self.stages.scores.update({(text.encode(), int(seed[1:])): score for seed, score in scores.items()})
+        run = f"{len(self.ledger.experiments('t')):016x}"
+        number = self.recorder.accept(taken, text, run)
+        first = scores["s42"]
+        assert isinstance(first, float)
+        scored = outcome(taken, run, first)
+        return self.recorder.finish(number, scored, self.trials.judge(number, scored), 1.0)
+
+
+@pytest.fixture
+def bench(home: Home, policies: policy.Policies) -> Iterator[Bench]:
+    made = Bench(home, policies)
+    made.experiment("a = 1\n", s42=2.0, s43=2.01, s44=1.99, s45=2.0)
+    yield made
+    made.ledger.close()
+
+
+def test_a_gain_within_noise_is_settled_by_pairs_on_fresh_seeds(bench: Bench) -> None:
+    row = bench.experiment("b = 2\n", s42=1.98, s43=2.015, s44=1.985, s45=1.99)
+    assert (row.status, row.reason, row.pairs) == (Status.DISCARD, "not_confirmed", 1)
+    assert [(text[:1], seed) for text, seed in bench.stages.asked] == [(b"a", 43), (b"a", 44), (b"b", 43)]
+    kept = bench.experiment("c = 3\n", s42=1.98, s43=1.985, s44=1.965, s45=1.97)
+    assert (kept.status, kept.claimed, kept.confirmed) == (Status.KEEP, 0.02, 0.026667)
+    assert kept.interval is not None
+    assert kept.interval[0] < 0.026667 < kept.interval[1]
+    asked = [(text[:1], seed) for text, seed in bench.stages.asked[3:]]
+    assert asked == [(b"c", 43), (b"c", 44), (b"a", 45), (b"c", 45)]  # what is known of the best is not run again
+    assert bench.events.count("rerun") == bench.events.count("rerun_ended") == 7
+
+
+def test_the_evidence_of_a_rerun_adds_up_and_verdicts_are_replayed(bench: Bench) -> None:
+    bench.experiment("b = 2\n", s42=1.9, s43=1.9)
+    bench.experiment("c = 3\n", s42=1.9, s43=1.9)
+    outcome = verify.verify(bench.home)
+    assert not [f for f in outcome.failures if "results.tsv" not in f], outcome.failures
+    assert outcome.checked["verdicts"] == 3
+    assert outcome.checked["reruns"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("forgery", "seen"),
+    [
+        ("UPDATE reruns SET row = json_set(row, '$.val_bpb', 9.0) WHERE id = 1", "rerun 1: the ledger differs"),
+        ("DELETE FROM reruns WHERE id = 2", "rerun 2 is in the audit chain but not in the ledger"),
+        ("UPDATE experiments SET row = json_set(row, '$.status', 'keep') WHERE id = 2", "verdict does not follow"),
+    ],
+)
+def test_a_forged_rerun_or_verdict_is_found(bench: Bench, forgery: str, seen: str) -> None:
+    bench.experiment("b = 2\n", s42=1.98, s43=2.02)
+    bench.ledger._db.execute(forgery)
+    assert any(seen in failure for failure in verify.verify(bench.home).failures)
+
+
+def test_a_candidate_that_crashes_on_another_seed_is_discarded(bench: Bench) -> None:
+    row = bench.experiment("b = 2\n", s42=1.98)
+    assert (row.status, row.reason) == (Status.DISCARD, "not_confirmed")
+    last = bench.ledger.reruns("t")[-1]
+    assert (last.experiment, last.status, last.val_bpb) == (2, Status.CRASH, None)
+
+
+def test_a_rerun_cut_off_by_a_dying_runner_is_closed_and_run_again_later(bench: Bench) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.experiment("b = 2\n", s42=1.98, s43=KeyboardInterrupt())
+    assert len(bench.ledger.open_reruns("t")) == 1
+    bench.recorder.reconcile()
+    assert bench.ledger.open_reruns("t") == []
+    assert bench.ledger.reruns("t")[-1].reason == "interrupted"
+    assert bench.ledger.experiments("t")[-1].reason == "interrupted"
+    row = bench.experiment("b = 2\n", s42=1.98, s43=1.95, s44=1.94, s45=1.94)
+    assert row.status is Status.KEEP
+    assert not verify.verify(bench.home).failures
+
+
+def test_a_rerun_that_the_chain_missed_is_entered_as_recovered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    appended = bench.recorder.audit_log.append
+
+    def torn(kind: str, data: dict[str, Any]) -> None:
+        if kind == "rerun":
+            raise KeyboardInterrupt
+        appended(kind, data)
+
+    monkeypatch.setattr(bench.recorder.audit_log, "append", torn)
+    with pytest.raises(KeyboardInterrupt):
+        bench.experiment("b = 2\n", s42=1.98)
+    monkeypatch.undo()
+    bench.recorder.reconcile()
+    entries = audit.reruns(audit.verify(bench.home.audit))
+    assert entries["t", 1]["recovered"] is True
+    assert not verify.verify(bench.home).failures
+
+
+def test_a_failed_run_asks_for_nothing_more(bench: Bench, tmp_path: Path) -> None:
+    source = tmp_path / "x.py"
+    source.write_text("x = 1\n")
+    taken = snapshot.take(source, bench.home.snapshots, 4096)
+    number = bench.recorder.accept(taken, "x", "f" * 16)
+    assert bench.trials.judge(number, outcome(taken, "f" * 16, None)) == Verdict(Status.CRASH, "exception")
+    assert bench.stages.asked == []
