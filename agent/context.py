@@ -40,6 +40,7 @@ def opening(brief: dict[str, Any], history: dict[str, Any], source: str) -> str:
         parts.append(_section("Most recent", rows[-int(brief["shown_rows"]) :]))
         parts.append(_section("Near misses", _near(rows)))
         parts.append(_section("Dead ends", _dead(rows)))
+        parts.append(_kinds(history.get("analysis") or {}))
     limit = int(brief["source_chars"])
     cut = "" if len(source) <= limit else f"\n(cut: {len(source)} characters in all; view shows the rest)"
     parts.append(f"# train.py\n\n```python\n{source[:limit]}\n```{cut}")
@@ -56,6 +57,9 @@ def _state(brief: dict[str, Any], history: dict[str, Any], rows: list[Row], best
         lines.append(f"baseline val_bpb: {baseline['val_bpb']:.6f}")
         lines.append(f"best val_bpb: {best['val_bpb']:.6f} (experiment {best['id']}, {best['snapshot_size']} bytes)")
         lines.append(f"experiments since the last keep: {sum(row['id'] > best['id'] for row in rows)}")
+    noise = (history.get("analysis") or {}).get("noise_bpb")
+    if noise is not None:
+        lines.append(f"noise of one run: {noise:g} val_bpb (standard deviation between seeds)")
     budget = history.get("budget")
     if budget is not None:
         lines.append(f"model budget left: ${budget['night']['dollars']:.2f}, {budget['night']['requests']} requests")
@@ -77,6 +81,15 @@ def _dead(rows: list[Row]) -> list[Row]:
     return [row for row in worst if row["id"] not in near] + failed
 
 
+def _kinds(analysis: dict[str, Any]) -> str:
+    """What kinds of edits were tried, and how they fared."""
+    lines = []
+    for kind, tally in (analysis.get("kinds") or {}).items():
+        gain = f", best gain {tally['best_gain']:+.6f}" if tally["best_gain"] is not None else ""
+        lines.append(f"{kind}: tried {tally['tried']}, kept {tally['kept']}, without score {tally['failed']}{gain}")
+    return "## What kinds of edits did\n" + "\n".join(lines) if lines else ""
+
+
 def _section(title: str, rows: list[Row]) -> str:
     return f"## {title}\n" + "\n".join(line(row) for row in rows) if rows else ""
 
@@ -93,6 +106,8 @@ def line(row: Row) -> str:
         parts.append(f"val_bpb {row['val_bpb']:.6f}")
     if row["claimed"] is not None:
         parts.append(f"gain {row['claimed']:+.6f}")
+    if row.get("confirmed") is not None:
+        parts.append(f"on fresh seeds {row['confirmed']:+.5f}")
     return ", ".join(parts) + f": {row['description']}"
 
 

@@ -32,8 +32,16 @@ TOOLS: list[dict[str, Any]] = [
         ("description",),
         description=_TEXT,
     ),
-    _tool("history", "All experiments of this run, oldest first."),
-    _tool("telemetry", "Loss curve and summary of one experiment.", ("experiment",), experiment=_LINE),
+    _tool(
+        "history",
+        "All experiments of this run, oldest first, and an analysis: how kinds of edits fared, near misses, plateau, noise.",
+    ),
+    _tool(
+        "telemetry",
+        "Loss curve and summary of one experiment, what kinds of things it changed, and how it compares with the best then.",
+        ("experiment",),
+        experiment=_LINE,
+    ),
 ]
 
 
@@ -87,7 +95,8 @@ class Toolbox:
         return "written"
 
     def _history(self) -> str:
-        return _json(self.bench.history()["rows"])
+        told = self.bench.history()
+        return _json({"rows": told["rows"], "analysis": told["analysis"]})
 
     def _telemetry(self, experiment: int) -> str:
         return _json({name: value for name, value in self.bench.telemetry(experiment).items() if name != "ok"})

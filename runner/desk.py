@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from runner import analysis, views
 from runner.doors import Line
 from runner.errors import DoorError, SnapshotError
 from runner.loop import Loop, rounded
@@ -124,10 +125,11 @@ class Desk:
         if set(request) != {"verb"}:
             return _no("bad_request")
         rows = self.loop.told().rows[-self.loop.policies.agent.history_rows :]
-        fields = {"id", "status", "val_bpb", "claimed", "description", "snapshot_size", "reason", "crash"}
+        fields = {"id", "status", "val_bpb", "claimed", "confirmed", "description", "snapshot_size", "reason", "crash"}
         budget = self._tell_broker()
         return {
             "ok": True,
+            "analysis": self.loop.analysis().model_dump(mode="json"),
             "rows": [rounded(row).model_dump(mode="json", include=fields) for row in rows],
             "experiments_left": self.left,
             "budget": None if budget is None else budget.model_dump(mode="json"),
@@ -137,11 +139,18 @@ class Desk:
         number = request.get("experiment")
         if set(request) != {"verb", "experiment"} or type(number) is not int:
             return _no("bad_request")
-        for row in self.loop.told().rows:
-            if row.id == number:
-                shown = {"curve", "summary", "train_seconds"}
-                return {"ok": True, **rounded(row).model_dump(mode="json", include=shown)}
-        return _no("no_such_experiment")
+        rows = self.loop.told().rows
+        row = next((row for row in rows if row.id == number), None)
+        if row is None:
+            return _no("no_such_experiment")
+        before = views.parent(rows, row)
+        source = self.loop.source
+        return {
+            "ok": True,
+            **rounded(row).model_dump(mode="json", include={"curve", "summary", "train_seconds"}),
+            "changed": list(analysis.kinds(source(before), source(row))) if before else [],
+            "against_best": analysis.against(row, before),
+        }
 
     def _brief(self, request: dict[str, Any]) -> dict[str, Any]:
         if set(request) != {"verb"}:

@@ -25,6 +25,7 @@ REASONS = 40  # more than there are codes: decide.py, filter.NOT_EXPORTABLE, eva
 BPB_LEVELS = 64 * 10**6  # below 64, six digits (scores.py, loop.py)
 GAIN_DIGITS = 5  # of a confirmed gain, which is told within 1 (loop.py)
 LINES = 100_001
+_NOISE_LEVELS = 90 * 8 + 1  # two significant digits from 1e-6 to 64 (analysis.py)
 _ENDING = 60.0  # seconds by which the end of a container may be late
 _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
 
@@ -65,6 +66,7 @@ def _outcome(policies: Policies) -> dict[str, float]:
         "status and reason": 1 + math.log2(len(Status) * (REASONS + 1)),  # 1: whether the rest is told
         "val_bpb": math.log2(BPB_LEVELS + 1),
         "confirmed gain": math.log2(2 * 10**GAIN_DIGITS + 2),
+        "noise": math.log2(_NOISE_LEVELS),
         "causality": 2.0,
         "seconds": math.log2(10 * train + 1) + math.log2(10 * evaluate + 1),
         "moment of the answer": math.log2(_MOMENTS_PER_SECOND * (train + evaluate) * _most_runs(policies)),

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import clock, leak, snapshot
+from runner import analysis, clock, leak, snapshot, standing
+from runner.analysis import Analysis
 from runner.decide import BPB_DIGITS
 from runner.errors import GloveboxError, SnapshotError
 from runner.gitline import GitLine
@@ -64,6 +65,18 @@ class Loop:
         seen = self.told()
         telemetry = scored.trained.telemetry if seen.whole else Telemetry()
         return _feedback(seen.rows[-1], telemetry, best, left, withheld=not seen.whole)
+
+    def analysis(self) -> Analysis:
+        """What the experiments teach, as far as the agent was told of them."""
+        told, ledger = self.told().rows, self.ledger
+        reruns = ledger.reruns(self.tag) if len(told) == len(ledger.experiments(self.tag)) else []
+        noise = standing.noise(self.policies.decision, told, reruns)
+        return analysis.study([rounded(row) for row in told], noise, self.source)
+
+    def source(self, row: Experiment) -> bytes | None:
+        """A recorded train.py, None if its snapshot is lost."""
+        path = self.home.snapshots / f"{row.snapshot}.py"
+        return path.read_bytes() if path.is_file() else None
 
     def trials(self) -> Trials:
         """For reruns under this tag's terms."""

@@ -41,4 +41,4 @@ def test_the_most_of_several_looks_is_kept() -> None:
 def test_a_gpu_whose_driver_is_silent_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("GLOVEBOX_TOOLKIT", raising=False)
-    assert peak.memory(docker.DockerClient(base_url="unix:///nonexistent"), "c", "GPU-x") == 0.0
+    assert peak.memory(docker.DockerClient(base_url="unix:///nonexistent", version="1.44"), "c", "GPU-x") == 0.0

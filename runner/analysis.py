@@ -1,0 +1,159 @@
+"""What a tag's experiments teach, computed by the runner: kinds of edits, near misses, plateau, noise. TRUSTED, pure.
+
+Reads sources the agent wrote (parsed, never run) and rows as far as the agent was told of them, so nothing here is news
+to it; the noise alone comes from reruns, and is counted in runner/leak.py. Kinds are ours: a closed list, picked by the
+names of what changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal, get_args
+
+from runner.noise import Noise
+from runner.records import Experiment, Frozen, Status
+
+Kind = Literal[
+    "learning_rate", "schedule", "batch", "size", "optimizer", "regularization", "attention", "initialization",
+    "architecture", "training_loop", "nothing", "other",
+]  # fmt: skip
+_PATTERNS: dict[Kind, str] = {
+    "schedule": r"warm|cool|schedul|anneal|final_lr|lr_frac|get_lr",
+    "learning_rate": r"(^|_)lr($|_|s$)|learning_rate",
+    "batch": r"batch|accum",
+    "regularization": r"weight_decay|(^|_)wd($|_)|dropout|softcap|clip|smoothing",
+    "optimizer": r"adam|muon|beta|momentum|optim|orthogonal|newton|polar|(^|_)eps($|_)",
+    "attention": r"attention|attn|head_dim|n_head|n_kv|window|rope|rotary|rotate|(^|_)kv($|_)",
+    "initialization": r"init|seed",
+    "size": r"depth|width|n_layer|aspect|embd|hidden|(^|_)dim($|_)",
+}
+NEAR_SIGMAS = 2.0  # a discard that lost or gained less than this is a near miss
+NEAR_SHOWN = 8
+_MAX_SOURCE = 1 << 20
+
+
+class Tally(Frozen):
+    """How experiments that changed one kind of thing fared."""
+
+    tried: int
+    kept: int
+    failed: int  # no score
+    best_gain: float | None  # the largest claimed
+
+
+class Analysis(Frozen):
+    """A tag at a glance, for the agent and for people."""
+
+    kinds: dict[Kind, Tally]
+    near_misses: list[int]  # numbers of discards within the noise of the best of their time, closest first
+    plateau: int  # experiments since the last keep
+    noise_bpb: float | None  # standard deviation of one run, two digits
+
+
+def study(rows: Sequence[Experiment], noise: Noise | None, source: Callable[[Experiment], bytes | None]) -> Analysis:
+    """Analyse rows in order; `source` gives an experiment's train.py, None if it is lost."""
+    found: dict[Kind, list[Experiment]] = {}
+    best: Experiment | None = None
+    for row in rows:
+        for kind in kinds(source(best), source(row)) if best is not None else []:
+            found.setdefault(kind, []).append(row)
+        best = row if row.status is Status.KEEP else best
+    since = len(rows) - (rows.index(best) + 1 if best else 0)
+    sigma = two_digits(noise.sigma) if noise else None
+    ordered = {kind: _tally(found[kind]) for kind in get_args(Kind) if kind in found}
+    return Analysis(kinds=ordered, near_misses=_near(rows, sigma), plateau=since, noise_bpb=sigma)
+
+
+def _tally(rows: list[Experiment]) -> Tally:
+    gains = [row.claimed for row in rows if row.claimed is not None]
+    return Tally(
+        tried=len(rows),
+        kept=sum(row.status is Status.KEEP for row in rows),
+        failed=sum(row.val_bpb is None for row in rows),
+        best_gain=max(gains, default=None),
+    )
+
+
+def _near(rows: Sequence[Experiment], sigma: float | None) -> list[int]:
+    if sigma is None:
+        return []
+    close = [
+        (-row.claimed, row.id)
+        for row in rows
+        if row.status is Status.DISCARD and row.claimed is not None and row.claimed > -NEAR_SIGMAS * sigma
+    ]
+    return [number for _, number in sorted(close)[:NEAR_SHOWN]]
+
+
+def against(row: Experiment, before: Experiment | None) -> dict[str, float]:
+    """Telemetry next to that of the best it was made from: last loss (difference), steps and tokens (ratios)."""
+    if before is None:
+        return {}
+    found = {}
+    if row.curve and before.curve:
+        found["last_loss"] = round(row.curve[-1][1] - before.curve[-1][1], 3)
+    for name in ("num_steps", "total_tokens_M", "num_params_M", "peak_vram_mb"):
+        ours, theirs = row.summary.get(name), before.summary.get(name)
+        if ours is not None and theirs:
+            found[name] = round(ours / theirs, 2)
+    return found
+
+
+def two_digits(value: float) -> float:
+    """Rounded to two significant digits."""
+    return float(f"{value:.1e}")
+
+
+@lru_cache(maxsize=4096)
+def kinds(before: bytes | None, after: bytes | None) -> tuple[Kind, ...]:
+    """What was changed between two versions of train.py."""
+    old, new = _units(before), _units(after)
+    if old is None or new is None:
+        return ("other",)
+    changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    hit = {_kind(name) for name in changed}
+    return tuple(kind for kind in get_args(Kind) if kind in hit) or ("nothing",)
+
+
+def _kind(name: str) -> Kind:
+    """The kind of one named part: CONSTANT, function, Class.method, or the empty name for all other statements."""
+    if not name:
+        return "training_loop"
+    own = name.rpartition(".")[2]
+    for text in (own, name):
+        for kind, pattern in _PATTERNS.items():  # the first that fits
+            if re.search(pattern, text.lower()):
+                return kind
+    return "architecture" if "." in name else "other"
+
+
+@lru_cache(maxsize=512)
+def _units(source: bytes | None) -> dict[str, str] | None:
+    """Named parts of a file and what they say, comments and layout aside; None if it does not parse."""
+    if source is None or len(source) > _MAX_SOURCE:
+        return None
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    parts: dict[str, list[str]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            for member in node.body:
+                name = getattr(member, "name", "body")
+                parts.setdefault(f"{node.name}.{name}", []).append(ast.dump(member))
+        else:
+            parts.setdefault(_name(node), []).append(ast.dump(node))
+    return {name: "\n".join(said) for name, said in parts.items()}
+
+
+def _name(node: ast.stmt) -> str:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return node.name
+    if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+        name = node.targets[0].id
+        return name if name.isupper() else ""
+    return ""
