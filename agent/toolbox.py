@@ -34,11 +34,11 @@ TOOLS: list[dict[str, Any]] = [
     ),
     _tool(
         "history",
-        "All experiments of this run, oldest first, and an analysis: how kinds of edits fared, near misses, plateau, noise.",
+        "All experiments, oldest first; how kinds of edits fared, near misses, plateau, noise.",
     ),
     _tool(
         "telemetry",
-        "Loss curve and summary of one experiment, what kinds of things it changed, and how it compares with the best then.",
+        "Of one experiment: loss curve, summary, kinds of things changed, and how it compares with the best then.",
         ("experiment",),
         experiment=_LINE,
     ),

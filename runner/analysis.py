@@ -123,7 +123,7 @@ def _kind(name: str) -> Kind:
     if not name:
         return "training_loop"
     own = name.rpartition(".")[2]
-    for text in (own, name):
+    for text in (name.removesuffix("__init__"),) if own == "__init__" else (own, name):
         for kind, pattern in _PATTERNS.items():  # the first that fits
             if re.search(pattern, text.lower()):
                 return kind
