@@ -48,6 +48,8 @@ app.add_typer(cli_policy.policy_app)
 for command in (
     cli_run.run,
     cli_run.up,
+    cli_run.rerun,
+    cli_run.confirm,
     cli_run.stop,
     cli_artifacts.prepare,
     cli_redteam.redteam,

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from runner import console, ledger, locks, supervise
 from runner.broker import key
-from runner.cli_common import Json, interruptible, say, show
+from runner.cli_common import Json, TagOption, interruptible, newest, say, show
 from runner.desk import clean
 from runner.errors import BusyError
 from runner.home import SOURCE, Home, find
@@ -26,6 +26,7 @@ MAX_FRUITLESS = 5  # restarts in a row without a new experiment
 RESTART_SECONDS = 3.0
 _FINAL = (0, 2, 3, 4, 6, 7, 9, 130)  # exit codes that another start would only repeat
 Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
+Seeds = Annotated[int, typer.Option(min=1, max=20, help="Runs of each of the two files.")]
 KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
 
 
@@ -52,10 +53,51 @@ def run(
             "description": clean(description or train_py.name, MAX_DESCRIPTION),
         }
     answer, code = _follow(settings, home, _key(home, settings["agent"], key_file))
-    if code == 0 and answer is not None:
+    if code == 0 and answer is not None and train_py is not None:
         print(json.dumps({"feedback": answer["feedback"], "row": answer["row"]}))
     elif code == 0:
         show(home, tag, json_)
+    raise typer.Exit(code)
+
+
+def rerun(
+    experiment: Annotated[int, typer.Argument(help="Number of the experiment.")],
+    tag: TagOption = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Seconds of training; default: the artifact's.")] = None,
+    seeds: Seeds = 3,
+    depth: Annotated[int | None, typer.Option(min=1, help="Put in place of DEPTH in both files.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Newest artifact of this profile instead of the tag's.")] = None,
+    gpu: Gpu = None,
+    json_: Json = False,
+) -> None:
+    """Run an experiment and the keep before it again, on other seeds or terms: does its gain hold?"""
+    order = {"experiments": [experiment], "seeds": seeds, "budget": budget, "depth": depth, "profile": profile}
+    _transfer(tag, order, gpu, json_)
+
+
+def confirm(
+    top: Annotated[int, typer.Option(min=1, help="So many keeps, by claimed gain.")] = 3,
+    tag: TagOption = None,
+    seeds: Seeds = 3,
+    gpu: Gpu = None,
+    json_: Json = False,
+) -> None:
+    """Measure the largest gains once more, on fresh seeds."""
+    _transfer(tag, {"top": top, "seeds": seeds}, gpu, json_)
+
+
+def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: bool) -> None:
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(book, tag)
+    version = book.run_info(name)["artifact"]
+    settings = _settings(name, "scripted", version, gpu) | {"agent": None, "order": order}
+    answer, code = _follow(settings, home, None)
+    if code == 0 and answer is not None:
+        if as_json:
+            print(json.dumps({"tag": name, "transfers": answer["transfers"]}))
+        else:
+            console.transfers(answer["transfers"], console.stdout())
     raise typer.Exit(code)
 
 

@@ -160,3 +160,23 @@ def table(document: dict[str, Any], console: Console) -> None:
     console.print(view)
     if document["best"] is not None:
         console.print(f"val_bpb {document['baseline']:.4f} -> {document['best']:.4f}", markup=False)
+
+
+def transfers(found: list[dict[str, Any]], console: Console) -> None:
+    """What reruns under other terms say."""
+    view = Table()
+    for name in ("#", "against", "budget", "depth", "artifact", "runs", "gain", "interval"):
+        view.add_column(name, justify="left" if name == "artifact" else "right")
+    for one in found:
+        low_high = one["interval"]
+        view.add_row(
+            str(one["experiment"]),
+            "" if one["against"] is None else str(one["against"]),
+            f"{one['budget']:.0f} s",
+            "" if one["depth"] is None else str(one["depth"]),
+            one["artifact"],
+            f"{len(one['scores'])}+{len(one['others'])}" + (f", {one['failed']} failed" if one["failed"] else ""),
+            "" if one["gain"] is None else f"{one['gain']:+.4f}",
+            "" if low_high is None else f"{low_high[0]:+.4f} to {low_high[1]:+.4f}",
+        )
+    console.print(view)

@@ -110,6 +110,10 @@ class Home:
         """The API key, unless another file is named."""
         return self.root / "secrets" / "anthropic_api_key"
 
+    def source(self, sha256: str) -> Path:
+        """The stored train.py of that content."""
+        return self.snapshots / f"{sha256}.py"
+
     def run(self, run: str) -> Path:
         """Files of one run: hand-over, telemetry, quarantined output."""
         return self.root / "runs" / run

@@ -75,7 +75,7 @@ class Loop:
 
     def source(self, row: Experiment) -> bytes | None:
         """A recorded train.py, None if its snapshot is lost."""
-        path = self.home.snapshots / f"{row.snapshot}.py"
+        path = self.home.source(row.snapshot)
         return path.read_bytes() if path.is_file() else None
 
     def trials(self) -> Trials:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner import doors, leak, locks, policy, report, snapshot
+from runner import doors, leak, locks, policy, report, snapshot, transfer
 from runner.artifacts import store
 from runner.attending import attend
 from runner.audit import AuditLog
@@ -45,6 +45,7 @@ class Settings(Frozen):
     meter: bool = False  # there is a broker to tell which experiment is under way
     train_py: str | None = None  # run just this file, without an agent
     description: str = ""
+    order: transfer.Order | None = None  # rerun what was recorded, without an agent
     max_experiments: int | None = None  # of this session
     until: int | None = None  # experiments of the tag in all, interrupted ones not counted
     artifact: str | None = None
@@ -105,6 +106,9 @@ def _session(settings: Settings, home: Home, emit: Emit, stopping: threading.Eve
 def _work(loop: Loop, settings: Settings, stopping: threading.Event) -> Callable[[], int]:
     if settings.train_py is not None:
         return lambda: _single(loop, settings)
+    if settings.order is not None:
+        order = settings.order
+        return lambda: _reruns(loop, order)
     places = doors.Places(Path(settings.doors))
     most = settings.max_experiments
     if settings.until is not None:
@@ -155,6 +159,13 @@ def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -
                 where="ledger",
                 fix=f"use a new --tag, or restore that {what}" + (" and kernels" if what == "policy" else ""),
             )
+
+
+def _reruns(loop: Loop, order: transfer.Order) -> int:
+    found = transfer.carry_out(loop, order)
+    loop.after()
+    loop.emit("answer", {"transfers": [one.model_dump(mode="json") for one in found]})
+    return 0
 
 
 def _single(loop: Loop, settings: Settings) -> int:

@@ -30,7 +30,11 @@ _FORBIDDEN = re.compile(
 
 def take(source: Path, store: Path, cap: int) -> Snapshot:
     """Read `source` and keep a read-only content-addressed copy in `store`; raises SnapshotError."""
-    data = read(source, cap)
+    return keep(read(source, cap), store)
+
+
+def keep(data: bytes, store: Path) -> Snapshot:
+    """A read-only content-addressed copy of a train.py that was read, or that we derived from one."""
     digest = hashlib.sha256(data).hexdigest()
     path = store / f"{digest}.py"
     if not path.exists():

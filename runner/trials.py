@@ -97,14 +97,14 @@ class Trials:
 
     def snapshot(self, row: Experiment) -> Snapshot:
         """The stored train.py of a recorded experiment."""
-        path = self.stages.home.snapshots / f"{row.snapshot}.py"
+        path = self.stages.home.source(row.snapshot)
         if not path.is_file():
             raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup")
         return Snapshot(sha256=row.snapshot, size=row.snapshot_size, path=path)
 
-    def under(self, stages: Stages) -> Trials:
-        """The same, with another artifact."""
-        return replace(self, stages=stages)
+    def under(self, stages: Stages, limit: Callable[[float], float]) -> Trials:
+        """The same, with another artifact and other limits."""
+        return replace(self, stages=stages, limit=limit)
 
 
 def _outcome(scored: Scored) -> dict[str, object]:

@@ -1,0 +1,192 @@
+"""Does a win of the short budget hold elsewhere: more seeds, a longer budget, a larger depth, another profile? TRUSTED.
+
+An Order runs an experiment's train.py and the one it was kept over, side by side on the same seeds under the same other
+terms. What came of it is computed from the ledger's reruns alone, so the report and `--json` say the same later.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import Field
+
+from runner import snapshot, views
+from runner.artifacts import prepare, store
+from runner.decide import BPB_DIGITS, FIRST_SEED
+from runner.errors import GloveboxError
+from runner.loop import Loop
+from runner.noise import pooled
+from runner.records import Experiment, Frozen, Rerun, Snapshot, Status
+from runner.trials import Trials
+
+Seconds = Annotated[int, Field(ge=1, le=86_400)]
+
+
+class Order(Frozen):
+    """What a person asks for."""
+
+    experiments: tuple[int, ...] = ()  # by number; empty: the `top` keeps by claimed gain
+    top: Annotated[int, Field(ge=1, le=100)] = 3
+    seeds: Annotated[int, Field(ge=1, le=20)] = 3
+    budget: Seconds | None = None  # of training; None: the artifact's
+    depth: Annotated[int, Field(ge=1, le=1000)] | None = None
+    profile: str | None = None
+
+
+class Transfer(Frozen):
+    """One experiment under other terms, next to the keep it was measured against."""
+
+    experiment: int
+    against: int | None  # None: it is the baseline
+    budget: float
+    depth: int | None
+    artifact: str
+    scores: dict[int, float]  # val_bpb by seed
+    others: dict[int, float]  # of `against`
+    failed: int  # runs of either without a score
+    gain: float | None  # mean over the seeds both have: positive is better
+    interval: tuple[float, float] | None  # at 1 - alpha; None from a single pair
+
+
+def carry_out(loop: Loop, order: Order) -> list[Transfer]:
+    """Run what is missing for an order and return what came of it; raises GloveboxError."""
+    rows = loop.ledger.experiments(loop.tag)
+    trials = _terms(loop, order)
+    artifact = trials.stages.artifact.predicate.version
+    budget = float(order.budget or trials.stages.budget())
+    chosen = _chosen(rows, order)
+    seeds = _seeds(loop, rows, order, same_terms=artifact == loop.stages.artifact.predicate.version)
+    for row in chosen:
+        before = views.parent(rows, row)
+        for seed in seeds:
+            for one in (before, row):
+                done = loop.ledger.reruns(loop.tag)
+                if one is not None and not _known(done, one.id, seed, (budget, order.depth, artifact)):
+                    taken = _source(loop, trials.snapshot(one), order.depth)
+                    trials.rerun(one.id, 0, taken, seed, budget=order.budget, depth=order.depth)
+    found = transfers(rows, loop.ledger.reruns(loop.tag), loop.policies.decision.alpha)
+    numbers, terms = {row.id for row in chosen}, (budget, order.depth, artifact)
+    return [t for t in found if t.experiment in numbers and (t.budget, t.depth, t.artifact) == terms]
+
+
+def _terms(loop: Loop, order: Order) -> Trials:
+    """Trials under the order's terms; with another artifact or depth policy's whole allowances apply."""
+    trials = loop.trials()
+    policy = loop.policies.decision
+    if order.profile is None and order.depth is None:
+        return trials
+    stages = loop.stages
+    if order.profile is not None:
+        version = prepare.newest(loop.home, order.profile)
+        if version is None:
+            fix = f"run: glovebox prepare --profile {order.profile}"
+            raise GloveboxError(f"no artifact of profile {order.profile!r}", where=str(loop.home.artifacts), fix=fix)
+        stages = replace(stages, artifact=store.admit(loop.home, version))
+    return trials.under(stages, lambda budget: budget + policy.startup_seconds + policy.hand_over_seconds)
+
+
+def _chosen(rows: Sequence[Experiment], order: Order) -> list[Experiment]:
+    by_number = {row.id: row for row in rows}
+    for number in order.experiments:
+        if number not in by_number:
+            raise GloveboxError(f"no experiment {number}", where="ledger", fix="see: glovebox history")
+    if order.experiments:
+        return [by_number[number] for number in order.experiments]
+    wins = [row for row in rows if row.status is Status.KEEP and row.claimed is not None]
+    if not wins:
+        raise GloveboxError("nothing was kept over the baseline yet", where="ledger", fix="see: glovebox history")
+    return sorted(wins, key=lambda row: (-(row.claimed or 0.0), row.id))[: order.top]
+
+
+def _seeds(loop: Loop, rows: Sequence[Experiment], order: Order, *, same_terms: bool) -> range:
+    """Under the tag's own terms seeds nothing was chosen by; under others any will do."""
+    same = same_terms and order.budget is None and order.depth is None
+    used = [rerun.seed for rerun in loop.ledger.reruns(loop.tag) if rerun.during] if same and rows else []
+    first = max(used, default=FIRST_SEED) + 1 if same else FIRST_SEED
+    return range(first, first + order.seeds)
+
+
+def _known(reruns: Sequence[Rerun], number: int, seed: int, terms: tuple[float, int | None, str]) -> bool:
+    return any(
+        (r.experiment, r.seed) == (number, seed) and _terms_of(r) == terms and r.status == "scored"
+        for r in reruns
+        if not r.during
+    )
+
+
+def _terms_of(rerun: Rerun) -> tuple[float, int | None, str]:
+    return rerun.budget, rerun.depth, rerun.artifact
+
+
+def _source(loop: Loop, taken: Snapshot, depth: int | None) -> Snapshot:
+    if depth is None:
+        return taken
+    return snapshot.keep(with_depth(taken.path.read_bytes(), depth), loop.home.snapshots)
+
+
+def with_depth(source: bytes, depth: int) -> bytes:
+    """The file with its top-level constant DEPTH set; raises GloveboxError unless there is just one."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = ast.Module([], [])
+    values = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and [target.id for target in node.targets if isinstance(target, ast.Name)] == ["DEPTH"]
+    ]
+    if len(values) != 1:
+        raise GloveboxError("no single top-level DEPTH = ... to change", where="train.py", fix="leave out --depth")
+    value = values[0]
+    start = _offset(source, value.lineno, value.col_offset)
+    end = _offset(source, value.end_lineno or 0, value.end_col_offset or 0)
+    return source[:start] + str(depth).encode() + source[end:]
+
+
+def _offset(source: bytes, line: int, column: int) -> int:
+    """Where a place of the syntax tree is, in bytes."""
+    return sum(len(text) for text in source.splitlines(keepends=True)[: line - 1]) + column
+
+
+def transfers(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float) -> list[Transfer]:
+    """What all reruns that people asked for say, by terms and experiment."""
+    asked = [rerun for rerun in reruns if not rerun.during]
+    by_number = {row.id: row for row in rows}
+    found = []
+    for terms in sorted({_terms_of(rerun) for rerun in asked}, key=str):
+        group = [rerun for rerun in asked if _terms_of(rerun) == terms]
+        for number in sorted({rerun.experiment for rerun in group}):
+            before = views.parent(rows, by_number[number]) if number in by_number else None
+            found.append(_transfer(group, number, before.id if before else None, alpha))
+    return found
+
+
+def _transfer(group: Sequence[Rerun], number: int, against: int | None, alpha: float) -> Transfer:
+    scores, others = _scores(group, number), _scores(group, against)
+    pairs = [others[seed] - scores[seed] for seed in sorted(scores.keys() & others.keys())]
+    gain = math.fsum(pairs) / len(pairs) if pairs else None
+    interval = None
+    if gain is not None and (noise := pooled([pairs], 1e-9)) is not None:
+        width = noise.bound(alpha / 2, 1 / len(pairs))
+        interval = (round(gain - width, BPB_DIGITS), round(gain + width, BPB_DIGITS))
+    return Transfer(
+        experiment=number,
+        against=against if others else None,
+        budget=group[0].budget,
+        depth=group[0].depth,
+        artifact=group[0].artifact,
+        scores=scores,
+        others=others,
+        failed=sum(r.experiment in (number, against) and r.val_bpb is None for r in group),
+        gain=None if gain is None else round(gain, BPB_DIGITS),
+        interval=interval,
+    )
+
+
+def _scores(group: Sequence[Rerun], number: int | None) -> dict[int, float]:
+    return {r.seed: r.val_bpb for r in group if r.experiment == number and r.val_bpb is not None}
