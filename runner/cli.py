@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from runner import (
     cli_artifacts,
+    cli_export,
     cli_policy,
     cli_redteam,
     cli_run,
@@ -19,6 +20,7 @@ from runner import (
     compose_env,
     console,
     doctor,
+    importing,
     keys,
     ledger,
     report,
@@ -48,6 +50,7 @@ app.add_typer(cli_policy.policy_app)
 for command in (
     cli_run.run,
     cli_run.up,
+    cli_export.export,
     cli_run.rerun,
     cli_run.confirm,
     cli_run.stop,
@@ -65,10 +68,15 @@ def init(
     env_file: Annotated[
         Path | None, typer.Option(help="Settings for docker compose; default: .env, if compose.yaml is here.")
     ] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Folder of glovebox export: new tags begin with its best train.py.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Public key the export must be signed by, 64 digits.")] = None,
     json_: Json = False,
 ) -> None:
     """Create a bench here: .glovebox with a signing key and a trust root, and .env for compose. Safe to repeat."""
     home = Home(Path(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME).resolve())
+    found = cli_export.check(home, from_, key) if from_ is not None else None  # before a bench is made of it
     home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     fresh = not home.trust.exists()
     if fresh:
@@ -76,8 +84,11 @@ def init(
         if not os.environ.get("GLOVEBOX_KEY_PASSPHRASE_FILE"):
             note = "the signing key is not encrypted (for a passphrase set GLOVEBOX_KEY_PASSPHRASE_FILE before init)"
             console.stderr().print(note, markup=False)
-    document = {"home": str(home.root), "created": fresh}
+    document: dict[str, Any] = {"home": str(home.root), "created": fresh}
     text = f"bench {'created' if fresh else 'exists'}: {home.root}"
+    if found is not None and from_ is not None:
+        document["imported"] = importing.begin(home, found, from_)
+        text += f"\nnew tags begin with experiment {found.best.id} of {found.rows.tag}, {found.best.val_bpb:.6f} there"
     if env_file is None and Path("compose.yaml").exists():
         env_file = Path.cwd() / ".env"
     if env_file is not None:

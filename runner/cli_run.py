@@ -17,7 +17,7 @@ from runner.broker import key
 from runner.cli_common import Json, TagOption, interruptible, newest, say, show
 from runner.desk import clean
 from runner.errors import BusyError
-from runner.home import SOURCE, Home, find
+from runner.home import Home, find
 from runner.records import AgentKind, Tag
 
 MAX_DESCRIPTION = 200
@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Run experiments: with an agent in its container, or one given train.py."""
     home = find()
-    settings = _settings(tag, agent, artifact, gpu) | {"max_experiments": max_experiments}
+    settings = _settings(home, tag, agent, artifact, gpu) | {"max_experiments": max_experiments}
     if train_py is not None:
         settings |= {
             "agent": None,
@@ -91,7 +91,7 @@ def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: 
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(book, tag)
     version = book.run_info(name)["artifact"]
-    settings = _settings(name, "scripted", version, gpu) | {"agent": None, "order": order}
+    settings = _settings(home, name, "scripted", version, gpu) | {"agent": None, "order": order}
     answer, code = _follow(settings, home, None)
     if code == 0 and answer is not None:
         if as_json:
@@ -112,7 +112,7 @@ def up(
 ) -> None:
     """Run unattended: runner, launcher and broker as host processes, started again should one of them die."""
     home = find()
-    settings = _settings(tag, agent, artifact, gpu) | {"until": experiments}
+    settings = _settings(home, tag, agent, artifact, gpu) | {"until": experiments}
     secret = _key(home, agent, key_file)
     try:
         with locks.hold(home.up_lock, f"up, tag {tag}"):
@@ -142,7 +142,7 @@ def _recorded(home: Home, tag: str) -> int:
     return ledger.Ledger(home.ledger, read_only=True).last_number(tag) if home.ledger.exists() else 0
 
 
-def _settings(tag: str, agent: str, artifact: str | None, gpu: str | None) -> dict[str, Any]:
+def _settings(home: Home, tag: str, agent: str, artifact: str | None, gpu: str | None) -> dict[str, Any]:
     """What `run` and `up` ask of a session alike; raises BadParameter."""
     try:
         TypeAdapter(Tag).validate_python(tag)
@@ -152,8 +152,7 @@ def _settings(tag: str, agent: str, artifact: str | None, gpu: str | None) -> di
         ) from None
     if agent not in AGENTS:
         raise typer.BadParameter(f"one of: {', '.join(AGENTS)}")
-    seed = str(SOURCE / "trainer" / "train.py")
-    return {"tag": tag, "seed": seed, "agent": agent, "artifact": artifact, "gpu": gpu}
+    return {"tag": tag, "seed": str(home.first()), "agent": agent, "artifact": artifact, "gpu": gpu}
 
 
 def _key(home: Home, agent: str | None, given: Path | None) -> Path | None:

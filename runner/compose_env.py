@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runner import attending, gpu, locks, owner, policy
 from runner.errors import EngineError
-from runner.home import SOURCE, Home
+from runner.home import Home
 
 HEADER = (
     "# Read by docker compose. The lines below are written by `glovebox init`; add GLOVEBOX_TAG and others freely.\n"
@@ -51,5 +51,5 @@ def write(path: Path, home: Home) -> None:
     for private in (home.broker, home.key.parent, home.keys):
         private.mkdir(mode=0o700, exist_ok=True)
     if not locks.held(home.runner_lock):
-        seed = (SOURCE / "trainer" / "train.py").read_bytes()
+        seed = home.first().read_bytes()
         attending.provide(home, owner.ids(sandbox, sandbox.agent.uid).host_gid, seed)

@@ -47,8 +47,7 @@ class GitLine:
 
     def commit(self, tag: str, experiment: int, data: bytes, message: str) -> str:
         """Commit train.py on top of the kept line under the experiment's own ref; returns the commit id."""
-        blob = self._git("hash-object", "-w", "--stdin", data=data)
-        tree = self._git("mktree", data=f"100644 blob {blob}\t{FILE}\n".encode())
+        tree = self._tree({FILE: data})
         parent = self.head(tag)
         parents = ["-p", parent] if parent else []
         commit = self._git("commit-tree", tree, *parents, data=message.encode())
@@ -63,22 +62,56 @@ class GitLine:
         """train.py at a commit."""
         return self._run("cat-file", "blob", f"{commit}:{FILE}")
 
+    def publish(
+        self, branch: str, steps: list[tuple[dict[str, bytes], str, str]], closing: tuple[dict[str, bytes], str, str]
+    ) -> str:
+        """A branch of its own: a commit for each step's files, then one that adds `closing`; returns its head.
+
+        A step is (files by name, message, ISO time); the same steps give the same commit.
+        """
+        head, files = "", dict[str, bytes]()
+        for new, message, when in (*steps, closing):
+            files |= new
+            tree = self._tree(files)
+            parents = ["-p", head] if head else []
+            head = self._git("commit-tree", tree, *parents, data=message.encode(), when=when)
+        self._git("update-ref", f"refs/heads/{branch}", head)
+        return head
+
+    def bundle(self, branch: str, path: Path) -> None:
+        """A branch as one file that git can fetch from."""
+        self._git("bundle", "create", "--quiet", str(path.absolute()), f"refs/heads/{branch}")
+
+    def fetch(self, bundle: Path, branch: str) -> list[str]:
+        """Take a branch from a bundle, every object checked; returns its commits, oldest first."""
+        source = str(bundle.absolute())
+        strict = ["-c", "fetch.fsckObjects=true", "-c", "protocol.allow=never", "-c", "protocol.file.allow=always"]
+        self._git(*strict, "fetch", "--quiet", "--no-tags", source, f"+refs/heads/{branch}:refs/heads/{branch}")
+        return self._git("rev-list", "--reverse", "--first-parent", f"refs/heads/{branch}").split()
+
+    def _tree(self, files: dict[str, bytes]) -> str:
+        blobs = {name: self._git("hash-object", "-w", "--stdin", data=data) for name, data in files.items()}
+        lines = "".join(f"100644 blob {blob}\t{name}\n" for name, blob in blobs.items())
+        return self._git("mktree", data=lines.encode())
+
     def diff(self, old: str, new: str) -> str:
         """Unified diff of train.py between two commits."""
         return self._run("diff", "--no-color", "--no-ext-diff", "--no-textconv", old, new, "--", FILE).decode("utf-8")
 
-    def _git(self, *args: str, data: bytes | None = None) -> str:
-        return self._run(*args, data=data).decode("ascii").strip()
+    def _git(self, *args: str, data: bytes | None = None, when: str | None = None) -> str:
+        return self._run(*args, data=data, when=when).decode("ascii").strip()
 
-    def _run(self, *args: str, data: bytes | None = None) -> bytes:
+    def _run(self, *args: str, data: bytes | None = None, when: str | None = None) -> bytes:
+        dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when} if when else {}
         command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsync=all", *args]
         done = subprocess.run(
-            command, cwd=self.path, env=_ENVIRONMENT, input=data or b"", capture_output=True, check=False
+            command, cwd=self.path, env=_ENVIRONMENT | dates, input=data or b"", capture_output=True, check=False
         )
         if done.returncode:
             detail = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            verb = next(arg for arg in args if arg[:1] != "-" and "=" not in arg)
             raise GloveboxError(
-                f"git {args[0]} failed: {detail[-1] if detail else done.returncode}",
+                f"git {verb} failed: {detail[-1] if detail else done.returncode}",
                 where=str(self.path),
                 fix="check that git is installed and the disk is not full",
             )

@@ -110,6 +110,15 @@ class Home:
         """The API key, unless another file is named."""
         return self.root / "secrets" / "anthropic_api_key"
 
+    @property
+    def seed(self) -> Path:
+        """An imported train.py that new tags begin with."""
+        return self.root / "seed.py"
+
+    def first(self) -> Path:
+        """The train.py a new tag begins with: an imported one, else the checkout's seed."""
+        return self.seed if self.seed.is_file() else SOURCE / "trainer" / "train.py"
+
     def source(self, sha256: str) -> Path:
         """The stored train.py of that content."""
         return self.snapshots / f"{sha256}.py"

@@ -98,6 +98,13 @@ def trust(home: Home) -> Trust:
     return load_yaml(home.trust, Trust)
 
 
+def only(public: str) -> Trust:
+    """A trust root of one named key (64 hexadecimal digits); raises ArtifactError."""
+    public = public.lower()
+    key = TrustedKey(name="named", keyid=_keyid(public), public=public)
+    return Trust(scheme="ed25519", threshold=1, minimum_serial=0, keys=[key], revoked=[], audit=public)
+
+
 def new(home: Home, name: str) -> TrustedKey:
     """One more signing key, trusted from now on."""
     root = trust(home)

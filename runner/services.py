@@ -22,7 +22,7 @@ from runner.attending import GAVE_UP_CODE
 from runner.broker import __main__ as broker
 from runner.broker.settings import Settings as BrokerSettings
 from runner.errors import GloveboxError, PolicyError
-from runner.home import SOURCE, Home
+from runner.home import Home
 
 DOORS = doors.Places(Path("/run/glovebox"))
 
@@ -48,7 +48,7 @@ def _runner() -> int:
             home=_set("GLOVEBOX_HOME"),
             tag=_set("GLOVEBOX_TAG"),
             doors=str(DOORS.root),
-            seed=str(SOURCE / "trainer" / "train.py"),
+            seed=str(Home(Path(_set("GLOVEBOX_HOME"))).first()),
             meter=True,
             until=int(count) if count else None,
             gpu=os.environ.get("GLOVEBOX_GPU") or None,

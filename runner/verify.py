@@ -168,22 +168,34 @@ def _rules(home: Home, outcome: Outcome) -> policy.Policies | None:
 
 
 def _decided(outcome: Outcome, rules: policy.Policies, rows: list[Experiment], reruns: list[Rerun]) -> None:
-    """Each verdict on a score follows from the rows and reruns before it."""
-    others = 0
-    for at, row in enumerate(rows):
-        if row.val_bpb is None:
-            continue
-        if row.policy != rules.digest:
-            others += 1
-            continue
-        known = [rerun for rerun in reruns if 0 < rerun.during <= row.id]
-        against = standing.standing(rules.decision, rows[:at], known)
-        found = decide.judge(rules.decision, against, standing.runs(row, known)) if against else None
-        expected = decide.Verdict(Status.KEEP) if against is None else found
-        told = (row.status, row.reason, row.claimed, row.confirmed, row.interval, row.pairs)
-        outcome.check("verdicts", told == expected, f"{row.tag} experiment {row.id}: the verdict does not follow")
+    others = sum(row.val_bpb is not None and row.policy != rules.digest for row in rows)
+    wrong, replayed = replay(rules.decision, rows, reruns, rules.digest)
+    outcome.checked["verdicts"] = outcome.checked.get("verdicts", 0) + replayed
+    outcome.failures += wrong
     if others:
         outcome.unknown.append(f"{others} verdicts were made under other policies than those in force: not replayed")
+
+
+def replay(
+    rules: policy.Decision, rows: list[Experiment], reruns: list[Rerun], digest: str | None = None
+) -> tuple[list[str], int]:
+    """Each verdict on a score follows from the rows and reruns before it: (what does not, how many were looked at).
+
+    `digest`: only rows decided under these policies.
+    """
+    wrong, count = [], 0
+    for at, row in enumerate(rows):
+        if row.val_bpb is None or digest not in (None, row.policy):
+            continue
+        count += 1
+        known = [rerun for rerun in reruns if 0 < rerun.during <= row.id]
+        against = standing.standing(rules, rows[:at], known)
+        found = decide.judge(rules, against, standing.runs(row, known)) if against else None
+        expected = decide.Verdict(Status.KEEP) if against is None else found
+        told = (row.status, row.reason, row.claimed, row.confirmed, row.interval, row.pairs)
+        if told != expected:
+            wrong.append(f"{row.tag} experiment {row.id}: the verdict does not follow")
+    return wrong, count
 
 
 def _unvouched(outcome: Outcome, finished: list[dict[str, Any]]) -> None:
