@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude test check fuzz report images engine clean
+.PHONY: help demo demo-claude test check fuzz report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -10,7 +10,7 @@ demo:  ## fresh clone to five real experiments in containers, on CPU, without a 
 demo-claude:  ## ten experiments by the model-driven agent through compose; without a key, a stand-in model
 	@scripts/demo-claude.sh
 
-test: engine images  ## everything, with the real engine (needs root or the docker group)
+test: engine images browser  ## everything, with the real engine (needs root or the docker group)
 	@scripts/venv.sh test
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 	@scripts/pytest.sh
@@ -25,6 +25,9 @@ fuzz:  ## a million hostile telemetry files through the filter, on every process
 
 engine:  ## a container engine, if none answers
 	@scripts/engine-up.sh
+
+browser:  ## Chromium for the tests of the report, if there is none
+	@scripts/browser-up.sh
 
 images:  ## base, trainer, agent and runner images
 	@scripts/images.sh all

@@ -11,7 +11,7 @@ import ast
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from runner.noise import Noise
 from runner.records import Experiment, Frozen, Status
@@ -113,7 +113,7 @@ def kinds(before: bytes | None, after: bytes | None) -> tuple[Kind, ...]:
     old, new = _units(before), _units(after)
     if old is None or new is None:
         return ("other",)
-    changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    changed = {name for name in old.keys() | new.keys() if _differ(old.get(name), new.get(name))}
     hit = {_kind(name) for name in changed}
     return tuple(kind for kind in get_args(Kind) if kind in hit) or ("nothing",)
 
@@ -130,24 +130,45 @@ def _kind(name: str) -> Kind:
     return "architecture" if "." in name else "other"
 
 
-@lru_cache(maxsize=512)
-def _units(source: bytes | None) -> dict[str, str] | None:
-    """Named parts of a file and what they say, comments and layout aside; None if it does not parse."""
+class _Part(NamedTuple):
+    """A named part: its text as written, and its syntax tree."""
+
+    text: bytes
+    nodes: list[ast.stmt]
+
+
+def _differ(old: _Part | None, new: _Part | None) -> bool:
+    """Whether two parts say different things; trees are written out only where the text differs."""
+    if old is None or new is None:
+        return old is not new
+    return old.text != new.text and [*map(ast.dump, old.nodes)] != [*map(ast.dump, new.nodes)]
+
+
+@lru_cache(maxsize=64)
+def _units(source: bytes | None) -> dict[str, _Part] | None:
+    """Named parts of a file; None if it does not parse."""
     if source is None or len(source) > _MAX_SOURCE:
         return None
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    parts: dict[str, list[str]] = {}
+    lines = source.splitlines()
+    parts: dict[str, _Part] = {}
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            for member in node.body:
-                name = getattr(member, "name", "body")
-                parts.setdefault(f"{node.name}.{name}", []).append(ast.dump(member))
-        else:
-            parts.setdefault(_name(node), []).append(ast.dump(node))
-    return {name: "\n".join(said) for name, said in parts.items()}
+        inner = _members(node) if isinstance(node, ast.ClassDef) else [(_name(node), node)]
+        for name, one in inner:
+            before = parts.get(name, _Part(b"", []))
+            text = b"\n".join(lines[one.lineno - 1 : one.end_lineno])
+            parts[name] = _Part(before.text + text, [*before.nodes, one])
+    return parts
+
+
+def _members(node: ast.ClassDef) -> list[tuple[str, ast.stmt]]:
+    """What a class is made of: bases and decorators, methods by name, the rest of its body."""
+    head = [*node.bases, *node.decorator_list]
+    bases = [(f"{node.name}.bases", ast.copy_location(ast.Expr(part), part)) for part in head]
+    return [*bases, *((f"{node.name}.{getattr(member, 'name', 'body')}", member) for member in node.body)]
 
 
 def _name(node: ast.stmt) -> str:

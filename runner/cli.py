@@ -23,6 +23,7 @@ from runner import (
     importing,
     keys,
     ledger,
+    policy,
     report,
 )
 from runner import verify as verifier
@@ -148,7 +149,7 @@ def report_(tag: TagOption = None, json_: Json = False) -> None:
     """Write the run's report.html again and print its path."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    path = report.write(home, book, newest(book, tag))
+    path = report.write(home, book, policy.load(*home.policies), newest(book, tag))
     say({"report": str(path)}, json_, str(path))
 
 

@@ -91,7 +91,7 @@ def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path)
     results.write(partial / "results.tsv", rows)
     text = _session(home, policies, told, ledger.run_info(tag)["artifact"], line)
     (partial / "session.md").write_text(text, encoding="utf-8")
-    shutil.copyfile(report.write(home, ledger, tag), partial / "report.html")
+    shutil.copyfile(report.write(home, ledger, policies, tag), partial / "report.html")
     branch = f"exp/{machine}/{tag}"
     line.publish(branch, [_step(line, row) for row in keeps], _closing(partial, tag, keeps))
     line.bundle(branch, partial / BUNDLE)

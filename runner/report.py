@@ -7,44 +7,121 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from runner import plot, results
+from runner import analysis, audit, incidents, plot, receipts, results, standing, transfer
+from runner.broker import budget
+from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger
-from runner.records import Experiment, Status
+from runner.policy import Policies
+from runner.records import Experiment, Rerun, Status
 
 _TEMPLATES = Path(__file__).parent / "templates"
-MAX_DIFFS = 50
+MAX_DIFFS = 50  # of the largest gains
 MAX_DIFF_CHARS = 20_000
 
 
-def write(home: Home, ledger: Ledger, tag: str) -> Path:
+def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
     """Render the page of one tag; returns its path."""
-    rows = ledger.experiments(tag)
-    keeps = [row for row in rows if row.status is Status.KEEP]
+    rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template(
-        "report.html.j2"
-    ).render(
+    text = environment.get_template("report.html.j2").render(
         tag=tag,
         **ledger.run_info(tag),
+        **_headline(rows, reruns, policies),
+        **_learned(home, rows, reruns, policies),
+        **_events(home, rows, tag),
+        **_spent(home, rows, reruns, tag),
         experiments=rows,
-        baseline=keeps[0].val_bpb if keeps else None,
-        best=keeps[-1].val_bpb if keeps else None,
         plot=Markup(plot.frontier(rows)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
-        diffs=_diffs(GitLine(home.line), keeps[-MAX_DIFFS:]),
+        diffs=_diffs(GitLine(home.line), rows),
+        open_questions=_open_questions(home, rows, reruns, policies),
     )
     path = home.tag(tag) / "report.html"
     results.replace_text(path, text)
     return path
 
 
-def _diffs(line: GitLine, keeps: list[Experiment]) -> list[tuple[int, str, str]]:
-    return [
-        (new.id, new.description, line.diff(old.commit, new.commit)[:MAX_DIFF_CHARS])
-        for old, new in itertools.pairwise(keeps)
-    ]
+def _headline(rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> dict[str, Any]:
+    keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
+    return {
+        "baseline": keeps[0] if keeps else None,
+        "best": keeps[-1] if keeps else None,
+        "overall": transfer.overall(rows, reruns, policies.decision.alpha),
+        "level": f"{1 - policies.decision.alpha:.0%}",
+        "counts": {str(s): n for s in Status if (n := sum(row.status is s for row in rows))},
+    }
+
+
+def _learned(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> dict[str, Any]:
+    def source(row: Experiment) -> bytes | None:
+        path = home.source(row.snapshot)
+        return path.read_bytes() if path.is_file() else None
+
+    noise = standing.noise(policies.decision, rows, reruns)
+    return {
+        "noise": noise,
+        "analysis": analysis.study(rows, noise, source),
+        "transfers": transfer.transfers(rows, reruns, policies.decision.alpha),
+    }
+
+
+def _events(home: Home, rows: list[Experiment], tag: str) -> dict[str, Any]:
+    entries, calls = _chain(home.audit), _chain(home.broker / "calls.jsonl")
+    return {
+        "incidents": None if entries is None else incidents.found(rows, entries, calls or [], tag),
+        "crashes": incidents.crashes(rows),
+    }
+
+
+def _chain(path: Path) -> list[dict[str, Any]] | None:
+    """A chain's entries, None if it is broken: then the page says so instead of showing a part."""
+    try:
+        return audit.verify(path)
+    except GloveboxError:
+        return None
+
+
+def _spent(home: Home, rows: list[Experiment], reruns: list[Rerun], tag: str) -> dict[str, Any]:
+    return {
+        "cost": budget.spent(home.spent, tag),
+        "compute_seconds": sum(row.train_seconds + row.eval_seconds for row in rows) + sum(r.seconds for r in reruns),
+        "reruns": len(reruns),
+    }
+
+
+def _diffs(line: GitLine, rows: list[Experiment]) -> list[tuple[Experiment, str]]:
+    """Each keep against the keep before it, the largest gains if there are many; in order."""
+    keeps = [row for row in rows if row.status is Status.KEEP]
+    pairs = sorted(itertools.pairwise(keeps), key=lambda pair: -(pair[1].claimed or 0.0))[:MAX_DIFFS]
+    ordered = sorted(pairs, key=lambda pair: pair[1].id)
+    return [(new, line.diff(old.commit, new.commit)[:MAX_DIFF_CHARS]) for old, new in ordered]
+
+
+def _open_questions(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> list[str]:
+    """What nobody has checked, as far as the records tell."""
+    keeps = [row for row in rows if row.status is Status.KEEP]
+    measured = {one.experiment for one in transfer.transfers(rows, reruns, policies.decision.alpha) if one.gain}
+    single = [row.id for row in keeps[1:] if row.confirmed is None and row.id not in measured]
+    audited = sum(row.causality == "audited" for row in rows)
+    probes = receipts.probes(home, policies.digest)
+    found = []
+    if single:
+        numbers = ", ".join(map(str, single[:20])) + (", ..." if len(single) > 20 else "")
+        found.append(f"Kept by a clear first run, without reruns: {numbers} (glovebox confirm).")
+    if probes is None:
+        found.append("The walls were not tried under these policies (glovebox redteam).")
+    elif not probes.ok:
+        found.append(f"A red team found {probes.open} probes open and {probes.unnoticed} controls unnoticed.")
+    if audited:
+        found.append(f"{audited} models were audited, not proved, to be causal.")
+    if not policies.audit.witness:
+        found.append("No witness keeps a copy of the audit chain elsewhere.")
+    if policies.decision.rule == "upstream":
+        found.append("Rule upstream: any lower score was kept, so a part of the gain is luck.")
+    return [*found, "This page is signed by nobody: glovebox verify checks the records behind it."]

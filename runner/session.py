@@ -146,7 +146,7 @@ def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
         recorder=Recorder(home, settings.tag, ledger, line, audit_log, version, policies.digest, sealer),
         emit=emit,
         seed=Path(settings.seed).read_bytes(),
-        after=lambda: report.write(home, ledger, settings.tag),
+        after=lambda: report.write(home, ledger, policies, settings.tag),
     )
 
 

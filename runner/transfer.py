@@ -61,16 +61,23 @@ def carry_out(loop: Loop, order: Order) -> list[Transfer]:
     chosen = _chosen(rows, order)
     seeds = _seeds(loop, rows, order, same_terms=artifact == loop.stages.artifact.predicate.version)
     for row in chosen:
-        before = views.parent(rows, row)
         for seed in seeds:
-            for one in (before, row):
+            for one in _beside(rows, row, order):
                 done = loop.ledger.reruns(loop.tag)
                 if one is not None and not _known(done, one.id, seed, (budget, order.depth, artifact)):
                     taken = _source(loop, trials.snapshot(one), order.depth)
                     trials.rerun(one.id, 0, taken, seed, budget=order.budget, depth=order.depth)
     found = transfers(rows, loop.ledger.reruns(loop.tag), loop.policies.decision.alpha)
     numbers, terms = {row.id for row in chosen}, (budget, order.depth, artifact)
-    return [t for t in found if t.experiment in numbers and (t.budget, t.depth, t.artifact) == terms]
+    return [one for one in found if one.experiment in numbers and _same(one, terms)]
+
+
+def _beside(rows: Sequence[Experiment], row: Experiment, order: Order) -> list[Experiment]:
+    """An experiment and what it is run next to: the keep before it; to confirm, the baseline and the best as well."""
+    keeps = [one for one in rows if one.status is Status.KEEP]
+    whole = [] if order.experiments else [keeps[0], keeps[-1]]
+    chosen = [one for one in (views.parent(rows, row), row, *whole) if one is not None]
+    return list({one.id: one for one in chosen}.values())
 
 
 def _terms(loop: Loop, order: Order) -> Trials:
@@ -163,7 +170,13 @@ def transfers(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float)
         for number in sorted({rerun.experiment for rerun in group}):
             before = views.parent(rows, by_number[number]) if number in by_number else None
             found.append(_transfer(group, number, before.id if before else None, alpha))
+        beside = {one.against for one in found if one.gain is not None and _same(one, terms)}
+        found = [one for one in found if one.gain is not None or one.experiment not in beside or not _same(one, terms)]
     return found
+
+
+def _same(one: Transfer, terms: tuple[float, int | None, str]) -> bool:
+    return (one.budget, one.depth, one.artifact) == terms
 
 
 def _transfer(group: Sequence[Rerun], number: int, against: int | None, alpha: float) -> Transfer:
@@ -190,3 +203,14 @@ def _transfer(group: Sequence[Rerun], number: int, against: int | None, alpha: f
 
 def _scores(group: Sequence[Rerun], number: int | None) -> dict[int, float]:
     return {r.seed: r.val_bpb for r in group if r.experiment == number and r.val_bpb is not None}
+
+
+def overall(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float) -> Transfer | None:
+    """The best against the baseline on all fresh seeds both were run on, under the tag's own terms."""
+    keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
+    if len(keeps) < 2:
+        return None
+    budget = next((rerun.budget for rerun in reruns if rerun.during), None)
+    terms = [r for r in reruns if r.depth is None and r.artifact == keeps[0].artifact and r.budget == budget]
+    found = _transfer(terms, keeps[-1].id, keeps[0].id, alpha) if terms else None
+    return found if found is not None and found.gain is not None else None
