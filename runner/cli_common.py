@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from runner import console, ledger
+from runner import console, ledger, notify, policy
 from runner.broker import budget
 from runner.errors import GloveboxError
 from runner.home import Home
@@ -49,6 +50,22 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     if cost is not None:
         out.print(f"model: ${cost['dollars']:.4f}, {cost['requests']} calls, {cost['tokens']} tokens", markup=False)
     out.print(f"report: {page}", markup=False)
+
+
+def notifying(home: Home, tag: str) -> Callable[[dict[str, Any] | None], None]:
+    """What to call with every event of a run, and with None at its end: tells the webhook, if there is one."""
+    err = console.stderr()
+    found = notify.notifier(
+        home, policy.load(*home.policies).notify, tag, lambda text: err.print(f"glovebox: {text}", markup=False)
+    )
+    if found is None:
+        return lambda _: None
+    if home.ledger.exists():
+        book = ledger.Ledger(home.ledger, read_only=True)
+        for row in book.experiments(tag):
+            found.row(row.model_dump(mode="json"), old=True)
+        book.close()
+    return lambda event: found.close() if event is None else found.event(event)
 
 
 def newest(book: ledger.Ledger, tag: str | None) -> str:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from runner import console, ledger, locks, supervise
 from runner.broker import key
-from runner.cli_common import Json, TagOption, interruptible, newest, say, show
+from runner.cli_common import Json, TagOption, interruptible, newest, notifying, say, show
 from runner.desk import clean
 from runner.errors import BusyError
 from runner.home import Home, find
@@ -171,9 +171,11 @@ def _follow(settings: dict[str, Any], home: Home, key_file: Path | None) -> tupl
         who = f"{found.name}, pid {found.pid}" if found else "by another process"
         raise BusyError(f"already running: {who}", where=str(home.runner_lock), fix="wait, or run: glovebox stop")
     answer, code, err = None, 1, console.stderr()
+    told = notifying(home, settings["tag"])
     interruptible()
     try:
         for event in console.follow(supervise.run(settings, home, key_file), err):
+            told(event)
             if event["event"] == "failed":
                 err.print(f"glovebox: {event['error']}", markup=False)
             elif event["event"] == "answer":
@@ -183,6 +185,8 @@ def _follow(settings: dict[str, Any], home: Home, key_file: Path | None) -> tupl
     except KeyboardInterrupt:
         err.print("stopped: the running experiment is recorded as interrupted", markup=False)
         code = 130
+    finally:
+        told(None)
     return answer, code
 
 

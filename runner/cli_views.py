@@ -15,7 +15,7 @@ from rich.live import Live
 from runner import audit, console, ledger, policy, views
 from runner import watch as watching
 from runner.artifacts import store
-from runner.cli_common import Json, TagOption, newest
+from runner.cli_common import Json, TagOption, newest, notifying
 from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import find
@@ -55,6 +55,9 @@ def watch(
     tag: TagOption = None,
     interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Print one picture and end.")] = False,
+    notify: Annotated[
+        bool, typer.Option("--notify", help="Tell the webhook of policies/notify.yaml, as glovebox up does.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Watch a run: the experiment in progress with its curve, the frontier, last results, cost. Ctrl-C ends."""
@@ -67,8 +70,16 @@ def watch(
     out = console.stdout()
     unicode = (out.encoding or "").lower().startswith("utf")
 
+    told = notifying(home, name) if notify else None
+    seen = {row.id for row in book.experiments(name)}
+
     def look() -> watching.State:
-        return watching.look(home, policies, name, training)
+        state = watching.look(home, policies, name, training)
+        for row in state.rows:
+            if told is not None and row.id not in seen:
+                told({"event": "finished", "row": row.model_dump(mode="json")})
+                seen.add(row.id)
+        return state
 
     if json_ or once or not out.is_terminal:
         _plainly(look, out, interval, once, json_)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from runner import leak
-from runner.policy import Box, Budget, Policies
+from runner.broker.rules import Budget
+from runner.policy import Box, Policies
 
 _UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10))
 FIXED = (

@@ -111,6 +111,11 @@ class Home:
         return self.root / "secrets" / "anthropic_api_key"
 
     @property
+    def webhook(self) -> Path:
+        """The address notifications go to: a secret, since whoever knows it can post there."""
+        return self.root / "secrets" / "webhook_url"
+
+    @property
     def seed(self) -> Path:
         """An imported train.py that new tags begin with."""
         return self.root / "seed.py"

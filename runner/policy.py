@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from runner.broker.rules import Broker, Model
 from runner.errors import PolicyError
 from runner.messages import Template
 from runner.seccomp import Seccomp
@@ -22,9 +22,6 @@ Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
 Summary = Literal[
     "training_seconds", "peak_vram_mb", "mfu_percent", "total_tokens_M", "num_steps", "num_params_M", "depth"
 ]  # upstream's closing summary without val_bpb: a claimed score never crosses
-Model = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,99}$")]
-_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
-_UPSTREAM = re.compile(rf"https://{_HOST}(:\d{{1,5}})?|http://(127\.0\.0\.1|localhost|[a-z][a-z0-9-]*)(:\d{{1,5}})?")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
 
@@ -84,65 +81,19 @@ class Agent(Strict):
     command: Annotated[list[Annotated[str, Field(min_length=1, max_length=4000)]], Field(max_length=20)]
 
 
-class Price(Strict):
-    """Dollars per million tokens of one model, and the most it may write in one call."""
-
-    input: Annotated[float, Field(gt=0, le=1000)]
-    output: Annotated[float, Field(gt=0, le=1000)]
-    cache_write: Annotated[float, Field(gt=0, le=1000)]
-    cache_read: Annotated[float, Field(gt=0, le=1000)]
-    max_tokens: Annotated[int, Field(ge=1, le=128_000)]
-
-
-class Budget(Strict):
-    """Ceilings on calls to the model; each is enforced before the call is made."""
-
-    dollars: Annotated[float, Field(gt=0, le=100_000)]
-    tokens: Annotated[int, Field(ge=1, le=10**10)]
-    requests: Annotated[int, Field(ge=1, le=10**6)]
-    seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
-
-
-class Breaker(Strict):
-    """When calls to a failing model API pause."""
-
-    failures: Annotated[int, Field(ge=1, le=100)]
-    open_seconds: Annotated[float, Field(gt=0, le=3600)]
-    longest_seconds: Annotated[float, Field(gt=0, le=86_400)]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Breaker:
-        if self.open_seconds > self.longest_seconds:
-            raise ValueError("open_seconds must not exceed longest_seconds")
-        return self
-
-
-class Broker(Strict):
-    """policies/broker.yaml: what leaves for the model API, and how much it may cost."""
-
-    upstream: Annotated[str, Field(max_length=200)]
-    request_bytes: Annotated[int, Field(ge=1 << 10, le=32 << 20)]
-    response_bytes: Annotated[int, Field(ge=1 << 10, le=256 << 20)]
-    call_seconds: Annotated[float, Field(gt=0, le=3600)]
-    idle_seconds: Annotated[float, Field(gt=0, le=3600)]
-    concurrent: Annotated[int, Field(ge=1, le=16)]
-    log_bodies: bool
-    models: Annotated[dict[Model, Price], Field(min_length=1, max_length=50)]
-    experiment: Budget
-    night: Budget
-    breaker: Breaker
-
-    @model_validator(mode="after")
-    def _encrypted(self) -> Broker:
-        if not _UPSTREAM.fullmatch(self.upstream):
-            raise ValueError("upstream must be https://HOST[:PORT]; http:// only to loopback or to a name without dots")
-        return self
-
-
 class Audit(Strict):
     """policies/audit.yaml."""
 
     witness: Annotated[str, Field(pattern=r"^(/[^\x00-\x1f]{1,1000})?$")]
+
+
+class Notify(Strict):
+    """policies/notify.yaml: which events a webhook is told of; its address is a secret and lies elsewhere."""
+
+    enabled: bool
+    events: Annotated[list[Literal["best", "crash_streak", "budget_end", "tamper", "ended"]], Field(max_length=5)]
+    crash_streak: Annotated[int, Field(ge=2, le=1000)]
+    seconds: Annotated[float, Field(gt=0, le=60)]
 
 
 class Decision(Strict):
@@ -240,6 +191,7 @@ _FILES: dict[str, type[Strict]] = {
     "agent": Agent,
     "broker": Broker,
     "audit": Audit,
+    "notify": Notify,
     "decision": Decision,
     "evaluator": Evaluator,
     "metrics": Metrics,
@@ -258,6 +210,7 @@ class Policies(Strict):
     agent: Agent
     broker: Broker
     audit: Audit
+    notify: Notify
     decision: Decision
     evaluator: Evaluator
     metrics: Metrics

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from runner.policy import Breaker as BreakerPolicy
+from runner.broker.rules import Breaker as BreakerPolicy
 
 
 class Breaker:

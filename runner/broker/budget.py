@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from runner.broker.rules import Broker, Budget, Price
 from runner.errors import GloveboxError
-from runner.policy import Broker, Budget, Price
 
 NANO = 1_000_000_000
 OVERHEAD_TOKENS = 4096  # what the API adds for tools and turns, beyond the bytes of the request

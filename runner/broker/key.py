@@ -35,21 +35,21 @@ class Key:
         return data.replace(self._value.encode(), b"[key]")
 
 
-def read(path: Path) -> Key:
-    """The key in the file at `path`; raises PolicyError if it is missing, exposed or not a key."""
+def read(path: Path, what: str = "API key") -> Key:
+    """The secret in the file at `path`; raises PolicyError if it is missing, exposed or not one line of its kind."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        fix = f"write your API key into it: mkdir -p -m 700 {path.parent}; (umask 077; cat > {path})"
-        raise PolicyError(f"the API key cannot be read: {error.strerror}", where=str(path), fix=fix) from None
+        fix = f"write your {what} into it: mkdir -p -m 700 {path.parent}; (umask 077; cat > {path})"
+        raise PolicyError(f"the {what} cannot be read: {error.strerror}", where=str(path), fix=fix) from None
     with os.fdopen(descriptor, "rb") as file:
         state = os.fstat(file.fileno())
         if not stat.S_ISREG(state.st_mode):
-            raise PolicyError("the API key is not a regular file", where=str(path), fix="put the key into a file")
+            raise PolicyError(f"the {what} is not a regular file", where=str(path), fix="put it into a file")
         if state.st_mode & 0o077:
-            raise PolicyError("the API key can be read by others", where=str(path), fix=f"chmod 600 {path}")
+            raise PolicyError(f"the {what} can be read by others", where=str(path), fix=f"chmod 600 {path}")
         data = file.read(_MAX_BYTES + 1)
     text = data.decode("ascii", errors="replace").strip()
     if not _SHAPE.fullmatch(text):
-        raise PolicyError("the file does not hold one API key", where=str(path), fix="put the key on its only line")
+        raise PolicyError(f"the file does not hold one {what}", where=str(path), fix="put it on its only line")
     return Key(text)

@@ -23,7 +23,7 @@ from runner.broker import events
 from runner.broker.breaker import Breaker
 from runner.broker.budget import Meter, Usage
 from runner.broker.key import Key
-from runner.policy import Broker
+from runner.broker.rules import Broker
 
 VERSION = "2023-06-01"
 MAX_ERROR = 64 << 10

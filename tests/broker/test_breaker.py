@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.broker.breaker import Breaker
-from runner.policy import Breaker as Policy
+from runner.broker.rules import Breaker as Policy
 
 POLICY = Policy(failures=3, open_seconds=10.0, longest_seconds=40.0)
 

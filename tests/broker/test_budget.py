@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.broker.budget import NANO, BudgetExhausted, Meter, Usage, spent
-from runner.policy import Broker, Policies
+from runner.broker.rules import Broker
+from runner.policy import Policies
 
 MODEL = "claude-haiku-4-5"  # $1 and $5 per million: 1250 nano-dollars to write a token to the cache, 5000 to say one
 
