@@ -31,6 +31,7 @@ class Code:
 
     true: float
     scores: dict[int, float | None] = field(default_factory=dict)
+    since: int = decide.FIRST_SEED
 
     def run(self, seed: int, chance: random.Random) -> None:
         self.scores[seed] = self.true + chance.gauss(0.0, SIGMA)
@@ -74,11 +75,12 @@ class Night:
             if candidate not in self.codes:
                 self.codes.append(candidate)
             self.best = candidate
+            candidate.since = max(candidate.scores) + 1
         return found
 
     def _judge(self, candidate: Code) -> Verdict | Wanted:
         noise = decide.measured([*(code.runs for code in self.codes), candidate.runs], self.rules.least_noise_bpb)
-        return decide.judge(self.rules, Standing(self.best.runs, noise), candidate.runs)
+        return decide.judge(self.rules, Standing(self.best.runs, noise, 0.0, self.best.since), candidate.runs)
 
     def _run(self, code: Code, seed: int) -> None:
         self.spent += 1
@@ -149,12 +151,31 @@ def _ideas(chance: random.Random) -> Iterator[float]:
 
 
 def compare(nights: int) -> dict[str, dict[str, float]]:
-    """Both rules, by name: every number of the tables."""
+    """The shipped rules, the same with alpha 0.2, and upstream's, by name: every number of the table."""
     ours = policy.load(SOURCE / "policies").decision
-    found = {}
-    for name, rules in (("paired", ours), ("upstream", ours.model_copy(update={"rule": "upstream"}))):
-        powers = {f"power_{effect}": single(rules, effect, nights)["kept"] for effect in (1, 2, 3)}
-        found[name] = {**noise_only(rules, nights, 60), **powers, **mixed(rules, nights)}
+    others = {
+        "paired": ours,
+        "paired, alpha 0.2": ours.model_copy(update={"alpha": 0.2}),
+        "upstream": ours.model_copy(update={"rule": "upstream"}),
+    }
+    return {name: _numbers(rules, nights) for name, rules in others.items()}
+
+
+def _numbers(rules: Decision, nights: int) -> dict[str, float]:
+    found = {
+        "false keep rate, first candidate": noise_only(rules, nights * 4, 1)["false_keep_rate"],
+        "false keep rate, 10 candidates": noise_only(rules, nights, 10)["false_keep_rate"],
+    }
+    noise = noise_only(rules, nights, 60)
+    found["false keep rate, 60 candidates"] = noise["false_keep_rate"]
+    found["gain claimed by such a night, sigma"] = noise["claimed_sigmas"]
+    found["runs per candidate"] = noise["runs_per_candidate"]
+    for before in (0, 60):
+        for effect in (1, 2, 3):
+            power = single(rules, effect, nights, before=before)["kept"]
+            found[f"kept: a gain of {effect} sigma, after {before} without effect"] = power
+    for name, value in mixed(rules, nights).items():
+        found[f"a mixed night of {RUNS} runs: {name}"] = value
     return found
 
 
@@ -165,8 +186,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found = compare(arguments.nights)
+    print(f"| | {' | '.join(found)} |\n|---{'|---' * len(found)}|")
     for name in found["paired"]:
-        print(f"{name:20} {found['paired'][name]:10.3f} paired {found['upstream'][name]:10.3f} upstream")
+        print(f"| {name} | {' | '.join(f'{numbers[name]:.3g}' for numbers in found.values())} |")
     if arguments.json:
         print(json.dumps(found))
 

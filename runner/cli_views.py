@@ -124,18 +124,20 @@ def show(
         raise GloveboxError(f"no experiment {experiment} in tag {name}", where="ledger", fix=f"experiments: {known}")
     before = views.parent(rows, row)
     diff = GitLine(home.line).diff(before.commit, row.commit) if before else ""
+    reruns = [rerun for rerun in book.reruns(name) if rerun.experiment == row.id]
     receipt = audit.finished(audit.verify(home.audit)).get((name, experiment))
     if json_:
         document = {"experiment": row.model_dump(mode="json"), "compared_with": before.id if before else None}
-        print(json.dumps({**document, "diff": diff, "receipt": receipt}))
+        again = [rerun.model_dump(mode="json") for rerun in reruns]
+        print(json.dumps({**document, "reruns": again, "diff": diff, "receipt": receipt}))
         return
-    _print(row, before, diff, receipt is not None)
+    _print(row, views.details(row, before, reruns), diff, receipt is not None)
 
 
-def _print(row: Experiment, before: Experiment | None, diff: str, vouched: bool) -> None:
+def _print(row: Experiment, details: list[tuple[str, str]], diff: str, vouched: bool) -> None:
     out = console.stdout()
     out.print(f"{row.tag}, experiment {row.id}", markup=False, style="bold")
-    for name, value in views.details(row, before):
+    for name, value in details:
         out.print(f"  {name:<18} {value}", markup=False, soft_wrap=True)
     out.print(f"  {'receipt':<18} {'in the audit chain' if vouched else 'MISSING'}", markup=False)
     unicode = (out.encoding or "").lower().startswith("utf")

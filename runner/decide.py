@@ -11,7 +11,9 @@ non_causal or rejected.
 4. otherwise best and candidate are rerun in pairs, on seeds neither was chosen by, up to `confirm_runs`: stop and
    discard once the pairs say it is worse, keep when their mean gain is beyond chance at `alpha`;
 5. equal within noise after all pairs and smaller by `simplicity_bytes`: keep, it is simpler.
-The noise comes from reruns of the tag's own files, first of its baseline. docs/decision.md has the error rates.
+The noise comes from reruns of the tag's own files, first of its baseline. The best itself is measured on seeds that
+played no part in choosing it: a score that was selected for being low stays too low to be fair to what comes next.
+docs/decision.md has the error rates.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ SPARE_SEEDS = 2  # seeds tried beyond those needed, where a run of the best give
 # What each look may use of alpha. A candidate meets the last one only if its own run was promising, which chance does
 # in a third of cases; bench/decision.py shows that the whole stays below alpha.
 CLEAR_SHARE, EARLY_SHARE, LAST_SHARE = 0.25, 0.25, 1.4
+CLEAR_LOSS = 3.0  # standard deviations
 IGNORES_SEED = 0.1  # scores that differ by less than this share of the noise are one score, however often repeated
 
 
@@ -52,6 +55,7 @@ class Standing(NamedTuple):
     best: Runs
     noise: Noise | None
     memory_mb: float = 0.0
+    since: int = FIRST_SEED  # the first seed that played no part in choosing the best
 
 
 class Wanted(NamedTuple):
@@ -84,13 +88,18 @@ def judge(policy: Decision, standing: Standing, candidate: Runs) -> Verdict | Wa
     claimed = round(round(_first(best), BPB_DIGITS) - round(_first(candidate), BPB_DIGITS), BPB_DIGITS)
     if policy.rule == "upstream":
         return Verdict(Status.KEEP if claimed > 0 else Status.DISCARD, None, claimed)
-    known = best.known()
+    known = [score for seed, score in best.scores.items() if seed >= standing.since and score is not None]
+    if not known:
+        if noise is not None and claimed < -CLEAR_LOSS * noise.sigma:
+            return Verdict(Status.DISCARD, None, claimed)  # whatever luck chose the best, it was not that much
+        seed = _untried(best, standing.since, 1 + SPARE_SEEDS)
+        return Wanted("best", seed) if seed else Verdict(Status.DISCARD, "not_confirmed", claimed)
     gain = math.fsum(known) / len(known) - _first(candidate)
     simpler = best.size - candidate.size >= policy.simplicity_bytes
     if gain <= 0 and not simpler:
         return Verdict(Status.DISCARD, None, claimed)
     if noise is None or noise.freedom < policy.baseline_runs - 1:
-        seed = _untried(best, policy.baseline_runs + SPARE_SEEDS)
+        seed = _untried(best, standing.since, policy.baseline_runs + SPARE_SEEDS)
         return Wanted("best", seed) if seed else Verdict(Status.DISCARD, "not_confirmed", claimed)
     return _Case(policy, standing, noise, candidate, simpler, claimed).verdict(gain, 1 + 1 / _count(known, noise))
 
@@ -120,7 +129,8 @@ class _Case:
         """Reruns on fresh seeds, one pair after the other."""
         best, candidate = self.standing.best.scores, self.candidate.scores
         pairs: list[tuple[float, float]] = []
-        for seed in range(FIRST_SEED + 1, FIRST_SEED + 1 + self.policy.confirm_runs + SPARE_SEEDS):
+        start = max(FIRST_SEED + 1, self.standing.since)
+        for seed in range(start, start + self.policy.confirm_runs + SPARE_SEEDS):
             if seed not in best:
                 return Wanted("best", seed)
             theirs = best[seed]
@@ -180,8 +190,9 @@ def _first(runs: Runs) -> float:
     return score
 
 
-def _untried(runs: Runs, most: int) -> int | None:
-    return next((seed for seed in range(FIRST_SEED, FIRST_SEED + most) if seed not in runs.scores), None)
+def _untried(runs: Runs, start: int, most: int) -> int | None:
+    """The first of `most` seeds from `start` on that it was not run with."""
+    return next((seed for seed in range(start, start + most) if seed not in runs.scores), None)
 
 
 def failure(scored: Scored) -> Verdict | None:

@@ -42,4 +42,7 @@ def standing(policy: Decision, rows: Sequence[Experiment], reruns: Sequence[Reru
     keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
     if not keeps:
         return None
-    return Standing(runs(keeps[-1], reruns), noise(policy, rows, reruns), keeps[0].memory_gb * 1024)
+    best = keeps[-1]
+    chosen_by = [r.seed for r in reruns if r.experiment == best.id == r.during]
+    since = decide.FIRST_SEED if len(keeps) == 1 else max(chosen_by, default=decide.FIRST_SEED) + 1
+    return Standing(runs(best, reruns), noise(policy, rows, reruns), keeps[0].memory_gb * 1024, since)

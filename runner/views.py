@@ -12,7 +12,7 @@ from typing import Any
 
 from runner import leak
 from runner.policy import Policies
-from runner.records import Experiment, Status
+from runner.records import Experiment, Rerun, Status
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-=+*#@"
@@ -25,13 +25,18 @@ def parent(rows: Sequence[Experiment], row: Experiment) -> Experiment | None:
     return before[-1] if before else None
 
 
-def details(row: Experiment, before: Experiment | None) -> list[tuple[str, str]]:
-    """Lines of (name, value) about one experiment."""
+def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] = ()) -> list[tuple[str, str]]:
+    """Lines of (name, value) about one experiment; `reruns` are those of its own train.py."""
     found = [("description", row.description)]
     for name in _PLAIN:
         value = getattr(row, name)
         if value not in (None, 0.0):
             found.append((name, f"{value:.6f}" if isinstance(value, float) else str(value)))
+    if row.interval is not None:
+        of = f"of the mean of {row.pairs} pairs" if row.pairs else "of the claimed gain"
+        found.append(("interval", f"{row.interval[0]:+.6f} to {row.interval[1]:+.6f}, {of}"))
+    for rerun in reruns:
+        found.append((f"rerun {rerun.id}", _rerun(rerun)))
     if row.crash is not None:
         told = f": {row.crash.message}" if row.crash.message else ""
         found.append(("crash", f"{row.crash.error} in line {row.crash.line}{told}"))
@@ -41,6 +46,13 @@ def details(row: Experiment, before: Experiment | None) -> list[tuple[str, str]]
     found += [("compared with", "nothing: the baseline" if before is None else f"experiment {before.id}")]
     found += [("train.py", f"{row.snapshot_size} bytes, sha256 {row.snapshot}"), ("commit", row.commit)]
     return [*found, ("artifact", row.artifact), ("policy", row.policy), ("started", row.started)]
+
+
+def _rerun(rerun: Rerun) -> str:
+    score = "no score" if rerun.val_bpb is None else f"{rerun.val_bpb:.6f}"
+    depth = "" if rerun.depth is None else f", depth {rerun.depth}"
+    why = f"to decide experiment {rerun.during}" if rerun.during else f"{rerun.budget:.0f} s{depth}, {rerun.artifact}"
+    return f"seed {rerun.seed}: {score} ({why})"
 
 
 def chart(curve: Sequence[tuple[int, float]], width: int, *, unicode: bool) -> list[str]:

@@ -21,7 +21,7 @@ from runner import console, filter, ledger, views
 from runner.broker import budget
 from runner.home import Home
 from runner.policy import Policies
-from runner.records import Experiment, Status
+from runner.records import Experiment, Rerun, Status
 
 SHOWN_ROWS = 8
 _GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total,temperature.gpu"
@@ -35,6 +35,7 @@ class Running:
     description: str
     seconds: float  # since it was accepted
     curve: list[tuple[int, float]]
+    rerun: str = ""  # what is run for its sake, if its own run is over
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def look(home: Home, policies: Policies, tag: str, training: float) -> State:
     book = ledger.Ledger(home.ledger, read_only=True)
     try:
         number = book.running(tag)
-        running = _running(home, policies, book.opened(tag, number)) if number is not None else None
+        opened = book.opened(tag, number) if number is not None else None
+        again = next(iter(book.open_reruns(tag)), None)
+        running = _running(home, policies, opened, again) if opened or again else None
         began = book.run_info(tag)["started"]
         return State(
             tag=tag,
@@ -72,9 +75,16 @@ def look(home: Home, policies: Policies, tag: str, training: float) -> State:
         book.close()
 
 
-def _running(home: Home, policies: Policies, opened: ledger.Opened) -> Running:
-    seen = filter.read(home.run(opened.run) / "telemetry.jsonl", policies.metrics, policies.errors)
-    return Running(opened.id, opened.description, _since(opened.started), seen.telemetry.curve)
+def _running(home: Home, policies: Policies, opened: ledger.Opened | None, again: Rerun | None) -> Running | None:
+    """The experiment in progress, or what is run for its sake or because a person asked."""
+    run = again.run if again else opened.run if opened else ""
+    seen = filter.read(home.run(run) / "telemetry.jsonl", policies.metrics, policies.errors)
+    curve = seen.telemetry.curve
+    if again is not None:
+        number, description = (opened.id, opened.description) if opened else (again.experiment, "")
+        rerun = f"rerun of experiment {again.experiment}, seed {again.seed}"
+        return Running(number, description, _since(again.started), curve, rerun)
+    return Running(opened.id, opened.description, _since(opened.started), curve) if opened else None
 
 
 def _since(moment: str) -> float:
@@ -120,7 +130,8 @@ def _now(state: State, width: int, unicode: bool) -> list[RenderableType]:
     now = state.running
     left = state.budget - now.seconds
     clock = f"{now.seconds:.0f} s, {left:.0f} s of training left at most" if left > 0 else f"{now.seconds:.0f} s"
-    lines: list[RenderableType] = [_line(f"now       experiment {now.number}, {clock}: {now.description}")]
+    what = f"{now.rerun}, " if now.rerun else ""
+    lines: list[RenderableType] = [_line(f"now       experiment {now.number}, {what}{clock}: {now.description}")]
     return lines + [_line(f"          {text}") for text in views.chart(now.curve, width - 12, unicode=unicode)]
 
 

@@ -136,6 +136,20 @@ def test_a_best_without_a_score_on_a_seed_is_rerun_on_another() -> None:
     assert wanted(candidate(0.985), standing=Standing(best, NOISE)) == Wanted("candidate", 44)
 
 
+def test_a_best_that_was_chosen_for_a_low_score_is_measured_on_fresh_seeds() -> None:
+    lucky = Standing(Runs({42: 0.97, 43: 0.97}, 1000), NOISE, 0.0, since=44)
+    assert wanted(candidate(0.99), standing=lucky) == Wanted("best", 44)
+    honest = Standing(Runs({42: 0.97, 43: 0.97, 44: 1.0}, 1000), NOISE, 0.0, since=44)
+    assert wanted(candidate(0.985), standing=honest) == Wanted("candidate", 44)
+    assert verdict(candidate(0.999), standing=honest).status is Status.DISCARD
+
+
+def test_a_clear_loss_does_not_ask_for_them() -> None:
+    lucky = Standing(Runs({42: 0.97}, 1000), NOISE, 0.0, since=43)
+    assert verdict(candidate(1.001), standing=lucky) == Verdict(Status.DISCARD, None, -0.031)
+    assert wanted(candidate(0.999), standing=lucky) == Wanted("best", 43)
+
+
 def test_a_candidate_that_fails_on_another_seed_is_not_kept() -> None:
     assert verdict(candidate(0.985, None)).reason == "not_confirmed"
 

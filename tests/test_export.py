@@ -31,7 +31,7 @@ EVIL = "`<script>` | @everyone ![x](http://e.example/x) \u202e"
 def bench(home: Home, policies: Policies) -> Bench:
     made = Bench(home, policies)
     made.experiment(A, s42=2.0)
-    made.stages.scores.update({(A.encode(), 43): 2.01, (A.encode(), 44): 1.99})
+    made.stages.scores.update({(A.encode(), 43): 2.01, (A.encode(), 44): 1.99, (B.encode(), 43): 1.51})
     assert made.experiment(B, s42=1.5).status is Status.KEEP
     made.experiment("x = 1\n", s42=3.0)
     assert made.experiment(C, s42=1.2).status is Status.KEEP

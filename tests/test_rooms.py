@@ -110,16 +110,20 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
         "broker/upstream.py",
         "artifacts/download.py",
         "launcher.py",
-    }  # docker's errors
+        "peak.py",
+        "notify.py",
+    }  # launcher and peak: docker's errors; notify: the webhook of the host process that follows a run
 
 
-def test_only_the_broker_reads_the_api_key() -> None:
+def test_only_the_broker_reads_the_api_key_and_notify_its_own_secret() -> None:
     users = {
         path.relative_to(SOURCE / "runner").as_posix()
         for path in modules("runner")
         if "reveal()" in path.read_text() and path.name != "key.py"
     }
-    assert users == {"broker/upstream.py"}
+    assert users == {"broker/upstream.py", "notify.py"}
+    assert "home.webhook" in (SOURCE / "runner" / "notify.py").read_text()
+    assert ".key" not in (SOURCE / "runner" / "notify.py").read_text().replace("broker import key", "")
 
 
 def test_the_trainer_image_loses_the_modules_the_demo_validates_on() -> None:
@@ -135,7 +139,7 @@ def test_only_the_launchers_modules_talk_to_the_engine() -> None:
         if any(n.split(".")[0] == "docker" for n in imports(path))
     }
     ours = {name for name in users if not name.startswith("redteam/")}
-    assert ours == {"box.py", "launcher.py", "doctor.py", "gpu.py"}
+    assert ours == {"box.py", "launcher.py", "doctor.py", "gpu.py", "peak.py"}
 
 
 def test_only_commands_for_people_reach_for_the_red_team() -> None:
