@@ -32,7 +32,13 @@ _OTHER_PROCESSES = {"glovebox", "start"}  # fixtures: the command line, a broker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start processes of ours, and whole families of models, are left to `make test` by `make check`."""
     for item in items:
-        whole = item.path.name in ("test_claude.py", "test_families.py")
+        whole = item.path.name in (
+            "test_claude.py",
+            "test_families.py",
+            "test_export.py",
+            "test_transfer.py",
+            "test_notify.py",
+        )
         if whole or _OTHER_PROCESSES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -41,13 +42,41 @@ def test_five_experiments_show_keep_discard_and_crash(
         ["git", "log", "--format=%h", "autoresearch/demo"], cwd=home.line, capture_output=True, text=True, check=True
     ).stdout.split()
     assert log[::-1] == [row["commit"][: len(log[0])] for row in rows if row["status"] == "keep"]
-    assert {e["kind"] for e in audit.verify(home.audit)} == {"accepted", "finished", "checkpoint"}
+    assert {e["kind"] for e in audit.verify(home.audit)} == {"accepted", "rerun", "finished", "checkpoint"}
     assert glovebox("verify")[0] == 0
 
     page = Path(document["report"]).read_text()
     assert "<script" not in page
     assert "baseline" in page
     assert engine.containers.list(all=True, filters={"label": box.ROLE_LABEL}) == []
+    assert rows[0]["memory_gb"] > 0.1  # measured from outside
+    _and_the_morning_after(glovebox, home, document)
+
+
+def _and_the_morning_after(glovebox: Glovebox, home: Home, document: dict[str, Any]) -> None:
+    """On the same bench: gains measured once more, on other terms too; shared, and begun from elsewhere."""
+    code, out, err = glovebox("confirm", "--top", "1", "--seeds", "1", "--json")
+    assert code == 0, err
+    assert json.loads(out)["transfers"][0]["gain"] > 0
+    code, out, err = glovebox("rerun", "3", "--budget", "8", "--depth", "3", "--seeds", "1", "--json")
+    assert code == 0, err
+    (found,) = json.loads(out)["transfers"]
+    assert (found["against"], found["budget"], found["depth"], found["failed"]) == (2, 8.0, 3, 0)
+    page = Path(document["report"]).read_text()
+    assert "Confirmed on 1 fresh seed" in page
+    assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
+
+    folder = home.root.parent / "shared"
+    code, out, err = glovebox("export", "--output", str(folder), "--hardware", "H100", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["branch"] == "exp/H100/demo"
+    other = {"GLOVEBOX_HOME": str(home.root.parent / "other")}
+    code, _, err = glovebox("init", "--from", str(folder), env=other)
+    assert (code, "nobody named" in err) == (4, True)
+    code, out, err = glovebox("init", "--from", str(folder), "--key", told["key"], "--json", env=other)
+    assert code == 0, err
+    assert json.loads(out)["imported"]["checked"]["verdicts"] == 4
 
 
 def test_verification_fails_after_each_tampering(glovebox: Glovebox, home: Home) -> None:
