@@ -20,7 +20,7 @@ import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
-from runner import inspection, peak, receipts
+from runner import faults, inspection, peak, receipts
 from runner.errors import EngineError
 from runner.policy import Box, Sandbox
 from runner.records import EndReason, EngineResult, LaunchRequest
@@ -137,6 +137,7 @@ def run(
         raise EngineError(
             f"the engine refused the container: {error.explanation}", fix="run: glovebox doctor"
         ) from None
+    faults.reach("launcher.created")
     try:
         container.reload()
         image = client.images.get(str(container.attrs["Image"])).attrs["Config"]
@@ -147,6 +148,7 @@ def run(
             )
         with peak.watched(lambda: memory(str(container.id))) as most:
             ended = attend(container, client, seconds, output_bytes, sink, hang_up, started)
+        faults.reach("launcher.ended")
         seen = {"specification": receipts.specification_digest(spec), "peak_mb": round(most.mb, 1)}
         return ended.model_copy(update=seen)
     finally:
@@ -173,6 +175,7 @@ def attend(
             container.start()
         except docker.errors.APIError as error:
             raise EngineError(f"the container did not start: {error.explanation}", fix="run: glovebox doctor") from None
+        faults.reach("launcher.started")
         started(str(container.id))
         reason, total = _drain(stream, hang_up, begin + seconds, output_bytes, sink)
         # Close before kill: with an attached reader that does not read, the engine blocks in kill and wait.

@@ -40,6 +40,11 @@ class GitLine:
             path.mkdir(parents=True, exist_ok=True)
             self._git("init", "--quiet", "--bare", "--template=", ".")
 
+    def unlock(self) -> None:
+        """Remove locks that a killed git left; only the one runner of a bench may call this."""
+        for lock in [*self.path.glob("*.lock"), *(self.path / "refs").rglob("*.lock")]:
+            lock.unlink(missing_ok=True)
+
     def head(self, tag: str) -> str | None:
         """Commit id of the kept line, None before the first keep."""
         refs = self._git("for-each-ref", "--format=%(objectname)", f"refs/heads/autoresearch/{tag}")

@@ -24,7 +24,7 @@ from docker.types import Mount
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner import box, doors, gpu, locks, owner, peak, policy, seccomp
+from runner import box, doors, faults, gpu, locks, owner, peak, policy, seccomp
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.home import SOURCE, Home
 from runner.records import EngineResult, LaunchRequest
@@ -55,6 +55,7 @@ class Launcher:
         """Serve one connection."""
         try:
             request = self._request(line)
+            faults.reach("launcher.asked")
             result = self._launch(request, line)
             line.send({"event": "ended", **result.model_dump(mode="json")})
         except GloveboxError as error:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import analysis, clock, leak, snapshot, standing
+from runner import analysis, clock, faults, leak, snapshot, standing
 from runner.analysis import Analysis
 from runner.decide import BPB_DIGITS
 from runner.errors import GloveboxError, SnapshotError
@@ -50,18 +50,23 @@ class Loop:
                 "the tag's leak budget is used", where="policies/metrics.yaml leak.night_bits", fix="use a new --tag"
             )
         taken = self._snapshot(source)
+        faults.reach("snapshot.kept")
         self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
         run = new_run_id()
         number = self.recorder.accept(taken, description, run)
+        faults.reach("experiment.accepted")
         self.emit("started", {"experiment": number, "description": description, "seconds": self.stages.budget()})
         scored = self.stages.run(taken, run, seconds=self.clock().limit, trained=lambda t: self._trained(number, t))
+        faults.reach("experiment.evaluated")
         best = self.ledger.best(self.tag)
         verdict = self.trials().judge(number, scored)
         row = self.recorder.finish(number, scored, verdict, time.monotonic() - began)
         if verdict.status is not Status.KEEP:
             self.restore(source)
+        faults.reach("train_py.restored")
         self.emit("finished", {"experiment": number, "row": row.model_dump(mode="json")})
         self.after()
+        faults.reach("report.written")
         seen = self.told()
         telemetry = scored.trained.telemetry if seen.whole else Telemetry()
         return _feedback(seen.rows[-1], telemetry, best, left, withheld=not seen.whole)
@@ -83,6 +88,7 @@ class Loop:
         return Trials(self.stages, self.recorder, self.emit, lambda budget: self.clock(budget).limit)
 
     def _trained(self, number: int, trained: Trained) -> None:
+        faults.reach("experiment.trained")
         done = {"seconds": trained.engine.seconds, "handed_over": trained.handed_over}
         self.emit("trained", {"experiment": number, **done})
 

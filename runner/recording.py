@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import audit, decide, receipts, results
+from runner import audit, decide, faults, receipts, results
 from runner.audit import AuditLog
 from runner.errors import GloveboxError
 from runner.gitline import GitLine
@@ -57,6 +57,7 @@ class Recorder:
         number = self.ledger.open_experiment(
             self.tag, started=now(), description=description, snapshot=taken.sha256, size=taken.size, run=run
         )
+        faults.reach("ledger.opened")
         self.audit_log.append("accepted", {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run})
         return number
 
@@ -92,11 +93,15 @@ class Recorder:
 
     def begin_rerun(self, begun: Rerun) -> Rerun:
         """Open a rerun before it runs; returns it numbered."""
-        return self.ledger.open_rerun(begun)
+        opened = self.ledger.open_rerun(begun)
+        faults.reach("rerun.opened")
+        return opened
 
     def end_rerun(self, rerun: Rerun, engines: list[EngineResult], *, recovered: bool = False) -> None:
         """Complete a rerun and vouch for it."""
+        faults.reach("rerun.evaluated")
         self.ledger.close_rerun(rerun)
+        faults.reach("rerun.recorded")
         self.audit_log.append("rerun", receipts.of_rerun(rerun, engines, recovered=recovered))
         self.sealer.seal(self.audit_log)
 
@@ -121,12 +126,18 @@ class Recorder:
 
     def commit(self, row: Experiment, engines: list[EngineResult]) -> None:
         """Ledger first, then what follows from it."""
+        faults.reach("row.committed")
         self.ledger.close_experiment(row)
+        faults.reach("row.recorded")
         if row.status is Status.KEEP:
             self.line.advance(self.tag, row.commit)
+            faults.reach("branch.advanced")
         self._vouch(row, engines)
+        faults.reach("row.vouched")
         self.sealer.seal(self.audit_log)
+        faults.reach("chain.sealed")
         results.write(self.home.tag(self.tag) / "results.tsv", self.ledger.experiments(self.tag))
+        faults.reach("results.written")
 
     def _vouch(self, row: Experiment, engines: list[EngineResult], *, recovered: bool = False) -> None:
         found = receipts.probes(self.home, row.policy)
@@ -134,6 +145,7 @@ class Recorder:
 
     def reconcile(self) -> None:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
+        self.line.unlock()
         self.close_interrupted()
         rows = self.ledger.experiments(self.tag)
         entries = audit.verify(self.home.audit)

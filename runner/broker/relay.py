@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from runner import faults
 from runner.broker import events
 from runner.broker import request as requests
 from runner.broker.budget import OVERHEAD_TOKENS, BudgetExhausted
@@ -110,6 +111,7 @@ class Relay:
             leaving = requests.rebuild(asked)
             bound = len(leaving) + OVERHEAD_TOKENS if most else 0  # counting is free
             number = self.upstream.meter.reserve(asked.model, bound, most)
+            faults.reach("broker.reserved")
         except BudgetExhausted as error:
             self.upstream.breaker.released()
             return await self._refuse(403, f"budget_{error.reason}")

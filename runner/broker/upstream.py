@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from runner import faults
 from runner.audit import AuditLog
 from runner.broker import events
 from runner.broker.breaker import Breaker
@@ -123,6 +124,7 @@ class Upstream:
             self.breaker.failed()
         if call.path.endswith("count_tokens") and call.usage is None:
             call.usage = Usage()  # counting is free
+        faults.reach("broker.answered")
         cost = self.meter.settle(call.reservation, Usage() if call.refused or not sent else call.usage)
         self._write(call, cost)
 

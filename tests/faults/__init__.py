@@ -1,0 +1,1 @@
+"""Killed, filled up, cut off: what a bench survives."""

@@ -1,0 +1,102 @@
+"""A runner in a process of its own, to be killed: real ledger, git, audit chain and results.tsv, containers stood in for.
+
+    python -m tests.faults.driver HOME COUNT
+
+Works like a session: reconciles, puts the best version into the agent's file, then proposes candidates until the tag has
+COUNT experiments. Every stand-in of a container leaves a line in HOME/ran.log before it answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from runner import attending, faults, locks, policy, report
+from runner.artifacts import store
+from runner.audit import AuditLog
+from runner.gitline import GitLine
+from runner.home import SOURCE, Home
+from runner.launching import LaunchClient
+from runner.ledger import Ledger
+from runner.loop import Loop
+from runner.recording import Recorder
+from runner.records import EndReason, EngineResult, Score, Scored, Snapshot, Telemetry, Trained
+from runner.sealing import Sealer
+from runner.stages import Stages
+
+TAG = "faults"
+SEED = b"x = 0\n"
+
+
+class Launches(LaunchClient):
+    """No launcher is needed."""
+
+    def ready(self, seconds: float) -> None:
+        """Always."""
+
+
+class Scripted(Stages):
+    """Scores from the text of train.py and the seed alone, so that every schedule of crashes ends the same."""
+
+    def run(self, taken: Snapshot, run: str, *, seed: int = 42, trained: Any = lambda _: None, **_: Any) -> Scored:
+        text = taken.path.read_bytes()
+        with (self.home.root / "ran.log").open("a") as log:
+            log.write(f"{run} {taken.sha256} {seed}\n")
+        failed = b"crash" in text
+        engine = EngineResult(
+            exit_code=int(failed), reason=EndReason.EXIT, oom=False, seconds=1.0, output_bytes=0,
+            image="sha256:x", container="c", specification="0" * 64,
+        )  # fmt: skip
+        found = Trained(snapshot=taken, run=run, engine=engine, telemetry=Telemetry(), handed_over=not failed)
+        trained(found)
+        if failed:
+            return Scored(trained=found, engine=None, score=None)
+        value = score(text, seed)
+        told = Score(status="scored", val_bpb=value, val_bpb_bytes=value, causality="proved")
+        return Scored(trained=found, engine=engine, score=told)
+
+
+def score(text: bytes, seed: int) -> float:
+    """2, less a hundredth for every x in the file, plus noise of up to 0.005."""
+    noise = int.from_bytes(hashlib.sha256(text + bytes([seed])).digest()[:2], "big") / 65535
+    return 2.0 - text.count(b"x") / 100 + (noise - 0.5) / 100
+
+
+def candidate(best: bytes, number: int) -> bytes:
+    """The number-th proposal, made from the best: better, much better, worse, or broken."""
+    kind = number % 5
+    extra = {0: b"crash\n", 1: b"y = 1\n", 2: b"xx = 2\n", 3: b"xxxx = 3\n", 4: b"z = 4\n"}[kind]
+    return best + b"# %d\n" % number + extra
+
+
+def loop(home: Home) -> Loop:
+    """The real loop around the stand-in."""
+    policies = policy.load(SOURCE / "policies")
+    ledger = Ledger(home.ledger)
+    ledger.begin_run(TAG, "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
+    recorder = Recorder(
+        home, TAG, ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest, Sealer(home, "")
+    )
+    stages = Scripted(home, policies, Launches(Path("none")), store.admit(home, "demo-1"))
+    return Loop(TAG, stages, recorder, lambda *_: None, SEED, lambda: report.write(home, ledger, policies, TAG))
+
+
+def work(home: Home, count: int) -> None:
+    """One session."""
+    with locks.hold(home.runner_lock, f"tag {TAG}"):
+        bench = loop(home)
+        bench.recorder.reconcile()
+        attending.provide(home, os.getegid(), bench.best_source())
+        while (last := bench.ledger.last_number(TAG)) < count:
+            proposal = SEED if last == 0 else candidate(home.work.read_bytes(), last)
+            home.work.write_bytes(proposal)
+            bench.experiment(home.work, f"proposal {last}")
+        bench.ledger.close()
+
+
+if __name__ == "__main__":
+    assert faults.POINTS
+    work(Home(Path(sys.argv[1])), int(sys.argv[2]))
