@@ -12,6 +12,7 @@ import stat
 import threading
 import time
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from runner import doors, owner, snapshot
 from runner.desk import Desk
@@ -28,6 +29,13 @@ GAVE_UP_CODE = 9  # errors.py
 LONGEST_EXPERIMENT = 86_400.0  # seconds; each container has its own, much shorter limit
 _LAST_ANSWER = 1.0  # seconds
 _AGENT_GRACE = 15.0  # seconds the agent gets to leave once it was told it is done
+
+
+class Ending(NamedTuple):
+    """How a person ends a session: at once, or after the experiment in progress."""
+
+    now: threading.Event
+    after: threading.Event
 
 
 class _Agent:
@@ -71,10 +79,10 @@ def attend(
     kind: AgentKind | None,
     experiments: int | None,
     metered: bool,
-    stopping: threading.Event,
+    ending: Ending,
 ) -> int:
     """Serve one agent to its end; returns the exit code, raises what broke the bench."""
-    limits = loop.policies.sandbox.agent
+    stopping, limits = ending.now, loop.policies.sandbox.agent
     ids = owner.ids(loop.policies.sandbox, limits.uid)
     group = ids.host_gid
     provide(loop.home, group, loop.best_source())
@@ -87,7 +95,7 @@ def attend(
         threading.Thread(target=doors.serve, args=args, daemon=True).start()
         agent = _Agent(loop, kind) if kind and not desk.finished.is_set() else None
         loop.emit("agent_started" if agent else "serving", {"experiments": experiments})
-        _wait(agent, desk, stopping)
+        _wait(agent, desk, ending)
         desk.settle(0 if stopping.is_set() else LONGEST_EXPERIMENT)  # one that runs may end, even if its agent left
         loop.launches.cancel_all()
         if agent is not None:
@@ -123,9 +131,12 @@ def _ours(path: os.PathLike[str], group: int) -> bool:
     return plain and state.st_uid == os.geteuid() and state.st_gid == group
 
 
-def _wait(agent: _Agent | None, desk: Desk, stopping: threading.Event) -> None:
+def _wait(agent: _Agent | None, desk: Desk, ending: Ending) -> None:
     """Until the agent left, the experiments are used up (plus a grace), or a stop was asked for."""
+    stopping = ending.now
     while not (stopping.is_set() or desk.finished.is_set() or (agent is not None and agent.gone(0))):
+        if ending.after.is_set():
+            return  # the caller lets the experiment in progress end, and no other begin
         desk.finished.wait(0.2)
     leave = time.monotonic() + _AGENT_GRACE
     while not stopping.is_set() and time.monotonic() < leave and desk.failure is None:

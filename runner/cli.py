@@ -13,6 +13,7 @@ import typer
 from runner import (
     cli_artifacts,
     cli_export,
+    cli_operations,
     cli_policy,
     cli_redteam,
     cli_run,
@@ -57,6 +58,9 @@ for command in (
     cli_run.stop,
     cli_artifacts.prepare,
     cli_redteam.redteam,
+    cli_operations.gc,
+    cli_operations.backup,
+    cli_operations.restore,
     cli_views.history,
     cli_views.show,
     cli_views.watch,

@@ -190,9 +190,17 @@ def _follow(settings: dict[str, Any], home: Home, key_file: Path | None) -> tupl
     return answer, code
 
 
-def stop(json_: Json = False) -> None:
+def stop(
+    after: Annotated[
+        bool, typer.Option("--after", help="Let the experiment in progress end first; returns at once.")
+    ] = False,
+    json_: Json = False,
+) -> None:
     """Stop the run in progress: its experiment is ended and recorded as interrupted."""
     home = find()
+    if after:
+        _stop_after(home, json_)
+        return
     # `up` would start a session that was stopped again, so it is told first.
     paths = [path for path in (home.up_lock, home.runner_lock) if locks.held(path)]
     found = [holder for path in paths if (holder := locks.holder(path))]
@@ -200,13 +208,7 @@ def stop(json_: Json = False) -> None:
         say({"stopped": None}, json_, "nothing is running")
         return
     first = found[0]
-    if not first.visible:
-        raise BusyError(f"{first.name} runs in a container", where=str(paths[0]), fix="docker compose stop")
-    try:
-        os.kill(first.pid, signal.SIGTERM)
-    except OSError as error:
-        fix = "run it as the user who started the run"
-        raise BusyError(f"cannot signal process {first.pid}: {error.strerror}", where=str(paths[0]), fix=fix) from None
+    _signal(first, signal.SIGTERM, paths[0])
     deadline = time.monotonic() + 90
     while any(locks.held(path) for path in paths):
         if time.monotonic() > deadline:
@@ -214,3 +216,23 @@ def stop(json_: Json = False) -> None:
         time.sleep(0.1)
     tag = first.name.rsplit("tag ", 1)[-1]
     say({"stopped": tag}, json_, f"stopped {tag}")
+
+
+def _stop_after(home: Home, as_json: bool) -> None:
+    found = locks.holder(home.runner_lock) if locks.held(home.runner_lock) else None
+    if found is None:
+        say({"stopping": None}, as_json, "nothing is running")
+        return
+    _signal(found, signal.SIGUSR1, home.runner_lock)
+    tag = found.name.rsplit("tag ", 1)[-1]
+    say({"stopping": tag}, as_json, f"{tag} ends after the experiment in progress")
+
+
+def _signal(who: locks.Holder, number: signal.Signals, path: Path) -> None:
+    if not who.visible:
+        raise BusyError(f"{who.name} runs in a container", where=str(path), fix="docker compose stop")
+    try:
+        os.kill(who.pid, number)
+    except OSError as error:
+        fix = "run it as the user who started the run"
+        raise BusyError(f"cannot signal process {who.pid}: {error.strerror}", where=str(path), fix=fix) from None

@@ -1,8 +1,8 @@
 """Places where a process may die, and a way to die there: fault injection for tests. TRUSTED.
 
-`reach` does nothing unless GLOVEBOX_FAULT names the place, as PLACE or PLACE:N for the N-th time it is reached; then the
-process kills itself as the kernel would, without a chance to tidy up. Who can set a trusted process's environment can
-kill it anyway. tests/faults goes through every place of POINTS, so a new one that is not listed is refused.
+`reach` does nothing unless GLOVEBOX_FAULT names the place, as PLACE or PLACE:N for the N-th time it is reached; then
+the process kills itself as the kernel would, without a chance to tidy up. Who can set a trusted process's environment
+can kill it anyway. tests/faults goes through every place of POINTS, so a new one that is not listed is refused.
 """
 
 from __future__ import annotations

@@ -116,6 +116,11 @@ class Home:
         return self.root / "secrets" / "webhook_url"
 
     @property
+    def reserve(self) -> Path:
+        """Disk space kept for the ledger."""
+        return self.root / "reserve"
+
+    @property
     def seed(self) -> Path:
         """An imported train.py that new tags begin with."""
         return self.root / "seed.py"

@@ -31,6 +31,7 @@ from runner.records import EngineResult, LaunchRequest
 
 TRAINER_FILES = ("graph.json", "weights.safetensors", "telemetry.jsonl")
 EVALUATOR_FILES = ("score.json",)
+ENGINE_SECONDS = 60  # an engine that takes longer to answer has stalled
 _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
 
 
@@ -201,7 +202,7 @@ def _keep(log: Any, data: bytes) -> None:
 def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
     """The engine, checked for the policy's minimum version; raises EngineError."""
     try:
-        client = docker.from_env(timeout=120)
+        client = docker.from_env(timeout=ENGINE_SECONDS)
         version = str(client.version()["Version"])
     except docker.errors.DockerException as error:
         raise EngineError(

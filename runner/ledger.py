@@ -56,13 +56,15 @@ class Ledger:
             self._open(uri, read_only)
         except sqlite3.DatabaseError as error:
             raise GloveboxError(
-                f"not a usable ledger: {error}", where=str(path), fix="restore it from a backup"
+                f"not a usable ledger: {error}", where=str(path), fix="restore it from a backup: glovebox restore"
             ) from None
 
     def _open(self, uri: str, read_only: bool) -> None:
         self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA busy_timeout = 5000")
-        self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        (sound,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if sound != "ok":
+            raise sqlite3.DatabaseError(sound)
         if not read_only:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
@@ -185,7 +187,7 @@ class Ledger:
 
     def tags(self) -> list[str]:
         """All tags, newest first."""
-        return [tag for (tag,) in self._db.execute("SELECT tag FROM runs ORDER BY started DESC, rowid DESC")]
+        return [tag for (tag,) in self._db.execute("SELECT tag FROM runs ORDER BY rowid DESC")]
 
     def recorded(self, tag: str) -> dict[str, str] | None:
         """What a tag was begun with, None if it is new."""

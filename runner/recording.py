@@ -7,12 +7,13 @@ behind, and `reconcile` brings them up to the ledger again before the next exper
 from __future__ import annotations
 
 import os
+import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from runner import audit, decide, faults, receipts, results
+from runner import audit, decide, faults, receipts, reserve, results
 from runner.audit import AuditLog
 from runner.errors import GloveboxError
 from runner.gitline import GitLine
@@ -125,7 +126,18 @@ class Recorder:
         )
 
     def commit(self, row: Experiment, engines: list[EngineResult]) -> None:
-        """Ledger first, then what follows from it."""
+        """Ledger first, then what follows from it; on a full disk in the reserve, and then it is an error."""
+        try:
+            self._commit(row, engines)
+        except (OSError, sqlite3.Error, GloveboxError):
+            if not reserve.give_up(self.home):
+                raise
+            if row.id in self.ledger.open_numbers(self.tag):
+                self.ledger.close_experiment(row)
+            self.reconcile()
+            raise reserve.full(self.home, f"; experiment {row.id} is recorded") from None
+
+    def _commit(self, row: Experiment, engines: list[EngineResult]) -> None:
         faults.reach("row.committed")
         self.ledger.close_experiment(row)
         faults.reach("row.recorded")

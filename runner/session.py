@@ -3,7 +3,7 @@
     python -m runner.session SETTINGS_JSON
 
 Has no container engine, no key for the model API and needs no network. Events go to stdout as JSON lines
-for the supervisor; SIGTERM ends the running experiment and closes its row as interrupted.
+for the supervisor; SIGTERM ends the running experiment and closes its row as interrupted, SIGUSR1 lets it end first.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner import doors, leak, locks, policy, report, snapshot, transfer
+from runner import doors, leak, locks, policy, report, reserve, snapshot, transfer
 from runner.artifacts import store
-from runner.attending import attend
+from runner.attending import Ending, attend
 from runner.audit import AuditLog
 from runner.errors import GloveboxError, PolicyError
 from runner.gitline import GitLine
@@ -67,19 +68,26 @@ def run(settings: Settings, emit: Emit) -> int:
     """Hold the bench and work until told to stop or done; returns the exit code."""
     home = Home(Path(settings.home))
     home.tag(settings.tag).mkdir(parents=True, exist_ok=True)
-    stopping = threading.Event()
+    stopping, finishing = threading.Event(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())  # from the first moment: a stop is never lost
+    signal.signal(signal.SIGUSR1, lambda *_: finishing.set())
     try:
         with locks.hold(home.runner_lock, f"tag {settings.tag}"):
-            return _session(settings, home, emit, stopping)
+            return _session(settings, home, emit, Ending(stopping, finishing))
     except GloveboxError as error:
         emit("failed", {"code": error.exit_code, "error": str(error)})
         return error.exit_code
+    except (OSError, sqlite3.Error) as error:
+        told = GloveboxError(f"disk or ledger failed: {error}", where=settings.home, fix="check disk and permissions")
+        emit("failed", {"code": told.exit_code, "error": str(told)})
+        return told.exit_code
 
 
-def _session(settings: Settings, home: Home, emit: Emit, stopping: threading.Event) -> int:
+def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
     ledger = Ledger(home.ledger)
     loop = _loop(settings, home, ledger, emit)
+
+    stopping = ending.now
 
     def stop(*_: object) -> None:
         stopping.set()
@@ -87,11 +95,12 @@ def _session(settings: Settings, home: Home, emit: Emit, stopping: threading.Eve
 
     signal.signal(signal.SIGTERM, stop)
     try:
+        reserve.hold(home)
         loop.recorder.reconcile()
         if stopping.is_set():
             emit("stopped", {})
             return 0
-        return _work(loop, settings, stopping)()
+        return _work(loop, settings, ending)()
     except GloveboxError:
         if not stopping.is_set():
             raise
@@ -103,7 +112,7 @@ def _session(settings: Settings, home: Home, emit: Emit, stopping: threading.Eve
         ledger.close()
 
 
-def _work(loop: Loop, settings: Settings, stopping: threading.Event) -> Callable[[], int]:
+def _work(loop: Loop, settings: Settings, ending: Ending) -> Callable[[], int]:
     if settings.train_py is not None:
         return lambda: _single(loop, settings)
     if settings.order is not None:
@@ -114,7 +123,7 @@ def _work(loop: Loop, settings: Settings, stopping: threading.Event) -> Callable
     if settings.until is not None:
         done = [row for row in loop.ledger.experiments(settings.tag) if row.reason != INTERRUPTED]
         most = max(0, settings.until - len(done))
-    return lambda: attend(loop, places, settings.agent, most, settings.meter, stopping)
+    return lambda: attend(loop, places, settings.agent, most, settings.meter, ending)
 
 
 def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:

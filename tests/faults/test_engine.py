@@ -1,0 +1,155 @@
+"""The engine, the launcher or a container goes away in the middle of a real experiment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from runner import box, faults
+from runner.home import SOURCE, Home
+from tests.faults.proxy import ENGINE, Proxy
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+Glovebox = Callable[..., tuple[int, str, str]]
+LAUNCHER = [point for point in faults.POINTS if point.startswith("launcher.")]
+SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(60)\n"
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    assert Path(ENGINE).is_socket(), "these tests stand between launcher and engine, at its default socket"
+    with tempfile.TemporaryDirectory() as folder:
+        made = Proxy(Path(folder) / "engine.sock")
+        yield made
+        made.close()
+
+
+class Run:
+    """`glovebox run` in the background, on one train.py."""
+
+    def __init__(self, home: Home, text: str, **env: str) -> None:
+        source = home.root.parent / "candidate.py"
+        source.write_text(text)
+        self.home = home
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "runner", "run", "--tag", "t", "--train-py", str(source)],
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "GLOVEBOX_HOME": str(home.root), **env},
+            cwd=home.root.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def container(self, engine: docker.DockerClient, role: str) -> Any:
+        """The running container of a role of this bench."""
+        labels: dict[str, Any] = {"label": [f"{box.ROLE_LABEL}={role}", f"{box.BENCH_LABEL}={self.home.id}"]}
+        for _ in range(600):
+            found = engine.containers.list(filters={**labels, "status": "running"})
+            if found:
+                return found[0]
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.05)
+        raise AssertionError(f"no {role} within 30 s")
+
+    def end(self, seconds: float = 120) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, out, err
+
+
+def left(engine: docker.DockerClient, home: Home) -> list[Any]:
+    labels: dict[str, Any] = {"label": [box.ROLE_LABEL, f"{box.BENCH_LABEL}={home.id}"]}
+    found: list[Any] = engine.containers.list(all=True, filters=labels)
+    return found
+
+
+def sound(glovebox: Glovebox, engine: docker.DockerClient, home: Home) -> list[dict[str, Any]]:
+    """The bench works again: one more experiment runs, everything verifies, nothing is left over."""
+    source = home.root.parent / "again.py"
+    source.write_text("raise KeyError\n")
+    code, _, err = glovebox("run", "--tag", "t", "--train-py", str(source))
+    assert code == 0, err
+    assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
+    assert left(engine, home) == []
+    rows: list[dict[str, Any]] = json.loads(glovebox("status", "--json")[1])["experiments"]
+    assert rows[-1]["reason"] == "exception"
+    return rows
+
+
+@pytest.mark.parametrize("point", LAUNCHER)
+def test_a_launcher_killed_anywhere_leaves_no_container_and_no_open_row(
+    glovebox: Glovebox, engine: docker.DockerClient, home: Home, point: str
+) -> None:
+    code, _, err = Run(home, "raise ValueError\n", **{faults.VARIABLE: point}).end()
+    assert code == 1, err
+    assert "launcher hung up" in err
+    assert left(engine, home) == []
+    rows = sound(glovebox, engine, home)
+    assert [row["reason"] for row in rows] == ["interrupted", "exception"]
+
+
+def test_an_engine_that_is_restarted_in_mid_training_costs_one_experiment(
+    glovebox: Glovebox, engine: docker.DockerClient, home: Home, proxy: Proxy
+) -> None:
+    run = Run(home, SLEEP, DOCKER_HOST=f"unix://{proxy.path}")
+    run.container(engine, "trainer")
+    proxy.drop()
+    threading.Timer(3, proxy.back).start()
+    code, _, err = run.end()
+    assert code == 5, err
+    assert "the engine or the disk failed" in err or "engine" in err
+    rows = sound(glovebox, engine, home)
+    assert [row["reason"] for row in rows] == ["interrupted", "exception"]
+
+
+def test_an_engine_that_stalls_is_waited_for_no_longer_than_a_minute_or_two(
+    glovebox: Glovebox, engine: docker.DockerClient, home: Home, proxy: Proxy
+) -> None:
+    run = Run(home, "raise ValueError\n", DOCKER_HOST=f"unix://{proxy.path}")
+    run.container(engine, "trainer")
+    proxy.silent.set()
+    code, _, err = run.end(400)
+    proxy.back()
+    assert code == 5, err
+    rows = sound(glovebox, engine, home)
+    assert [row["reason"] for row in rows] == ["interrupted", "exception"]
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"), [("trainer", ("crash", "exception")), ("evaluator", ("rejected", "evaluation_failed"))]
+)
+def test_a_container_that_somebody_kills_is_a_failed_experiment(
+    glovebox: Glovebox, engine: docker.DockerClient, home: Home, role: str, expected: tuple[str, str]
+) -> None:
+    text = SLEEP if role == "trainer" else (SOURCE / "trainer" / "train.py").read_text()
+    run = Run(home, text)
+    run.container(engine, role).kill("SIGKILL")
+    code, out, err = run.end()
+    assert code == 0, err
+    row = json.loads(out)["row"]
+    assert (row["status"], row["reason"]) == expected
+    sound(glovebox, engine, home)
+
+
+def test_a_runner_killed_in_mid_training_takes_its_containers_along(
+    glovebox: Glovebox, engine: docker.DockerClient, home: Home
+) -> None:
+    run = Run(home, SLEEP)
+    run.container(engine, "trainer")
+    holder = (home.root / "runner.lock").read_text()
+    os.kill(int(holder.split(" pid ")[1].split()[0]), signal.SIGKILL)
+    code, _, _ = run.end()
+    assert code != 0
+    assert left(engine, home) == []
+    assert [row["reason"] for row in sound(glovebox, engine, home)] == ["interrupted", "exception"]

@@ -1,0 +1,124 @@
+"""A bench in one file, and back: everything adds up, and a doctored file gets nowhere."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runner import backup, keys, locks, verify
+from runner.errors import BusyError, GloveboxError, VerifyError
+from runner.home import Home
+from runner.policy import Policies
+from tests.test_trials import Bench
+
+Glovebox = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def bench(home: Home, policies: Policies) -> Bench:
+    made = Bench(home, policies)
+    made.experiment("a = 1\n", s42=2.0)
+    made.experiment("b = 2\n", s42=1.98)
+    secret = home.key
+    secret.parent.mkdir()
+    secret.write_text("sk-secret-0123456789")
+    return made
+
+
+def test_a_bench_comes_back_as_it_was(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "bench.tar.gz"
+    assert backup.write(bench.home, path) == path.stat().st_size  # the ledger is open: its log is copied too
+    assert path.stat().st_mode & 0o777 == 0o600
+    other = Home(tmp_path / "other")
+    outcome = backup.restore(path, other)
+    assert outcome.failures == []
+    assert outcome.checked["ledger rows"] >= 2
+    assert keys.trust(other) == keys.trust(bench.home)
+    for name in ("audit.jsonl", "tags/t/results.tsv", "audit.pem"):
+        assert (other.root / name).read_bytes() == (bench.home.root / name).read_bytes()
+    assert not other.key.exists()
+    assert not (other.root / "store").exists()
+
+
+def test_artifacts_come_along_when_asked_for(bench: Bench, tmp_path: Path) -> None:
+    backup.write(bench.home, tmp_path / "b", artifacts=True)
+    outcome = backup.restore(tmp_path / "b", Home(tmp_path / "other"))
+    assert outcome.failures == []
+    assert outcome.checked["artifacts"] == 1
+
+
+def test_a_restored_bench_that_was_altered_says_so(bench: Bench, tmp_path: Path) -> None:
+    bench.ledger._db.execute("UPDATE experiments SET row = json_set(row, '$.val_bpb', 1.0) WHERE id = 1")
+    backup.write(bench.home, tmp_path / "b")
+    assert backup.restore(tmp_path / "b", Home(tmp_path / "other")).failures
+
+
+def test_neither_a_bench_nor_a_file_is_written_over(bench: Bench, tmp_path: Path) -> None:
+    backup.write(bench.home, tmp_path / "b")
+    with pytest.raises(GloveboxError, match="exists already"):
+        backup.write(bench.home, tmp_path / "b")
+    with pytest.raises(GloveboxError, match="there is a bench already"):
+        backup.restore(tmp_path / "b", bench.home)
+
+
+def test_a_run_in_progress_is_not_backed_up(bench: Bench, tmp_path: Path) -> None:
+    with locks.hold(bench.home.runner_lock, "tag t"), pytest.raises(BusyError):
+        backup.write(bench.home, tmp_path / "b")
+
+
+def _file(name: str, data: bytes = b"x") -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    return info, data
+
+
+def _link(name: str, target: str, kind: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info, b""
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        _file("../../etc/evil"),
+        _file("/etc/evil"),
+        _file("glovebox/../../evil"),
+        _file("elsewhere/file"),
+        _link("glovebox/policies/trust.yaml", "/etc/passwd", tarfile.SYMTYPE),
+        _link("glovebox/hard", "/etc/passwd", tarfile.LNKTYPE),
+        _link("glovebox/fifo", "", tarfile.FIFOTYPE),
+        _link("glovebox/device", "", tarfile.CHRTYPE),
+    ],
+)
+def test_nothing_but_plain_files_below_one_root_is_unpacked(
+    tmp_path: Path, member: tuple[tarfile.TarInfo, bytes]
+) -> None:
+    path = tmp_path / "evil.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(member[0], io.BytesIO(member[1]))
+    with pytest.raises(VerifyError, match="holds"):
+        backup.restore(path, Home(tmp_path / "inner" / "home"))
+    assert not (tmp_path / "inner" / "home").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"not a tar", b"\x1f\x8b\x08\x00cut"])
+def test_what_is_not_a_backup_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "b").write_bytes(data)
+    with pytest.raises(VerifyError):
+        backup.restore(tmp_path / "b", Home(tmp_path / "other"))
+
+
+def test_the_commands(glovebox: Glovebox, bench: Bench, tmp_path: Path) -> None:
+    bench.ledger.close()
+    path = str(tmp_path / "b.tar.gz")
+    assert glovebox("backup", path)[0] == 0
+    place = {"GLOVEBOX_HOME": str(tmp_path / "new")}
+    code, out, err = glovebox("restore", path, env=place)
+    assert (code, "everything adds up" in out) == (0, True), err
+    assert glovebox("status", env=place)[0] == 0
+    assert verify.verify(Home(tmp_path / "new")).failures == []
