@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude test check fuzz report images engine browser clean
+.PHONY: help demo demo-claude test check fuzz soak report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ check:  ## ruff, mypy --strict and the tests that need no engine (under a minute
 
 fuzz:  ## a million hostile telemetry files through the filter, on every processor
 	@.venv/bin/python -m tests.fuzz_filter --inputs 1000000
+
+N ?= 300
+soak: engine images  ## N=300 tiny real experiments in a row: does memory, open files or cost grow?
+	@scripts/venv.sh test
+	@.venv/bin/python -m bench.soak --experiments $(N)
 
 engine:  ## a container engine, if none answers
 	@scripts/engine-up.sh

@@ -51,6 +51,7 @@ class Ledger:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         if read_only and not path.exists():
             raise GloveboxError("no experiment has been run yet", where=str(path), fix="run: glovebox run --tag NAME")
+        self._known: dict[str, list[Experiment]] = {}
         uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         try:
             self._open(uri, read_only)
@@ -131,11 +132,14 @@ class Ledger:
         return Opened(*row)
 
     def experiments(self, tag: str) -> list[Experiment]:
-        """Completed experiments in order."""
+        """Completed experiments in order. A completed row never changes, so each is read and parsed once."""
+        known = self._known.setdefault(tag, [])
         rows = self._db.execute(
-            "SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL ORDER BY id", (tag,)
+            "SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL AND id > ? ORDER BY id",
+            (tag, known[-1].id if known else 0),
         ).fetchall()
-        return [Experiment.model_validate_json(row) for (row,) in rows]
+        known += [Experiment.model_validate_json(row) for (row,) in rows]
+        return list(known)
 
     def last_number(self, tag: str) -> int:
         """Number of the newest experiment, open or not; 0 if there is none."""

@@ -86,3 +86,15 @@ def test_reading_before_the_first_run_says_what_to_do(tmp_path: Path) -> None:
 def test_an_unknown_tag_says_so(ledger: Ledger) -> None:
     with pytest.raises(GloveboxError, match="nope"):
         summary(ledger, "nope")
+
+
+def test_rows_are_parsed_once_and_the_list_is_the_callers(ledger: Ledger) -> None:
+    accept(ledger, experiment(1))
+    ledger.close_experiment(experiment(1))
+    first = ledger.experiments("t")
+    first.clear()
+    accept(ledger, experiment(2))
+    ledger.close_experiment(experiment(2))
+    again = ledger.experiments("t")
+    assert [row.id for row in again] == [1, 2]
+    assert ledger.experiments("t")[0] is again[0]
