@@ -5,7 +5,8 @@
 An agent of two lines in the agent's container asks for N experiments, each a real training of about a second, through
 the real supervisor, runner, launcher and broker. Measured: resident memory and open files of the three processes over
 time, containers left over, and seconds per experiment. Exit 0 if memory of the last third is within 5% of the first,
-open files and containers are back to where they were, and the last experiments cost at most a tenth more than the first.
+open files and containers are back to where they were, and the last experiments cost at most a tenth more than the
+first.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import pytest
 from runner.home import SOURCE, Home
 from runner.ledger import Ledger
 from tests.broker.conftest import edited
+from tests.samples import plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -74,6 +75,7 @@ def project(glovebox: Glovebox, home: Home, engine: docker.DockerClient) -> Iter
     home.key.parent.mkdir(mode=0o700)
     home.key.write_text(KEY + "\n")
     home.key.chmod(0o600)
+    plainly(home)
     made = Project(home, engine)
     code, _, err = glovebox("init", "--env-file", str(made.env_file))
     assert code == 0, err
