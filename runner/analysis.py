@@ -33,6 +33,7 @@ _PATTERNS: dict[Kind, str] = {
 NEAR_SIGMAS = 2.0  # a discard that lost or gained less than this is a near miss
 NEAR_SHOWN = 8
 _MAX_SOURCE = 1 << 20
+_MAX_STATEMENTS = 5000
 
 
 class Tally(Frozen):
@@ -109,11 +110,14 @@ def two_digits(value: float) -> float:
 
 @lru_cache(maxsize=4096)
 def kinds(before: bytes | None, after: bytes | None) -> tuple[Kind, ...]:
-    """What was changed between two versions of train.py."""
-    old, new = _units(before), _units(after)
-    if old is None or new is None:
+    """What was changed between two versions of train.py; `other` for what cannot be parsed or compared."""
+    try:
+        old, new = _units(before), _units(after)
+        if old is None or new is None:
+            return ("other",)
+        changed = {name for name in old.keys() | new.keys() if _differ(old.get(name), new.get(name))}
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # deep or huge: an agent may write anything
         return ("other",)
-    changed = {name for name in old.keys() | new.keys() if _differ(old.get(name), new.get(name))}
     hit = {_kind(name) for name in changed}
     return tuple(kind for kind in get_args(Kind) if kind in hit) or ("nothing",)
 
@@ -131,9 +135,9 @@ def _kind(name: str) -> Kind:
 
 
 class _Part(NamedTuple):
-    """A named part: its text as written, and its syntax tree."""
+    """A named part: where each of its statements stands in the file, and their syntax trees."""
 
-    text: bytes
+    text: list[bytes]
     nodes: list[ast.stmt]
 
 
@@ -146,22 +150,29 @@ def _differ(old: _Part | None, new: _Part | None) -> bool:
 
 @lru_cache(maxsize=64)
 def _units(source: bytes | None) -> dict[str, _Part] | None:
-    """Named parts of a file; None if it does not parse."""
+    """Named parts of a file; None if it is none, or has too many."""
     if source is None or len(source) > _MAX_SOURCE:
         return None
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree, lines = ast.parse(source), source.splitlines()
+    if len(tree.body) > _MAX_STATEMENTS:
         return None
-    lines = source.splitlines()
     parts: dict[str, _Part] = {}
     for node in tree.body:
         inner = _members(node) if isinstance(node, ast.ClassDef) else [(_name(node), node)]
         for name, one in inner:
-            before = parts.get(name, _Part(b"", []))
-            text = b"\n".join(lines[one.lineno - 1 : one.end_lineno])
-            parts[name] = _Part(before.text + text, [*before.nodes, one])
+            part = parts.setdefault(name, _Part([], []))
+            part.text.append(_text(lines, one))
+            part.nodes.append(one)
     return parts
+
+
+def _text(lines: list[bytes], node: ast.stmt) -> bytes:
+    """The statement as written, without what else stands on its lines."""
+    end_line, end = node.end_lineno or node.lineno, node.end_col_offset
+    if end_line == node.lineno:
+        return lines[node.lineno - 1][node.col_offset : end]
+    inside = lines[node.lineno : end_line - 1]
+    return b"\n".join([lines[node.lineno - 1][node.col_offset :], *inside, lines[end_line - 1][:end]])
 
 
 def _members(node: ast.ClassDef) -> list[tuple[str, ast.stmt]]:

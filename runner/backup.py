@@ -7,11 +7,13 @@ The file holds private keys, so it is made with mode 0600.
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import sqlite3
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,14 +34,24 @@ def write(home: Home, path: Path, *, artifacts: bool = False) -> int:
     if path.exists():
         raise GloveboxError("exists already", where=str(path), fix="name another file")
     partial = path.with_name(path.name + ".partial")
+    if not path.parent.is_dir():
+        raise GloveboxError("no such folder", where=str(path.parent), fix="make it, or name another")
     with locks.hold(home.runner_lock, "backup"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:
-            for name, source in _members(home, Path(folder), artifacts):
-                archive.add(source, f"{_ROOT}/{name}", recursive=False, filter=_plain)
-            file.flush()
-        os.replace(partial, path)
+        try:
+            _archive(partial, _members(home, Path(folder), artifacts))
+            os.replace(partial, path)
+        except OSError as error:
+            raise GloveboxError(f"cannot be written: {error.strerror}", where=str(path), fix="free space") from None
+        finally:
+            partial.unlink(missing_ok=True)  # half of it, with private keys
     return path.stat().st_size
+
+
+def _archive(partial: Path, members: Iterator[tuple[str, Path]]) -> None:
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:
+        for name, source in members:
+            archive.add(source, f"{_ROOT}/{name}", recursive=False, filter=_plain)
 
 
 def _members(home: Home, folder: Path, artifacts: bool) -> Iterator[tuple[str, Path]]:
@@ -93,13 +105,15 @@ def _unpack(path: Path, folder: Path) -> None:
     """Plain files below one root only: no links, no devices, no way out (PEP 706, and stricter)."""
     total = 0
     try:
-        with tarfile.open(path, mode="r:gz") as archive:
+        with gzip.open(path) as whole, tarfile.open(fileobj=whole, mode="r:") as archive:
             for member in archive:
                 total += member.size
                 parts = Path(member.name).parts
                 if not member.isfile() or parts[:1] != (_ROOT,) or ".." in parts or total > MAX_BYTES:
                     raise VerifyError(f"holds {member.name!r}", where=str(path), fix="use a file glovebox backup made")
                 archive.extract(member, folder, filter="data")
-    except (OSError, tarfile.TarError, EOFError) as error:
+            while whole.read(1 << 20):
+                pass  # to the end, where the checksum is
+    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
         fix = "use another copy of the backup"
         raise VerifyError(f"cannot be unpacked: {type(error).__name__}", where=str(path), fix=fix) from None

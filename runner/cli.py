@@ -91,8 +91,8 @@ def init(
             console.stderr().print(note, markup=False)
     document: dict[str, Any] = {"home": str(home.root), "created": fresh}
     text = f"bench {'created' if fresh else 'exists'}: {home.root}"
-    if found is not None and from_ is not None:
-        document["imported"] = importing.begin(home, found, from_)
+    if found is not None:
+        document["imported"] = importing.begin(home, found)
         text += f"\nnew tags begin with experiment {found.best.id} of {found.rows.tag}, {found.best.val_bpb:.6f} there"
     if env_file is None and Path("compose.yaml").exists():
         env_file = Path.cwd() / ".env"

@@ -28,8 +28,7 @@ def gc(
     """Remove what a bench no longer needs: old logs, leftovers of killed processes, containers, unnamed images."""
     home = find()
     client = _engine(home)
-    found = tidying.find(home, days, client)
-    freed = tidying.remove(home, found, client) if yes else 0
+    found, freed = tidying.tidy(home, days, client, remove=yes)
     document = {"removed": yes, "freed_bytes": freed, "found": [one._asdict() | {"path": None} for one in found]}
     if json_:
         print(json.dumps(document))

@@ -6,19 +6,21 @@ non_causal or rejected.
 
 `judge` ends what has one, or asks for another run. Rule `upstream` keeps any lower val_bpb. Rule `paired`, in order:
 1. no lower than the best and not a simpler file: discard;
-2. lower by more than chance gives in a quarter of `alpha` of all cases: keep, a clear win;
-3. lower by less than `confirm_from_sigmas`: discard, not worth a rerun;
-4. otherwise best and candidate are rerun in pairs, on seeds neither was chosen by, up to `confirm_runs`: stop and
-   discard once the pairs say it is worse, keep when their mean gain is beyond chance at `alpha`;
+2. lower by less than `confirm_from_sigmas`: discard, not worth a rerun;
+3. best and candidate are rerun in pairs, on seeds neither was chosen by, up to `confirm_runs`;
+4. lower by more than chance gives in 0.8 `alpha` of all cases, and lower in the first pair too: keep, a clear win;
+   otherwise stop and discard once the pairs say it is worse, keep when their mean gain is beyond chance at `alpha`;
 5. equal within noise after all pairs and smaller by `simplicity_bytes`: keep, it is simpler.
 The noise comes from reruns of the tag's own files, first of its baseline. The best itself is measured on seeds that
 played no part in choosing it: a score that was selected for being low stays too low to be fair to what comes next.
-docs/decision.md has the error rates.
+Seeds are numbers here, the first and those after it; what a train.py is given instead cannot be told apart
+(trials.py). docs/decision.md has the error rates.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -28,13 +30,14 @@ from runner.policy import Decision
 from runner.records import EndReason, Scored, Status
 
 BPB_DIGITS = 6  # of the scores the agent sees: a gain from finer ones would tell more than they do
-FIRST_SEED = 42  # of every experiment's own run, as upstream; reruns take the numbers after it
+FIRST_SEED = 42  # stands for an experiment's own run; reruns take the numbers after it
 SPARE_SEEDS = 2  # seeds tried beyond those needed, where a run of the best gives no score
 # What each look may use of alpha. A candidate meets the last one only if its own run was promising, which chance does
 # in a third of cases; bench/decision.py shows that the whole stays below alpha.
-CLEAR_SHARE, EARLY_SHARE, LAST_SHARE = 0.25, 0.25, 1.4
+CLEAR_SHARE, EARLY_SHARE, LAST_SHARE = 0.8, 0.5, 1.5
 CLEAR_LOSS = 3.0  # standard deviations
 IGNORES_SEED = 0.1  # scores that differ by less than this share of the noise are one score, however often repeated
+WILD = 2.0  # a candidate whose own scores move by so many times the noise is weighed by its own deviation
 
 
 class Runs(NamedTuple):
@@ -77,9 +80,13 @@ class Verdict(NamedTuple):
 
 
 def measured(runs: Sequence[Runs], least: float) -> Noise | None:
-    """The noise of a tag from its files, baseline first; of the others the first run is left out: it was selected."""
+    """The noise of a tag from its files, baseline first; of the others the first run is left out: it was selected.
+
+    Files that ignore their seed say nothing of it, unless there is no other.
+    """
     fresh = [[score for seed, score in r.scores.items() if seed != FIRST_SEED and score is not None] for r in runs[1:]]
-    return pooled([*(r.known() for r in runs[:1]), *fresh], least)
+    groups = [group for group in (*(r.known() for r in runs[:1]), *fresh) if len(group) > 1]
+    return pooled([group for group in groups if max(group) - min(group) >= least] or groups, least)
 
 
 def judge(policy: Decision, standing: Standing, candidate: Runs) -> Verdict | Wanted:
@@ -93,7 +100,9 @@ def judge(policy: Decision, standing: Standing, candidate: Runs) -> Verdict | Wa
         if noise is not None and claimed < -CLEAR_LOSS * noise.sigma:
             return Verdict(Status.DISCARD, None, claimed)  # whatever luck chose the best, it was not that much
         seed = _untried(best, standing.since, 1 + SPARE_SEEDS)
-        return Wanted("best", seed) if seed else Verdict(Status.DISCARD, "not_confirmed", claimed)
+        if seed:
+            return Wanted("best", seed)
+        known = [_first(best)]  # it gives no score any more: what it gave once must do
     gain = math.fsum(known) / len(known) - _first(candidate)
     simpler = best.size - candidate.size >= policy.simplicity_bytes
     if gain <= 0 and not simpler:
@@ -118,14 +127,15 @@ class _Case:
     def verdict(self, gain: float, variance: float) -> Verdict | Wanted:
         """By the first run, `gain` of `variance` sigma^2; by pairs where it cannot say."""
         plain = Verdict(Status.DISCARD, None, self.claimed, None, self._interval(gain, variance))
-        if gain >= self._needed(CLEAR_SHARE, variance):
-            return self._keep(gain, plain)
+        clear = gain >= self._needed(CLEAR_SHARE, variance)
         least = -self.policy.simplicity_sigmas if self.simpler else self.policy.confirm_from_sigmas
-        if gain < least * self.noise.sigma or not self.policy.confirm_runs:
+        if not self.policy.confirm_runs:
+            return self._keep(gain, plain) if clear else plain
+        if not clear and gain < least * self.noise.sigma:
             return plain
-        return self._paired(plain)
+        return self._paired(plain, clear, gain)
 
-    def _paired(self, plain: Verdict) -> Verdict | Wanted:
+    def _paired(self, plain: Verdict, clear: bool, gain: float) -> Verdict | Wanted:
         """Reruns on fresh seeds, one pair after the other."""
         best, candidate = self.standing.best.scores, self.candidate.scores
         pairs: list[tuple[float, float]] = []
@@ -142,20 +152,25 @@ class _Case:
             if ours is None:
                 break
             pairs.append((theirs, ours))
-            if (verdict := self._after(pairs, plain)) is not None:
+            if (verdict := self._after(pairs, plain, clear)) is not None:
                 return verdict
+        else:
+            if clear and not pairs:
+                return self._keep(gain, plain)  # the best gives no score to pair with
         return plain._replace(reason="not_confirmed")
 
-    def _after(self, pairs: list[tuple[float, float]], plain: Verdict) -> Verdict | None:
+    def _after(self, pairs: list[tuple[float, float]], plain: Verdict, clear: bool) -> Verdict | None:
         """The verdict after these pairs, None while more are wanted."""
         last = len(pairs) == self.policy.confirm_runs
         mean = math.fsum(theirs - ours for theirs, ours in pairs) / len(pairs)
-        variance = sum(1 / _count(list(side), self.noise) for side in zip(*pairs, strict=True))
+        theirs, ours = ([*side] for side in zip(*pairs, strict=True))
+        variance = 1 / _count(theirs, self.noise) + _wildness(ours, self.noise) / _count(ours, self.noise)
         found = plain._replace(
             confirmed=round(mean, BPB_DIGITS), interval=self._interval(mean, variance), pairs=len(pairs)
         )
         tolerance = self.policy.simplicity_sigmas * self.noise.sigma if self.simpler else 0.0
-        if mean >= self._needed(LAST_SHARE if last else EARLY_SHARE, variance):
+        early = EARLY_SHARE / max(1, self.policy.confirm_runs - 1)
+        if mean >= self._needed(LAST_SHARE if last else early, variance) or (clear and len(pairs) == 1 and mean > 0):
             return self._keep(mean, found)
         if mean <= -tolerance or (last and not self.simpler):
             return found._replace(reason="not_confirmed")
@@ -181,6 +196,12 @@ def _count(scores: list[float], noise: Noise) -> int:
     """How many independent scores these are: a train.py that ignores the seed gives one, however often it runs."""
     spread = max(scores) - min(scores)
     return len(scores) if len(scores) == 1 or spread > IGNORES_SEED * noise.sigma else 1
+
+
+def _wildness(scores: list[float], noise: Noise) -> float:
+    """Variance of a candidate's run in units of sigma^2: 1, unless its own scores say far more."""
+    own = statistics.stdev(scores) / noise.sigma if len(scores) > 1 else 1.0
+    return own**2 if own > WILD else 1.0
 
 
 def _first(runs: Runs) -> float:

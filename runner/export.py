@@ -104,8 +104,9 @@ def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path)
 
 def _step(line: GitLine, row: Experiment) -> tuple[dict[str, bytes], str, str]:
     """Files, message and time of one keep's commit."""
-    score = "" if row.val_bpb is None else f"\n\nval_bpb {row.val_bpb:.6f}, experiment {row.id}"
-    return {"train.py": line.content(row.commit)}, f"{row.description}{score}\n", row.started
+    score = "" if row.val_bpb is None else f": val_bpb {row.val_bpb:.6f}"
+    told = "".join(" " if c in "#@[]" else c for c in row.description)  # no mention, issue or [skip ci] on a forge
+    return {"train.py": line.content(row.commit)}, f"experiment {row.id}{score}\n\n{told}\n", row.started
 
 
 def _closing(folder: Path, tag: str, keeps: list[Experiment]) -> tuple[dict[str, bytes], str, str]:

@@ -87,6 +87,10 @@ class GitLine:
         """A branch as one file that git can fetch from."""
         self._git("bundle", "create", "--quiet", str(path.absolute()), f"refs/heads/{branch}")
 
+    def names(self, commit: str) -> list[str]:
+        """All paths of a commit, in order."""
+        return self._git("ls-tree", "-r", "--name-only", "-z", commit).rstrip("\0").split("\0")
+
     def fetch(self, bundle: Path, branch: str) -> list[str]:
         """Take a branch from a bundle, every object checked; returns its commits, oldest first."""
         source = str(bundle.absolute())

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from runner import audit, keys, results, snapshot, verify
 from runner.artifacts import signing
 from runner.artifacts.files import open_plain
+from runner.decide import FIRST_SEED
 from runner.errors import ArtifactError, GloveboxError, VerifyError
 from runner.export import BUNDLE, FILES, MANIFEST, ROWS, Manifest, Rows
 from runner.gitline import GitLine
@@ -38,11 +39,12 @@ class Imported(NamedTuple):
     best: Experiment
     source: bytes
     checked: dict[str, int]
+    files: dict[str, bytes]  # as they were checked
 
 
 def read(folder: Path, trust: Trust, source_bytes: int) -> Imported:
     """Check an export completely before anything of it is used; raises ArtifactError, VerifyError."""
-    payload, _ = signing.verified(folder / MANIFEST, trust)
+    payload, envelope = signing.verified(folder / MANIFEST, trust)
     try:
         manifest = Manifest.model_validate_json(payload)
     except ValidationError:
@@ -57,9 +59,12 @@ def read(folder: Path, trust: Trust, source_bytes: int) -> Imported:
         if not keeps:
             raise VerifyError("nothing was kept", where=str(folder), fix=_ASK)
         source = _branch(copies[BUNDLE], rows, keeps, Path(private))
+        copies[MANIFEST] = Path(private) / MANIFEST
+        copies[MANIFEST].write_bytes(envelope)
+        kept = {name: path.read_bytes() for name, path in copies.items()}
     if len(source) > source_bytes:
         raise VerifyError("its train.py is larger than policy allows", where=str(folder), fix="policies/agent.yaml")
-    return Imported(rows, keeps[-1], source, {**checked, "files": len(FILES), "commits": len(keeps)})
+    return Imported(rows, keeps[-1], source, {**checked, "files": len(FILES), "commits": len(keeps)}, kept)
 
 
 def _copy(source: Path, target: Path, sha256: str) -> Path:
@@ -87,7 +92,10 @@ def _rows(path: Path, tag: str) -> Rows:
         rows = Rows.model_validate_json(path.read_bytes())
     except (ValidationError, ValueError):
         raise VerifyError("malformed rows", where=ROWS, fix=_ASK) from None
-    numbers = [row.id for row in rows.experiments]
+    numbers, known = [row.id for row in rows.experiments], {row.id for row in rows.experiments}
+    strange = [r for r in rows.reruns if r.tag != tag or r.seed <= FIRST_SEED or r.experiment not in known]
+    if strange or any(row.status is Status.KEEP and row.val_bpb is None for row in rows.experiments):
+        raise VerifyError("reruns of something else, or a keep without score", where=ROWS, fix=_ASK)
     if rows.tag != tag or numbers != sorted(set(numbers)) or any(row.tag != tag for row in rows.experiments):
         raise VerifyError("rows of another tag, or out of order", where=ROWS, fix=_ASK)
     return rows
@@ -110,7 +118,10 @@ def _branch(bundle: Path, rows: Rows, keeps: list[Experiment], private: Path) ->
     commits = line.fetch(bundle, branch)
     if len(commits) != len(keeps) + 1:
         raise VerifyError(f"{len(commits)} commits for {len(keeps)} keeps", where=branch, fix=_ASK)
-    for commit, row in zip(commits, [*keeps, keeps[-1]], strict=True):
+    for number, (commit, row) in enumerate(zip(commits, [*keeps, keeps[-1]], strict=True)):
+        names = ["train.py"] if number < len(keeps) else ["results.tsv", "session.md", "train.py"]
+        if line.names(commit) != names:
+            raise VerifyError(f"commit {commit[:7]} holds other files", where=branch, fix=_ASK)
         if hashlib.sha256(line.content(commit)).hexdigest() != row.snapshot:
             raise VerifyError(f"commit {commit[:7]} is not experiment {row.id}", where=branch, fix=_ASK)
     path = private / "best.py"
@@ -125,13 +136,13 @@ def trusting(home: Home, public: str | None) -> Trust:
     return keys.only(public)
 
 
-def begin(home: Home, found: Imported, folder: Path) -> dict[str, Any]:
+def begin(home: Home, found: Imported) -> dict[str, Any]:
     """Make its best train.py the one new tags begin with, keep the export and note it; returns what to print."""
     kept = home.root / "imports" / found.rows.tag
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True, mode=0o700)
-    for name in (*FILES, MANIFEST):
-        shutil.copyfile(folder / name, kept / name)
+    for name, data in found.files.items():
+        (kept / name).write_bytes(data)
     results.replace_text(home.seed, found.source.decode("utf-8"))
     document = {
         "from": found.rows.tag,

@@ -31,7 +31,7 @@ from runner.records import EngineResult, LaunchRequest
 
 TRAINER_FILES = ("graph.json", "weights.safetensors", "telemetry.jsonl")
 EVALUATOR_FILES = ("score.json",)
-ENGINE_SECONDS = 60  # an engine that takes longer to answer has stalled
+ENGINE_SECONDS = float(os.environ.get("GLOVEBOX_ENGINE_SECONDS", "60"))  # an engine that takes longer has stalled
 _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
 
 
@@ -202,7 +202,7 @@ def _keep(log: Any, data: bytes) -> None:
 def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
     """The engine, checked for the policy's minimum version; raises EngineError."""
     try:
-        client = docker.from_env(timeout=ENGINE_SECONDS)
+        client = docker.from_env(timeout=int(ENGINE_SECONDS))
         version = str(client.version()["Version"])
     except docker.errors.DockerException as error:
         raise EngineError(
@@ -252,7 +252,7 @@ def main(argv: list[str]) -> int:
     home = Home(Path(argv[1]))
     if len(argv) == 2:
         with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
-            box.reap(docker.from_env(timeout=60), home.id)
+            box.reap(docker.from_env(timeout=int(ENGINE_SECONDS)), home.id)
         return 0
     return serve(home, doors.Places(Path(argv[2])), sys.stdin.read)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ class Ledger:
         if read_only and not path.exists():
             raise GloveboxError("no experiment has been run yet", where=str(path), fix="run: glovebox run --tag NAME")
         self._known: dict[str, list[Experiment]] = {}
+        self._lock = threading.RLock()  # the desk answers from several threads
         uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         try:
             self._open(uri, read_only)
@@ -78,13 +80,14 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     def begin_run(self, tag: str, started: str, artifact: str, policy: str) -> None:
         """Record the tag, once; later runs of the same tag continue it."""
@@ -133,13 +136,14 @@ class Ledger:
 
     def experiments(self, tag: str) -> list[Experiment]:
         """Completed experiments in order. A completed row never changes, so each is read and parsed once."""
-        known = self._known.setdefault(tag, [])
-        rows = self._db.execute(
-            "SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL AND id > ? ORDER BY id",
-            (tag, known[-1].id if known else 0),
-        ).fetchall()
-        known += [Experiment.model_validate_json(row) for (row,) in rows]
-        return list(known)
+        with self._lock:
+            known = self._known.setdefault(tag, [])
+            rows = self._db.execute(
+                "SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL AND id > ? ORDER BY id",
+                (tag, known[-1].id if known else 0),
+            ).fetchall()
+            known += [Experiment.model_validate_json(row) for (row,) in rows]
+            return list(known)
 
     def last_number(self, tag: str) -> int:
         """Number of the newest experiment, open or not; 0 if there is none."""

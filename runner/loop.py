@@ -56,7 +56,13 @@ class Loop:
         number = self.recorder.accept(taken, description, run)
         faults.reach("experiment.accepted")
         self.emit("started", {"experiment": number, "description": description, "seconds": self.stages.budget()})
-        scored = self.stages.run(taken, run, seconds=self.clock().limit, trained=lambda t: self._trained(number, t))
+        scored = self.stages.run(
+            taken,
+            run,
+            seconds=self.clock().limit,
+            seed=self.trials().first_seed(number),
+            trained=lambda t: self._trained(number, t),
+        )
         faults.reach("experiment.evaluated")
         best = self.ledger.best(self.tag)
         verdict = self.trials().judge(number, scored)
@@ -65,7 +71,7 @@ class Loop:
             self.restore(source)
         faults.reach("train_py.restored")
         self.emit("finished", {"experiment": number, "row": row.model_dump(mode="json")})
-        self.after()
+        self._report()
         faults.reach("report.written")
         seen = self.told()
         telemetry = scored.trained.telemetry if seen.whole else Telemetry()
@@ -73,8 +79,9 @@ class Loop:
 
     def analysis(self) -> Analysis:
         """What the experiments teach, as far as the agent was told of them."""
-        told, ledger = self.told().rows, self.ledger
-        reruns = ledger.reruns(self.tag) if len(told) == len(ledger.experiments(self.tag)) else []
+        told = self.told().rows
+        last = told[-1].id if told else 0  # what later reruns say is told with the answer they are for, not before
+        reruns = [rerun for rerun in self.ledger.reruns(self.tag) if 0 < rerun.during <= last]
         noise = standing.noise(self.policies.decision, told, reruns)
         return analysis.study([rounded(row) for row in told], noise, self.source)
 
@@ -86,6 +93,13 @@ class Loop:
     def trials(self) -> Trials:
         """For reruns under this tag's terms."""
         return Trials(self.stages, self.recorder, self.emit, lambda budget: self.clock(budget).limit)
+
+    def _report(self) -> None:
+        """The page for people; whatever it stumbles over must not end a night."""
+        try:
+            self.after()
+        except (GloveboxError, OSError, ValueError, ArithmeticError, RecursionError, LookupError) as error:
+            self.emit("warning", {"text": f"the report was not written: {type(error).__name__}"})
 
     def _trained(self, number: int, trained: Trained) -> None:
         faults.reach("experiment.trained")

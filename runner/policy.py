@@ -219,6 +219,11 @@ class Policies(Strict):
     terms: str
 
 
+def terms(policies: Policies, kernels: str | None) -> str:
+    """What a tag is begun under, besides its artifact: digest of all that bears on a score."""
+    return hashlib.sha256(f"{policies.terms} {kernels}".encode()).hexdigest()
+
+
 def load(*folders: Path) -> Policies:
     """Every policy file, from the first folder that has it, and the digests of exactly the bytes that were parsed.
 

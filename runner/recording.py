@@ -101,10 +101,17 @@ class Recorder:
     def end_rerun(self, rerun: Rerun, engines: list[EngineResult], *, recovered: bool = False) -> None:
         """Complete a rerun and vouch for it."""
         faults.reach("rerun.evaluated")
-        self.ledger.close_rerun(rerun)
-        faults.reach("rerun.recorded")
-        self.audit_log.append("rerun", receipts.of_rerun(rerun, engines, recovered=recovered))
-        self.sealer.seal(self.audit_log)
+        try:
+            self.ledger.close_rerun(rerun)
+            faults.reach("rerun.recorded")
+            self.audit_log.append("rerun", receipts.of_rerun(rerun, engines, recovered=recovered))
+            self.sealer.seal(self.audit_log)
+        except (OSError, sqlite3.Error, GloveboxError):
+            if not reserve.give_up(self.home):
+                raise
+            if rerun.id in {one.id for one in self.ledger.open_reruns(self.tag)}:
+                self.ledger.close_rerun(rerun)
+            raise reserve.full(self.home, f"; rerun {rerun.id} is recorded") from None
 
     def _row(self, number: int, *, status: Status, **fields: Any) -> Experiment:
         """The row from what was accepted, the outcome, and a commit of its snapshot."""
@@ -119,11 +126,19 @@ class Recorder:
             **opened._asdict(),
             tag=self.tag,
             status=status,
-            commit=self.line.commit(self.tag, number, data, title),
+            commit=self._committed(number, data, title),
             artifact=self.artifact,
             policy=self.policy,
             **fields,
         )
+
+    def _committed(self, number: int, data: bytes, title: str) -> str:
+        try:
+            return self.line.commit(self.tag, number, data, title)
+        except GloveboxError:
+            if not reserve.give_up(self.home):
+                raise
+            return self.line.commit(self.tag, number, data, title)
 
     def commit(self, row: Experiment, engines: list[EngineResult]) -> None:
         """Ledger first, then what follows from it; on a full disk in the reserve, and then it is an error."""

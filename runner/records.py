@@ -206,7 +206,8 @@ class Rerun(Frozen):
     tag: str
     experiment: int  # whose train.py
     during: int  # the experiment it helped to decide; 0: a person asked for it
-    seed: int
+    seed: int  # number of the draw, from 43; asked for by a person: from transfer.FIRST_ASKED
+    given: int  # what train.py was given as GLOVEBOX_SEED
     budget: float  # seconds of training
     depth: int | None = None  # put in place of the file's own, None: as it is
     artifact: str

@@ -13,7 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from runner import analysis, audit, incidents, plot, receipts, results, standing, transfer
-from runner.broker import budget
+from runner.artifacts import store
+from runner.broker import budget as spending
 from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
@@ -33,7 +34,7 @@ def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
     text = environment.get_template("report.html.j2").render(
         tag=tag,
         **ledger.run_info(tag),
-        **_headline(rows, reruns, policies),
+        **_headline(rows, reruns, policies, _budget(home, ledger.run_info(tag)["artifact"], rows)),
         **_learned(home, rows, reruns, policies),
         **_events(home, rows, tag),
         **_spent(home, rows, reruns, tag),
@@ -47,12 +48,20 @@ def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
     return path
 
 
-def _headline(rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> dict[str, Any]:
+def _budget(home: Home, artifact: str, rows: list[Experiment]) -> float:
+    """Seconds of training of the tag's artifact; 0 if it is not here any more."""
+    try:
+        return float(store.admit(home, artifact).predicate.profile["time_budget_s"]) if rows else 0.0
+    except GloveboxError:
+        return 0.0
+
+
+def _headline(rows: list[Experiment], reruns: list[Rerun], policies: Policies, budget: float) -> dict[str, Any]:
     keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
     return {
         "baseline": keeps[0] if keeps else None,
         "best": keeps[-1] if keeps else None,
-        "overall": transfer.overall(rows, reruns, policies.decision.alpha),
+        "overall": transfer.overall(rows, reruns, policies.decision.alpha, budget),
         "level": f"{1 - policies.decision.alpha:.0%}",
         "counts": {str(s): n for s in Status if (n := sum(row.status is s for row in rows))},
     }
@@ -89,7 +98,7 @@ def _chain(path: Path) -> list[dict[str, Any]] | None:
 
 def _spent(home: Home, rows: list[Experiment], reruns: list[Rerun], tag: str) -> dict[str, Any]:
     return {
-        "cost": budget.spent(home.spent, tag),
+        "cost": spending.spent(home.spent, tag),
         "compute_seconds": sum(row.train_seconds + row.eval_seconds for row in rows) + sum(r.seconds for r in reruns),
         "reruns": len(reruns),
     }

@@ -11,6 +11,7 @@ has been that runner's user. The witness does, as far as it is out of that user'
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -54,6 +55,12 @@ class Sealer:
         if not isinstance(key, Ed25519PrivateKey):
             raise PolicyError("not an Ed25519 key", where=str(home.audit_key), fix="restore it from a backup")
         self._key = key
+
+    def draw(self, label: str) -> int:
+        """A seed that only this bench can know beforehand: the same for the same label, 31 bits (RFC 8032 signatures
+        are deterministic)."""
+        signature = self._key.sign(b"glovebox seed 1\n" + label.encode())
+        return int.from_bytes(hashlib.sha256(signature).digest()[:4], "big") >> 1
 
     def seal(self, log: AuditLog) -> None:
         """Append a checkpoint of everything before it, and tell the witness; raises GloveboxError."""

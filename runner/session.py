@@ -8,7 +8,6 @@ for the supervisor; SIGTERM ends the running experiment and closes its row as in
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import sqlite3
@@ -136,7 +135,7 @@ def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
     kernels = store.latest_kernels(home)
     if kernels is not None:
         store.admit(home, kernels)
-    terms = hashlib.sha256(f"{policies.terms} {kernels}".encode()).hexdigest()
+    terms = policy.terms(policies, kernels)
     if recorded is not None:
         _same_terms(recorded, version, terms, settings.tag)
     ledger.begin_run(settings.tag, now(), version, terms)

@@ -129,9 +129,12 @@ def _configuration(first: bytes, last: bytes) -> list[str]:
 def dials(source: bytes) -> dict[str, str]:
     """Top-level upper-case constants and the text of their values; nothing if the file does not parse."""
     try:
-        tree = ast.parse(source)
+        return _constants(ast.parse(source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
+
+
+def _constants(tree: ast.Module) -> dict[str, str]:
     found = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):

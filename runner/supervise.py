@@ -51,8 +51,7 @@ def launcher(home: Home, places: Places) -> Iterator[None]:
     finally:
         _close(process, 60)
         if process.wait() != 0 and served:  # it was killed, and its containers may run on without a clock
-            with suppress(subprocess.TimeoutExpired):
-                _spawn("runner.launcher", str(home.root)).wait(90)
+            _close(_spawn("runner.launcher", str(home.root)), 90)
 
 
 @contextmanager

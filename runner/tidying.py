@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -37,26 +38,27 @@ class Found(NamedTuple):
     engine: str | None = None  # id of a container or an image
 
 
-def find(home: Home, days: float, client: docker.DockerClient | None) -> list[Found]:
-    """What can go; without a client containers and images are left out. Raises BusyError while a run is on."""
+def tidy(home: Home, days: float, client: docker.DockerClient | None, *, remove: bool) -> tuple[list[Found], int]:
+    """(What can go, bytes freed on the bench's disk); without a client containers and images are left out.
+
+    Found and removed under one lock, so that nothing begins to need it in between. Raises BusyError while a run is on.
+    """
     with locks.hold(home.runner_lock, "gc"):
         found = [*_runs(home, days), *_snapshots(home), *_halves(home), *_store(home)]
-    return found + (list(_engine(home, client)) if client is not None else [])
+        found += list(_engine(home, client)) if client is not None else []
+        return found, sum(_remove(one, client) for one in found) if remove else 0
 
 
-def remove(home: Home, found: list[Found], client: docker.DockerClient | None) -> int:
-    """Remove all of `found`; returns the bytes that were freed on the bench's disk."""
-    freed = 0
-    with locks.hold(home.runner_lock, "gc"):
-        for one in found:
-            if one.path is not None:
-                shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink(missing_ok=True)
-                freed += one.size
-            elif client is not None and one.what == "container":
-                client.containers.get(str(one.engine)).remove(force=True, v=True)
-            elif client is not None:
-                client.images.remove(str(one.engine))
-    return freed
+def _remove(one: Found, client: docker.DockerClient | None) -> int:
+    if one.path is not None:
+        shutil.rmtree(one.path) if one.path.is_dir() else one.path.unlink(missing_ok=True)
+        return one.size
+    with suppress(docker.errors.APIError):  # somebody else removed it, or uses it
+        if client is not None and one.what == "container":
+            client.containers.get(str(one.engine)).remove(force=True, v=True)
+        elif client is not None:
+            client.images.remove(str(one.engine))
+    return 0
 
 
 def _runs(home: Home, days: float) -> Iterator[Found]:
@@ -73,6 +75,7 @@ def _snapshots(home: Home) -> Iterator[Found]:
     named = set()
     for tag in book.tags():
         named |= {row.snapshot for row in book.experiments(tag)} | {rerun.snapshot for rerun in book.reruns(tag)}
+        named |= {rerun.snapshot for rerun in book.open_reruns(tag)}
         named |= {book.opened(tag, number).snapshot for number in book.open_numbers(tag)}
     book.close()
     named |= {str(data.get("snapshot")) for data in audit.accepted(audit.verify(home.audit)).values()}

@@ -16,13 +16,15 @@ from pydantic import Field
 
 from runner import snapshot, views
 from runner.artifacts import prepare, store
-from runner.decide import BPB_DIGITS, FIRST_SEED
+from runner.decide import BPB_DIGITS
 from runner.errors import GloveboxError
 from runner.loop import Loop
 from runner.noise import pooled
 from runner.records import Experiment, Frozen, Rerun, Snapshot, Status
 from runner.trials import Trials
 
+LEAST = 1e-6  # val_bpb: a deviation of pairs is never taken to be less
+FIRST_ASKED = 1000  # number of the first draw a person asks for
 Seconds = Annotated[int, Field(ge=1, le=86_400)]
 
 
@@ -59,7 +61,7 @@ def carry_out(loop: Loop, order: Order) -> list[Transfer]:
     artifact = trials.stages.artifact.predicate.version
     budget = float(order.budget or trials.stages.budget())
     chosen = _chosen(rows, order)
-    seeds = _seeds(loop, rows, order, same_terms=artifact == loop.stages.artifact.predicate.version)
+    seeds = range(FIRST_ASKED, FIRST_ASKED + order.seeds)  # nothing was ever chosen by these draws
     for row in chosen:
         for seed in seeds:
             for one in _beside(rows, row, order):
@@ -107,14 +109,6 @@ def _chosen(rows: Sequence[Experiment], order: Order) -> list[Experiment]:
     if not wins:
         raise GloveboxError("nothing was kept over the baseline yet", where="ledger", fix="see: glovebox history")
     return sorted(wins, key=lambda row: (-(row.claimed or 0.0), row.id))[: order.top]
-
-
-def _seeds(loop: Loop, rows: Sequence[Experiment], order: Order, *, same_terms: bool) -> range:
-    """Under the tag's own terms seeds nothing was chosen by; under others any will do."""
-    same = same_terms and order.budget is None and order.depth is None
-    used = [rerun.seed for rerun in loop.ledger.reruns(loop.tag) if rerun.during] if same and rows else []
-    first = max(used, default=FIRST_SEED) + 1 if same else FIRST_SEED
-    return range(first, first + order.seeds)
 
 
 def _known(reruns: Sequence[Rerun], number: int, seed: int, terms: tuple[float, int | None, str]) -> bool:
@@ -184,7 +178,8 @@ def _transfer(group: Sequence[Rerun], number: int, against: int | None, alpha: f
     pairs = [others[seed] - scores[seed] for seed in sorted(scores.keys() & others.keys())]
     gain = math.fsum(pairs) / len(pairs) if pairs else None
     interval = None
-    if gain is not None and (noise := pooled([pairs], 1e-9)) is not None:
+    moves = len(set(scores.values())) > 1 or len(set(others.values())) > 1  # a file that ignores its seed says nothing
+    if gain is not None and moves and (noise := pooled([pairs], LEAST)) is not None:
         width = noise.bound(alpha / 2, 1 / len(pairs))
         interval = (round(gain - width, BPB_DIGITS), round(gain + width, BPB_DIGITS))
     return Transfer(
@@ -205,12 +200,12 @@ def _scores(group: Sequence[Rerun], number: int | None) -> dict[int, float]:
     return {r.seed: r.val_bpb for r in group if r.experiment == number and r.val_bpb is not None}
 
 
-def overall(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float) -> Transfer | None:
-    """The best against the baseline on all fresh seeds both were run on, under the tag's own terms."""
+def overall(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float, budget: float) -> Transfer | None:
+    """The best against the baseline on all seeds a person asked for under the tag's own terms: none chose the best."""
     keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
     if len(keeps) < 2:
         return None
-    budget = next((rerun.budget for rerun in reruns if rerun.during), None)
-    terms = [r for r in reruns if r.depth is None and r.artifact == keeps[0].artifact and r.budget == budget]
+    artifact, asked = keeps[0].artifact, [r for r in reruns if not r.during and r.depth is None]
+    terms = [r for r in asked if r.artifact == artifact and r.budget == budget]
     found = _transfer(terms, keeps[-1].id, keeps[0].id, alpha) if terms else None
     return found if found is not None and found.gain is not None else None

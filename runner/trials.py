@@ -54,9 +54,13 @@ class Trials:
             if not isinstance(found, Wanted):
                 return found
             if found.whose == "best":
-                self.rerun(best.id, number, self.snapshot(best), found.seed)
+                self.rerun(best.id, number, self.snapshot(best), found.seed, pair=best.id)
             else:
-                self.rerun(number, number, taken, found.seed)
+                self.rerun(number, number, taken, found.seed, pair=best.id)
+
+    def first_seed(self, number: int) -> int:
+        """What experiment `number` is given in its own run."""
+        return self.recorder.sealer.draw(f"{self.recorder.tag} experiment {number}")
 
     def rerun(
         self,
@@ -65,10 +69,15 @@ class Trials:
         taken: Snapshot,
         seed: int,
         *,
+        pair: int = 0,
         budget: int | None = None,
         depth: int | None = None,
     ) -> Rerun:
-        """Run `taken`, the train.py of experiment `number`, once more and record it."""
+        """Run `taken`, the train.py of experiment `number`, once more and record it.
+
+        Draw `seed` of the same `pair` is the same for both sides, and nothing tells a train.py which draw it is.
+        """
+        given = self.recorder.sealer.draw(f"{self.recorder.tag} pair {pair} draw {seed}")
         training = float(budget or self.stages.budget())
         begun = self.recorder.begin_rerun(
             Rerun(
@@ -77,6 +86,7 @@ class Trials:
                 experiment=number,
                 during=during,
                 seed=seed,
+                given=given,
                 budget=training,
                 depth=depth,
                 artifact=self.stages.artifact.predicate.version,
@@ -88,7 +98,7 @@ class Trials:
         )
         told = begun.model_dump(mode="json", include={"experiment", "during", "seed", "budget", "depth"})
         self.emit("rerun", told)
-        scored = self.stages.run(taken, begun.run, seconds=self.limit(training), seed=seed, budget=budget)
+        scored = self.stages.run(taken, begun.run, seconds=self.limit(training), seed=given, budget=budget)
         engines = [engine for engine in (scored.trained.engine, scored.engine) if engine]
         done = begun.model_copy(update={**_outcome(scored), "seconds": round(sum(e.seconds for e in engines), 3)})
         self.recorder.end_rerun(done, engines)

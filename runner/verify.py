@@ -81,7 +81,8 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
         for rerun in reruns:
             _rerun(outcome, home, rerun, repeated.pop((rerun.tag, rerun.id), None))
         if rules is not None:
-            _decided(outcome, rules, rows, reruns)
+            same = ledger.run_info(tag)["policy"] == policy.terms(rules, store.latest_kernels(home))
+            _decided(outcome, rules, rows, reruns, same_terms=same)
         _line(outcome, line, tag, rows)
         _results(outcome, home, tag, rows)
     for tag, number in sorted(set(finished) - seen):
@@ -167,9 +168,12 @@ def _rules(home: Home, outcome: Outcome) -> policy.Policies | None:
         return None
 
 
-def _decided(outcome: Outcome, rules: policy.Policies, rows: list[Experiment], reruns: list[Rerun]) -> None:
-    others = sum(row.val_bpb is not None and row.policy != rules.digest for row in rows)
-    wrong, replayed = replay(rules.decision, rows, reruns, rules.digest)
+def _decided(
+    outcome: Outcome, rules: policy.Policies, rows: list[Experiment], reruns: list[Rerun], *, same_terms: bool
+) -> None:
+    digest = None if same_terms else rules.digest  # policies that bear on no score may have changed since
+    others = sum(row.val_bpb is not None and digest not in (None, row.policy) for row in rows)
+    wrong, replayed = replay(rules.decision, rows, reruns, digest)
     outcome.checked["verdicts"] = outcome.checked.get("verdicts", 0) + replayed
     outcome.failures += wrong
     if others:

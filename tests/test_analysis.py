@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import analysis
+from runner import analysis, session_report
 from runner.home import SOURCE
 from runner.noise import Noise
 from runner.records import Status
@@ -95,3 +96,16 @@ def test_telemetry_is_set_against_the_best_it_was_made_from() -> None:
     row = experiment(2, curve=[(0, 7.0), (9, 4.5)], summary={"num_steps": 12.0, "num_params_M": 1.0})
     assert analysis.against(row, before) == {"last_loss": -0.5, "num_steps": 1.2}
     assert analysis.against(row, None) == {}
+
+
+HUGE = (b"A = 0x" + b"f" * 4000, b"A = " + b"+".join([b"1"] * 1500), b"x;" * 100_000, b"A = " + b"(" * 150 + b")" * 150)
+
+
+@pytest.mark.parametrize("source", HUGE, ids=["digits", "deep sum", "one line", "brackets"])
+def test_a_file_made_to_choke_on_is_only_another_kind(source: bytes) -> None:
+    """Every recorded train.py is analysed again and again: none may end a night, or take longer than a look."""
+    began = time.monotonic()
+    assert analysis.kinds(SEED, source)
+    assert analysis.kinds(source, source + b"\ny = 1\n")
+    assert isinstance(session_report.dials(source), dict)
+    assert time.monotonic() - began < 20

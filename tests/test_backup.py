@@ -122,3 +122,29 @@ def test_the_commands(glovebox: Glovebox, bench: Bench, tmp_path: Path) -> None:
     assert (code, "everything adds up" in out) == (0, True), err
     assert glovebox("status", env=place)[0] == 0
     assert verify.verify(Home(tmp_path / "new")).failures == []
+
+
+def test_a_flipped_bit_anywhere_in_a_backup_is_noticed(bench: Bench, tmp_path: Path) -> None:
+    whole = tmp_path / "b"
+    backup.write(bench.home, whole)
+    data = bytearray(whole.read_bytes())
+    for at in range(30, len(data), len(data) // 12):
+        bent = bytes(data[:at]) + bytes([data[at] ^ 4]) + bytes(data[at + 1 :])
+        (tmp_path / "bent").write_bytes(bent)
+        with pytest.raises(VerifyError):
+            backup.restore(tmp_path / "bent", Home(tmp_path / "other"))
+
+
+def test_a_folder_that_is_not_there_and_a_half_written_file(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(GloveboxError, match="no such folder"):
+        backup.write(bench.home, tmp_path / "none" / "b")
+
+    def full(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(backup, "_database", full)
+    with pytest.raises(GloveboxError, match="No space left"):
+        backup.write(bench.home, tmp_path / "b")
+    assert not list(tmp_path.glob("b*"))

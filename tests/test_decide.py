@@ -91,7 +91,8 @@ def test_the_first_claim_asks_for_the_baselines_other_seeds() -> None:
         noise = measured([Runs(best, 1000)], 0.0001)
         assert wanted(candidate(0.9), standing=Standing(Runs(best, 1000), noise)) == Wanted("best", seed)
         best[seed] = 1.0 + (seed - 43) / 1000
-    assert verdict(candidate(0.9), standing=Standing(Runs(best, 1000), measured([Runs(best, 1000)], 0.0001))).status
+    known = Standing(Runs(best, 1000), measured([Runs(best, 1000)], 0.0001))
+    assert verdict(candidate(0.9, 0.9), standing=known).status is Status.KEEP
 
 
 def test_a_baseline_that_cannot_be_repeated_keeps_nothing() -> None:
@@ -100,17 +101,47 @@ def test_a_baseline_that_cannot_be_repeated_keeps_nothing() -> None:
     assert (found.status, found.reason) == (Status.DISCARD, "not_confirmed")
 
 
-def test_a_clear_win_is_kept_without_a_rerun_and_says_how_sure_it_is() -> None:
-    found = verdict(candidate(0.9))
+def test_a_clear_win_is_kept_after_one_pair_that_agrees() -> None:
+    assert wanted(candidate(0.9)) == Wanted("candidate", 43)
+    found = verdict(candidate(0.9, 0.95))
     assert (found.status, found.reason, found.claimed, found.confirmed, found.pairs) == (
         Status.KEEP,
         None,
         0.1,
-        None,
-        0,
+        0.06,
+        1,
     )
     assert found.interval is not None
-    assert found.interval[0] < 0.1 < found.interval[1]
+    assert found.interval[0] < 0.06 < found.interval[1]
+
+
+def test_a_clear_win_that_the_first_pair_denies_is_none() -> None:
+    """A file that knows which run it is: it trains in its own, and not in any other."""
+    assert verdict(candidate(0.9, 1.4)).reason == "not_confirmed"
+
+
+def test_a_best_that_gives_no_score_any_more_can_still_be_beaten() -> None:
+    stuck = Standing(Runs({42: 0.97, 43: None, 44: None, 45: None, 46: None, 47: None}, 1000), NOISE, 0.0, since=43)
+    assert verdict(candidate(0.9), standing=stuck).status is Status.KEEP
+    assert verdict(candidate(0.96), standing=stuck).status is Status.DISCARD
+
+
+def test_a_candidate_whose_own_scores_are_wild_is_weighed_by_them() -> None:
+    calm = verdict(candidate(0.985, 0.99, 0.97, 0.98))
+    assert calm.status is Status.KEEP
+    wild = verdict(candidate(0.985, 0.99, 0.93, 1.03))
+    assert wild.reason == "not_confirmed"
+    assert wild.interval is not None
+    assert calm.interval is not None
+    assert wild.interval[1] - wild.interval[0] > 2 * (calm.interval[1] - calm.interval[0])
+
+
+def test_files_that_ignore_their_seed_do_not_hide_the_noise_of_others() -> None:
+    deaf = Runs({42: 1.0, 43: 1.0, 44: 1.0}, 1000)
+    noise = measured([Runs({42: 1.0, 43: 1.01, 44: 0.99}, 1000), deaf], 0.0005)
+    assert noise is not None
+    assert (round(noise.sigma, 6), noise.freedom) == (0.01, 2)
+    assert measured([deaf], 0.0005) == Noise(0.0005, 2)
 
 
 def test_a_gain_too_small_to_bother_is_discarded_without_a_rerun() -> None:
@@ -163,12 +194,12 @@ def test_equal_and_smaller_is_kept_but_not_worse_and_not_by_a_byte() -> None:
 
 
 def test_much_more_memory_needs_a_real_gain() -> None:
-    heavy = verdict(candidate(0.96, memory=201.0))
+    heavy = verdict(candidate(0.96, 0.97, memory=201.0))
     assert (heavy.status, heavy.reason) == (Status.DISCARD, "memory")
-    assert verdict(candidate(0.96, memory=199.0)).status is Status.KEEP
-    assert verdict(candidate(0.94, memory=201.0)).status is Status.KEEP
+    assert verdict(candidate(0.96, 0.97, memory=199.0)).status is Status.KEEP
+    assert verdict(candidate(0.94, 0.95, memory=201.0)).status is Status.KEEP
     unknown = Standing(BEST, NOISE, 0.0)
-    assert verdict(candidate(0.96, memory=201.0), standing=unknown).status is Status.KEEP
+    assert verdict(candidate(0.96, 0.97, memory=201.0), standing=unknown).status is Status.KEEP
 
 
 def test_a_hard_coded_lucky_seed_is_one_score_however_often_it_runs() -> None:
@@ -179,10 +210,10 @@ def test_a_hard_coded_lucky_seed_is_one_score_however_often_it_runs() -> None:
 
 
 def test_the_first_run_of_a_candidate_is_no_part_of_the_noise() -> None:
-    wild = Runs({42: 0.5, 43: 1.0, 44: 1.0}, 1000)
+    wild = Runs({42: 0.5, 43: 1.0, 44: 1.01}, 1000)
     noise = measured([Runs({42: 1.0, 43: 1.01}, 1000), wild], 1e-9)
     assert noise is not None
-    assert noise.sigma == pytest.approx(0.005)
+    assert noise.sigma == pytest.approx(0.01 / 2**0.5)
     assert noise.freedom == 2
 
 

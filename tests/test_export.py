@@ -31,7 +31,15 @@ EVIL = "`<script>` | @everyone ![x](http://e.example/x) \u202e"
 def bench(home: Home, policies: Policies) -> Bench:
     made = Bench(home, policies)
     made.experiment(A, s42=2.0)
-    made.stages.scores.update({(A.encode(), 43): 2.01, (A.encode(), 44): 1.99, (B.encode(), 43): 1.51})
+    made.stages.scores.update(
+        {
+            (A.encode(), 43): 2.01,
+            (A.encode(), 44): 1.99,
+            (B.encode(), 43): 1.51,
+            (B.encode(), 44): 1.5,
+            (C.encode(), 44): 1.2,
+        }
+    )
     assert made.experiment(B, s42=1.5).status is Status.KEEP
     made.experiment("x = 1\n", s42=3.0)
     assert made.experiment(C, s42=1.2).status is Status.KEEP
@@ -61,7 +69,12 @@ def sign_again(folder: Path, bench: Bench, **changes: Any) -> None:
 def test_the_branch_is_the_kept_line_then_the_records(bench: Bench, folder: Path) -> None:
     repository = bench.home.line
     subjects = git(repository, "log", "--reverse", "--format=%s", "exp/H100/t").splitlines()
-    assert subjects == ["DEPTH = 2 LR = 1", "DEPTH = 2 LR = 2", "DEPTH = 3 LR = 2", "results of t"]
+    assert subjects == [
+        "experiment 1: val_bpb 2.000000",
+        "experiment 2: val_bpb 1.500000",
+        "experiment 4: val_bpb 1.200000",
+        "results of t",
+    ]
     names = git(repository, "ls-tree", "--name-only", "exp/H100/t").splitlines()
     assert names == ["results.tsv", "session.md", "train.py"]
     assert git(repository, "show", "exp/H100/t:train.py") + "\n" == C
@@ -85,7 +98,7 @@ def test_what_was_exported_is_imported_and_new_tags_begin_with_it(
     keys.create(other)
     found = importing.read(folder, importing.trusting(other, public), 1 << 18)
     assert (found.source.decode(), found.best.id) == (C, 4)
-    told = importing.begin(other, found, folder)
+    told = importing.begin(other, found)
     assert other.first().read_text() == C
     assert told["checked"]["verdicts"] == 4
     assert [entry["kind"] for entry in audit.verify(other.audit)] == ["imported", "checkpoint"]
@@ -125,9 +138,19 @@ def _extra(document: dict[str, Any]) -> None:
     document["surprise"] = 1
 
 
+def _rerun(document: dict[str, Any]) -> None:
+    document["reruns"][0]["seed"] = 42
+
+
 @pytest.mark.parametrize(
     ("forge", "told"),
-    [(_score, "verdict does not follow"), (_tag, "another tag"), (_order, "out of order"), (_extra, "malformed rows")],
+    [
+        (_rerun, "reruns of something else"),
+        (_score, "verdict does not follow"),
+        (_tag, "another tag"),
+        (_order, "out of order"),
+        (_extra, "malformed rows"),
+    ],
 )
 def test_rows_that_do_not_follow_are_refused_whoever_signed(
     bench: Bench, folder: Path, forge: Callable[[dict[str, Any]], None], told: str
@@ -148,6 +171,26 @@ def test_a_branch_with_another_train_py_is_refused_whoever_signed(bench: Bench, 
     sign_again(folder, bench)
     with pytest.raises(VerifyError, match="is not experiment 4"):
         read(folder, bench)
+
+
+def test_a_branch_with_more_than_the_kept_files_is_refused(bench: Bench, folder: Path) -> None:
+    line = GitLine(bench.home.line)
+    steps = [({"train.py": text.encode()}, "x", "2026-01-01T00:00:00+00:00") for text in (A, B, C)]
+    steps[1][0]["hook.sh"] = b"evil"
+    line.publish("exp/H100/t", steps, ({"results.tsv": b"", "session.md": b""}, "x", "2026-01-01T00:00:00+00:00"))
+    line.bundle("exp/H100/t", folder / "branch.bundle")
+    sign_again(folder, bench)
+    with pytest.raises(VerifyError, match="holds other files"):
+        read(folder, bench)
+
+
+def test_a_description_is_no_command_to_a_forge(bench: Bench, policies: Policies, tmp_path: Path) -> None:
+    evil = "[skip ci] closes #12 @org/team"
+    bench.ledger._db.execute("UPDATE experiments SET row = json_set(row, '$.description', ?) WHERE id = 2", (evil,))
+    export.export(bench.home, policies, "t", "CPU", tmp_path / "evil")
+    log = git(bench.home.line, "log", "--format=%B", "exp/CPU/t")
+    assert "skip ci" in log
+    assert not set("@#[]") & set(log)
 
 
 def test_a_manifest_of_other_files_is_refused(bench: Bench, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,27 @@ def test_rows_are_parsed_once_and_the_list_is_the_callers(ledger: Ledger) -> Non
     again = ledger.experiments("t")
     assert [row.id for row in again] == [1, 2]
     assert ledger.experiments("t")[0] is again[0]
+
+
+def test_many_threads_that_ask_at_once_see_each_row_once(tmp_path: Path) -> None:
+    book = Ledger(tmp_path / "ledger.sqlite")
+    book.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", "f" * 64)
+    over, wrong = threading.Event(), list[int]()
+
+    def ask() -> None:
+        while not over.is_set():
+            numbers = [row.id for row in book.experiments("t")]
+            if numbers != sorted(set(numbers)):
+                wrong.append(len(numbers))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 60):
+        accept(book, experiment(number))
+        book.close_experiment(experiment(number))
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(book.experiments("t")) == 59

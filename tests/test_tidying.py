@@ -49,41 +49,41 @@ def test_what_records_point_to_stays_and_leftovers_go(bench: Bench) -> None:
         folder.mkdir(parents=True)
         _write(folder / "trainer.log")
     aged(old, 20)
-    found = tidying.find(home, 14, None)
+    found = tidying.tidy(home, 14, None, remove=False)[0]
     assert names(found) == {
         ("snapshot", orphan.name),
         ("half a file", "tags/t/results.tsvab12cd"),
         ("half a file", "redteam.json.partial"),
         ("run", old.name),
     }
-    assert tidying.remove(home, found, None) == sum(one.size for one in found) > 0
+    assert tidying.tidy(home, 14, None, remove=True)[1] == sum(one.size for one in found) > 0
     assert not any(path.exists() for path in (orphan, half, partial, old))
     assert new.exists()
     assert (home.tag("t") / "results.tsv").exists()
     assert verify.verify(home).failures == []
-    assert tidying.find(home, 14, None) == []
+    assert tidying.tidy(home, 14, None, remove=False)[0] == []
 
 
 def test_what_is_younger_than_an_hour_may_be_in_use(bench: Bench) -> None:
     _write(bench.home.snapshots / f"{'0' * 64}.py")
     _write(bench.home.root / "x.partial")
-    assert tidying.find(bench.home, 14, None) == []
+    assert tidying.tidy(bench.home, 14, None, remove=False)[0] == []
 
 
 def test_an_artifact_goes_only_when_it_expired_and_no_tag_needs_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tidying, "_expired", lambda *_: True)
-    assert tidying.find(bench.home, 14, None) == []  # a tag was begun with it
+    assert tidying.tidy(bench.home, 14, None, remove=False)[0] == []  # a tag was begun with it
     bench.ledger._db.execute("UPDATE runs SET artifact = 'other-1'")
-    assert names(tidying.find(bench.home, 14, None)) == {("expired artifact", "demo-1")}
+    assert names(tidying.tidy(bench.home, 14, None, remove=False)[0]) == {("expired artifact", "demo-1")}
     monkeypatch.undo()
-    assert tidying.find(bench.home, 14, None) == []  # still valid
+    assert tidying.tidy(bench.home, 14, None, remove=False)[0] == []  # still valid
 
 
 def test_nothing_is_tidied_while_a_run_is_on(bench: Bench) -> None:
     with locks.hold(bench.home.runner_lock, "tag t"), pytest.raises(BusyError):
-        tidying.find(bench.home, 14, None)
+        tidying.tidy(bench.home, 14, None, remove=False)[0]
 
 
 @pytest.mark.engine
@@ -98,10 +98,10 @@ def test_containers_of_this_bench_go_and_others_stay(
 
     ours, theirs = make(bench.home.id), make("f" * 16)
     try:
-        found = tidying.find(bench.home, 14, engine)
+        found = tidying.tidy(bench.home, 14, engine, remove=False)[0]
         containers = [one for one in found if one.what == "container"]
         assert [one.engine for one in containers] == [ours]
-        tidying.remove(bench.home, containers, engine)
+        tidying.tidy(bench.home, 14, engine, remove=True)
         assert engine.containers.get(theirs)
         with pytest.raises(docker.errors.NotFound):
             engine.containers.get(ours)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from runner import audit, policy, snapshot, verify
+from runner import audit, policy, sealing, snapshot, verify
 from runner.artifacts import store
 from runner.audit import AuditLog
 from runner.decide import Verdict
+from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.launching import LaunchClient
@@ -40,7 +41,7 @@ ENGINE = EngineResult(
 
 @dataclass(frozen=True)
 class Table(Stages):
-    """Scores by (content of train.py, seed); a missing one is a crash, an exception is raised."""
+    """Scores by (content of train.py, number of the draw); a missing one is a crash, an exception is raised."""
 
     scores: dict[tuple[bytes, int], float | BaseException] = field(default_factory=dict)
     asked: list[tuple[bytes, int]] = field(default_factory=list)
@@ -80,6 +81,7 @@ class Bench:
             policies.digest,
             Sealer(home, ""),
         )
+        self.recorder.sealer.draw = lambda label: int(label.rsplit(" ", 1)[1])  # type: ignore[method-assign]
         self.stages = Table(home, policies, LaunchClient(home.root / "no.sock"), store.admit(home, "demo-1"))
         self.trials = Trials(self.stages, self.recorder, lambda event, _: self.events.append(event), lambda b: b)
 
@@ -186,3 +188,33 @@ def test_a_failed_run_asks_for_nothing_more(bench: Bench, tmp_path: Path) -> Non
     number = bench.recorder.accept(taken, "x", "f" * 16)
     assert bench.trials.judge(number, outcome(taken, "f" * 16, None)) == Verdict(Status.CRASH, "exception")
     assert bench.stages.asked == []
+
+
+def test_nothing_tells_a_train_py_which_run_it_is(home: Home, policies: policy.Policies) -> None:
+    """Seeds look alike, are the same for both sides of a pair, and are known to this bench alone."""
+    sealer = Sealer(home, "")
+    draws = [sealer.draw(f"t experiment {n}") for n in range(50)] + [
+        sealer.draw(f"t pair 1 draw {n}") for n in range(50)
+    ]
+    assert len(set(draws)) == 100
+    assert all(0 <= draw < 2**31 for draw in draws)
+    assert min(draws) < 2**28 < 2**30 < max(draws)
+    assert Sealer(home, "").draw("t experiment 1") == draws[1]
+    home.audit_key.unlink()
+    sealing.create_key(home)
+    assert Sealer(home, "").draw("t experiment 1") != draws[1]
+
+
+def test_pairs_are_given_the_same_seed_and_other_runs_another(bench: Bench) -> None:
+    bench.recorder.sealer = Sealer(bench.home, "")
+    bench.stages.scores.clear()
+    with pytest.raises(GloveboxError, match="snapshot is missing"):
+        bench.trials.snapshot(bench.ledger.experiments("t")[0].model_copy(update={"snapshot": "0" * 64}))
+    best = bench.ledger.experiments("t")[0]
+    taken = bench.trials.snapshot(best)
+    first = bench.trials.rerun(1, 2, taken, 43, pair=1)
+    second = bench.trials.rerun(2, 2, taken, 43, pair=1)
+    other = bench.trials.rerun(2, 3, taken, 43, pair=2)
+    assert first.given == second.given != other.given
+    assert bench.trials.first_seed(2) not in (first.given, other.given)
+    assert [seed for _, seed in bench.stages.asked[-3:]] == [first.given, second.given, other.given]

@@ -61,7 +61,7 @@ class Scripted(Stages):
 
 def score(text: bytes, seed: int) -> float:
     """2, less a hundredth for every x in the file, plus noise of up to 0.005."""
-    noise = int.from_bytes(hashlib.sha256(text + bytes([seed])).digest()[:2], "big") / 65535
+    noise = int.from_bytes(hashlib.sha256(text + seed.to_bytes(4, "big")).digest()[:2], "big") / 65535
     return 2.0 - text.count(b"x") / 100 + (noise - 0.5) / 100
 
 
