@@ -71,7 +71,7 @@ def rerun(
     json_: Json = False,
 ) -> None:
     """Run an experiment and the keep before it again, on other seeds or terms: does its gain hold?"""
-    order = {"experiments": [experiment], "seeds": seeds, "budget": budget, "depth": depth, "profile": profile}
+    order = {"experiments": (experiment,), "seeds": seeds, "budget": budget, "depth": depth, "profile": profile}
     _transfer(tag, order, gpu, json_)
 
 

@@ -49,9 +49,9 @@ def launcher(home: Home, places: Places) -> Iterator[None]:
         served = True
         yield
     finally:
-        _close(process, 60)
+        _close(process, 30)
         if process.wait() != 0 and served:  # it was killed, and its containers may run on without a clock
-            _close(_spawn("runner.launcher", str(home.root)), 90)
+            _close(_spawn("runner.launcher", str(home.root)), 30)
 
 
 @contextmanager
