@@ -135,3 +135,17 @@ def test_text_around_it_survives_whatever_its_encoding(comment: str, depth: int)
     line = "# " + "".join(c for c in comment if c.isprintable()) + "\n"
     source = (line + "DEPTH = 2 + 3  # ü\n" + line).encode()
     assert transfer.with_depth(source, depth) == (line + f"DEPTH = {depth}  # ü\n" + line).encode()
+
+
+def test_another_profiles_artifact_is_used_with_policys_whole_allowance(bench: Bench) -> None:
+    """The newest artifact of that profile; a depth or an artifact the baseline's calibration knows nothing of."""
+    scores(bench, A, s1000=2.0)
+    scores(bench, B, s1000=1.7)
+    order = Order(experiments=(2,), seeds=1, profile="demo")
+    made = loop(bench)
+    (found,) = transfer.carry_out(made, order)
+    assert (found.artifact, found.gain) == ("demo-1", 0.3)
+    policy_ = made.policies.decision
+    trials = transfer._terms(made, order)
+    assert trials.limit(60.0) == 60.0 + policy_.startup_seconds + policy_.hand_over_seconds
+    assert transfer._terms(made, Order()).limit(60.0) < trials.limit(60.0)
