@@ -190,3 +190,30 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
     }
     assert glovebox("verify")[0] == 0
     assert engine.containers.list(all=True, filters={"label": "glovebox.role"}) == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_a_run_that_is_told_to_stop_after_lets_its_experiment_end(
+    glovebox: Glovebox, home: Home, engine: object
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner", "run", "--tag", "t", "--agent", "scripted", "--max-experiments", "5"],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "GLOVEBOX_HOME": str(home.root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any((home.root / "runs").glob("*/trainer.log")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    code, out, err = glovebox("stop", "--after")
+    assert (code, out.strip()) == (0, "t ends after the experiment in progress"), err
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    rows = json.loads(glovebox("status", "--json")[1])["experiments"]
+    assert [(row["status"], row["reason"]) for row in rows] == [("keep", None)]
+    assert glovebox("verify")[0] == 0
+    assert glovebox("stop", "--after")[1].strip() == "nothing is running"
