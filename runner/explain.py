@@ -64,8 +64,8 @@ def _rules(policies: Policies) -> list[str]:
     if rules.rule == "upstream":
         return ["keeps any lower val_bpb, as upstream: a lucky seed counts as a gain"]
     return [
-        f"keeps at most {rules.alpha:.0%} of changes without effect: a gain beyond the noise of {rules.baseline_runs} "
-        f"seeds, or confirmed by up to {rules.confirm_runs} pairs of reruns on fresh seeds",
+        f"keeps at most {rules.alpha:.0%} of changes without effect: gains are held against the noise of "
+        f"{rules.baseline_runs} seeds and confirmed by one to {rules.confirm_runs} pairs of reruns on fresh ones",
         f"equal within {rules.simplicity_sigmas:g} standard deviations and {rules.simplicity_bytes} bytes smaller is "
         "kept too",
         f"more than {rules.memory_ratio:g} times the baseline's memory must gain {rules.memory_gain_bpb:g} val_bpb",
