@@ -108,7 +108,7 @@ def two_digits(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def kinds(before: bytes | None, after: bytes | None) -> tuple[Kind, ...]:
     """What was changed between two versions of train.py; `other` for what cannot be parsed or compared."""
     try:
@@ -148,7 +148,7 @@ def _differ(old: _Part | None, new: _Part | None) -> bool:
     return old.text != new.text and [*map(ast.dump, old.nodes)] != [*map(ast.dump, new.nodes)]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)  # a syntax tree is a hundred times its file: the best and the newest are enough
 def _units(source: bytes | None) -> dict[str, _Part] | None:
     """Named parts of a file; None if it is none, or has too many."""
     if source is None or len(source) > _MAX_SOURCE:

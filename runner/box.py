@@ -7,6 +7,7 @@ docker-init as PID 1 and no swap (CIS Docker Benchmark 5.x). Policy sets sizes o
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import socket
@@ -154,6 +155,7 @@ def run(
     finally:
         with suppress(docker.errors.APIError):  # another of us may be removing it
             container.remove(force=True, v=True)
+        gc.collect()  # docker-py's responses hold connections in cycles: a launcher lives for a whole night
 
 
 def attend(
@@ -269,10 +271,12 @@ class Demultiplexer:
 
 
 def _close(sock: socket.socket) -> None:
-    # docker-py's own close() leaves the descriptor open.
+    # docker-py's own close() leaves the descriptor open, and so does the socket's while docker-py's wrapper lives.
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-    sock.close()
+    descriptor = sock.detach()
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 def reap(client: docker.DockerClient, bench: str) -> list[str]:
