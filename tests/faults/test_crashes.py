@@ -74,7 +74,7 @@ def template(prepared: Home) -> Home:
     return prepared
 
 
-@pytest.mark.parametrize("nth", [1, 3])
+@pytest.mark.parametrize("nth", [2])
 @pytest.mark.parametrize("point", RUNNERS)
 def test_a_runner_killed_anywhere_goes_on_as_if_it_had_not_been(home: Home, point: str, nth: int) -> None:
     code = session(home, f"{point}:{nth}")
@@ -110,7 +110,7 @@ def test_the_checks_notice_what_a_crash_leaves_behind(home: Home) -> None:
         agree(home)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schedule=st.lists(st.tuples(st.sampled_from(RUNNERS), st.integers(1, 4)), min_size=2, max_size=4))
 def test_any_schedule_of_crashes_ends_in_records_that_agree(template: Home, schedule: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
