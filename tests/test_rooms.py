@@ -139,7 +139,14 @@ def test_only_the_launchers_modules_talk_to_the_engine() -> None:
         if any(n.split(".")[0] == "docker" for n in imports(path))
     }
     ours = {name for name in users if not name.startswith("redteam/")}
-    assert ours == {"box.py", "launcher.py", "doctor.py", "gpu.py", "peak.py"}
+    assert ours == {"box.py", "launcher.py", "gpu.py", "peak.py"} | {"doctor.py", "tidying.py", "cli_operations.py"}
+
+
+def test_only_commands_for_people_tidy_up() -> None:
+    """doctor and gc talk to the engine too: a person starts them, and nothing that runs unattended imports gc."""
+    asks = re.compile(r"^from runner import .*\btidying\b|^\s*tidying,?$", re.MULTILINE)
+    users = {path.name for path in modules("runner") if asks.search(path.read_text())}
+    assert users == {"cli_operations.py"}
 
 
 def test_only_commands_for_people_reach_for_the_red_team() -> None:
