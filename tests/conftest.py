@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
+import hypothesis
 import pytest
 
 from runner import keys, policy, supervise
@@ -24,6 +25,8 @@ from runner.sealing import Sealer
 from runner.stages import Stages
 
 POLICIES = SOURCE / "policies"
+hypothesis.settings.register_profile("glovebox", deadline=None)  # a busy machine is no finding
+hypothesis.settings.load_profile("glovebox")
 
 
 _OTHER_PROCESSES = {"glovebox", "start"}  # fixtures: the command line, a broker
