@@ -38,6 +38,7 @@ from runner.sealing import Sealer
 from runner.stages import Stages
 
 SEED = SOURCE / "trainer" / "train.py"
+THINKING = 6.0  # seconds between two experiments, as an agent needs to think of one: the next trainer starts meanwhile
 Times = dict[str, float]
 
 
@@ -54,6 +55,8 @@ def bare(artifact: Path, shards: Path) -> Times:
 def contained(loop: Loop, work: Path) -> Times:
     """Seconds of one experiment on the bench, by part."""
     work.write_bytes(SEED.read_bytes())
+    loop.stages.prepare()
+    time.sleep(THINKING)
     began = time.monotonic()
     loop.experiment(work, "overhead")
     wall = time.monotonic() - began
@@ -111,9 +114,10 @@ def _said(times: Times) -> str:
     return ", ".join((words | {"tokens": f"{times['tokens']:.0f} tokens/s"}).values())
 
 
-def _loop(home: Home, artifact: str, places: Any) -> Loop:
+def loop(home: Home, artifact: str, places: Any, **decision: Any) -> Loop:
+    """A bench with rule upstream: no reruns, one run against one run."""
     policies = policy.load(SOURCE / "policies")
-    upstream = policies.decision.model_copy(update={"rule": "upstream"})  # no reruns: one run against one run
+    upstream = policies.decision.model_copy(update={"rule": "upstream", **decision})
     policies = policies.model_copy(update={"decision": upstream})
     ledger = Ledger(home.ledger)
     ledger.begin_run("overhead", "2026-01-01T00:00:00+00:00", artifact, policies.digest)
@@ -165,9 +169,8 @@ def main() -> None:
         else:
             home = Home(folder / "bench")
             with supervise.doors() as places, supervise.launcher(home, places):
-                loop = _loop(home, artifact.name, places)
-                work = folder / "train.py"
-                found = alternate(asked.rounds, lambda: bare(artifact, shards), lambda: contained(loop, work))
+                bench, work = loop(home, artifact.name, places), folder / "train.py"
+                found = alternate(asked.rounds, lambda: bare(artifact, shards), lambda: contained(bench, work))
     result = summary(*found) | {"budget": asked.budget, "rows": asked.rows, "plain": asked.plain}
     if not asked.json:
         for side in ("upstream", "glovebox"):

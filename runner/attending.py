@@ -1,4 +1,4 @@
-"""Attending one agent: its train.py, its desk, its container, until it is done. TRUSTED.
+"""Attending agents, one on each lane: its train.py, its desk, its container, until it is done. TRUSTED.
 
 The agent's container is started here through the launcher, or by somebody else (compose); then the desk is
 served until the experiments are used up, the agent leaves or a stop is asked for. A runner that was started
@@ -11,18 +11,21 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from runner import doors, owner, snapshot
-from runner.desk import Desk
+from runner.desk import Desk, Quota
 from runner.errors import GloveboxError
-from runner.home import Home
 from runner.launching import Launch
 from runner.loop import Loop
 from runner.metering import MeterClient
-from runner.records import AgentKind, EndReason, EngineResult, LaunchRequest
-from runner.trials import new_run_id
+from runner.records import AgentKind, EndReason, EngineResult, LaunchRequest, Release
+from runner.stages import new_run_id
 
 GAVE_UP = ("api_refused", "failed")  # what an agent says that cannot go on
 GAVE_UP_CODE = 9  # errors.py
@@ -47,11 +50,12 @@ class _Agent:
             run=new_run_id(),
             policy=loop.policies.digest,
             agent=kind,
-            seconds=loop.policies.agent.session_seconds,
+            lane=loop.stages.lane,
         )
         self.log = loop.home.run(request.run) / "agent.log"
         self.result: EngineResult | GloveboxError | None = None
-        launch = loop.launches.start(request)
+        launch = loop.launches.open(request)
+        launch.release(Release(seconds=loop.policies.agent.session_seconds))
         self._thread = threading.Thread(target=self._watch, args=(launch,), daemon=True)
         self._thread.start()
 
@@ -74,52 +78,98 @@ class _Agent:
 
 
 def attend(
-    loop: Loop,
+    loops: Sequence[Loop],
     places: doors.Places,
     kind: AgentKind | None,
     experiments: int | None,
     metered: bool,
     ending: Ending,
 ) -> int:
-    """Serve one agent to its end; returns the exit code, raises what broke the bench."""
-    stopping, limits = ending.now, loop.policies.sandbox.agent
-    ids = owner.ids(loop.policies.sandbox, limits.uid)
-    group = ids.host_gid
-    provide(loop.home, group, loop.best_source())
-    desk = Desk(loop, loop.home.work, experiments, MeterClient(places.meter if metered else None))
-    if experiments == 0:
-        desk.finished.set()
-    with ExitStack() as stack:
-        sock = stack.enter_context(doors.listening(places.bench, gid=group, mode=0o660))
-        args = (sock, frozenset({ids.host_uid}), desk.handle)
-        threading.Thread(target=doors.serve, args=args, daemon=True).start()
-        agent = _Agent(loop, kind) if kind and not desk.finished.is_set() else None
-        loop.emit("agent_started" if agent else "serving", {"experiments": experiments})
-        _wait(agent, desk, ending)
-        desk.settle(0 if stopping.is_set() else LONGEST_EXPERIMENT)  # one that runs may end, even if its agent left
-        loop.launches.cancel_all()
-        if agent is not None:
-            agent.gone(30)
-        desk.settle(20)
-    if desk.failure is not None and not stopping.is_set():
-        raise desk.failure
-    failed = desk.left_because in GAVE_UP or (agent is not None and agent.failed)
-    loop.emit(
-        "agent_ended",
-        {"failed": failed, "because": desk.left_because, "log": str(agent.log) if agent else "the agent's own log"},
-    )
-    if desk.left_because in GAVE_UP:
-        return GAVE_UP_CODE  # another start would end the same way
-    return 1 if failed else 0
+    """Serve an agent on every lane to the end of all; returns the exit code, raises what broke the bench."""
+    quota, broken = Quota(experiments), threading.Event()
+
+    def serve(loop: Loop) -> int:
+        try:
+            return _Attendance(loop, places, kind, quota, metered, ending, broken).run()
+        except BaseException:
+            broken.set()  # the other lanes finish what they run and end, too
+            raise
+
+    with ThreadPoolExecutor(len(loops)) as pool:
+        codes = [future.result() for future in [pool.submit(serve, loop) for loop in loops]]
+    return 1 if 1 in codes else max(codes)
 
 
-def provide(home: Home, group: int, content: bytes) -> None:
+@dataclass(frozen=True)
+class _Attendance:
+    """One lane: its agent, its desk."""
+
+    loop: Loop
+    places: doors.Places
+    kind: AgentKind | None
+    quota: Quota
+    metered: bool
+    ending: Ending
+    broken: threading.Event
+
+    def run(self) -> int:
+        """Serve until the end; returns the exit code."""
+        loop, stopping, lane = self.loop, self.ending.now, self.loop.stages.lane.number
+        ids = owner.ids(loop.policies.sandbox, loop.policies.sandbox.agent.uid)
+        work = loop.home.work_of(lane)
+        provide(work, ids.host_gid, loop.best_source())
+        desk = Desk(loop, work, self.quota, MeterClient(self.places.meter if self.metered else None))
+        if self.quota.left == 0:
+            desk.finished.set()
+        with ExitStack() as stack:
+            sock = stack.enter_context(doors.listening(self.places.desk(lane), gid=ids.host_gid, mode=0o660))
+            args = (sock, frozenset({ids.host_uid}), desk.handle)
+            threading.Thread(target=doors.serve, args=args, daemon=True).start()
+            agent = _Agent(loop, self.kind) if self.kind and not desk.finished.is_set() else None
+            if not desk.finished.is_set():
+                loop.stages.prepare()
+            loop.emit("agent_started" if agent else "serving", {"experiments": self.quota.left})
+            self._wait(agent, desk)
+            desk.settle(0 if stopping.is_set() else LONGEST_EXPERIMENT)  # one that runs may end, its agent gone or not
+            loop.launches.cancel_all()
+            if agent is not None:
+                agent.gone(30)
+            desk.settle(20)
+        if desk.failure is not None and not stopping.is_set():
+            raise desk.failure
+        return self._ended(agent, desk)
+
+    def _ended(self, agent: _Agent | None, desk: Desk) -> int:
+        failed = desk.left_because in GAVE_UP or (agent is not None and agent.failed)
+        log = str(agent.log) if agent else "the agent's own log"
+        self.loop.emit("agent_ended", {"failed": failed, "because": desk.left_because, "log": log})
+        if desk.left_because in GAVE_UP:
+            return GAVE_UP_CODE  # another start would end the same way
+        return 1 if failed else 0
+
+    def _wait(self, agent: _Agent | None, desk: Desk) -> None:
+        """Until the agent left, the experiments are used up (plus a grace), or a stop was asked for."""
+        stopping = self.ending.now
+        while not (stopping.is_set() or desk.finished.is_set() or (agent is not None and agent.gone(0))):
+            if self.ending.after.is_set() or self.broken.is_set():
+                return  # the caller lets the experiment in progress end, and no other begin
+            desk.finished.wait(0.2)
+        leave = time.monotonic() + _AGENT_GRACE
+        while not stopping.is_set() and time.monotonic() < leave and desk.failure is None:
+            if agent is None:  # somebody else's container: time to read the last answer
+                time.sleep(_LAST_ANSWER)
+                return
+            if agent.gone(0.1):
+                return
+
+
+def provide(path: Path, group: int, content: bytes) -> None:
     """`content` in the agent's file, in place if it is the one we made."""
-    if _ours(home.work, group):
-        snapshot.restore(home.work, content)
+    if _ours(path, group):
+        snapshot.restore(path, content)
         return
-    home.work.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    snapshot.provision(home.work, content, group)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    snapshot.provision(path, content, group)
 
 
 def _ours(path: os.PathLike[str], group: int) -> bool:
@@ -129,19 +179,3 @@ def _ours(path: os.PathLike[str], group: int) -> bool:
         return False
     plain = stat.S_ISREG(state.st_mode) and state.st_nlink == 1 and stat.S_IMODE(state.st_mode) == 0o660
     return plain and state.st_uid == os.geteuid() and state.st_gid == group
-
-
-def _wait(agent: _Agent | None, desk: Desk, ending: Ending) -> None:
-    """Until the agent left, the experiments are used up (plus a grace), or a stop was asked for."""
-    stopping = ending.now
-    while not (stopping.is_set() or desk.finished.is_set() or (agent is not None and agent.gone(0))):
-        if ending.after.is_set():
-            return  # the caller lets the experiment in progress end, and no other begin
-        desk.finished.wait(0.2)
-    leave = time.monotonic() + _AGENT_GRACE
-    while not stopping.is_set() and time.monotonic() < leave and desk.failure is None:
-        if agent is None:  # somebody else's container: time to read the last answer
-            time.sleep(_LAST_ANSWER)
-            return
-        if agent.gone(0.1):
-            return

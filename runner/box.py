@@ -48,7 +48,8 @@ def specification(
     """Keyword arguments of docker's containers.create for one role; `seccomp` is a profile's JSON text."""
     box: Box = getattr(sandbox, request.role)
     devices = [] if request.role == "agent" else gpus or []
-    sizes = _sizes(box)
+    cores = request.lane.cores if request.role != "agent" else None
+    sizes = _sizes(box, len(cores_of(cores)) if cores else os.cpu_count() or 1)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     return {
         **_walls(seccomp),
@@ -59,6 +60,7 @@ def specification(
         "user": f"{box.uid}:{gid}",
         "mounts": mounts,
         "device_requests": devices,
+        "cpuset_cpus": cores,
         "use_config_proxy": False,  # a user's docker client may hold a proxy's password
         "environment": {"OMP_NUM_THREADS": threads} | ({} if devices else _NO_GPU) | environment,
         "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, BENCH_LABEL: bench},
@@ -86,9 +88,15 @@ def _walls(seccomp: str | None) -> dict[str, Any]:
     }
 
 
-def _sizes(box: Box) -> dict[str, Any]:
-    """Policy's ceilings, cut to what the host has."""
-    cpus = min(box.cpus, float(os.cpu_count() or 1))
+def cores_of(text: str) -> set[int]:
+    """The processors a list like 0-3,8 names."""
+    parts = (part.split("-") for part in text.split(","))
+    return {core for part in parts for core in range(int(part[0]), int(part[-1]) + 1)}
+
+
+def _sizes(box: Box, processors: int) -> dict[str, Any]:
+    """Policy's ceilings, cut to what there is."""
+    cpus = min(box.cpus, float(processors))
     memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
     if box.exec_cache_bytes:
@@ -117,18 +125,17 @@ def run(
     client: docker.DockerClient,
     spec: dict[str, Any],
     *,
-    seconds: float,
     output_bytes: int,
     sink: Callable[[bytes], None],
     hang_up: socket.socket,
-    started: Callable[[str], None],
+    begin: Callable[[str], float],
     memory: Callable[[str], float] = lambda _: 0.0,
 ) -> EngineResult:
     """Create, attach, start and drain one container, then remove it.
 
-    `sink` gets stdout and stderr as they come, at most `output_bytes` in all. The run ends by exit, by the
-    host's clock after `seconds`, by too much output, or when the peer closes `hang_up`. `memory` says
-    what a container uses now, MiB.
+    `begin` is called with the id of the started container, may let it wait, and returns the seconds it has from then
+    on. `sink` gets stdout and stderr as they come, at most `output_bytes` in all. The run ends by exit, by the
+    host's clock, by too much output, or when the peer closes `hang_up`. `memory` says what a container uses now, MiB.
     """
     try:
         container = client.containers.create(**spec)
@@ -147,11 +154,9 @@ def run(
             raise EngineError(
                 f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix
             )
-        with peak.watched(lambda: memory(str(container.id))) as most:
-            ended = attend(container, client, seconds, output_bytes, sink, hang_up, started)
+        ended = attend(container, client, output_bytes, sink, hang_up, begin, memory)
         faults.reach("launcher.ended")
-        seen = {"specification": receipts.specification_digest(spec), "peak_mb": round(most.mb, 1)}
-        return ended.model_copy(update=seen)
+        return ended.model_copy(update={"specification": receipts.specification_digest(spec)})
     finally:
         with suppress(docker.errors.APIError):  # another of us may be removing it
             container.remove(force=True, v=True)
@@ -161,31 +166,32 @@ def run(
 def attend(
     container: Container,
     client: docker.DockerClient,
-    seconds: float,
     output_bytes: int,
     sink: Callable[[bytes], None],
     hang_up: socket.socket,
-    started: Callable[[str], None],
+    begin: Callable[[str], float],
+    memory: Callable[[str], float] = lambda _: 0.0,
 ) -> EngineResult:
     """Start and drain a container that was made and checked; it is the caller's to remove."""
     # Attach before start: nothing is lost and no log driver is needed.
     attached = client.api.attach_socket(str(container.id), params={"stdout": 1, "stderr": 1, "stream": 1})
     stream: socket.socket = getattr(attached, "_sock", attached)
-    begin = time.monotonic()
     try:
         try:
             container.start()
         except docker.errors.APIError as error:
             raise EngineError(f"the container did not start: {error.explanation}", fix="run: glovebox doctor") from None
         faults.reach("launcher.started")
-        started(str(container.id))
-        reason, total = _drain(stream, hang_up, begin + seconds, output_bytes, sink)
-        # Close before kill: with an attached reader that does not read, the engine blocks in kill and wait.
-        _close(stream)
-        reason = _finish(container, reason, begin + seconds, hang_up)
+        seconds = begin(str(container.id))
+        began = time.monotonic()
+        with peak.watched(lambda: memory(str(container.id))) as most:
+            reason, total = _drain(stream, hang_up, began + seconds, output_bytes, sink)
+            # Close before kill: with an attached reader that does not read, the engine blocks in kill and wait.
+            _close(stream)
+            reason = _finish(container, reason, began + seconds, hang_up)
     finally:
         _close(stream)
-    elapsed = time.monotonic() - begin
+    elapsed = time.monotonic() - began
     container.reload()
     state = container.attrs["State"]
     oom = bool(state["OOMKilled"])
@@ -199,6 +205,7 @@ def attend(
         output_bytes=total,
         image=str(container.attrs["Image"]),
         container=str(container.id),
+        peak_mb=round(most.mb, 1),
     )
 
 

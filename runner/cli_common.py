@@ -15,6 +15,7 @@ from runner.errors import GloveboxError
 from runner.home import Home
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
 TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
 
 

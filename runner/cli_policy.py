@@ -64,9 +64,7 @@ def differences(home: Home) -> dict[str, list[str]]:
         # What differs from run to run (files, command, GPU) is the launcher's to choose; it checked it at the start.
         attrs = container.attrs
         host, gpus = attrs["HostConfig"], attrs["HostConfig"].get("DeviceRequests") or []
-        request = LaunchRequest.model_validate(
-            {"role": role, "run": "0" * 16, "policy": policies.digest, "seconds": 1.0}
-        )
+        request = LaunchRequest.model_validate({"role": role, "run": "0" * 16, "policy": policies.digest})
         gid = owner.ids(policies.sandbox, getattr(policies.sandbox, role).uid).gid
         spec = box.specification(
             policies.sandbox,

@@ -14,18 +14,18 @@ from pydantic import TypeAdapter, ValidationError
 
 from runner import console, ledger, locks, supervise
 from runner.broker import key
-from runner.cli_common import Json, TagOption, interruptible, newest, notifying, say, show
+from runner.cli_common import Gpu, Json, TagOption, interruptible, newest, notifying, say, show
+from runner.cli_lanes import CoreSets, Gpus, lanes_of
 from runner.desk import clean
 from runner.errors import BusyError
 from runner.home import Home, find
-from runner.records import AgentKind, Tag
+from runner.records import AgentKind, Lane, Tag
 
 MAX_DESCRIPTION = 200
 AGENTS = get_args(AgentKind)
 MAX_FRUITLESS = 5  # restarts in a row without a new experiment
 RESTART_SECONDS = 3.0
 _FINAL = (0, 2, 3, 4, 6, 7, 9, 130)  # exit codes that another start would only repeat
-Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
 Seeds = Annotated[int, typer.Option(min=1, max=20, help="Runs of each of the two files.")]
 KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
 
@@ -39,14 +39,18 @@ def run(
     ] = None,
     description: Annotated[str | None, typer.Option(help="One line for the record, with --train-py.")] = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
-    gpu: Gpu = None,
+    gpu: Gpus = None,
+    cores: CoreSets = None,
     key_file: KeyFile = None,
     json_: Json = False,
 ) -> None:
     """Run experiments: with an agent in its container, or one given train.py."""
     home = find()
-    settings = _settings(home, tag, agent, artifact, gpu) | {"max_experiments": max_experiments}
+    lanes = lanes_of(gpu, cores)
+    settings = _settings(home, tag, agent, artifact, lanes) | {"max_experiments": max_experiments}
     if train_py is not None:
+        if len(lanes) > 1:
+            raise typer.BadParameter("one file runs on one --gpu or set of --cores")
         settings |= {
             "agent": None,
             "train_py": str(train_py.absolute()),
@@ -91,7 +95,7 @@ def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: 
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(book, tag)
     version = book.run_info(name)["artifact"]
-    settings = _settings(home, name, "scripted", version, gpu) | {"agent": None, "order": order}
+    settings = _settings(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None, "order": order}
     answer, code = _follow(settings, home, None)
     if code == 0 and answer is not None:
         if as_json:
@@ -106,13 +110,14 @@ def up(
     agent: Annotated[str, typer.Option(help=f"Who proposes: {', '.join(AGENTS)}.")] = "claude",
     experiments: Annotated[int | None, typer.Option(min=1, help="End when the tag has this many.")] = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
-    gpu: Gpu = None,
+    gpu: Gpus = None,
+    cores: CoreSets = None,
     key_file: KeyFile = None,
     json_: Json = False,
 ) -> None:
     """Run unattended: runner, launcher and broker as host processes, started again should one of them die."""
     home = find()
-    settings = _settings(home, tag, agent, artifact, gpu) | {"until": experiments}
+    settings = _settings(home, tag, agent, artifact, lanes_of(gpu, cores)) | {"until": experiments}
     secret = _key(home, agent, key_file)
     try:
         with locks.hold(home.up_lock, f"up, tag {tag}"):
@@ -142,7 +147,7 @@ def _recorded(home: Home, tag: str) -> int:
     return ledger.Ledger(home.ledger, read_only=True).last_number(tag) if home.ledger.exists() else 0
 
 
-def _settings(home: Home, tag: str, agent: str, artifact: str | None, gpu: str | None) -> dict[str, Any]:
+def _settings(home: Home, tag: str, agent: str, artifact: str | None, lanes: tuple[Lane, ...]) -> dict[str, Any]:
     """What `run` and `up` ask of a session alike; raises BadParameter."""
     try:
         TypeAdapter(Tag).validate_python(tag)
@@ -152,7 +157,7 @@ def _settings(home: Home, tag: str, agent: str, artifact: str | None, gpu: str |
         ) from None
     if agent not in AGENTS:
         raise typer.BadParameter(f"one of: {', '.join(AGENTS)}")
-    return {"tag": tag, "seed": str(home.first()), "agent": agent, "artifact": artifact, "gpu": gpu}
+    return {"tag": tag, "seed": str(home.first()), "agent": agent, "artifact": artifact, "lanes": lanes}
 
 
 def _key(home: Home, agent: str | None, given: Path | None) -> Path | None:

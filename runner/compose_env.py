@@ -52,4 +52,4 @@ def write(path: Path, home: Home) -> None:
         private.mkdir(mode=0o700, exist_ok=True)
     if not locks.held(home.runner_lock):
         seed = home.first().read_bytes()
-        attending.provide(home, owner.ids(sandbox, sandbox.agent.uid).host_gid, seed)
+        attending.provide(home.work, owner.ids(sandbox, sandbox.agent.uid).host_gid, seed)

@@ -59,19 +59,20 @@ class _Live:
         columns = (TextColumn("{task.description}"), BarColumn(30), TimeElapsedColumn())
         self.progress = Progress(*columns, console=console, transient=True)
         self.progress.start()
-        self.task: Any = None
+        self.tasks: dict[int, Any] = {}  # by experiment: lanes run several at a time
 
     def show(self, event: dict[str, Any]) -> None:
+        task = self.tasks.get(event["during"] if event["event"] == "rerun" else event.get("experiment", 0))
         if event["event"] == "started":
             name = escape(event["description"][:60])
-            self.task = self.progress.add_task(f"experiment {event['experiment']}: {name}", total=None)
-        elif event["event"] == "trained" and self.task is not None:
-            self.progress.update(self.task, description=f"experiment {event['experiment']}: evaluating")
-        elif event["event"] == "rerun" and self.task is not None:
-            self.progress.update(self.task, description=rerun(event))
-        elif event["event"] == "finished" and self.task is not None:
-            self.progress.remove_task(self.task)
-            self.task = None
+            number = event["experiment"]
+            self.tasks[number] = self.progress.add_task(f"experiment {number}: {name}", total=None)
+        elif event["event"] == "trained" and task is not None:
+            self.progress.update(task, description=f"experiment {event['experiment']}: evaluating")
+        elif event["event"] == "rerun" and task is not None:
+            self.progress.update(task, description=rerun(event))
+        elif event["event"] == "finished" and task is not None:
+            self.progress.remove_task(self.tasks.pop(event["experiment"]))
         if event["event"] not in ("started", "trained", "rerun"):
             text = sentence(event)
             if text:

@@ -1,8 +1,8 @@
 """The decision: pure functions of policy, the kept line so far and one experiment's scores. TRUSTED, no I/O.
 
-`failure` ends what has no score: training cut by the clock is a timeout; a container killed for memory or output, an
-exception or nothing handed over a crash; a model that cannot be exported not_exportable; what the evaluator refused
-non_causal or rejected.
+`failure` ends what has no score: training given up for its pace is a discard, cut by the clock a timeout; a container
+killed for memory or output, an exception or nothing handed over a crash; a model that cannot be exported
+not_exportable; what the evaluator refused non_causal or rejected.
 
 `judge` ends what has one, or asks for another run. Rule `upstream` keeps any lower val_bpb. Rule `paired`, in order:
 1. no lower than the best and not a simpler file: discard;
@@ -41,11 +41,15 @@ WILD = 2.0  # a candidate whose own scores move by so many times the noise is we
 
 
 class Runs(NamedTuple):
-    """What is known of one train.py: val_bpb by seed (None: a run without score), bytes, peak memory (0: unknown)."""
+    """What is known of one train.py: val_bpb by seed (None: a run without score), bytes, peak memory (0: unknown).
+
+    `told` is the score of its own run, which may have been on another lane and is then not among `scores`.
+    """
 
     scores: Mapping[int, float | None]
     size: int
     memory_mb: float = 0.0
+    told: float | None = None
 
     def known(self) -> list[float]:
         """Scores of all runs that gave one."""
@@ -206,6 +210,7 @@ def _wildness(scores: list[float], noise: Noise) -> float:
 
 def _first(runs: Runs) -> float:
     score = runs.scores.get(FIRST_SEED)
+    score = runs.told if score is None else score
     if score is None:
         raise ValueError("a scored experiment without val_bpb")
     return score
@@ -219,6 +224,8 @@ def _untried(runs: Runs, start: int, most: int) -> int | None:
 def failure(scored: Scored) -> Verdict | None:
     """The verdict on an experiment without a score, None if it has one."""
     trained, score = scored.trained, scored.score
+    if trained.ended_early and trained.engine.reason is EndReason.CANCELLED:
+        return Verdict(Status.DISCARD, "early_stop")
     if trained.engine.reason is EndReason.WALL:
         return Verdict(Status.TIMEOUT, "time_budget")
     if trained.engine.reason is not EndReason.EXIT:

@@ -39,16 +39,35 @@ _BRIEF = {
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories that are not text
 
 
+class Quota:
+    """Experiments that may still begin, for all lanes together; None: no end."""
+
+    def __init__(self, experiments: int | None) -> None:
+        self.left = experiments
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """One of them, if there is one left."""
+        with self._lock:
+            if self.left == 0:
+                return False
+            self.left = None if self.left is None else self.left - 1
+            return True
+
+    def give_back(self) -> None:
+        """One that came to nothing."""
+        with self._lock:
+            self.left = None if self.left is None else self.left + 1
+
+
 class Desk:
     """Serves one agent; `finished` is set when it may stop."""
 
-    def __init__(
-        self, loop: Loop, train_py: Path, max_experiments: int | None, meter: MeterClient | None = None
-    ) -> None:
+    def __init__(self, loop: Loop, train_py: Path, quota: Quota, meter: MeterClient | None = None) -> None:
         self.loop = loop
         self.meter = meter or MeterClient(None)
         self.train_py = train_py
-        self.left = max_experiments
+        self.quota = quota
         self.finished = threading.Event()
         self.failure: BaseException | None = None
         self.left_because: str | None = None  # the agent's own word, from LEAVING
@@ -84,37 +103,39 @@ class Desk:
         if not self._busy.acquire(blocking=False):
             return _no("busy")
         try:
-            if self.left == 0 or self.finished.is_set() or self._told_enough():
+            if self.finished.is_set() or self._told_enough() or not self.quota.take():
                 return _no("no_experiments_left")
             return self._experiment(clean(description, self.loop.policies.agent.description_chars))
         finally:
             self._busy.release()
 
     def _experiment(self, description: str) -> dict[str, Any]:
-        left = None if self.left is None else self.left - 1
         try:
-            feedback = self.loop.experiment(self.train_py, description, left)
+            feedback = self.loop.experiment(self.train_py, description, self.quota.left)
         except SnapshotError as error:
+            self.quota.give_back()
             return self._refuse(error.reason)
         except BaseException as error:
             # Ours, not the agent's: the session ends with it and the agent learns a code.
             self.failure = error
             self.finished.set()
             raise DoorError("the bench failed") from error
-        self.left, self._refusals = left, 0
-        if self.left == 0:
+        self._refusals = 0
+        if self.quota.left == 0:
             self.finished.set()
-        self._told_enough()
+        if not (self.finished.is_set() or self._told_enough()):
+            self.loop.stages.prepare()  # while the agent thinks
         self._tell_broker()
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
 
     def _told_enough(self) -> bool:
         """Whether the leak budget leaves no room for another outcome; that ends the session."""
-        told = self.loop.told()
-        if told.exhausted and not self.finished.is_set():
+        enough = self.loop.told_enough()
+        if enough and not self.finished.is_set():
             self.finished.set()
+            told = self.loop.told()
             self.loop.emit("leak_budget", {"bits": told.bits, "limit": told.limit})
-        return told.exhausted
+        return enough
 
     def _refuse(self, reason: str) -> dict[str, Any]:
         time.sleep(min(_LONGEST_PAUSE, _REFUSAL_PAUSE * 2.0 ** min(self._refusals, 10)))
@@ -131,7 +152,7 @@ class Desk:
             "ok": True,
             "analysis": self.loop.analysis().model_dump(mode="json"),
             "rows": [rounded(row).model_dump(mode="json", include=fields) for row in rows],
-            "experiments_left": self.left,
+            "experiments_left": self.quota.left,
             "budget": None if budget is None else budget.model_dump(mode="json"),
         }
 

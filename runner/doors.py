@@ -25,7 +25,7 @@ from trainer.evaluator import strict_json
 
 MAX_LINE = 64 << 10
 PREFIX = "glovebox-"  # of the short-lived folder that holds the doors of one run
-MAX_PEERS = 8  # connections served at a time; more are hung up on
+MAX_PEERS = 8  # connections served at a time, unless told otherwise; more are hung up on
 _CREDENTIALS = struct.Struct("3i")
 _CLOSED = (errno.EBADF, errno.EINVAL)
 _SEND_TIMEOUT = struct.pack("ll", 30, 0)  # seconds, microseconds: a peer that does not read is left
@@ -45,7 +45,11 @@ class Places:
     @property
     def bench(self) -> Path:
         """Agent to runner."""
-        return self.root / "bench" / "bench.sock"
+        return self.desk(0)
+
+    def desk(self, lane: int) -> Path:
+        """Agent of a lane to runner."""
+        return self.root / (f"bench-{lane}" if lane else "bench") / "bench.sock"
 
     @property
     def llm(self) -> Path:
@@ -95,6 +99,11 @@ class Line:
             raise DoorError("refused line: not an object")
         return value
 
+    def finish(self) -> None:
+        """Say nothing more, and go on listening."""
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Hang up; safe to call twice."""
         with suppress(OSError):
@@ -137,9 +146,9 @@ def remove_if_empty(*folders: Path) -> None:
                 folder.rmdir()
 
 
-def serve(sock: socket.socket, uids: frozenset[int], handle: Callable[[Line], None]) -> None:
+def serve(sock: socket.socket, uids: frozenset[int], handle: Callable[[Line], None], peers: int = MAX_PEERS) -> None:
     """Accept until the socket is closed; a peer of an allowed uid gets a thread while there are few of them."""
-    free = threading.BoundedSemaphore(MAX_PEERS)
+    free = threading.BoundedSemaphore(peers)
     while True:
         try:
             peer, _ = sock.accept()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner import leak
 from runner.broker.rules import Budget
-from runner.policy import Box, Policies
+from runner.policy import Box, EarlyStop, Policies
 
 _UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10))
 FIXED = (
@@ -21,7 +21,8 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
     return {
         "every container": [every],
         "trainer (runs the agent's train.py)": [
-            "reads: its train.py, the tokenizer, the training tokens, provisioned kernels",
+            "reads: its train.py, tokenizer, training tokens, provisioned kernels, what the baseline compiled",
+            *_ahead(sandbox.standby),
             "writes: three files that exist before it starts (graph, weights, telemetry), and its own temporary space",
             "never: validation data, another run's files, the API key, the engine",
             *_sizes(sandbox.trainer),
@@ -29,6 +30,7 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
         ],
         "evaluator (scores; runs none of the agent's code)": [
             "reads: graph and weights as data, the tokenizer, the validation rows",
+            *_ahead(sandbox.standby),
             "writes: one file, the score",
             f"accepts models whose causality is {' or '.join(policies.evaluator.accept)}",
             *_sizes(sandbox.evaluator),
@@ -62,14 +64,26 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
 def _rules(policies: Policies) -> list[str]:
     rules = policies.decision
     if rules.rule == "upstream":
-        return ["keeps any lower val_bpb, as upstream: a lucky seed counts as a gain"]
+        return ["keeps any lower val_bpb, as upstream: a lucky seed counts as a gain", *_early(rules.early_stop)]
     return [
         f"keeps at most {rules.alpha:.0%} of changes without effect: gains are held against the noise of "
         f"{rules.baseline_runs} seeds and confirmed by one to {rules.confirm_runs} pairs of reruns on fresh ones",
         f"equal within {rules.simplicity_sigmas:g} standard deviations and {rules.simplicity_bytes} bytes smaller is "
         "kept too",
         f"more than {rules.memory_ratio:g} times the baseline's memory must gain {rules.memory_gain_bpb:g} val_bpb",
+        *_early(rules.early_stop),
     ]
+
+
+def _ahead(standby: bool) -> list[str]:
+    return ["may be started ahead: it imports what its image holds and waits, without a candidate"] if standby else []
+
+
+def _early(rules: EarlyStop) -> list[str]:
+    if not rules.enabled:
+        return []
+    looks = ", ".join(f"{look:.0%}" for look in rules.looks)
+    return [f"ends runs that by their training loss cannot win, at {looks} of their budget; {rules.audit:.0%} go on"]
 
 
 def _leak(policies: Policies) -> list[str]:

@@ -27,7 +27,7 @@ NOT_EXPORTABLE = (
     "forward_signature",
     "other",
 )
-PHASES = ("start", "hand_over", "done")
+PHASES = ("ready", "start", "hand_over", "done")
 
 
 class Filtered(NamedTuple):
@@ -40,16 +40,34 @@ class Filtered(NamedTuple):
 
 def read(path: Path, metrics: Metrics, errors: Errors) -> Filtered:
     """Filter a telemetry file, reading at most policy's telemetry_bytes of it."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(metrics.telemetry_bytes)
-    except OSError:
-        data = b""
-    return filter_lines(data, metrics, errors)
+    return filter_lines(_head(path, metrics), metrics, errors)
+
+
+def losses(path: Path, metrics: Metrics, errors: Errors) -> list[float]:
+    """The losses a run has reported so far, under the same caps."""
+    return [loss for _, loss in _accepted(_head(path, metrics), metrics, errors).curve]
 
 
 def filter_lines(data: bytes, metrics: Metrics, errors: Errors) -> Filtered:
     """Filter telemetry bytes: unknown, malformed and excess lines are dropped and counted."""
+    state = _accepted(data, metrics, errors)
+    telemetry = Telemetry(
+        curve=downsample(state.curve, metrics.curve_points),
+        summary={name: state.summary[name] for name in metrics.summaries if name in state.summary},  # not its order
+        dropped_lines=min(state.dropped, metrics.lines),
+    )
+    return Filtered(telemetry, state.crash, state.not_exportable)
+
+
+def _head(path: Path, metrics: Metrics) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(metrics.telemetry_bytes)
+    except OSError:
+        return b""
+
+
+def _accepted(data: bytes, metrics: Metrics, errors: Errors) -> _State:
     lines = data.split(b"\n", metrics.lines)
     state = _State(metrics, errors)
     for line in lines[: metrics.lines]:
@@ -57,12 +75,7 @@ def filter_lines(data: bytes, metrics: Metrics, errors: Errors) -> Filtered:
             state.accept(line)
     if len(lines) > metrics.lines:
         state.dropped += 1
-    telemetry = Telemetry(
-        curve=downsample(state.curve, metrics.curve_points),
-        summary={name: state.summary[name] for name in metrics.summaries if name in state.summary},  # not its order
-        dropped_lines=min(state.dropped, metrics.lines),
-    )
-    return Filtered(telemetry, state.crash, state.not_exportable)
+    return state
 
 
 class _State:

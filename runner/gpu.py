@@ -86,6 +86,14 @@ def _names(path: Path) -> set[str]:
         return set()
 
 
+def model(gpu: str) -> str:
+    """What kind of GPU it is; raises EngineError if the driver does not say."""
+    told = _output("nvidia-smi", f"--id={gpu}", "--query-gpu=name", "--format=csv,noheader")
+    if told is None or not told.strip():
+        raise EngineError("the driver does not answer", where=f"nvidia-smi --id={gpu}", fix="check nvidia-smi -L")
+    return told.strip()[:100]
+
+
 def use(gpu: str) -> Use:
     """Memory and compute processes on a GPU; raises EngineError if the driver does not say.
 

@@ -2,7 +2,7 @@
 
     <home>/policies/trust.yaml   keys/   artifacts/<version>/   store/<version>/
     <home>/snapshots/<sha256>.py   runs/<run>/   line.git/   tags/<tag>/   ledger.sqlite   audit.jsonl
-    <home>/work/train.py   broker/   secrets/
+    <home>/work/train.py   work-<lane>/train.py   broker/   secrets/
 
 `glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above.
 """
@@ -89,6 +89,10 @@ class Home:
     def work(self) -> Path:
         """The train.py the agent edits: one file, kept in place, since a container is mounted on it."""
         return self.root / "work" / "train.py"
+
+    def work_of(self, lane: int) -> Path:
+        """The train.py the agent of a lane edits."""
+        return self.root / f"work-{lane}" / "train.py" if lane else self.work
 
     @property
     def broker(self) -> Path:

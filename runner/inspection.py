@@ -64,6 +64,7 @@ def _expected(spec: dict[str, Any]) -> dict[str, Any]:
         "Memory": spec["mem_limit"],
         "MemorySwap": spec["memswap_limit"],
         "NanoCpus": spec["nano_cpus"],
+        "CpusetCpus": spec["cpuset_cpus"] or "",
         "ShmSize": spec["shm_size"],
         "Tmpfs": spec["tmpfs"],
     }

@@ -1,9 +1,9 @@
 """The launcher: sole holder of the container engine's socket. TRUSTED, small on purpose.
 
-Listens on launch.sock for one LaunchRequest per connection and answers two lines: {"event": "started"}
-and {"event": "ended", ...EngineResult}. Closing the connection ends the container. There is no field for
-an image, a mount, a command, a network or a capability: those come from policies/ and from this file.
-It parses nothing an untrusted room wrote; what containers print goes to quarantine files unread.
+Listens on launch.sock. One connection is one container: a LaunchRequest, answered by {"event": "started"}; a Release
+with what it is to do, from which on the clock runs; {"event": "ended", ...EngineResult}. Closing the connection ends
+the container. There is no field for an image, a mount, a command, a network or a capability: those come from policies/
+and from this file. It parses nothing an untrusted room wrote; what containers print goes to quarantine files unread.
 """
 
 from __future__ import annotations
@@ -11,28 +11,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import docker
-from docker.types import Mount
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
 from runner import box, doors, faults, gpu, locks, owner, peak, policy, seccomp
+from runner.artifacts import compile_cache
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
-from runner.home import SOURCE, Home
-from runner.records import EngineResult, LaunchRequest
+from runner.home import Home
+from runner.records import EngineResult, Frozen, LaunchRequest, Release
+from runner.rooms import GO, Rooms
 
-TRAINER_FILES = ("graph.json", "weights.safetensors", "telemetry.jsonl")
-EVALUATOR_FILES = ("score.json",)
 ENGINE_SECONDS = float(os.environ.get("GLOVEBOX_ENGINE_SECONDS", "60"))  # an engine that takes longer has stalled
 _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
+_IMPORT_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a trainer's imports: at most, and between two looks
+_MAX_PEERS = 64  # containers at a time; each is a connection
+_Message = TypeVar("_Message", bound=Frozen)
 
 
 class Launcher:
@@ -47,15 +51,16 @@ class Launcher:
     ) -> None:
         self.client = client
         self.home = home
-        self.places = places
         self.policies = policies or policy.load(*home.policies)
+        self.rooms = Rooms(home, places, self.policies)
+        self._fitting: set[tuple[str, str, str | None]] = set()
         ours = self.policies.sandbox.seccomp == "glovebox"
         self.seccomp = seccomp.profile(self.policies.seccomp) if ours else None
 
     def handle(self, line: doors.Line) -> None:
         """Serve one connection."""
         try:
-            request = self._request(line)
+            request = self._checked(_read(line, LaunchRequest))
             faults.reach("launcher.asked")
             result = self._launch(request, line)
             line.send({"event": "ended", **result.model_dump(mode="json")})
@@ -65,20 +70,11 @@ class Launcher:
             text = f"the engine or the disk failed: {type(error).__name__} (fix: glovebox doctor)"
             line.send({"event": "failed", "code": EngineError.exit_code, "error": text})
 
-    def _request(self, line: doors.Line) -> LaunchRequest:
-        raw = line.receive(max_bytes=4096)
-        try:
-            # Through JSON: in strict mode only JSON text may become enums and paths.
-            request = LaunchRequest.model_validate_json(json.dumps(raw))
-        except ValidationError:
-            raise DoorError("not a launch request") from None
+    def _checked(self, request: LaunchRequest) -> LaunchRequest:
         if request.policy != self.policies.digest:
             raise PolicyError("policies changed since the launcher started", fix="run again")
-        limits: policy.Box = getattr(self.policies.sandbox, request.role)
-        if request.gpu:
+        if request.lane.gpu:
             gpu.check_toolkit(self.policies.sandbox.minimum_toolkit)
-        if request.seconds > limits.max_seconds:
-            raise DoorError(f"more seconds than policies/sandbox.yaml {request.role}.max_seconds")
         return request
 
     def _launch(self, request: LaunchRequest, line: doors.Line) -> EngineResult:
@@ -86,112 +82,115 @@ class Launcher:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         spec = self.specification(request, folder)
         limits: policy.Box = getattr(self.policies.sandbox, request.role)
-        lent = gpu.lent(request.gpu) if spec["device_requests"] and request.gpu else nullcontext()
-        with lent, (folder / f"{request.role}.log").open("wb") as log:
+        with ExitStack() as lent, (folder / f"{request.role}.log").open("wb") as log:
+
+            def begin(container: str) -> float:
+                if request.role == "trainer":
+                    self._imported(folder / "telemetry.jsonl", container, line)
+                line.send({"event": "started", "container": container})
+                work = _read(line, Release)
+                if spec["device_requests"] and request.lane.gpu:
+                    lent.enter_context(gpu.lent(request.lane.gpu))  # given back when the container is gone
+                self._provide(request, work, folder)
+                return work.seconds
+
             return box.run(
                 self.client,
                 spec,
-                seconds=request.seconds,
                 output_bytes=limits.output_bytes,
                 sink=lambda data: _keep(log, data),
                 hang_up=line.sock,
-                started=lambda container: line.send({"event": "started", "container": container}),
+                begin=begin,
                 memory=self._memory(request),
             )
+
+    def _imported(self, telemetry: Path, container: str, line: doors.Line) -> None:
+        """Wait until a trainer has imported what its image holds: no candidate's time depends on it.
+
+        It says so with the first byte of its telemetry; nothing but the image's own code ran so far.
+        """
+        deadline = time.monotonic() + _IMPORT_SECONDS
+        while telemetry.stat().st_size == 0:
+            if select.select([line.sock], [], [], _LOOK_SECONDS)[0]:
+                raise DoorError("the runner hung up")
+            state = self.client.api.inspect_container(container)["State"]
+            if not state["Running"] or time.monotonic() > deadline:
+                how = f"ended with {state['ExitCode']}" if not state["Running"] else f"took {_IMPORT_SECONDS:.0f} s"
+                raise EngineError(f"the trainer did not start: it {how}", fix="run: glovebox doctor")
+
+    def _provide(self, request: LaunchRequest, work: Release, folder: Path) -> None:
+        """Give a container that waits what it is to work on; it sees these files and cannot write them."""
+        limits: policy.Box = getattr(self.policies.sandbox, request.role)
+        if work.seconds > limits.max_seconds:
+            raise DoorError(f"more seconds than policies/sandbox.yaml {request.role}.max_seconds")
+        if request.role == "agent":
+            return
+        if request.role == "trainer":
+            _fill(folder / "train.py", self._snapshot(work))
+        told = {"seed": work.seed, "budget": work.budget} if request.role == "trainer" else {}
+        _fill(folder / GO.format(role=request.role), json.dumps(told).encode() + b"\n")
 
     def _memory(self, request: LaunchRequest) -> Callable[[str], float]:
         """How a trainer's memory is looked at; of the others nobody asks."""
         if request.role != "trainer":
             return lambda _: 0.0
-        return lambda container: peak.memory(self.client, container, request.gpu)
+        return lambda container: peak.memory(self.client, container, request.lane.gpu)
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""
-        prepare = {"agent": self._agent, "trainer": self._trainer, "evaluator": self._evaluator}[request.role]
-        command, mounts, environment = prepare(request, folder)
+        room = self.rooms.furnish(request, folder)
+        if request.cache is not None:
+            self._fits(request.cache, request.lane.gpu)
         limits: policy.Box = getattr(self.policies.sandbox, request.role)
-        gpus = [gpu.request(self.client.info(), request.gpu)] if request.gpu and request.role != "agent" else []
+        device = request.lane.gpu if request.role != "agent" else None
+        gpus = [gpu.request(self.client.info(), device)] if device else []
         return box.specification(
             self.policies.sandbox,
             request,
-            command=command,
-            mounts=mounts,
+            command=room.command,
+            mounts=room.mounts,
             gid=owner.ids(self.policies.sandbox, limits.uid).gid,
             gpus=gpus,
-            environment=environment,
+            environment=room.environment,
             bench=self.home.id,
             seccomp=self.seccomp,
         )
 
-    def _trainer(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
-        store = self._stored(request.artifact)
-        mounts = [
-            box.bind(str(self._snapshot(request)), "/work/train.py"),
-            box.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
-            box.bind(str(store / "train"), "/artifacts/train"),
-        ]
-        if request.kernels is not None:
-            mounts.append(box.bind(str(self._stored(request.kernels) / "kernels"), "/kernels"))
-        mounts += self._outputs(folder, TRAINER_FILES, self.policies.sandbox.trainer)
-        environment = {
-            "GLOVEBOX_SEED": str(request.seed),
-            **({"GLOVEBOX_TIME_BUDGET": str(request.budget)} if request.budget else {}),
-            "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
-            "TRITON_CACHE_DIR": "/cache/triton",
-        }
-        return ["python", "-m", "trainer.entry"], mounts, environment
+    def _fits(self, cache: str, device: str | None) -> None:
+        """Refuse compiled code of another image or device; asked once, so that it may expire in mid-night."""
+        name = self.policies.sandbox.trainer.image
+        try:
+            asked = (cache, str(self.client.images.get(name).id), device)
+        except docker.errors.ImageNotFound:
+            raise EngineError(f"image {name} is missing", fix="run: make images") from None
+        if asked not in self._fitting:
+            compile_cache.check(self.home, *asked)
+            self._fitting.add(asked)
 
-    def _evaluator(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
-        store = self._stored(request.artifact)
-        mounts = [
-            box.bind(str(folder / "graph.json"), "/handed/graph.json"),
-            box.bind(str(folder / "weights.safetensors"), "/handed/weights.safetensors"),
-            box.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
-            box.bind(str(store / "val"), "/artifacts/val"),
-        ]
-        mounts += self._outputs(folder, EVALUATOR_FILES, self.policies.sandbox.evaluator)
-        settings = self.policies.evaluator.model_dump_json()
-        return ["python", "-m", "trainer.evaluator", settings], mounts, {}
-
-    def _agent(self, request: LaunchRequest, _: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
-        mounts = [
-            box.bind(str(self.home.work), "/work/train.py", writable=True),
-            box.bind(str(SOURCE / "program.md"), "/work/program.md"),
-            box.bind(str(self.places.bench.parent), "/run/glovebox/bench"),
-        ]
-        if request.agent != "scripted":
-            mounts.append(box.bind(str(self.places.llm.parent), "/run/glovebox/llm"))
-        return ["python", "-m", "agent", request.agent], mounts, {}
-
-    def _outputs(self, folder: Path, names: tuple[str, ...], limits: policy.Box) -> list[Mount]:
-        """Fresh, empty single-file mounts: nothing to symlink, nothing to replace, a size limit on each."""
-        mounts, group = [], owner.ids(self.policies.sandbox, limits.uid).host_gid
-        for name in names:
-            path = folder / name
-            path.unlink(missing_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            if os.fstat(descriptor).st_gid != group:
-                os.fchown(descriptor, -1, group)
-            os.fchmod(descriptor, 0o660)
-            os.close(descriptor)
-            mounts.append(box.bind(str(path), f"/out/{name}", writable=True))
-        return mounts
-
-    def _snapshot(self, request: LaunchRequest) -> Path:
-        path = self.home.snapshots / f"{request.snapshot}.py"
+    def _snapshot(self, work: Release) -> bytes:
+        path = self.home.snapshots / f"{work.snapshot}.py"
         try:
             data = path.read_bytes()
         except OSError:
             raise DoorError("no such snapshot") from None
-        if hashlib.sha256(data).hexdigest() != request.snapshot:
+        if hashlib.sha256(data).hexdigest() != work.snapshot:
             raise DoorError("the snapshot does not match its name")
-        return path
+        return data
 
-    def _stored(self, version: str | None) -> Path:
-        path = self.home.store / str(version)
-        if version is None or not path.is_dir():
-            raise DoorError("no such artifact in the store")
-        return path
+
+def _read(line: doors.Line, model: type[_Message]) -> _Message:
+    """The next message, which must be of this kind; raises DoorError."""
+    try:
+        # Through JSON: in strict mode only JSON text may become enums and paths.
+        return model.model_validate_json(json.dumps(line.receive(max_bytes=4096)))
+    except ValidationError:
+        raise DoorError(f"not a {model.__name__}") from None
+
+
+def _fill(path: Path, data: bytes) -> None:
+    """Write into the file a container is mounted on: in place."""
+    with path.open("r+b", buffering=0) as file:
+        file.write(data)
 
 
 def _keep(log: Any, data: bytes) -> None:
@@ -236,7 +235,7 @@ def _serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int
     reaped = box.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
     with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:
         uids = frozenset({os.geteuid()})
-        threading.Thread(target=doors.serve, args=(sock, uids, launcher.handle), daemon=True).start()
+        threading.Thread(target=doors.serve, args=(sock, uids, launcher.handle, _MAX_PEERS), daemon=True).start()
         print(json.dumps({"event": "ready", "reaped": reaped}), flush=True)
         until()
         sock.shutdown(socket.SHUT_RDWR)

@@ -1,17 +1,22 @@
-"""The runner's side of launch.sock: ask for a container, wait for its end. TRUSTED."""
+"""The runner's side of launch.sock: ask for a container, release it to work, wait for its end. TRUSTED.
+
+A container may be asked for ahead of its work (`Ahead`): it starts, imports what the image holds and waits. It has seen
+no candidate by then; which one it runs, on which seed and for how long comes with the release, and so does the clock.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from runner import doors
-from runner.errors import DoorError, RelayedError
-from runner.records import EngineResult, LaunchRequest
+from runner.errors import DoorError, GloveboxError, RelayedError
+from runner.records import EngineResult, LaunchRequest, Release
 
 
 class Launch:
@@ -20,10 +25,12 @@ class Launch:
     def __init__(self, door: Path, request: LaunchRequest) -> None:
         self._line = doors.connect(door)
         self._line.send(request.model_dump(mode="json"))
+        self.run = request.run
 
-    def started(self) -> str:
-        """Wait until the engine has started the container; returns its id."""
+    def release(self, work: Release) -> str:
+        """Wait until the engine has started the container and let it work; returns its id."""
         message = self._receive("started")
+        self._line.send(work.model_dump(mode="json"))
         return str(message["container"])
 
     def ended(self) -> EngineResult:
@@ -36,6 +43,10 @@ class Launch:
             raise DoorError("the launcher's answer is malformed") from None
         finally:
             self._line.close()
+
+    def stop(self) -> None:
+        """End the container, and let `ended` tell how far it came."""
+        self._line.finish()
 
     def cancel(self) -> None:
         """End the container by hanging up."""
@@ -73,24 +84,29 @@ class LaunchClient:
                     raise
                 time.sleep(0.2)
 
-    def start(self, request: LaunchRequest) -> Launch:
-        """Ask for the container and wait until it runs."""
+    def open(self, request: LaunchRequest) -> Launch:
+        """Ask for the container; it starts while we go on."""
         with self._lock:
             if self._closed:
                 raise DoorError("the run is being stopped")
             launch = Launch(self.door, request)
             self._open.add(launch)
-        launch.started()
         return launch
 
-    def run(self, request: LaunchRequest) -> EngineResult:
-        """Start and wait for the end."""
-        launch = self.start(request)
+    def end(self, launch: Launch) -> None:
+        """End a container that is wanted no more, or forget one that ended."""
+        launch.cancel()
+        with self._lock:
+            self._open.discard(launch)
+
+    def run(self, request: LaunchRequest, work: Release) -> EngineResult:
+        """One container from its start to its end."""
+        launch = self.open(request)
         try:
+            launch.release(work)
             return launch.ended()
         finally:
-            with self._lock:
-                self._open.discard(launch)
+            self.end(launch)
 
     def cancel_all(self) -> None:
         """End every container that is still running and start no more."""
@@ -98,3 +114,50 @@ class LaunchClient:
             self._closed = True
             for launch in self._open:
                 launch.cancel()
+
+
+class Ahead:
+    """Containers of one role, each asked for ahead of its work; one at a time stands by."""
+
+    def __init__(self, launches: LaunchClient) -> None:
+        self._launches = launches
+        self._lock = threading.Lock()
+        self._waiting: tuple[LaunchRequest, Launch] | None = None
+
+    def prepare(self, request: LaunchRequest) -> None:
+        """Have a container for `request` start, unless one stands by already; a launcher that is away is no error."""
+        with self._lock, suppress(GloveboxError):
+            if self._waiting is None:
+                self._waiting = (request, self._launches.open(request))
+
+    @property
+    def waiting(self) -> LaunchRequest | None:
+        """What the one that stands by was asked for with."""
+        return self._waiting[0] if self._waiting else None
+
+    def release(self, request: LaunchRequest, work: Release) -> Launch:
+        """Let the container for `request` work, a fresh one if none stands by or it was lost."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            try:
+                if waiting[0] == request:
+                    waiting[1].release(work)
+                    return waiting[1]
+            except GloveboxError:
+                pass  # a launcher that was started again knows nothing of it
+            self._launches.end(waiting[1])
+        launch = self._launches.open(request)
+        try:
+            launch.release(work)
+        except BaseException:
+            self._launches.end(launch)
+            raise
+        return launch
+
+    def drop(self) -> None:
+        """End the one that stands by."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._launches.end(waiting[1])

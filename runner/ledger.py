@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from runner import standing
 from runner.errors import GloveboxError
 from runner.records import Experiment, Rerun, Status
 
@@ -24,14 +25,14 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE TABLE IF NOT EXISTS experiments (
     tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL,
     started TEXT NOT NULL, description TEXT NOT NULL, snapshot TEXT NOT NULL, snapshot_size INTEGER NOT NULL,
-    run TEXT NOT NULL, status TEXT, val_bpb REAL, row TEXT,
+    run TEXT NOT NULL, status TEXT, val_bpb REAL, row TEXT, done INTEGER,
     PRIMARY KEY (tag, id)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS reruns (
     tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL, begun TEXT NOT NULL, row TEXT,
     PRIMARY KEY (tag, id)
 ) STRICT;
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 """
 
 
@@ -73,6 +74,16 @@ class Ledger:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             self._db.executescript(_SCHEMA)
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        """A ledger of an older version ran one experiment at a time: they were done in the order of their numbers."""
+        if not self._knows("experiments", "done"):
+            self._db.execute("ALTER TABLE experiments ADD COLUMN done INTEGER")
+            self._db.execute("UPDATE experiments SET done = id WHERE status IS NOT NULL")
+
+    def _knows(self, table: str, column: str) -> bool:
+        return column in {str(row[1]) for row in self._db.execute(f"PRAGMA table_info({table})")}
 
     def close(self) -> None:
         """Close the database."""
@@ -108,12 +119,16 @@ class Ledger:
     def close_experiment(self, experiment: Experiment) -> None:
         """Complete an open experiment; a second completion is refused."""
         with self._transaction() as db:
+            tag = experiment.tag
+            (last,) = db.execute("SELECT COALESCE(MAX(done), 0) FROM experiments WHERE tag = ?", (tag,)).fetchone()
             done = db.execute(
-                "UPDATE experiments SET status = ?, val_bpb = ?, row = ? WHERE tag = ? AND id = ? AND status IS NULL",
+                "UPDATE experiments SET status = ?, val_bpb = ?, row = ?, done = ?"
+                " WHERE tag = ? AND id = ? AND status IS NULL",
                 (
                     experiment.status,
                     experiment.val_bpb,
                     experiment.model_dump_json(),
+                    int(last) + 1,
                     experiment.tag,
                     experiment.id,
                 ),
@@ -135,12 +150,16 @@ class Ledger:
         return Opened(*row)
 
     def experiments(self, tag: str) -> list[Experiment]:
-        """Completed experiments in order. A completed row never changes, so each is read and parsed once."""
+        """Completed experiments in the order in which they were; several may be open at a time.
+
+        A completed row never changes, so each is read and parsed once.
+        """
         with self._lock:
             known = self._known.setdefault(tag, [])
+            order = "done" if self._knows("experiments", "done") else "id"
             rows = self._db.execute(
-                "SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL AND id > ? ORDER BY id",
-                (tag, known[-1].id if known else 0),
+                f"SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL AND {order} > ? ORDER BY {order}",  # noqa: S608
+                (tag, len(known)),
             ).fetchall()
             known += [Experiment.model_validate_json(row) for (row,) in rows]
             return list(known)
@@ -151,7 +170,7 @@ class Ledger:
         return int(last)
 
     def running(self, tag: str) -> int | None:
-        """Number of the open experiment, if any."""
+        """Number of the open experiment that was begun first, if any."""
         return next(iter(self.open_numbers(tag)), None)
 
     def open_rerun(self, begun: Rerun) -> Rerun:
@@ -186,8 +205,7 @@ class Ledger:
 
     def best(self, tag: str) -> Experiment | None:
         """The last keep: what a candidate is measured against."""
-        keeps = [e for e in self.experiments(tag) if e.status is Status.KEEP and e.val_bpb is not None]
-        return keeps[-1] if keeps else None
+        return standing.best(self.experiments(tag))
 
     def baseline_seconds(self, tag: str) -> float | None:
         """How long the training container of the first kept experiment lived."""

@@ -9,11 +9,14 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from runner import analysis, clock, faults, leak, snapshot, standing
 from runner.analysis import Analysis
-from runner.decide import BPB_DIGITS
+from runner.decide import BPB_DIGITS, Verdict
+from runner.early_stop import Lookout
 from runner.errors import GloveboxError, SnapshotError
 from runner.gitline import GitLine
 from runner.home import Home
@@ -22,12 +25,20 @@ from runner.leak import GAIN_DIGITS
 from runner.ledger import Ledger
 from runner.policy import Policies
 from runner.recording import HAND_OVER, Recorder
-from runner.records import Experiment, Feedback, Snapshot, Status, Telemetry, Trained
+from runner.records import Experiment, Feedback, Scored, Snapshot, Status, Telemetry, Trained
 from runner.stages import Emit, Stages
-from runner.trials import Trials, new_run_id
+from runner.trials import Trials
 
 MIN_FREE_BYTES = 1 << 30  # what the ledger keeps, however much a candidate writes
 LAUNCHER_SECONDS = 60.0  # how long a launcher that is started again is waited for
+
+
+class _Ended(NamedTuple):
+    """A recorded experiment, the best before it, and all that the agent was told with it."""
+
+    row: Experiment
+    best: Experiment | None
+    seen: leak.Told
 
 
 @dataclass
@@ -40,49 +51,49 @@ class Loop:
     emit: Emit
     seed: bytes  # train.py a new tag begins with
     after: Callable[[], object] = lambda: None  # called once an experiment is recorded
+    lanes: int = 1  # at work on the tag at a time
 
     def experiment(self, source: Path, description: str, left: int | None = None) -> Feedback:
         """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable."""
         began = time.monotonic()
         self._enough_disk()
-        if self.told().exhausted:
+        if self.told_enough():
             raise GloveboxError(
                 "the tag's leak budget is used", where="policies/metrics.yaml leak.night_bits", fix="use a new --tag"
             )
         taken = self._snapshot(source)
         faults.reach("snapshot.kept")
         self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
-        run = new_run_id()
+        run = self.stages.next_run()
         number = self.recorder.accept(taken, description, run)
         faults.reach("experiment.accepted")
         self.emit("started", {"experiment": number, "description": description, "seconds": self.stages.budget()})
+        lookout = self._lookout(number)
         scored = self.stages.run(
             taken,
             run,
             seconds=self.clock().limit,
             seed=self.trials().first_seed(number),
             trained=lambda t: self._trained(number, t),
+            judge=lookout.judge if lookout else None,
         )
         faults.reach("experiment.evaluated")
-        best = self.ledger.best(self.tag)
-        verdict = self.trials().judge(number, scored)
-        row = self.recorder.finish(number, scored, verdict, time.monotonic() - began)
-        if verdict.status is not Status.KEEP:
+        ended = self.trials().settle(number, scored, partial(self._finish, number, scored, began, lookout))
+        if ended.row.status is not Status.KEEP:
             self.restore(source)
         faults.reach("train_py.restored")
-        self.emit("finished", {"experiment": number, "row": row.model_dump(mode="json")})
+        self.emit("finished", {"experiment": number, "row": ended.row.model_dump(mode="json")})
         self._report()
         faults.reach("report.written")
-        seen = self.told()
-        telemetry = scored.trained.telemetry if seen.whole else Telemetry()
-        return _feedback(seen.rows[-1], telemetry, best, left, withheld=not seen.whole)
+        telemetry = scored.trained.telemetry if ended.seen.whole else Telemetry()
+        return _feedback(ended.seen.rows[-1], telemetry, ended.best, left, withheld=not ended.seen.whole)
 
     def analysis(self) -> Analysis:
         """What the experiments teach, as far as the agent was told of them."""
         told = self.told().rows
-        last = told[-1].id if told else 0  # what later reruns say is told with the answer they are for, not before
-        reruns = [rerun for rerun in self.ledger.reruns(self.tag) if 0 < rerun.during <= last]
-        noise = standing.noise(self.policies.decision, told, reruns)
+        ids = {row.id for row in told}  # what reruns say is told with the answer they are for, not before
+        reruns = [rerun for rerun in self.ledger.reruns(self.tag) if rerun.during in ids]
+        noise = standing.noise(self.policies.decision, told, reruns, self.stages.lane.name)
         return analysis.study([rounded(row) for row in told], noise, self.source)
 
     def source(self, row: Experiment) -> bytes | None:
@@ -93,6 +104,22 @@ class Loop:
     def trials(self) -> Trials:
         """For reruns under this tag's terms."""
         return Trials(self.stages, self.recorder, self.emit, lambda budget: self.clock(budget).limit)
+
+    def _finish(self, number: int, scored: Scored, began: float, lookout: Lookout | None, verdict: Verdict) -> _Ended:
+        """Record the verdict; what was the best before, and what the agent has now been told."""
+        best, found = self.ledger.best(self.tag), lookout.found if lookout else None
+        spent = time.monotonic() - began
+        row = self.recorder.finish(number, scored, verdict, spent, found, self.stages.lane.name)
+        return _Ended(row, best, self.told())
+
+    def _lookout(self, number: int) -> Lookout | None:
+        """What may end the first run of an experiment early, if policy wants that."""
+        policy = self.policies.decision.early_stop
+        if not policy.enabled:
+            return None
+        drawn = self.recorder.sealer.draw(f"{self.tag} audit {number}") / 2**31
+        finished = partial(self.ledger.experiments, self.tag)
+        return Lookout(policy, self.stages.lane.name, finished, self.trials().against, drawn < policy.audit)
 
     def _report(self) -> None:
         """The page for people; whatever it stumbles over must not end a night."""
@@ -105,6 +132,11 @@ class Loop:
         faults.reach("experiment.trained")
         done = {"seconds": trained.engine.seconds, "handed_over": trained.handed_over}
         self.emit("trained", {"experiment": number, **done})
+
+    def told_enough(self) -> bool:
+        """Whether not even a bare outcome of every lane would fit in the tag's leak budget."""
+        seen = self.told()
+        return seen.bits + self.lanes * seen.bare > seen.limit
 
     def told(self) -> leak.Told:
         """The tag's rows as far as the agent may see them."""

@@ -49,6 +49,7 @@ class Sandbox(Strict):
     seccomp: Literal["glovebox", "engine"]
     minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
     minimum_toolkit: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
+    standby: bool
     userns: Literal["none", "remap", "rootless"]
     userns_base: Annotated[int, Field(ge=0, le=4_000_000_000)]
     trainer: Box
@@ -96,6 +97,22 @@ class Notify(Strict):
     seconds: Annotated[float, Field(gt=0, le=60)]
 
 
+class EarlyStop(Strict):
+    """When a run that trains is given up; runner/early_stop.py."""
+
+    enabled: bool
+    looks: Annotated[list[Annotated[float, Field(ge=0.05, le=0.95)]], Field(min_length=1, max_length=10)]
+    alpha: Annotated[float, Field(ge=0.0001, le=0.1)]
+    runs: Annotated[int, Field(ge=5, le=1000)]
+    audit: Annotated[float, Field(ge=0.02, le=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> EarlyStop:
+        if self.looks != sorted(set(self.looks)):
+            raise ValueError("looks must rise")
+        return self
+
+
 class Decision(Strict):
     """policies/decision.yaml."""
 
@@ -110,6 +127,7 @@ class Decision(Strict):
     simplicity_sigmas: Annotated[float, Field(ge=0, le=3)]
     memory_ratio: Annotated[float, Field(ge=1, le=100)]
     memory_gain_bpb: Annotated[float, Field(ge=0, le=1)]
+    early_stop: EarlyStop
     startup_seconds: Annotated[float, Field(gt=0, le=3600)]
     hand_over_seconds: Annotated[float, Field(gt=0, le=3600)]
     evaluation_seconds: Annotated[float, Field(gt=0, le=86_400)]
@@ -219,9 +237,10 @@ class Policies(Strict):
     terms: str
 
 
-def terms(policies: Policies, kernels: str | None) -> str:
+def terms(policies: Policies, kernels: str | None, cache: str | None = None) -> str:
     """What a tag is begun under, besides its artifact: digest of all that bears on a score."""
-    return hashlib.sha256(f"{policies.terms} {kernels}".encode()).hexdigest()
+    text = f"{policies.terms} {kernels}" + (f" {cache}" if cache else "")
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load(*folders: Path) -> Policies:

@@ -20,7 +20,7 @@ from runner.records import EngineResult, Experiment, Frozen, Rerun
 
 _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality"}
-_LATER = ("interval", "pairs")
+_LATER = ("interval", "pairs", "pace", "hopeless", "lane")
 _TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
 
 
@@ -63,7 +63,7 @@ def row_digest(row: Experiment) -> str:
     if row.crash is not None and row.crash.template is None:
         document["crash"] = {"error": row.crash.error, "line": row.crash.line}
     for name in _LATER:
-        if document[name] in (None, 0):
+        if document[name] in (None, 0, [], ""):
             del document[name]
     return hashlib.sha256(audit.canonical(document)).hexdigest()
 

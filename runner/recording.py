@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from runner.records import (
     Crash,
     EngineResult,
     Experiment,
+    Hopeless,
     Rerun,
     Score,
     Scored,
@@ -33,6 +35,7 @@ from runner.records import (
 from runner.sealing import Sealer
 
 HAND_OVER = ("graph.json", "weights.safetensors", "telemetry.jsonl")
+_INPUTS = ("train.py", "trainer.go.json", "evaluator.go.json")  # the snapshots folder keeps every train.py
 
 
 def now() -> str:
@@ -52,21 +55,33 @@ class Recorder:
     artifact: str  # version
     policy: str  # digest
     sealer: Sealer
+    lock: threading.RLock = field(default_factory=threading.RLock)  # lanes record one after the other
 
     def accept(self, taken: Snapshot, description: str, run: str) -> int:
         """Open a row before anything runs; returns the experiment's number."""
-        number = self.ledger.open_experiment(
-            self.tag, started=now(), description=description, snapshot=taken.sha256, size=taken.size, run=run
-        )
-        faults.reach("ledger.opened")
-        self.audit_log.append("accepted", {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run})
+        with self.lock:
+            number = self.ledger.open_experiment(
+                self.tag, started=now(), description=description, snapshot=taken.sha256, size=taken.size, run=run
+            )
+            faults.reach("ledger.opened")
+            told = {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run}
+            self.audit_log.append("accepted", told)
         return number
 
     def refuse(self, reason: str) -> None:
         """Note a train.py that was not even read."""
-        self.audit_log.append("refused", {"tag": self.tag, "reason": reason})
+        with self.lock:
+            self.audit_log.append("refused", {"tag": self.tag, "reason": reason})
 
-    def finish(self, number: int, scored: Scored, verdict: decide.Verdict, seconds: float) -> Experiment:
+    def finish(
+        self,
+        number: int,
+        scored: Scored,
+        verdict: decide.Verdict,
+        seconds: float,
+        hopeless: Hopeless | None = None,
+        lane: str = "",
+    ) -> Experiment:
         """Complete the open row of an experiment that ran."""
         trained, score = scored.trained, scored.score
         usable = score if score is not None and score.status == "scored" else None
@@ -88,6 +103,9 @@ class Recorder:
             eval_seconds=scored.engine.seconds if scored.engine else 0.0,
             curve=trained.telemetry.curve,
             summary=trained.telemetry.summary,
+            pace=trained.pace,
+            hopeless=hopeless,
+            lane=lane,
         )
         self.commit(row, [e for e in (trained.engine, scored.engine) if e])
         return row
@@ -101,10 +119,14 @@ class Recorder:
     def end_rerun(self, rerun: Rerun, engines: list[EngineResult], *, recovered: bool = False) -> None:
         """Complete a rerun and vouch for it."""
         faults.reach("rerun.evaluated")
+        with self.lock:
+            self._end_rerun(rerun, receipts.of_rerun(rerun, engines, recovered=recovered))
+
+    def _end_rerun(self, rerun: Rerun, receipt: dict[str, Any]) -> None:
         try:
             self.ledger.close_rerun(rerun)
             faults.reach("rerun.recorded")
-            self.audit_log.append("rerun", receipts.of_rerun(rerun, engines, recovered=recovered))
+            self.audit_log.append("rerun", receipt)
             self.sealer.seal(self.audit_log)
         except (OSError, sqlite3.Error, GloveboxError):
             if not reserve.give_up(self.home):
@@ -215,7 +237,7 @@ def memory_gb(scored: Scored) -> float:
 
 def tidy(folder: Path, telemetry_bytes: int = 0) -> None:
     """What a candidate left is large and of no more use: telemetry keeps what was read, the model goes."""
-    for name in HAND_OVER:
+    for name in (*HAND_OVER, *_INPUTS):
         path = folder / name
         if name != "telemetry.jsonl":
             path.unlink(missing_ok=True)

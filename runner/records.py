@@ -26,8 +26,11 @@ def _not_lock(tag: str) -> str:
 # Also a valid git branch name: no "..", no final ".", no ".lock".
 TAG_PATTERN = r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$"
 Tag = Annotated[str, Field(pattern=TAG_PATTERN, max_length=40), AfterValidator(_not_lock)]
+Role = Literal["agent", "trainer", "evaluator"]
 AgentKind = Literal["scripted", "claude", "command"]
 Gpu = Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
+Cores = Annotated[str, Field(pattern=r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?){0,63}$")]
+MAX_LANES = 16
 
 
 INTERRUPTED = "interrupted"  # reason of a row whose runner or launcher died
@@ -37,6 +40,22 @@ class Frozen(BaseModel):
     """Strict, immutable, closed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Lane(Frozen):
+    """Where experiments run one after the other: a GPU, a set of the host's cores, or both. Lanes run at a time."""
+
+    number: Annotated[int, Field(ge=0, lt=MAX_LANES)] = 0
+    gpu: Gpu | None = None
+    cores: Cores | None = None
+
+    @property
+    def name(self) -> str:
+        """What scores are compared within: those of another device say something else. Empty: the whole host."""
+        return "/".join(part for part in (self.gpu, self.cores) if part)
+
+
+WHOLE_HOST = Lane()
 
 
 class Status(StrEnum):
@@ -72,17 +91,24 @@ class Snapshot(Frozen):
 class LaunchRequest(Frozen):
     """All that a launcher can be asked. Everything else about a container comes from policy."""
 
-    role: Literal["agent", "trainer", "evaluator"]
+    role: Role
     run: RunId
     policy: Sha256  # digest of the policies the runner decided by; a launcher with others refuses
-    snapshot: Sha256 | None = None  # trainer
     artifact: Version | None = None  # trainer, evaluator
     kernels: Version | None = None  # trainer
+    cache: Version | None = None  # trainer: compiled code it may begin with
+    keep_cache: bool = False  # trainer: it hands out what it compiled (compile_cache.py)
     agent: AgentKind = "scripted"  # agent
+    lane: Lane = WHOLE_HOST
+
+
+class Release(Frozen):
+    """What a container that was started is to do, and how long it may take. The second thing a launcher is told."""
+
     seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    snapshot: Sha256 | None = None  # trainer: the train.py to run
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42  # trainer
     budget: Annotated[int, Field(ge=1, le=86_400)] | None = None  # trainer: seconds, in place of the artifact's
-    gpu: Gpu | None = None
 
 
 class EngineResult(Frozen):
@@ -129,6 +155,15 @@ class Score(Frozen):
     seconds: float = 0.0
 
 
+class Hopeless(Frozen):
+    """Why a run was found unable to win while it trained (early_stop.py)."""
+
+    look: float  # share of the budget
+    rows: int  # finished experiments it was told from
+    against: float  # val_bpb there was to beat
+    bound: float  # val_bpb it would have scored at least
+
+
 class Trained(Frozen):
     """Outcome of the training container."""
 
@@ -139,6 +174,8 @@ class Trained(Frozen):
     crash: Crash | None = None
     not_exportable: str | None = None
     handed_over: bool
+    pace: list[tuple[float, float]] = []  # (share of the budget, training loss) by the host's clock
+    ended_early: bool = False  # by us, for its pace
 
 
 class Scored(Frozen):
@@ -197,6 +234,9 @@ class Experiment(Frozen):
     eval_seconds: float = 0.0
     curve: list[tuple[int, float]] = []
     summary: dict[str, float] = {}
+    pace: list[tuple[float, float]] = []  # (share of the budget, training loss) by the host's clock
+    hopeless: Hopeless | None = None  # found so while it trained, and ended for it unless it has a score
+    lane: str = ""  # where it ran (Lane.name)
 
 
 class Rerun(Frozen):
@@ -219,3 +259,5 @@ class Rerun(Frozen):
     val_bpb: float | None = None
     memory_gb: float = 0.0
     seconds: float = 0.0
+    lane: str = ""  # where it ran (Lane.name)
+    pair: int = 0  # the best whose pairs its draw belongs to; 0: a person asked for it, or an older row

@@ -23,6 +23,7 @@ from runner.broker import __main__ as broker
 from runner.broker.settings import Settings as BrokerSettings
 from runner.errors import GloveboxError, PolicyError
 from runner.home import Home
+from runner.records import Lane
 
 DOORS = doors.Places(Path("/run/glovebox"))
 
@@ -51,7 +52,7 @@ def _runner() -> int:
             seed=str(Home(Path(_set("GLOVEBOX_HOME"))).first()),
             meter=True,
             until=int(count) if count else None,
-            gpu=os.environ.get("GLOVEBOX_GPU") or None,
+            lanes=(Lane(gpu=os.environ.get("GLOVEBOX_GPU") or None),),
         )
     except (ValidationError, ValueError):
         fix = "GLOVEBOX_TAG: lower case letters, digits, . _ -; GLOVEBOX_EXPERIMENTS: a number; GLOVEBOX_GPU: GPU-UUID"

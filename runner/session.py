@@ -14,8 +14,11 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from runner import doors, leak, locks, policy, report, reserve, snapshot, transfer
 from runner.artifacts import store
@@ -28,10 +31,9 @@ from runner.launching import LaunchClient
 from runner.ledger import Ledger
 from runner.loop import Loop
 from runner.recording import Recorder, now
-from runner.records import INTERRUPTED, AgentKind, Frozen, Tag
+from runner.records import INTERRUPTED, MAX_LANES, WHOLE_HOST, AgentKind, Frozen, Lane, Tag
 from runner.sealing import Sealer
-from runner.stages import Emit, Stages
-from runner.trials import new_run_id
+from runner.stages import Emit, Stages, new_run_id
 
 
 class Settings(Frozen):
@@ -49,7 +51,7 @@ class Settings(Frozen):
     max_experiments: int | None = None  # of this session
     until: int | None = None  # experiments of the tag in all, interrupted ones not counted
     artifact: str | None = None
-    gpu: str | None = None
+    lanes: Annotated[tuple[Lane, ...], Field(min_length=1, max_length=MAX_LANES)] = (WHOLE_HOST,)
 
 
 def emit(event: str, data: dict[str, Any]) -> None:
@@ -84,34 +86,36 @@ def run(settings: Settings, emit: Emit) -> int:
 
 def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
     ledger = Ledger(home.ledger)
-    loop = _loop(settings, home, ledger, emit)
-
-    stopping = ending.now
+    loops = _loops(settings, home, ledger, emit)
+    recorder, stopping = loops[0].recorder, ending.now
 
     def stop(*_: object) -> None:
         stopping.set()
-        loop.launches.cancel_all()
+        for loop in loops:
+            loop.launches.cancel_all()
 
     signal.signal(signal.SIGTERM, stop)
     try:
         reserve.hold(home)
-        loop.recorder.reconcile()
+        recorder.reconcile()
         if stopping.is_set():
             emit("stopped", {})
             return 0
-        return _work(loop, settings, ending)()
+        return _work(loops, settings, ending)()
     except GloveboxError:
         if not stopping.is_set():
             raise
         emit("stopped", {})
         return 0
     finally:
-        loop.launches.cancel_all()
-        loop.recorder.close_interrupted()
+        for loop in loops:
+            loop.launches.cancel_all()
+        recorder.close_interrupted()
         ledger.close()
 
 
-def _work(loop: Loop, settings: Settings, ending: Ending) -> Callable[[], int]:
+def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[], int]:
+    loop = loops[0]
     if settings.train_py is not None:
         return lambda: _single(loop, settings)
     if settings.order is not None:
@@ -122,11 +126,11 @@ def _work(loop: Loop, settings: Settings, ending: Ending) -> Callable[[], int]:
     if settings.until is not None:
         done = [row for row in loop.ledger.experiments(settings.tag) if row.reason != INTERRUPTED]
         most = max(0, settings.until - len(done))
-    return lambda: attend(loop, places, settings.agent, most, settings.meter, ending)
+    return lambda: attend(loops, places, settings.agent, most, settings.meter, ending)
 
 
-def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
-    """Everything an experiment needs, under the terms the tag was begun with; raises GloveboxError."""
+def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[Loop]:
+    """Everything experiments need, on each lane, under the terms the tag was begun with; raises GloveboxError."""
     policies = policy.load(*home.policies)
     leak.check(policies)
     recorded = ledger.recorded(settings.tag)
@@ -135,27 +139,48 @@ def _loop(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> Loop:
     kernels = store.latest_kernels(home)
     if kernels is not None:
         store.admit(home, kernels)
-    terms = policy.terms(policies, kernels)
+    cache = _cache(home, policies, kernels, recorded)
+    terms = policy.terms(policies, kernels, cache)
     if recorded is not None:
         _same_terms(recorded, version, terms, settings.tag)
     ledger.begin_run(settings.tag, now(), version, terms)
-    line, audit_log = GitLine(home.line), AuditLog(home.audit)
     sealer = Sealer(home, policies.audit.witness)
-    return Loop(
-        tag=settings.tag,
-        stages=Stages(
-            home=home,
-            policies=policies,
-            launches=LaunchClient(doors.Places(Path(settings.doors)).launch),
-            artifact=statement,
-            gpu=settings.gpu,
-            kernels=kernels,
-        ),
-        recorder=Recorder(home, settings.tag, ledger, line, audit_log, version, policies.digest, sealer),
-        emit=emit,
-        seed=Path(settings.seed).read_bytes(),
-        after=lambda: report.write(home, ledger, policies, settings.tag),
-    )
+    line, chain = GitLine(home.line), AuditLog(home.audit)
+    recorder = Recorder(home, settings.tag, ledger, line, chain, version, policies.digest, sealer)
+    reporting, door = threading.Lock(), doors.Places(Path(settings.doors)).launch
+
+    def after() -> None:
+        with reporting:
+            report.write(home, ledger, policies, settings.tag)
+
+    return [
+        Loop(
+            tag=settings.tag,
+            stages=Stages(home, policies, LaunchClient(door), statement, lane, kernels, cache),
+            recorder=recorder,
+            emit=emit if len(settings.lanes) == 1 else partial(_from_lane, emit, lane.number),
+            seed=Path(settings.seed).read_bytes(),
+            after=after,
+            lanes=len(settings.lanes),
+        )
+        for lane in settings.lanes
+    ]
+
+
+def _from_lane(emit: Emit, lane: int, event: str, data: dict[str, Any]) -> None:
+    emit(event, {**data, "lane": lane})
+
+
+def _cache(home: Home, policies: policy.Policies, kernels: str | None, recorded: dict[str, str] | None) -> str | None:
+    """The compile cache of a tag: the one it was begun with; for a new one the newest."""
+    known = store.caches(home)
+    chosen = next(iter(known), None)
+    if recorded is not None:
+        same = (one for one in (*known, None) if policy.terms(policies, kernels, one) == recorded["policy"])
+        chosen = next(same, chosen)
+    if chosen is not None:
+        store.admit(home, chosen)
+    return chosen
 
 
 def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -> None:
@@ -165,7 +190,8 @@ def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -
             raise PolicyError(
                 f"tag {tag} was begun with {what} {recorded[what][:16]}, now it is {found[:16]}",
                 where="ledger",
-                fix=f"use a new --tag, or restore that {what}" + (" and kernels" if what == "policy" else ""),
+                fix=f"use a new --tag, or restore that {what}"
+                + (", kernels and compile cache" if what == "policy" else ""),
             )
 
 

@@ -1,25 +1,40 @@
 """Training and evaluation of one snapshot, each in a fresh container. TRUSTED.
 
 Nothing here reads what a container printed: the engine's state comes from the launcher, numbers come through filter.py
-and scores.py.
+and scores.py. Both containers may be started ahead of their work (launching.Ahead): the next trainer while the agent
+thinks, the evaluator once a training has had its budget.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
-from runner import filter, scores
+from runner import filter, pace, scores
 from runner.artifacts.manifest import Statement
 from runner.decide import FIRST_SEED
 from runner.home import Home
-from runner.launching import LaunchClient
+from runner.launching import Ahead, Launch, LaunchClient
 from runner.policy import Policies
 from runner.recording import tidy
-from runner.records import EndReason, LaunchRequest, Scored, Snapshot, Trained
+from runner.records import WHOLE_HOST, EndReason, Lane, LaunchRequest, Release, Role, Scored, Snapshot, Trained
 
 Emit = Callable[[str, dict[str, Any]], None]
+Judge = Callable[[float, float], bool]  # (share of the budget, training loss): whether to give the run up
+
+
+def new_run_id() -> str:
+    """Unguessable name of one container's files."""
+    return secrets.token_hex(8)
+
+
+def _never(*_: float) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -30,8 +45,19 @@ class Stages:
     policies: Policies
     launches: LaunchClient
     artifact: Statement
-    gpu: str | None = None
+    lane: Lane = WHOLE_HOST
     kernels: str | None = None  # version of the kernel packages, if any were provisioned
+    cache: str | None = None  # version of the compile cache, if one was made
+
+    def next_run(self) -> str:
+        """The name the next run must have: that of the trainer that stands by, if one does."""
+        waiting = self._ahead.waiting
+        return waiting.run if waiting else new_run_id()
+
+    def prepare(self) -> None:
+        """Have the next trainer start and wait; whoever is sure to run another may call this."""
+        if self.policies.sandbox.standby:
+            self._ahead.prepare(self._request("trainer", new_run_id()))
 
     def run(
         self,
@@ -42,11 +68,17 @@ class Stages:
         seed: int = FIRST_SEED,
         budget: int | None = None,
         trained: Callable[[Trained], object] = lambda _: None,
+        judge: Judge | None = None,
     ) -> Scored:
-        """Train for at most `seconds` in all and evaluate what was handed over; `trained` is called in between."""
-        found = self._train(taken, run, seconds, seed, budget)
-        trained(found)
-        scored = self._evaluate(found)
+        """Train for at most `seconds` in all and evaluate what was handed over; `trained` is called in between.
+
+        With `judge` the pace of the training is watched, and it is ended when `judge` says so.
+        """
+        work = Release(seconds=seconds, snapshot=taken.sha256, seed=seed, budget=budget)
+        with self._evaluator(run, budget or self.budget()) as evaluator:
+            found = self._train(taken, run, work, judge)
+            trained(found)
+            scored = self._evaluate(found, evaluator)
         tidy(self.home.run(run), self.policies.metrics.telemetry_bytes)
         return scored
 
@@ -54,24 +86,30 @@ class Stages:
         """Seconds of the training profile."""
         return float(self.artifact.predicate.profile["time_budget_s"])
 
-    def _train(self, taken: Snapshot, run: str, seconds: float, seed: int, budget: int | None) -> Trained:
-        engine = self.launches.run(
-            LaunchRequest(
-                role="trainer",
-                run=run,
-                policy=self.policies.digest,
-                snapshot=taken.sha256,
-                artifact=self.artifact.predicate.version,
-                kernels=self.kernels,
-                seconds=seconds,
-                seed=seed,
-                budget=budget,
-                gpu=self.gpu,
-            )
-        )
+    @contextmanager
+    def _evaluator(self, run: str, budget: float) -> Iterator[Ahead]:
+        """An evaluator that starts when the training has had its budget, so that it takes nothing from it."""
+        ahead = Ahead(self.launches)
+        timer = threading.Timer(budget, lambda: ahead.prepare(self._request("evaluator", run)))
+        timer.daemon = True
+        if self.policies.sandbox.standby:
+            timer.start()
+        try:
+            yield ahead
+        finally:
+            timer.cancel()
+            ahead.drop()
+
+    def _train(self, taken: Snapshot, run: str, work: Release, judge: Judge | None) -> Trained:
         folder = self.home.run(run)
-        passed = filter.read(folder / "telemetry.jsonl", self.policies.metrics, self.policies.errors)
-        graph = folder / "graph.json"
+        telemetry, graph = folder / "telemetry.jsonl", folder / "graph.json"
+        metrics, errors, policy = self.policies.metrics, self.policies.errors, self.policies.decision.early_stop
+        with self._working(self._ahead, self._request("trainer", run), work) as launch:
+            losses = partial(filter.losses, telemetry, metrics, errors)
+            looks = policy.looks if judge else []
+            with pace.watched(losses, work.budget or self.budget(), looks, judge or _never, launch.stop) as seen:
+                engine = launch.ended()
+        passed = filter.read(telemetry, metrics, errors)
         return Trained(
             snapshot=taken,
             run=run,
@@ -80,21 +118,41 @@ class Stages:
             crash=passed.crash,
             not_exportable=passed.not_exportable,
             handed_over=engine.reason is EndReason.EXIT and engine.exit_code == 0 and graph.stat().st_size > 0,
+            pace=seen.looks,
+            ended_early=seen.ended,
         )
 
-    def _evaluate(self, trained: Trained) -> Scored:
+    def _evaluate(self, trained: Trained, ahead: Ahead) -> Scored:
         if not trained.handed_over:
             return Scored(trained=trained, engine=None, score=None)
-        engine = self.launches.run(
-            LaunchRequest(
-                role="evaluator",
-                run=trained.run,
-                policy=self.policies.digest,
-                artifact=self.artifact.predicate.version,
-                seconds=self.policies.decision.evaluation_seconds,
-                gpu=self.gpu,
-            )
-        )
+        work = Release(seconds=self.policies.decision.evaluation_seconds)
+        with self._working(ahead, self._request("evaluator", trained.run), work) as launch:
+            engine = launch.ended()
         ok = engine.reason is EndReason.EXIT and engine.exit_code == 0
         score = scores.read(self.home.run(trained.run) / "score.json") if ok else None
         return Scored(trained=trained, engine=engine, score=score)
+
+    @contextmanager
+    def _working(self, ahead: Ahead, request: LaunchRequest, work: Release) -> Iterator[Launch]:
+        """A container at work; it ends with the block."""
+        launch = ahead.release(request, work)
+        try:
+            yield launch
+        finally:
+            self.launches.end(launch)
+
+    def _request(self, role: Role, run: str) -> LaunchRequest:
+        return LaunchRequest(
+            role=role,
+            run=run,
+            policy=self.policies.digest,
+            artifact=self.artifact.predicate.version,
+            kernels=self.kernels if role == "trainer" else None,
+            cache=self.cache if role == "trainer" else None,
+            lane=self.lane,
+        )
+
+    @cached_property
+    def _ahead(self) -> Ahead:
+        """The trainer that stands by."""
+        return Ahead(self.launches)

@@ -1,15 +1,16 @@
 """Reruns: the same train.py under another seed or other terms, recorded like experiments. TRUSTED.
 
-`judge` decides an experiment and runs whatever decide.judge still wants for it, one container pair after the other. A
+`settle` decides an experiment and runs whatever decide.judge still wants for it, one container pair after the other. A
 rerun is written to the ledger before it runs and completed once; none of its numbers but the mean gain of all pairs
 reaches the agent.
 """
 
 from __future__ import annotations
 
-import secrets
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from runner import decide, standing
 from runner.decide import Runs, Verdict, Wanted
@@ -18,10 +19,7 @@ from runner.recording import Recorder, memory_gb, now
 from runner.records import Experiment, Rerun, Scored, Snapshot, Status
 from runner.stages import Emit, Stages
 
-
-def new_run_id() -> str:
-    """Unguessable name of one container's files."""
-    return secrets.token_hex(8)
+_Recorded = TypeVar("_Recorded")
 
 
 @dataclass(frozen=True)
@@ -33,30 +31,46 @@ class Trials:
     emit: Emit
     limit: Callable[[float], float]  # seconds a training container with a budget of so many may take
 
-    def judge(self, number: int, scored: Scored) -> Verdict:
-        """The verdict on experiment `number`, which is still open."""
-        failed = decide.failure(scored)
-        score = scored.score
-        if failed is not None or score is None:
-            return failed or Verdict(Status.REJECTED, "evaluation_failed")
-        policy, ledger, tag = self.stages.policies.decision, self.recorder.ledger, self.recorder.tag
-        rows, taken = ledger.experiments(tag), scored.trained.snapshot
-        best = ledger.best(tag)
-        if best is None:
-            return Verdict(Status.KEEP)
+    def settle(self, number: int, scored: Scored, record: Callable[[Verdict], _Recorded]) -> _Recorded:
+        """Run what experiment `number` still needs, then `record` the verdict while nobody else records.
+
+        Another lane may keep something in the meantime: then the verdict is on what there is to beat now.
+        """
         while True:
-            reruns = ledger.reruns(tag)
-            against = standing.standing(policy, rows, reruns)
-            if against is None:
+            with self.recorder.lock:
+                best = self.recorder.ledger.best(self.recorder.tag)
+                found = self._judge(number, scored, best)
+                if isinstance(found, Verdict):
+                    return record(found)
+            if best is None:
                 raise GloveboxError("the ledger lost its kept rows", where="ledger", fix="run: glovebox verify")
-            known = standing.scores(number, score.val_bpb, reruns)
-            found = decide.judge(policy, against, Runs(known, taken.size, memory_gb(scored) * 1024))
-            if not isinstance(found, Wanted):
-                return found
             if found.whose == "best":
                 self.rerun(best.id, number, self.snapshot(best), found.seed, pair=best.id)
             else:
-                self.rerun(number, number, taken, found.seed, pair=best.id)
+                self.rerun(number, number, scored.trained.snapshot, found.seed, pair=best.id)
+
+    def _judge(self, number: int, scored: Scored, best: Experiment | None) -> Verdict | Wanted:
+        """The verdict on an experiment that is still open, by what is known now."""
+        failed, score = decide.failure(scored), scored.score
+        if failed is not None or score is None:
+            return failed or Verdict(Status.REJECTED, "evaluation_failed")
+        policy, ledger, lane = self.stages.policies.decision, self.recorder.ledger, self.stages.lane.name
+        reruns = ledger.reruns(self.recorder.tag)
+        against = standing.standing(policy, ledger.experiments(self.recorder.tag), reruns, lane)
+        if against is None or best is None:
+            return Verdict(Status.KEEP)
+        known = standing.scores(number, standing.on(lane, standing.paired(best.id, reruns)))
+        known[decide.FIRST_SEED] = score.val_bpb
+        return decide.judge(policy, against, Runs(known, scored.trained.snapshot.size, memory_gb(scored) * 1024))
+
+    def against(self) -> float | None:
+        """The val_bpb a first run has to beat, at its most lenient: of the best's first run and of all its runs."""
+        ledger, tag = self.recorder.ledger, self.recorder.tag
+        best = ledger.best(tag)
+        if best is None or best.val_bpb is None:
+            return None
+        known = standing.runs(best, ledger.reruns(tag), self.stages.lane.name).known()
+        return max([best.val_bpb, *([math.fsum(known) / len(known)] if known else [])])
 
     def first_seed(self, number: int) -> int:
         """What experiment `number` is given in its own run."""
@@ -91,9 +105,11 @@ class Trials:
                 depth=depth,
                 artifact=self.stages.artifact.predicate.version,
                 snapshot=taken.sha256,
-                run=new_run_id(),
+                run=self.stages.next_run(),
                 started=now(),
                 status="scored",
+                lane=self.stages.lane.name,
+                pair=pair,
             )
         )
         told = begun.model_dump(mode="json", include={"experiment", "during", "seed", "budget", "depth"})

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner import audit, decide, keys, policy, results, sealing, standing
+from pydantic import ValidationError
+
+from runner import audit, decide, early_stop, keys, policy, results, sealing, standing
 from runner.artifacts import manifest, store
 from runner.artifacts.files import hash_file
 from runner.errors import GloveboxError
@@ -81,7 +84,9 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
         for rerun in reruns:
             _rerun(outcome, home, rerun, repeated.pop((rerun.tag, rerun.id), None))
         if rules is not None:
-            same = ledger.run_info(tag)["policy"] == policy.terms(rules, store.latest_kernels(home))
+            kernels = store.latest_kernels(home)
+            known = {policy.terms(rules, kernels, cache) for cache in (*store.caches(home), None)}
+            same = ledger.run_info(tag)["policy"] in known
             _decided(outcome, rules, rows, reruns, same_terms=same)
         _line(outcome, line, tag, rows)
         _results(outcome, home, tag, rows)
@@ -152,11 +157,19 @@ def _ran(outcome: Outcome, row: Experiment, entry: dict[str, Any] | None, begun:
 
 def _rerun(outcome: Outcome, home: Home, rerun: Rerun, entry: dict[str, Any] | None) -> None:
     name = f"{rerun.tag} rerun {rerun.id}"
-    same = entry is not None and entry.get("rerun") == rerun.model_dump(mode="json")
+    same = entry is not None and _as_rerun(entry) == rerun
     outcome.check("reruns", same, f"{name}: the ledger differs from the audit chain")
     if entry is not None and not entry.get("recovered"):
         outcome.check("reruns", complete(entry), f"{name}: scored without containers that were compared with policy")
     outcome.check("snapshots", _sha256_of(home, rerun) == rerun.snapshot, f"{name}: the snapshot is missing or altered")
+
+
+def _as_rerun(entry: dict[str, Any]) -> Rerun | None:
+    """What the chain says of a rerun; fields that came later have their defaults."""
+    try:
+        return Rerun.model_validate_json(json.dumps(entry.get("rerun")))
+    except ValidationError:
+        return None
 
 
 def _rules(home: Home, outcome: Outcome) -> policy.Policies | None:
@@ -183,18 +196,26 @@ def _decided(
 def replay(
     rules: policy.Decision, rows: list[Experiment], reruns: list[Rerun], digest: str | None = None
 ) -> tuple[list[str], int]:
-    """Each verdict on a score follows from the rows and reruns before it: (what does not, how many were looked at).
+    """Each verdict on a score or a pace follows from what was before it: (what does not, how many were looked at).
 
     `digest`: only rows decided under these policies.
     """
     wrong, count = [], 0
     for at, row in enumerate(rows):
-        if row.val_bpb is None or digest not in (None, row.policy):
+        if digest not in (None, row.policy):
             continue
-        count += 1
-        known = [rerun for rerun in reruns if 0 < rerun.during <= row.id]
-        against = standing.standing(rules, rows[:at], known)
-        found = decide.judge(rules, against, standing.runs(row, known)) if against else None
+        if not early_stop.follows(rules.early_stop, rows[:at], row):
+            wrong.append(f"{row.tag} experiment {row.id}: that it could not win does not follow")
+        count += row.val_bpb is not None or row.hopeless is not None
+        if row.val_bpb is None:
+            continue
+        ended = {one.id for one in rows[: at + 1]}
+        known = [rerun for rerun in reruns if rerun.during in ended]
+        best = standing.best(rows[:at])
+        against = standing.standing(rules, rows[:at], known, row.lane)
+        found = None
+        if against is not None and best is not None:
+            found = decide.judge(rules, against, standing.runs(row, standing.paired(best.id, known), row.lane))
         expected = decide.Verdict(Status.KEEP) if against is None else found
         told = (row.status, row.reason, row.claimed, row.confirmed, row.interval, row.pairs)
         if told != expected:

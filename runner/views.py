@@ -12,7 +12,7 @@ from typing import Any
 
 from runner import leak
 from runner.policy import Policies
-from runner.records import Experiment, Rerun, Status
+from runner.records import Experiment, Hopeless, Rerun, Status
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-=+*#@"
@@ -32,6 +32,10 @@ def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] 
         value = getattr(row, name)
         if value not in (None, 0.0):
             found.append((name, f"{value:.6f}" if isinstance(value, float) else str(value)))
+    if row.lane:
+        found.append(("lane", row.lane))
+    if row.hopeless is not None:
+        found.append(("hopeless", _hopeless(row.hopeless, ended=row.val_bpb is None)))
     if row.interval is not None:
         of = f"of the mean of {row.pairs} pairs" if row.pairs else "of the claimed gain"
         found.append(("interval", f"{row.interval[0]:+.6f} to {row.interval[1]:+.6f}, {of}"))
@@ -48,11 +52,17 @@ def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] 
     return [*found, ("artifact", row.artifact), ("policy", row.policy), ("started", row.started)]
 
 
+def _hopeless(found: Hopeless, *, ended: bool) -> str:
+    then = "ended" if ended else "run to its end to see whether that is so"
+    return f"at {found.look:.0%} of its budget: {found.bound:.6f} at least, {found.against:.6f} to beat; {then}"
+
+
 def _rerun(rerun: Rerun) -> str:
     score = "no score" if rerun.val_bpb is None else f"{rerun.val_bpb:.6f}"
     depth = "" if rerun.depth is None else f", depth {rerun.depth}"
     why = f"to decide experiment {rerun.during}" if rerun.during else f"{rerun.budget:.0f} s{depth}, {rerun.artifact}"
-    return f"seed {rerun.seed}: {score} ({why})"
+    where = f" on {rerun.lane}" if rerun.lane else ""
+    return f"seed {rerun.seed}{where}: {score} ({why})"
 
 
 def chart(curve: Sequence[tuple[int, float]], width: int, *, unicode: bool) -> list[str]:

@@ -37,7 +37,7 @@ def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
     ) -> tuple[EngineResult, bytes]:
         limits = policies.sandbox.trainer.model_copy(update={"memory_bytes": 512 << 20, "pids": 64, **changes})
         sandbox = policies.sandbox.model_copy(update={"trainer": limits})
-        request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64, seconds=seconds)
+        request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64)
         spec = box.specification(
             sandbox,
             request,
@@ -56,11 +56,10 @@ def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
         result = box.run(
             engine,
             spec,
-            seconds=seconds,
             output_bytes=output,
             sink=kept.extend,
             hang_up=ours,
-            started=lambda container: None,
+            begin=lambda container: seconds,
         )
         theirs.close()
         ours.close()
@@ -219,7 +218,7 @@ def test_a_missing_image_names_the_fix(engine: docker.DockerClient, policies: Po
 def test_a_missing_mount_source_is_an_error_not_a_new_directory(
     engine: docker.DockerClient, policies: Policies
 ) -> None:
-    request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64, seconds=5)
+    request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64)
     spec = box.specification(
         policies.sandbox,
         request,
@@ -231,7 +230,7 @@ def test_a_missing_mount_source_is_an_error_not_a_new_directory(
     )
     ours, theirs = socket.socketpair()
     with pytest.raises(EngineError):
-        box.run(engine, spec, seconds=5, output_bytes=10, sink=bytearray().extend, hang_up=ours, started=lambda c: None)
+        box.run(engine, spec, output_bytes=10, sink=bytearray().extend, hang_up=ours, begin=lambda c: 5)
     ours.close()
     theirs.close()
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from runner.decide import Runs, Standing, Verdict, Wanted, failure, judge, measured
 from runner.noise import Noise
-from runner.policy import Decision, Policies
+from runner.policy import Decision, EarlyStop, Policies
 from runner.records import EndReason, EngineResult, Score, Scored, Snapshot, Status, Telemetry, Trained
 
 RULES = Decision(
@@ -27,6 +27,7 @@ RULES = Decision(
     simplicity_sigmas=0.5,
     memory_ratio=2.0,
     memory_gain_bpb=0.05,
+    early_stop=EarlyStop(enabled=False, looks=[0.5], alpha=0.01, runs=8, audit=0.1),
     startup_seconds=1.0,
     hand_over_seconds=1.0,
     evaluation_seconds=1.0,

@@ -67,7 +67,7 @@ def served(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(desk, "_REFUSAL_PAUSE", 0.0)
     train_py = tmp_path / "train.py"
     train_py.write_text("x = 1\n")
-    made = desk.Desk(loop, train_py, 3)
+    made = desk.Desk(loop, train_py, desk.Quota(3))
     with doors.listening(tmp_path / "b" / "bench.sock", gid=os.getegid(), mode=0o660) as sock:
         args = (sock, frozenset({os.geteuid()}), made.handle)
         threading.Thread(target=doors.serve, args=args, daemon=True).start()
@@ -102,7 +102,7 @@ def test_a_train_py_that_is_not_plain_text_is_a_reason_code_and_no_experiment(
     with pytest.raises(Refused) as caught:
         Bench(str(path)).run_experiment("x")
     assert str(caught.value) in ("not_regular", "too_large", "not_utf8", "missing")
-    assert made.left == 3
+    assert made.quota.left == 3
     assert made.loop.ledger.running("t") is None
     assert [e["kind"] for e in verify(made.loop.home.audit)] == ["refused"]
 

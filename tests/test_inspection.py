@@ -24,7 +24,7 @@ pytestmark = pytest.mark.engine
 def spec(policies: Policies, tmp_path: Path) -> dict[str, Any]:
     """The trainer's specification as the launcher makes it, with one mount."""
     (tmp_path / "train.py").write_text("pass\n")
-    request = LaunchRequest(role="trainer", run="1" * 16, policy="0" * 64, seconds=5)
+    request = LaunchRequest(role="trainer", run="1" * 16, policy="0" * 64)
     return box.specification(
         policies.sandbox,
         request,
@@ -119,8 +119,8 @@ def test_a_container_that_differs_is_not_started(
     ours, theirs = socket.socketpair()
     with pytest.raises(EngineError, match="ReadonlyRootfs"):
         box.run(
-            engine, spec, seconds=5, output_bytes=100, sink=lambda _: None, hang_up=ours,
-            started=lambda _: pytest.fail("started"),
+            engine, spec, output_bytes=100, sink=lambda _: None, hang_up=ours,
+            begin=lambda _: pytest.fail("started"),
         )  # fmt: skip
     theirs.close()
     ours.close()

@@ -108,7 +108,7 @@ def test_no_answer_costs_more_than_the_most(
 def test_every_reason_code_is_counted() -> None:
     ours = (
         "time_budget", "exception", "no_hand_over", "evaluation_failed", "not_confirmed", "simpler", "memory",
-        "interrupted",
+        "early_stop", "interrupted",
     )  # fmt: skip
     codes = {*ours, *map(str, EndReason), *NOT_EXPORTABLE, *map(str, Reason)}
     assert len(codes) <= leak.REASONS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -49,6 +50,43 @@ def test_a_row_cannot_be_completed_twice_or_without_being_open(ledger: Ledger) -
     for number in (1, 2):
         with pytest.raises(GloveboxError):
             ledger.close_experiment(experiment(number))
+
+
+def test_rows_come_in_the_order_in_which_they_were_completed(ledger: Ledger, tmp_path: Path) -> None:
+    """Lanes run several at a time: the frontier moves when an experiment ends, not when it begins."""
+    for number in (1, 2, 3):
+        accept(ledger, experiment(number))
+    for number in (2, 3, 1):
+        ledger.close_experiment(experiment(number))
+        assert ledger.experiments("t")[-1].id == number
+    for book in (ledger, Ledger(tmp_path / "ledger.sqlite", read_only=True)):
+        assert [row.id for row in book.experiments("t")] == [2, 3, 1]
+        best = book.best("t")
+        assert best is not None
+        assert best.id == 1
+
+
+def test_a_ledger_from_before_lanes_is_read_and_continued(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    old = sqlite3.connect(path)
+    old.executescript(
+        "CREATE TABLE runs (tag TEXT PRIMARY KEY, started TEXT NOT NULL, artifact TEXT NOT NULL, policy TEXT NOT NULL)"
+        " STRICT; CREATE TABLE experiments (tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL,"
+        " started TEXT NOT NULL, description TEXT NOT NULL, snapshot TEXT NOT NULL, snapshot_size INTEGER NOT NULL,"
+        " run TEXT NOT NULL, status TEXT, val_bpb REAL, row TEXT, PRIMARY KEY (tag, id)) STRICT;"
+        " INSERT INTO runs VALUES ('t', '', 'demo-1', 'p');"
+    )
+    for number in (1, 2):
+        row = experiment(number)
+        values = (number, row.run, row.status, row.val_bpb, row.model_dump_json(exclude={"lane", "pace", "hopeless"}))
+        old.execute("INSERT INTO experiments VALUES ('t', ?, '', '', '', 1, ?, ?, ?, ?)", values)
+    old.commit()
+    old.close()
+    assert [row.id for row in Ledger(path, read_only=True).experiments("t")] == [1, 2]  # without a migration
+    book = Ledger(path)
+    assert accept(book, experiment(3)) == 3
+    book.close_experiment(experiment(3))
+    assert [row.id for row in Ledger(path).experiments("t")] == [1, 2, 3]
 
 
 def test_best_is_the_last_keep(ledger: Ledger) -> None:

@@ -83,12 +83,14 @@ def test_a_crash_needs_no_evaluator() -> None:
 
 def test_rows_from_before_a_field_existed_keep_their_hash() -> None:
     row = experiment(1, status=Status.CRASH, val_bpb=None, crash=Crash(error="ValueError", line=3))
-    old = row.model_dump(mode="json", exclude={"interval", "pairs"}) | {"crash": {"error": "ValueError", "line": 3}}
+    old = row.model_dump(mode="json", exclude={"interval", "pairs", "pace", "hopeless", "lane"}) | {
+        "crash": {"error": "ValueError", "line": 3}
+    }
     assert receipts.row_digest(row) == hashlib.sha256(audit.canonical(old)).hexdigest()
     told = row.model_copy(update={"crash": Crash(error="ValueError", line=3, template="matmul", message="x")})
     assert receipts.row_digest(told) != receipts.row_digest(row)
-    paired = row.model_copy(update={"interval": (0.1, 0.2), "pairs": 3})
-    assert receipts.row_digest(paired) != receipts.row_digest(row)
+    for later in ({"interval": (0.1, 0.2)}, {"pairs": 3}, {"pace": [(0.5, 3.0)]}, {"lane": "0-3"}):
+        assert receipts.row_digest(row.model_copy(update=later)) != receipts.row_digest(row)
 
 
 @pytest.mark.parametrize(("ok", "said"), [(True, False), (False, True), (None, True)])

@@ -5,8 +5,9 @@ Containers are stood in for by a table of scores; tests/e2e runs the same with r
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,18 @@ from runner.home import Home
 from runner.launching import LaunchClient
 from runner.ledger import Ledger
 from runner.recording import Recorder
-from runner.records import EndReason, EngineResult, Experiment, Score, Scored, Snapshot, Status, Telemetry, Trained
+from runner.records import (
+    EndReason,
+    EngineResult,
+    Experiment,
+    Lane,
+    Score,
+    Scored,
+    Snapshot,
+    Status,
+    Telemetry,
+    Trained,
+)
 from runner.sealing import Sealer
 from runner.stages import Stages
 from runner.trials import Trials
@@ -96,7 +108,10 @@ class Bench:
         first = scores["s42"]
         assert isinstance(first, float)
         scored = outcome(taken, run, first)
-        return self.recorder.finish(number, scored, self.trials.judge(number, scored), 1.0)
+        return self.trials.settle(number, scored, lambda found: self._recorded(number, scored, found))
+
+    def _recorded(self, number: int, scored: Scored, found: Verdict) -> Experiment:
+        return self.recorder.finish(number, scored, found, 1.0, lane=self.stages.lane.name)
 
 
 @pytest.fixture
@@ -186,8 +201,58 @@ def test_a_failed_run_asks_for_nothing_more(bench: Bench, tmp_path: Path) -> Non
     source.write_text("x = 1\n")
     taken = snapshot.take(source, bench.home.snapshots, 4096)
     number = bench.recorder.accept(taken, "x", "f" * 16)
-    assert bench.trials.judge(number, outcome(taken, "f" * 16, None)) == Verdict(Status.CRASH, "exception")
+    verdict = bench.trials.settle(number, outcome(taken, "f" * 16, None), lambda found: found)
+    assert verdict == Verdict(Status.CRASH, "exception")
     assert bench.stages.asked == []
+
+
+def lane(bench: Bench, cores: str) -> Bench:
+    """The same tag on another lane."""
+    other = copy.copy(bench)
+    other.stages = replace(bench.stages, lane=Lane(number=1, cores=cores))
+    other.trials = replace(bench.trials, stages=other.stages)
+    return other
+
+
+def test_the_best_is_run_again_on_a_lane_it_was_never_run_on(bench: Bench) -> None:
+    """Another GPU, another score: pairs and noise are a lane's own."""
+    other = lane(bench, "4-7")
+    bench.stages.scores.update(
+        {(b"a = 1\n", seed): 3.0 + seed / 1000 for seed in (42, 43, 44, 45)}
+    )  # it is slower there
+    row = other.experiment("b = 2\n", s42=2.9, s43=2.9, s44=2.9, s45=2.9)
+    assert row.lane == "4-7"
+    assert row.status is Status.KEEP  # 2.9 beats 3.04 here, although the best has 2.0 on its own lane
+    assert row.claimed == pytest.approx(0.142)
+    there = [rerun for rerun in bench.ledger.reruns("t") if rerun.experiment == 1]
+    assert there
+    assert {rerun.lane for rerun in there} == {"4-7"}
+    assert not verify.verify(bench.home).failures
+
+
+def test_a_frontier_that_moves_while_a_candidate_is_confirmed_is_the_one_to_beat(bench: Bench) -> None:
+    """Another lane keeps something better in the middle of our pairs: the verdict is on that, with pairs of its own."""
+    other = lane(bench, "4-7")
+    for text in (b"a = 1\n", b"better = 1\n"):
+        bench.stages.scores.update({(text, seed): 2.0 if text[:1] == b"a" else 1.5 for seed in range(42, 60)})
+    run, moved = bench.stages.run, []
+
+    def moving(taken: Snapshot, name: str, **more: Any) -> Scored:
+        if taken.path.read_bytes().startswith(b"b = 2") and not moved:
+            moved.append(True)
+            better = {f"s{seed}": 1.5 for seed in range(42, 60)}
+            assert other.experiment("better = 1\n", **better).status is Status.KEEP
+        return run(taken, name, **more)
+
+    object.__setattr__(bench.stages, "run", moving)
+    row = bench.experiment("b = 2\n", **{f"s{seed}": 1.9 + seed / 10_000 for seed in range(42, 60)})
+    assert moved
+    assert [one.id for one in bench.ledger.experiments("t")] == [1, 3, 2]
+    assert row.status is Status.DISCARD  # 1.9 would have beaten 2.0
+    best = bench.ledger.best("t")
+    assert best is not None
+    assert best.id == 3
+    assert not verify.verify(bench.home).failures
 
 
 def test_nothing_tells_a_train_py_which_run_it_is(home: Home, policies: policy.Policies) -> None:

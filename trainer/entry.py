@@ -2,28 +2,41 @@
 
 It only reports: the exception class and the line in train.py go to telemetry, the exit code to the
 engine. Whether a run counts is decided from the engine's state and from what the evaluator computes.
+What every train.py needs is imported before there is one: the container may have been started ahead.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tarfile
 import traceback
 from pathlib import Path
 from types import ModuleType
 
-from trainer import kernels_offline, telemetry
+from trainer import hand_over, kernels_offline, telemetry
+from trainer.evaluator import release
 
+_PRELOADED = (hand_over,)  # torch and its exporter: seconds
 SCRIPT = Path(os.environ.get("GLOVEBOX_TRAIN_PY", "/work/train.py"))
+CACHE, WARM, KEPT = Path("/cache"), Path("/warm.tar"), Path("/out/cache.tar")  # compiled code: here, to begin with, out
+_VARIABLES = {"seed": "GLOVEBOX_SEED", "budget": "GLOVEBOX_TIME_BUDGET"}
 
 
 def main() -> int:
     """Execute the script as __main__; 0 on success, 1 on an exception, the script's own exit code."""
-    telemetry.phase("start")
+    kernels_offline.install()
+    if WARM.exists():
+        with tarfile.open(WARM) as archive:
+            archive.extractall(CACHE, filter="data")
+    telemetry.phase("ready")
+    for name, value in release.wait().items():
+        if value is not None:
+            os.environ[_VARIABLES[name]] = str(value)
+    telemetry.begin()
     sys.stdout = telemetry.Tee(sys.stdout)
     sys.path.insert(0, str(Path(__file__).parent))  # `import prepare`, as upstream's train.py does
     sys.argv = [str(SCRIPT)]
-    kernels_offline.install()
     module = ModuleType("__main__")
     module.__file__ = str(SCRIPT)
     sys.modules["__main__"] = module
@@ -39,6 +52,9 @@ def main() -> int:
         telemetry.crash(error, _line(error))
         return 1
     telemetry.phase("done")
+    if KEPT.exists():
+        with tarfile.open(KEPT, "w") as archive:
+            archive.add(CACHE, ".")
     return 0
 
 

@@ -1,7 +1,7 @@
 """JSON lines from the trainer to the runner's filter. UNTRUSTED: every line is re-checked over there.
 
 Events (policies/metrics.yaml is the schema):
-    {"event": "phase", "phase": "start"|"hand_over"|"done"}
+    {"event": "phase", "phase": "ready"|"start"|"hand_over"|"done"}
     {"event": "step", "step": 10, "loss": 5.31, "seconds": 1.2}
     {"event": "summary", "name": "num_params_M", "value": 0.5}
     {"event": "crash", "error": "OutOfMemoryError", "line": 120, "message": "..."}
@@ -37,6 +37,13 @@ def _emit(event: dict[str, Any]) -> None:
             file.write(json.dumps(event).encode() + b"\n")
     except OSError:
         pass  # a full file or a missing one must not fail the training
+
+
+def begin() -> None:
+    """train.py begins now."""
+    global _started
+    _started = time.monotonic()
+    phase("start")
 
 
 def phase(name: str) -> None:

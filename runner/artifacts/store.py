@@ -27,13 +27,18 @@ from runner.errors import ArtifactError
 from runner.home import Home
 
 HIGHEST = "highest.json"  # in the store: the highest serial ever admitted, of data and of kernels
-DATA, KERNELS = "data", "kernels"
+DATA, KERNELS, CACHE = "data", "kernels", "cache"
 
 
 def latest_kernels(home: Home) -> str | None:
     """Version of the newest kernel packages, None if none were ever used; raises ArtifactError on a rollback."""
     there = _versions(home, KERNELS)
     return latest(home, KERNELS) if there or highest(home).get(KERNELS) else None
+
+
+def caches(home: Home) -> list[str]:
+    """Versions of compile caches, newest first. An older one is no danger: what does not fit is not used."""
+    return [version for _, version in sorted(_versions(home, CACHE).items(), reverse=True)]
 
 
 def latest(home: Home, kind: str = DATA) -> str:
@@ -69,7 +74,8 @@ def serial_of(version: str) -> int:
 
 
 def _kind(version: str) -> str:
-    return KERNELS if version.rsplit("-", 1)[0] == KERNELS else DATA
+    name = version.rsplit("-", 1)[0]
+    return name if name in (KERNELS, CACHE) else DATA
 
 
 def admit(home: Home, version: str) -> Statement:

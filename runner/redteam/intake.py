@@ -21,7 +21,7 @@ from pydantic import ConfigDict, ValidationError
 from runner import doors, filter, leak, snapshot
 from runner import gpu as devices
 from runner.errors import SnapshotError
-from runner.records import Crash, Experiment, LaunchRequest, Status
+from runner.records import Crash, Experiment, Frozen, Lane, LaunchRequest, Release, Status
 from runner.redteam.scenario import Blocked, Scenario, Unable
 from runner.redteam.stage import Stage
 
@@ -31,7 +31,7 @@ _SECRET = b"root:x:0:0"
 
 def _agent_gpu(stage: Stage, intact: bool) -> None:
     gpu = "GPU-00000000-0000-0000-0000-000000000000"
-    request = LaunchRequest(role="agent", run="0" * 16, policy=stage.policies.digest, seconds=1.0, gpu=gpu)
+    request = LaunchRequest(role="agent", run="0" * 16, policy=stage.policies.digest, lane=Lane(gpu=gpu))
     spec = stage.launcher().specification(request, stage.home.run("0" * 16))
     if not intact:  # what the trainer gets
         spec = spec | {"device_requests": [devices.request(stage.client.info(), gpu)]}
@@ -71,14 +71,25 @@ def _other_uid(stage: Stage, intact: bool) -> None:
         raise Blocked
 
 
-class _Lax(LaunchRequest):
+class _LaxRequest(LaunchRequest):
+    model_config = ConfigDict(extra="allow", strict=False)
+
+
+class _LaxRelease(Release):
     model_config = ConfigDict(extra="allow", strict=False)
     snapshot: str | None = None
 
 
 def _request(stage: Stage, intact: bool, **more: Any) -> None:
-    document = {"role": "trainer", "run": "0" * 16, "policy": stage.policies.digest, "seconds": 1.0, **more}
-    model: type[LaunchRequest] = LaunchRequest if intact else _Lax
+    document = {"role": "trainer", "run": "0" * 16, "policy": stage.policies.digest, **more}
+    _accepted(LaunchRequest if intact else _LaxRequest, document)
+
+
+def _release(_: Stage, intact: bool, **more: Any) -> None:
+    _accepted(Release if intact else _LaxRelease, {"seconds": 1.0, **more})
+
+
+def _accepted(model: type[Frozen], document: dict[str, Any]) -> None:
     try:
         model.model_validate_json(json.dumps(document))
     except ValidationError:
@@ -174,7 +185,7 @@ INTAKE = [
     Scenario("launch-agent-gpu", "T13", "agent without GPU", "-", _agent_gpu),
     Scenario("launch-extra-field", "T16", "closed request", "-", lambda s, i: _request(s, i, privileged=True)),
     Scenario("launch-image", "T16", "closed request", "-", lambda s, i: _request(s, i, image="evil:latest")),
-    Scenario("launch-path", "T16", "closed request", "-", lambda s, i: _request(s, i, snapshot="../../etc/passwd")),
+    Scenario("launch-path", "T16", "closed request", "-", lambda s, i: _release(s, i, snapshot="../../etc/passwd")),
     Scenario("door-other-user", "T26", "peer's uid", "-", _other_uid),
     Scenario("snapshot-symlink", "T22", "opened without following", "-", _symlink),
     Scenario("snapshot-hard-link", "T22", "one link only", "-", _hard_link),

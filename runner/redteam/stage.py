@@ -91,9 +91,7 @@ class Stage:
             role=room,
             run=RUN,
             policy=self.policies.digest,
-            snapshot=hashlib.sha256(b"pass\n").hexdigest() if room == "trainer" else None,
             artifact="probe-1" if room != "agent" else None,
-            seconds=60.0,
         )
         spec = self.launcher(small=small).specification(request, self.home.run(RUN))
         return spec | {"mounts": [*spec["mounts"], box.bind(str(self.home.root / "probe"), "/probe")]}
@@ -146,7 +144,7 @@ class Stage:
         kept = bytearray()
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            result = box.attend(container, self.client, seconds, output, kept.extend, ours, lambda _: None)
+            result = box.attend(container, self.client, output, kept.extend, ours, lambda _: seconds)
         return result, bytes(kept)
 
     def probe(self, spec: Spec, probes: dict[str, str]) -> dict[str, tuple[str, str]]:

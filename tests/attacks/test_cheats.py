@@ -17,8 +17,8 @@ from runner import snapshot
 from runner.artifacts import corpus
 from runner.home import SOURCE
 from runner.loop import Loop
-from runner.records import Feedback, LaunchRequest
-from runner.trials import new_run_id
+from runner.records import Feedback, LaunchRequest, Release
+from runner.stages import new_run_id
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 CHEATS = sorted((Path(__file__).parent / "cheats").glob("*.py"))
@@ -70,11 +70,10 @@ def test_no_readable_file_in_the_trainer_holds_validation_data(loop: Loop, work:
         role="trainer",
         run=new_run_id(),
         policy=loop.policies.digest,
-        snapshot=snapshot.take(work, loop.home.snapshots, 1 << 20).sha256,
         artifact=loop.stages.artifact.predicate.version,
-        seconds=500,
     )
-    loop.launches.run(request)
+    taken = snapshot.take(work, loop.home.snapshots, 1 << 20)
+    loop.launches.run(request, Release(seconds=500, snapshot=taken.sha256))
     log = (loop.home.run(request.run) / "trainer.log").read_text(errors="replace")
     assert f"LEAKED 0 CONTROL {len(control)}" in log, log[-2000:]
 

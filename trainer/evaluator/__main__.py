@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.evaluator import audit, graph, program, score, weights
+from trainer.evaluator import audit, graph, program, release, score, weights
 from trainer.evaluator.causality import Proof, prove
 from trainer.evaluator.refusal import Reason, Refused
 
@@ -48,6 +48,7 @@ def main(argv: list[str], handed: Path, artifacts: Path, out: Path) -> int:
     settings = Settings.from_json(argv[1])
     torch.set_num_threads(min(settings.threads, os.cpu_count() or 1))
     torch.backends.cudnn.enabled = False  # its convolutions may mix positions numerically
+    release.wait()
     started = time.monotonic()
     try:
         result = evaluate(settings, handed, artifacts)

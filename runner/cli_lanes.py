@@ -1,0 +1,43 @@
+"""--gpu and --cores of `run` and `up`: where experiments run, one at a time on each. TRUSTED."""
+
+from __future__ import annotations
+
+import os
+from itertools import zip_longest
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from runner.box import cores_of
+from runner.records import MAX_LANES, Lane
+
+Gpus = Annotated[
+    list[str] | None,
+    typer.Option("--gpu", help="UUID of a GPU (nvidia-smi -L); again for more, each with an agent. Default: CPU."),
+]
+CoreSets = Annotated[
+    list[str] | None, typer.Option("--cores", help="Processors like 0-3; again for more sets, each with an agent.")
+]
+
+
+def lanes_of(gpus: list[str] | None, cores: list[str] | None) -> tuple[Lane, ...]:
+    """Where experiments run, one at a time on each; raises BadParameter for what is malformed or shared by two."""
+    if gpus and cores and len(gpus) != len(cores):
+        raise typer.BadParameter("as many --cores as --gpu, or none: they belong together in this order")
+    pairs = zip_longest(gpus or [], cores or []) if gpus or cores else [(None, None)]
+    try:
+        lanes = tuple(Lane(number=at, gpu=gpu, cores=some) for at, (gpu, some) in enumerate(pairs))
+    except ValidationError as error:
+        fix = f"--gpu GPU-UUID (nvidia-smi -L), --cores like 0-3 or 0,2; at most {MAX_LANES} of them"
+        raise typer.BadParameter(f"{error.errors()[0]['input']!r}: {fix}") from None
+    taken: set[int] = set()
+    there = os.sched_getaffinity(0)
+    for lane in lanes:
+        own = cores_of(lane.cores) if lane.cores else set()
+        if not own <= there:
+            raise typer.BadParameter(f"--cores {lane.cores}: this host has {min(there)} to {max(there)}")
+        if own & taken or (lane.gpu and [one.gpu for one in lanes].count(lane.gpu) > 1):
+            raise typer.BadParameter(f"{lane.name} is given twice: experiments on it would disturb each other")
+        taken |= own
+    return lanes

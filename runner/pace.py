@@ -1,0 +1,70 @@
+"""A run's training loss at fixed shares of its budget, by the host's clock, while it trains. TRUSTED.
+
+The losses are the run's own word, as the filter lets them through. The clock of the looks starts when the first step
+is seen; a run that reports none is never looked at.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+_DIGITS = 6
+_LAST = 5  # losses whose median stands for a look
+_INTERVAL = 0.2  # seconds between two looks for the first step
+_REST = 5.0  # times what such a look took: whoever floods its telemetry is looked at less often
+
+
+@dataclass
+class Pace:
+    """(share of the budget, loss) at the looks so far; `ended` once the run was ended for it."""
+
+    looks: list[tuple[float, float]] = field(default_factory=list)
+    ended: bool = False
+
+
+@contextmanager
+def watched(
+    losses: Callable[[], list[float]],
+    budget: float,
+    shares: Sequence[float],
+    judge: Callable[[float, float], bool],
+    stop: Callable[[], None],
+) -> Iterator[Pace]:
+    """Note the pace of a run from a thread; `stop` is called once `judge(share, loss)` gives it up.
+
+    `losses` reads what the run has reported so far.
+    """
+    pace, over = Pace(), threading.Event()
+
+    def keep() -> None:
+        while True:
+            looked = time.monotonic()
+            if losses():
+                break
+            if over.wait(_INTERVAL + _REST * (time.monotonic() - looked)):
+                return
+        began = time.monotonic()
+        for share in shares:
+            if over.wait(max(0.0, began + share * budget - time.monotonic())):
+                return
+            loss = round(statistics.median(losses()[-_LAST:]), _DIGITS)
+            pace.looks.append((share, loss))
+            if judge(share, loss):
+                pace.ended = True
+                stop()
+                return
+
+    thread = threading.Thread(target=keep, daemon=True)
+    if shares:
+        thread.start()
+    try:
+        yield pace
+    finally:
+        over.set()
+        if shares:
+            thread.join(10)

@@ -1,0 +1,66 @@
+"""What may happen in the middle of a night: an artifact expires, an agent falls silent. Real session, real containers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from unittest import mock
+
+import docker
+import pytest
+
+from runner import box, keys
+from runner.artifacts import manifest, prepare
+from runner.home import SOURCE, Home
+from tests.samples import plainly
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+Glovebox = Callable[..., tuple[int, str, str]]
+PROPOSING = 'i=0; while i=$((i+1)); do printf "# %s\\n" $i >> /work/train.py; bench run "idea $i" || exit 0; done'
+
+
+def agent(home: Home, command: str, **changes: str) -> None:
+    """An agent of one line of shell; `changes` are keys of policies/agent.yaml."""
+    plainly(home)
+    text = (SOURCE / "policies" / "agent.yaml").read_text()
+    for name, value in {"command": json.dumps(["sh", "-c", command]), **changes}.items():
+        text, count = re.subn(rf"^{name}: .*$", lambda _, n=name, v=value: f"{n}: {v}", text, flags=re.M)  # type: ignore[misc]
+        assert count == 1
+    (home.root / "policies" / "agent.yaml").write_text(text)
+    home.key.parent.mkdir(mode=0o700, exist_ok=True)
+    home.key.write_text("no-key-is-used\n")
+    home.key.chmod(0o600)
+
+
+def test_an_artifact_that_expires_while_a_session_runs_ends_nothing_but_the_next_start(
+    glovebox: Glovebox, home: Home
+) -> None:
+    agent(home, PROPOSING)
+    with mock.patch.object(manifest, "LIFETIME", timedelta(seconds=15)):
+        version = prepare.prepare(home, "demo")
+    expires = manifest.read(home.artifacts / version, keys.trust(home)).predicate.expires
+    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json")
+    assert code == 0, err
+    rows = json.loads(out)["experiments"]
+    assert {row["artifact"] for row in rows} == {version}
+    assert datetime.fromisoformat(rows[0]["started"]) < expires < datetime.fromisoformat(rows[-1]["started"])
+    assert all(row["val_bpb"] is not None for row in rows)
+    code, _, err = glovebox("run", "--tag", "n", "--agent", "command")
+    assert code == 4
+    assert "expired" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_an_agent_that_falls_silent_is_ended_with_its_session(
+    glovebox: Glovebox, home: Home, engine: docker.DockerClient
+) -> None:
+    agent(home, "sleep 600", session_seconds="6.0")
+    code, out, err = glovebox(
+        "run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json", timeout=120
+    )
+    assert code == 0, err
+    assert json.loads(out)["experiments"] == []
+    assert "agent ended" in err
+    assert engine.containers.list(all=True, filters={"label": f"{box.BENCH_LABEL}={home.id}"}) == []

@@ -1,0 +1,96 @@
+"""Agents on several lanes: one quota, and what a lane that breaks means for the others."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import attending, doors
+from runner.attending import Ending, attend
+from runner.desk import Quota
+from runner.errors import GloveboxError
+from runner.records import MAX_LANES
+
+
+class Lane:
+    """What attend sees of a loop."""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> doors.Places:
+    return doors.Places(tmp_path)
+
+
+def attendance(monkeypatch: pytest.MonkeyPatch, runs: dict[int, Any]) -> None:
+    """Lanes that end as `runs` says: with a code, an error, or what a function of (quota, broken) returns."""
+
+    def run(self: attending._Attendance) -> int:
+        what = runs[id(self.loop)]
+        if isinstance(what, BaseException):
+            raise what
+        return int(what(self.quota, self.broken) if callable(what) else what)
+
+    monkeypatch.setattr(attending._Attendance, "run", run)
+
+
+def go(loops: list[Any], places: doors.Places, experiments: int | None = None) -> int:
+    return attend(loops, places, None, experiments, False, Ending(threading.Event(), threading.Event()))
+
+
+def test_a_lane_that_breaks_ends_the_others_after_what_they_run(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places
+) -> None:
+    ended: list[bool] = []
+
+    def other(_: Quota, broken: threading.Event) -> int:
+        ended.append(broken.wait(30))  # what a lane looks at between two experiments
+        return 0
+
+    first, second = Lane(), Lane()
+    attendance(monkeypatch, {id(first): GloveboxError("the engine failed"), id(second): other})
+    with pytest.raises(GloveboxError, match="the engine failed"):
+        go([first, second], places)
+    assert ended == [True]
+
+
+@pytest.mark.parametrize(("codes", "told"), [((0, 0), 0), ((0, 9), 9), ((9, 1), 1), ((1, 0), 1), ((0,), 0)])
+def test_the_worst_lane_is_the_sessions_exit_code(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places, codes: tuple[int, ...], told: int
+) -> None:
+    lanes = [Lane() for _ in codes]
+    attendance(monkeypatch, {id(lane): code for lane, code in zip(lanes, codes, strict=True)})
+    assert go(lanes, places) == told
+
+
+def test_lanes_share_one_quota(monkeypatch: pytest.MonkeyPatch, places: doors.Places) -> None:
+    taken: list[int] = []
+
+    def greedy(quota: Quota, _: threading.Event) -> int:
+        while quota.take():
+            taken.append(threading.get_ident())
+        return 0
+
+    lanes = [Lane() for _ in range(4)]
+    attendance(monkeypatch, {id(lane): greedy for lane in lanes})
+    assert go(lanes, places, 1000) == 0
+    assert len(taken) == 1000
+
+
+def test_a_quota_gives_back_what_came_to_nothing() -> None:
+    quota = Quota(1)
+    assert quota.take()
+    assert not quota.take()
+    quota.give_back()
+    assert quota.take()
+    endless = Quota(None)
+    assert all(endless.take() for _ in range(100))
+    endless.give_back()
+    assert endless.left is None
+
+
+def test_every_lane_has_a_door_of_its_own(places: doors.Places) -> None:
+    assert places.desk(0) == places.bench
+    assert len({places.desk(lane).parent for lane in range(MAX_LANES)}) == MAX_LANES
