@@ -8,6 +8,7 @@ names of what changed.
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -32,6 +33,8 @@ _PATTERNS: dict[Kind, str] = {
 }
 NEAR_SIGMAS = 2.0  # a discard that lost or gained less than this is a near miss
 NEAR_SHOWN = 8
+_MOST_ANSWERS = 4096  # answers are kept, not the files: a night has hundreds
+_answers: dict[tuple[bytes, bytes], tuple[Kind, ...]] = {}
 _MAX_SOURCE = 1 << 20
 _MAX_STATEMENTS = 5000
 
@@ -108,9 +111,22 @@ def two_digits(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-@lru_cache(maxsize=1024)
 def kinds(before: bytes | None, after: bytes | None) -> tuple[Kind, ...]:
     """What was changed between two versions of train.py; `other` for what cannot be parsed or compared."""
+    key = (_hash_of(before), _hash_of(after))
+    if key not in _answers:
+        if len(_answers) >= _MOST_ANSWERS:
+            _answers.clear()
+        _answers[key] = _compared(before, after)
+    return _answers[key]
+
+
+def _hash_of(source: bytes | None) -> bytes:
+    """Short enough to keep for every file of a night."""
+    return hashlib.sha256(source or b"").digest()
+
+
+def _compared(before: bytes | None, after: bytes | None) -> tuple[Kind, ...]:
     try:
         old, new = _units(before), _units(after)
         if old is None or new is None:

@@ -182,7 +182,11 @@ def attend(
         except docker.errors.APIError as error:
             raise EngineError(f"the container did not start: {error.explanation}", fix="run: glovebox doctor") from None
         faults.reach("launcher.started")
-        seconds = begin(str(container.id))
+        try:
+            seconds = begin(str(container.id))
+        except BaseException:
+            _last_words(stream, sink)
+            raise
         began = time.monotonic()
         with peak.watched(lambda: memory(str(container.id))) as most:
             reason, total = _drain(stream, hang_up, began + seconds, output_bytes, sink)
@@ -207,6 +211,14 @@ def attend(
         container=str(container.id),
         peak_mb=round(most.mb, 1),
     )
+
+
+def _last_words(stream: socket.socket, sink: Callable[[bytes], None]) -> None:
+    """What a container said that never came to work, for people."""
+    stream.settimeout(1)
+    with suppress(OSError):
+        for chunk in Demultiplexer().feed(stream.recv(65536)):
+            sink(chunk)
 
 
 def _drain(

@@ -40,7 +40,7 @@ MUST_WORK = (
     "import torch; assert float(torch.ones(4).sum()) == 4\n"
     "for path in ('/out/graph.json', '/out/weights.safetensors', '/out/telemetry.jsonl', '/tmp/x', '/cache/x'):\n"
     "    open(path, 'ab').write(b'x')\n"
-    "assert open('/work/train.py').read() and print('worked') is None"
+    "assert open('/work/train.py').read() == '' and print('worked') is None"
 )
 _ODD = (  # requests errors are OSErrors
     OSError,

@@ -116,7 +116,8 @@ class Launcher:
             state = self.client.api.inspect_container(container)["State"]
             if not state["Running"] or time.monotonic() > deadline:
                 how = f"ended with {state['ExitCode']}" if not state["Running"] else f"took {_IMPORT_SECONDS:.0f} s"
-                raise EngineError(f"the trainer did not start: it {how}", fix="run: glovebox doctor")
+                where = str(telemetry.with_name("trainer.log"))
+                raise EngineError(f"the trainer did not start: it {how}", where=where, fix="read that log; make images")
 
     def _provide(self, request: LaunchRequest, work: Release, folder: Path) -> None:
         """Give a container that waits what it is to work on; it sees these files and cannot write them."""

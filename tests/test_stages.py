@@ -25,7 +25,7 @@ def test_a_run_that_cannot_win_is_ended_unless_it_is_audited(loop: Loop, work: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(loop.stages.__dict__, "policies", policies)
         known = loop.ledger.experiments(loop.tag)
-        patch.setattr(loop.ledger, "experiments", lambda _: [*rows, *known])
+        patch.setattr(loop.ledger, "experiments", lambda _: [*known, *rows])
         patch.setattr(loop.recorder.sealer, "draw", lambda _: 2**30)  # neither audited at 2% nor spared at 100%
         work.write_text(HIGH)
         taken = loop._snapshot(work)

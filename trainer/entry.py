@@ -28,7 +28,8 @@ def main() -> int:
     kernels_offline.install()
     if WARM.exists():
         with tarfile.open(WARM) as archive:
-            archive.extractall(CACHE, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none
+            archive.extractall(CACHE)
     telemetry.phase("ready")
     for name, value in release.wait().items():
         if value is not None:
@@ -54,7 +55,8 @@ def main() -> int:
     telemetry.phase("done")
     if KEPT.exists():
         with tarfile.open(KEPT, "w") as archive:
-            archive.add(CACHE, ".")
+            for path in sorted(CACHE.iterdir()):
+                archive.add(path, path.name)
     return 0
 
 

@@ -72,7 +72,7 @@ def test_an_altered_one_is_refused(home: Home) -> None:
     [({"exit_code": 1}, b"x"), ({"reason": EndReason.WALL}, b"x"), ({}, b"")],
 )
 def test_a_baseline_that_did_not_end_well_makes_none(home: Home, changes: dict[str, object], data: bytes) -> None:
-    with pytest.raises(GloveboxError, match=r"did not run to its end.*trainer\.log"):
+    with pytest.raises(GloveboxError, match=r"trainer\.log: the baseline did not run to its end"):
         make(home, ended=ENDED.model_copy(update=changes), data=data)
     assert store.caches(home) == []
 
