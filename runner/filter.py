@@ -48,6 +48,18 @@ def losses(path: Path, metrics: Metrics, errors: Errors) -> list[float]:
     return [loss for _, loss in _accepted(_head(path, metrics), metrics, errors).curve]
 
 
+def handing_over(path: Path, metrics: Metrics) -> bool:
+    """Whether the last whole line says that the hand-over begins. A hint: nothing but a start follows it."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 2 * metrics.line_bytes))
+            line = file.read(2 * metrics.line_bytes).rpartition(b"\n")[0].rpartition(b"\n")[2]
+        event = strict_json.loads(line, max_bytes=metrics.line_bytes, max_depth=1)
+    except (OSError, strict_json.StrictJsonError):
+        return False
+    return isinstance(event, dict) and (event.get("event"), event.get("phase")) == ("phase", "hand_over")
+
+
 def filter_lines(data: bytes, metrics: Metrics, errors: Errors) -> Filtered:
     """Filter telemetry bytes: unknown, malformed and excess lines are dropped and counted."""
     state = _accepted(data, metrics, errors)

@@ -2,7 +2,7 @@
 
 Nothing here reads what a container printed: the engine's state comes from the launcher, numbers come through filter.py
 and scores.py. Both containers may be started ahead of their work (launching.Ahead): the next trainer while the agent
-thinks, the evaluator once a training has had its budget.
+thinks, the evaluator when a trainer says that it hands over (a hint it may lie about: nothing but that start follows).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from runner.recording import tidy
 from runner.records import WHOLE_HOST, EndReason, Lane, LaunchRequest, Release, Role, Scored, Snapshot, Trained
 
 Emit = Callable[[str, dict[str, Any]], None]
+_INTERVAL = 0.1  # seconds between two looks whether a hand-over began
 Judge = Callable[[float, float], bool]  # (share of the budget, training loss): whether to give the run up
 
 
@@ -75,7 +76,7 @@ class Stages:
         With `judge` the pace of the training is watched, and it is ended when `judge` says so.
         """
         work = Release(seconds=seconds, snapshot=taken.sha256, seed=seed, budget=budget)
-        with self._evaluator(run, budget or self.budget()) as evaluator:
+        with self._evaluator(run) as evaluator:
             found = self._train(taken, run, work, judge)
             trained(found)
             scored = self._evaluate(found, evaluator)
@@ -87,17 +88,26 @@ class Stages:
         return float(self.artifact.predicate.profile["time_budget_s"])
 
     @contextmanager
-    def _evaluator(self, run: str, budget: float) -> Iterator[Ahead]:
-        """An evaluator that starts when the training has had its budget, so that it takes nothing from it."""
-        ahead = Ahead(self.launches)
-        timer = threading.Timer(budget, lambda: ahead.prepare(self._request("evaluator", run)))
-        timer.daemon = True
+    def _evaluator(self, run: str) -> Iterator[Ahead]:
+        """An evaluator that starts while the trainer hands over, so that it takes nothing from the training."""
+        ahead, over = Ahead(self.launches), threading.Event()
+        telemetry, metrics = self.home.run(run) / "telemetry.jsonl", self.policies.metrics
+
+        def follow() -> None:
+            while not over.wait(_INTERVAL):
+                if filter.handing_over(telemetry, metrics):
+                    ahead.prepare(self._request("evaluator", run))
+                    return
+
+        following = threading.Thread(target=follow, daemon=True)
         if self.policies.sandbox.standby:
-            timer.start()
+            following.start()
         try:
             yield ahead
         finally:
-            timer.cancel()
+            over.set()
+            if following.ident is not None:
+                following.join(10)
             ahead.drop()
 
     def _train(self, taken: Snapshot, run: str, work: Release, judge: Judge | None) -> Trained:

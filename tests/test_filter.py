@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +132,30 @@ def test_what_leaves_is_our_object_even_if_equal(policies: Policies) -> None:
     picked = filter.pick(given_name, tuple(policies.errors.classes), "Exception")
     assert picked == given_name
     assert picked is not given_name
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b'{"event": "step", "step": 1, "loss": 2.0}\n{"event": "phase", "phase": "hand_over"}\n', True),
+        (b'{"event": "phase", "phase": "hand_over"}\n', True),
+        (b'{"event": "phase", "phase": "hand_over", "seconds": 3.1}\n{"event": "pha', True),
+        (b'{"event": "phase", "phase": "hand_over"}\n{"event": "phase", "phase": "done"}\n', False),
+        (b'{"event": "phase", "phase": "hand_over"}', False),  # not a whole line yet
+        (b'"hand_over"\n', False),
+        (b'{"event": "phase", "phase": "hand_over", "phase": "done"}\n', False),
+        (b"[" * 100_000 + b"\n", False),
+        (b"\n", False),
+        (b"", False),
+    ],
+)
+def test_the_beginning_of_a_hand_over_is_seen_in_the_last_line(
+    tmp_path: Path, policies: Policies, data: bytes, found: bool
+) -> None:
+    path = tmp_path / "telemetry.jsonl"
+    path.write_bytes(data)
+    assert filter.handing_over(path, policies.metrics) is found
+    assert not filter.handing_over(tmp_path / "none", policies.metrics)
 
 
 def test_fuzzing_finds_nothing_that_crosses_and_reaches_every_part() -> None:

@@ -48,6 +48,7 @@ def main(argv: list[str], handed: Path, artifacts: Path, out: Path) -> int:
     settings = Settings.from_json(argv[1])
     torch.set_num_threads(min(settings.threads, os.cpu_count() or 1))
     torch.backends.cudnn.enabled = False  # its convolutions may mix positions numerically
+    program.rehearse()
     release.wait()
     started = time.monotonic()
     try:
