@@ -2,8 +2,8 @@
 
     python -m bench.warm [--rounds N] [--json]
 
-The seed with `torch.compile` around its model is trained for a few seconds in production containers. Startup is what a
-training container takes beyond its training: imports are over (it stood by), so it is compilation, model and hand-over.
+The seed with `torch.compile` around its model is trained for a few seconds in production containers. Startup is from
+the release of a container, which has imported torch by then, to the end of its first step: model, compilation, one step.
 The candidate differs from the baseline that filled the cache as an agent's edits do: in a learning rate, which compiles
 to the same code, and in the activation, which does not. The last line is one JSON object; ratios are cold over warm.
 """
@@ -42,7 +42,7 @@ def compiled() -> str:
 
 
 def startup(trials: Trials, text: str, work: Path) -> float:
-    """Seconds of a training container beyond its training."""
+    """Seconds from the release to the end of the first step."""
 
     work.write_text(text)
     stages = trials.stages
@@ -51,7 +51,8 @@ def startup(trials: Trials, text: str, work: Path) -> float:
     told = scored.trained
     if not told.handed_over:
         raise SystemExit(f"nothing was handed over: see {stages.home.run(told.run)}")
-    return told.engine.seconds - told.telemetry.summary["training_seconds"]
+    events = map(json.loads, (stages.home.run(told.run) / "telemetry.jsonl").read_text().splitlines())
+    return next(float(event["seconds"]) for event in events if event["event"] == "step")
 
 
 def measure(rounds: int) -> dict[str, Any]:

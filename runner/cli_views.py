@@ -120,7 +120,7 @@ def show(
     rows = book.experiments(name)
     row = next((row for row in rows if row.id == experiment), None)
     if row is None:
-        known = f"1 to {rows[-1].id}" if rows else "none yet"
+        known = f"1 to {max(row.id for row in rows)}" if rows else "none yet"
         raise GloveboxError(f"no experiment {experiment} in tag {name}", where="ledger", fix=f"experiments: {known}")
     before = views.parent(rows, row)
     diff = GitLine(home.line).diff(before.commit, row.commit) if before else ""

@@ -85,7 +85,8 @@ class _Live:
 def sentence(event: dict[str, Any]) -> str | None:
     """One line for one event; None for those that need none."""
     words = _SENTENCES.get(event["event"])
-    return words(event) if words else None
+    where = f"lane {event['lane']}: " if "lane" in event else ""
+    return where + words(event) if words else None
 
 
 def _began(event: dict[str, Any]) -> str:

@@ -176,7 +176,7 @@ class Loop:
     def _enough_disk(self) -> None:
         """A candidate may fill its files; the ledger must still have room afterwards."""
         free = shutil.disk_usage(self.home.root).free
-        needed = MIN_FREE_BYTES + len(HAND_OVER) * self.policies.sandbox.trainer.file_bytes
+        needed = MIN_FREE_BYTES + self.lanes * len(HAND_OVER) * self.policies.sandbox.trainer.file_bytes
         if free < needed:
             raise GloveboxError(
                 f"only {free >> 20} MiB free, {needed >> 20} are needed to begin an experiment",

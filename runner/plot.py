@@ -31,7 +31,8 @@ def frontier(rows: list[Experiment]) -> str:
         return ""
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
         figure = Figure(figsize=(10, 5), layout="constrained")
-        _draw(figure.add_subplot(), scored)
+        place = {row.id: number for number, row in enumerate(rows, 1)}  # in which they ended
+        _draw(figure.add_subplot(), scored, place)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -50,7 +51,7 @@ def ceiling(scored: list[Experiment]) -> float:
     return min(max(scores), keeps[0] + (span / 3 if span > 0 else abs(keeps[0]) / 50))
 
 
-def _draw(axes: Axes, scored: list[Experiment]) -> None:
+def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int]) -> None:
     top = ceiling(scored)
     keeps = [row for row in scored if row.status is Status.KEEP]
     others = [row for row in scored if row.status is not Status.KEEP]
@@ -63,15 +64,16 @@ def _draw(axes: Axes, scored: list[Experiment]) -> None:
     ):
         if some:
             scores = [min(row.val_bpb or 0.0, top) for row in some]
-            axes.scatter([row.id for row in some], scores, s=size, color=colour, marker=marker, label=label, zorder=3)
+            places = [place[row.id] for row in some]
+            axes.scatter(places, scores, s=size, color=colour, marker=marker, label=label, zorder=3)
     if keeps:
-        numbers, scores = [row.id for row in keeps], [row.val_bpb or 0.0 for row in keeps]
-        axes.step([*numbers, scored[-1].id], [*scores, scores[-1]], where="post", color=_GOOD, lw=1.6, alpha=0.7)
+        numbers, scores = [place[row.id] for row in keeps], [row.val_bpb or 0.0 for row in keeps]
+        axes.step([*numbers, place[scored[-1].id]], [*scores, scores[-1]], where="post", color=_GOOD, lw=1.6, alpha=0.7)
     for row in _labelled(keeps):
         text = row.description if len(row.description) <= _LABEL_CHARS else row.description[: _LABEL_CHARS - 1] + "…"
         axes.annotate(
             text.replace("$", r"\$"),
-            (row.id, row.val_bpb or 0.0),
+            (place[row.id], row.val_bpb or 0.0),
             xytext=(6, 6),
             textcoords="offset points",
             fontsize=8,

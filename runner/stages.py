@@ -76,10 +76,14 @@ class Stages:
         With `judge` the pace of the training is watched, and it is ended when `judge` says so.
         """
         work = Release(seconds=seconds, snapshot=taken.sha256, seed=seed, budget=budget)
-        with self._evaluator(run) as evaluator:
-            found = self._train(taken, run, work, judge)
+        evaluator = Ahead(self.launches)
+        try:
+            with self._handing_over(run, evaluator):
+                found = self._train(taken, run, work, judge)
             trained(found)
             scored = self._evaluate(found, evaluator)
+        finally:
+            evaluator.drop()
         tidy(self.home.run(run), self.policies.metrics.telemetry_bytes)
         return scored
 
@@ -88,27 +92,25 @@ class Stages:
         return float(self.artifact.predicate.profile["time_budget_s"])
 
     @contextmanager
-    def _evaluator(self, run: str) -> Iterator[Ahead]:
-        """An evaluator that starts while the trainer hands over, so that it takes nothing from the training."""
-        ahead, over = Ahead(self.launches), threading.Event()
-        telemetry, metrics = self.home.run(run) / "telemetry.jsonl", self.policies.metrics
+    def _handing_over(self, run: str, evaluator: Ahead) -> Iterator[None]:
+        """Have an evaluator start while the trainer hands over, so that it takes nothing from the training."""
+        telemetry, metrics, over = self.home.run(run) / "telemetry.jsonl", self.policies.metrics, threading.Event()
 
         def follow() -> None:
             while not over.wait(_INTERVAL):
                 if filter.handing_over(telemetry, metrics):
-                    ahead.prepare(self._request("evaluator", run))
+                    evaluator.prepare(self._request("evaluator", run))
                     return
 
         following = threading.Thread(target=follow, daemon=True)
         if self.policies.sandbox.standby:
             following.start()
         try:
-            yield ahead
+            yield
         finally:
-            over.set()
+            over.set()  # a second evaluator of this run would take the first one's files away
             if following.ident is not None:
-                following.join(10)
-            ahead.drop()
+                following.join()
 
     def _train(self, taken: Snapshot, run: str, work: Release, judge: Judge | None) -> Trained:
         folder = self.home.run(run)

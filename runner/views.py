@@ -21,8 +21,9 @@ _PLAIN = ("status", "reason", "val_bpb", "val_bpb_bytes", "claimed", "confirmed"
 
 def parent(rows: Sequence[Experiment], row: Experiment) -> Experiment | None:
     """The keep that `row` was compared with, None for a baseline."""
-    before = [other for other in rows if other.id < row.id and other.status is Status.KEEP]
-    return before[-1] if before else None
+    before = itertools.takewhile(lambda other: other.id != row.id, rows)  # rows are in the order in which they ended
+    keeps = [other for other in before if other.status is Status.KEEP]
+    return keeps[-1] if keeps else None
 
 
 def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] = ()) -> list[tuple[str, str]]:
