@@ -3,7 +3,7 @@
     python -m bench.warm [--rounds N] [--json]
 
 The seed with `torch.compile` around its model is trained for a few seconds in production containers. Startup is from
-the release of a container, which has imported torch by then, to the end of its first step: model, compilation, one step.
+the release of a container, which has imported torch by then, to the end of its first step: model, compilation, a step.
 The candidate differs from the baseline that filled the cache as an agent's edits do: in a learning rate, which compiles
 to the same code, and in the activation, which does not. The last line is one JSON object; ratios are cold over warm.
 """

@@ -46,7 +46,7 @@ class Settings:
 def main(argv: list[str], handed: Path, artifacts: Path, out: Path) -> int:
     """Score or refuse; the result file is written once, at the end."""
     settings = Settings.from_json(argv[1])
-    torch.set_num_threads(min(settings.threads, os.cpu_count() or 1))
+    torch.set_num_threads(min(settings.threads, len(os.sched_getaffinity(0))))
     torch.backends.cudnn.enabled = False  # its convolutions may mix positions numerically
     program.rehearse()
     release.wait()
