@@ -73,7 +73,7 @@ def night(rules: EarlyStop, seed: int, late: bool) -> dict[str, float]:
             (look, round((score + away) / SLOPE + 1.5 * (1 - look) + chance.gauss(0, 0.003), 4))
             for look, away in zip(rules.looks, off, strict=True)
         ]
-        lookout = Lookout(rules, "", lambda: rows, partial(float, best), chance.random() < rules.audit)
+        lookout = Lookout(rules, "", partial(_known, rows, best), chance.random() < rules.audit)
         stopped = next((look for look, loss in pace if rules.enabled and lookout.judge(look, loss)), None)
         win = score < best and bool(rows)
         wins += win
@@ -89,6 +89,10 @@ def night(rules: EarlyStop, seed: int, late: bool) -> dict[str, float]:
         )  # fmt: skip
         best = score if kept else best
     return {"seconds": seconds, "ended": ended, "wins": wins, "lost": lost}
+
+
+def _known(rows: list[Experiment], best: float) -> tuple[list[Experiment], float | None]:
+    return rows, best
 
 
 def simulated(nights: int, late: bool) -> dict[str, float]:

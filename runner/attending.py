@@ -31,6 +31,7 @@ GAVE_UP = ("api_refused", "failed")  # what an agent says that cannot go on
 GAVE_UP_CODE = 9  # errors.py
 LONGEST_EXPERIMENT = 86_400.0  # seconds; each container has its own, much shorter limit
 _LAST_ANSWER = 1.0  # seconds
+_GIVEN_BACK = 5.0  # seconds after which an experiment that was taken has begun
 _AGENT_GRACE = 15.0  # seconds the agent gets to leave once it was told it is done
 
 
@@ -150,9 +151,14 @@ class _Attendance:
     def _wait(self, agent: _Agent | None, desk: Desk) -> None:
         """Until the agent left, the experiments are used up (plus a grace), or a stop was asked for."""
         stopping = self.ending.now
+        used_up = time.monotonic()
         while not (stopping.is_set() or desk.finished.is_set() or (agent is not None and agent.gone(0))):
             if self.ending.after.is_set() or self.broken.is_set():
                 return  # the caller lets the experiment in progress end, and no other begin
+            if self.quota.left != 0 or desk.busy:
+                used_up = time.monotonic()
+            elif time.monotonic() > used_up + _GIVEN_BACK:
+                desk.finished.set()  # another lane took the last experiment, and did not give it back
             desk.finished.wait(0.2)
         leave = time.monotonic() + _AGENT_GRACE
         while not stopping.is_set() and time.monotonic() < leave and desk.failure is None:

@@ -11,9 +11,8 @@ import gc
 import os
 import select
 import socket
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -23,12 +22,14 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from runner import faults, inspection, peak, receipts
 from runner.errors import EngineError
+from runner.output import Output
 from runner.policy import Box, Sandbox
-from runner.records import EndReason, EngineResult, LaunchRequest
+from runner.records import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest
 
 ROLE_LABEL = "glovebox.role"
 RUN_LABEL = "glovebox.run"
 BENCH_LABEL = "glovebox.bench"
+LANES_LABEL = "glovebox.lanes"
 _KILL_SECONDS = 30.0
 _NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # where NVIDIA's runtime is the default, an image's wish is a grant
 
@@ -48,8 +49,8 @@ def specification(
     """Keyword arguments of docker's containers.create for one role; `seccomp` is a profile's JSON text."""
     box: Box = getattr(sandbox, request.role)
     devices = [] if request.role == "agent" else gpus or []
-    cores = request.lane.cores if request.role != "agent" else None
-    sizes = _sizes(box, len(cores_of(cores)) if cores else os.cpu_count() or 1)
+    lane = request.lane if request.role != "agent" else WHOLE_HOST
+    sizes = _sizes(box, lane)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     return {
         **_walls(seccomp),
@@ -60,10 +61,15 @@ def specification(
         "user": f"{box.uid}:{gid}",
         "mounts": mounts,
         "device_requests": devices,
-        "cpuset_cpus": cores,
+        "cpuset_cpus": lane.cores,
         "use_config_proxy": False,  # a user's docker client may hold a proxy's password
         "environment": {"OMP_NUM_THREADS": threads} | ({} if devices else _NO_GPU) | environment,
-        "labels": {ROLE_LABEL: request.role, RUN_LABEL: request.run, BENCH_LABEL: bench},
+        "labels": {
+            ROLE_LABEL: request.role,
+            RUN_LABEL: request.run,
+            BENCH_LABEL: bench,
+            LANES_LABEL: str(lane.of),
+        },
     }
 
 
@@ -94,10 +100,11 @@ def cores_of(text: str) -> set[int]:
     return {core for part in parts for core in range(int(part[0]), int(part[-1]) + 1)}
 
 
-def _sizes(box: Box, processors: int) -> dict[str, Any]:
-    """Policy's ceilings, cut to what there is."""
+def _sizes(box: Box, lane: Lane) -> dict[str, Any]:
+    """Policy's ceilings, cut to what there is; several lanes share it, so that none takes what another needs."""
+    processors = len(cores_of(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
     cpus = min(box.cpus, float(processors))
-    memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // lane.of)
     tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
     if box.exec_cache_bytes:
         tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"
@@ -128,14 +135,14 @@ def run(
     output_bytes: int,
     sink: Callable[[bytes], None],
     hang_up: socket.socket,
-    begin: Callable[[str], float],
+    begin: Callable[[str, Output], float],
     memory: Callable[[str], float] = lambda _: 0.0,
 ) -> EngineResult:
     """Create, attach, start and drain one container, then remove it.
 
-    `begin` is called with the id of the started container, may let it wait, and returns the seconds it has from then
-    on. `sink` gets stdout and stderr as they come, at most `output_bytes` in all. The run ends by exit, by the
-    host's clock, by too much output, or when the peer closes `hang_up`. `memory` says what a container uses now, MiB.
+    `begin` is called with the id and the output of the started container, may let it wait, and returns the seconds it
+    has from then on. `sink` gets stdout and stderr as they come, at most `output_bytes` in all. The run ends by exit,
+    by the host's clock, by too much output, or when the peer closes `hang_up`. `memory` says what it uses now, MiB.
     """
     try:
         container = client.containers.create(**spec)
@@ -169,7 +176,7 @@ def attend(
     output_bytes: int,
     sink: Callable[[bytes], None],
     hang_up: socket.socket,
-    begin: Callable[[str], float],
+    begin: Callable[[str, Output], float],
     memory: Callable[[str], float] = lambda _: 0.0,
 ) -> EngineResult:
     """Start and drain a container that was made and checked; it is the caller's to remove."""
@@ -182,14 +189,11 @@ def attend(
         except docker.errors.APIError as error:
             raise EngineError(f"the container did not start: {error.explanation}", fix="run: glovebox doctor") from None
         faults.reach("launcher.started")
-        try:
-            seconds = begin(str(container.id))
-        except BaseException:
-            _last_words(stream, sink)
-            raise
+        output = Output(stream, sink, output_bytes)
+        seconds = begin(str(container.id), output)
         began = time.monotonic()
         with peak.watched(lambda: memory(str(container.id))) as most:
-            reason, total = _drain(stream, hang_up, began + seconds, output_bytes, sink)
+            reason = _drain(output, hang_up, began + seconds)
             # Close before kill: with an attached reader that does not read, the engine blocks in kill and wait.
             _close(stream)
             reason = _finish(container, reason, began + seconds, hang_up)
@@ -206,44 +210,27 @@ def attend(
         reason=reason,
         oom=oom,
         seconds=round(elapsed, 3),
-        output_bytes=total,
+        output_bytes=output.total,
         image=str(container.attrs["Image"]),
         container=str(container.id),
         peak_mb=round(most.mb, 1),
     )
 
 
-def _last_words(stream: socket.socket, sink: Callable[[bytes], None]) -> None:
-    """What a container said that never came to work, for people."""
-    stream.settimeout(1)
-    with suppress(OSError):
-        for chunk in Demultiplexer().feed(stream.recv(65536)):
-            sink(chunk)
-
-
-def _drain(
-    stream: socket.socket, hang_up: socket.socket, deadline: float, cap: int, sink: Callable[[bytes], None]
-) -> tuple[EndReason, int]:
+def _drain(output: Output, hang_up: socket.socket, deadline: float) -> EndReason:
     """Read the attached stream until it ends; bounded in bytes and time."""
-    demultiplexer = Demultiplexer()
-    total = 0
     while True:
         left = deadline - time.monotonic()
         if left <= 0:
-            return EndReason.WALL, total
-        ready, _, _ = select.select([stream, hang_up], [], [], left)
-        if hang_up in ready:  # the runner never sends a second line: readable means it is gone
-            return EndReason.CANCELLED, total
-        if stream not in ready:
-            continue
-        data = stream.recv(65536)
-        if not data:
-            return EndReason.EXIT, total
-        for chunk in demultiplexer.feed(data):
-            sink(chunk[: max(0, cap - total)])
-            total += len(chunk)
-        if total > cap:
-            return EndReason.OUTPUT, total
+            return EndReason.WALL
+        streams: list[Any] = [output, hang_up]
+        ready, _, _ = select.select(streams, [], [], left)
+        if hang_up in ready:  # the runner has nothing more to say: readable means it is gone, or wants the end
+            return EndReason.CANCELLED
+        if output in ready and not output.read():
+            return EndReason.EXIT
+        if output.flooded:
+            return EndReason.OUTPUT
 
 
 def _finish(container: Container, reason: EndReason, deadline: float, hang_up: socket.socket) -> EndReason:
@@ -262,31 +249,6 @@ def _finish(container: Container, reason: EndReason, deadline: float, hang_up: s
         container.kill("SIGKILL")
     container.wait(timeout=_KILL_SECONDS)
     return reason
-
-
-class Demultiplexer:
-    """Incremental parser of the attach stream: 8-byte header (stream, 3 zero, length), then payload."""
-
-    def __init__(self) -> None:
-        self._header = b""
-        self._left = 0
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Payload chunks in `data`; holds no more than an incomplete header between calls."""
-        at = 0
-        while at < len(data):
-            if self._left == 0:
-                need = 8 - len(self._header)
-                self._header += data[at : at + need]
-                at += need
-                if len(self._header) == 8:
-                    (self._left,) = struct.unpack(">I", self._header[4:])
-                    self._header = b""
-                continue
-            chunk = data[at : at + self._left]
-            self._left -= len(chunk)
-            at += len(chunk)
-            yield chunk
 
 
 def _close(sock: socket.socket) -> None:

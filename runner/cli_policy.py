@@ -9,7 +9,7 @@ import typer
 from runner import box, console, explain, inspection, launcher, leak, owner, policy, seccomp
 from runner.cli_common import Json
 from runner.home import Home, find
-from runner.records import LaunchRequest
+from runner.records import Lane, LaunchRequest
 
 policy_app = typer.Typer(name="policy", help="What the rooms may do.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -64,7 +64,10 @@ def differences(home: Home) -> dict[str, list[str]]:
         # What differs from run to run (files, command, GPU) is the launcher's to choose; it checked it at the start.
         attrs = container.attrs
         host, gpus = attrs["HostConfig"], attrs["HostConfig"].get("DeviceRequests") or []
-        request = LaunchRequest.model_validate({"role": role, "run": "0" * 16, "policy": policies.digest})
+        lanes = container.labels.get(box.LANES_LABEL, "1")
+        lane = Lane(cores=host.get("CpusetCpus") or None, of=int(lanes) if lanes.isdecimal() else 1)
+        named = {"role": role, "run": "0" * 16, "policy": policies.digest, "lane": lane}
+        request = LaunchRequest.model_validate(named)
         gid = owner.ids(policies.sandbox, getattr(policies.sandbox, role).uid).gid
         spec = box.specification(
             policies.sandbox,

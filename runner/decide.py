@@ -99,20 +99,23 @@ def judge(policy: Decision, standing: Standing, candidate: Runs) -> Verdict | Wa
     claimed = round(round(_first(best), BPB_DIGITS) - round(_first(candidate), BPB_DIGITS), BPB_DIGITS)
     if policy.rule == "upstream":
         return Verdict(Status.KEEP if claimed > 0 else Status.DISCARD, None, claimed)
-    known = [score for seed, score in best.scores.items() if seed >= standing.since and score is not None]
+    here = FIRST_SEED in best.scores  # else it was kept on another lane, and its score there says nothing here
+    since = standing.since if here else max(standing.since, FIRST_SEED + 1)
+    known = [score for seed, score in best.scores.items() if seed >= since and score is not None]
     if not known:
-        if noise is not None and claimed < -CLEAR_LOSS * noise.sigma:
+        if here and noise is not None and claimed < -CLEAR_LOSS * noise.sigma:
             return Verdict(Status.DISCARD, None, claimed)  # whatever luck chose the best, it was not that much
-        seed = _untried(best, standing.since, 1 + SPARE_SEEDS)
+        seed = _untried(best, since, 1 + SPARE_SEEDS)
         if seed:
             return Wanted("best", seed)
         known = [_first(best)]  # it gives no score any more: what it gave once must do
     gain = math.fsum(known) / len(known) - _first(candidate)
+    claimed = claimed if here else round(gain, BPB_DIGITS)
     simpler = best.size - candidate.size >= policy.simplicity_bytes
     if gain <= 0 and not simpler:
         return Verdict(Status.DISCARD, None, claimed)
     if noise is None or noise.freedom < policy.baseline_runs - 1:
-        seed = _untried(best, standing.since, policy.baseline_runs + SPARE_SEEDS)
+        seed = _untried(best, since, policy.baseline_runs + SPARE_SEEDS)
         return Wanted("best", seed) if seed else Verdict(Status.DISCARD, "not_confirmed", claimed)
     return _Case(policy, standing, noise, candidate, simpler, claimed).verdict(gain, 1 + 1 / _count(known, noise))
 

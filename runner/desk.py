@@ -75,6 +75,11 @@ class Desk:
         self._refusals = 0
         self._settled = False
 
+    @property
+    def busy(self) -> bool:
+        """Whether an experiment is under way."""
+        return self._busy.locked()
+
     def handle(self, line: Line) -> None:
         """Answer requests until the agent hangs up."""
         verbs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

@@ -84,16 +84,15 @@ class Lookout:
 
     policy: EarlyStop
     lane: str
-    finished: Callable[[], Sequence[Experiment]]
-    against: Callable[[], float | None]  # val_bpb there is to beat
+    known: Callable[[], tuple[Sequence[Experiment], float | None]]  # finished experiments, and val_bpb there is to beat
     audited: bool  # it goes on whatever is found
     found: Hopeless | None = None
 
     def judge(self, look: float, loss: float) -> bool:
         """Whether to give the run up."""
-        against = self.against()
+        rows, against = self.known()
         if self.found is None and against is not None:
-            self.found = hopeless(self.policy, self.finished(), self.lane, against, look, loss)
+            self.found = hopeless(self.policy, rows, self.lane, against, look, loss)
         return self.found is not None and not self.audited
 
 

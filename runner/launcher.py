@@ -1,9 +1,10 @@
 """The launcher: sole holder of the container engine's socket. TRUSTED, small on purpose.
 
 Listens on launch.sock. One connection is one container: a LaunchRequest, answered by {"event": "started"}; a Release
-with what it is to do, from which on the clock runs; {"event": "ended", ...EngineResult}. Closing the connection ends
-the container. There is no field for an image, a mount, a command, a network or a capability: those come from policies/
-and from this file. It parses nothing an untrusted room wrote; what containers print goes to quarantine files unread.
+with what it is to do, answered by {"event": "released"}, and its clock runs; {"event": "ended", ...EngineResult}.
+Closing the connection ends the container. There is no field for an image, a mount, a command, a network or a capability:
+those come from policies/ and rooms.py. It parses nothing an untrusted room wrote; what containers print goes to
+quarantine files unread.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from runner import box, doors, faults, gpu, locks, owner, peak, policy, seccomp
 from runner.artifacts import compile_cache
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.home import Home
+from runner.output import Output
 from runner.records import EngineResult, Frozen, LaunchRequest, Release
 from runner.rooms import GO, Rooms
 
@@ -84,11 +86,12 @@ class Launcher:
         limits: policy.Box = getattr(self.policies.sandbox, request.role)
         with ExitStack() as lent, (folder / f"{request.role}.log").open("wb") as log:
 
-            def begin(container: str) -> float:
+            def begin(container: str, output: Output) -> float:
                 if request.role == "trainer":
-                    self._imported(folder / "telemetry.jsonl", container, line)
+                    _imported(folder / "telemetry.jsonl", line, output)
                 line.send({"event": "started", "container": container})
-                work = _read(line, Release)
+                work = _released(line, output)
+                line.send({"event": "released"})
                 if spec["device_requests"] and request.lane.gpu:
                     lent.enter_context(gpu.lent(request.lane.gpu))  # given back when the container is gone
                 self._provide(request, work, folder)
@@ -103,21 +106,6 @@ class Launcher:
                 begin=begin,
                 memory=self._memory(request),
             )
-
-    def _imported(self, telemetry: Path, container: str, line: doors.Line) -> None:
-        """Wait until a trainer has imported what its image holds: no candidate's time depends on it.
-
-        It says so with the first byte of its telemetry; nothing but the image's own code ran so far.
-        """
-        deadline = time.monotonic() + _IMPORT_SECONDS
-        while telemetry.stat().st_size == 0:
-            if select.select([line.sock], [], [], _LOOK_SECONDS)[0]:
-                raise DoorError("the runner hung up")
-            state = self.client.api.inspect_container(container)["State"]
-            if not state["Running"] or time.monotonic() > deadline:
-                how = f"ended with {state['ExitCode']}" if not state["Running"] else f"took {_IMPORT_SECONDS:.0f} s"
-                where = str(telemetry.with_name("trainer.log"))
-                raise EngineError(f"the trainer did not start: it {how}", where=where, fix="read that log; make images")
 
     def _provide(self, request: LaunchRequest, work: Release, folder: Path) -> None:
         """Give a container that waits what it is to work on; it sees these files and cannot write them."""
@@ -188,10 +176,50 @@ def _read(line: doors.Line, model: type[_Message]) -> _Message:
         raise DoorError(f"not a {model.__name__}") from None
 
 
+def _imported(telemetry: Path, line: doors.Line, output: Output) -> None:
+    """Wait until a trainer has imported what its image holds: no candidate's time depends on it.
+
+    It says so with the first byte of its telemetry; nothing but the image's own code ran so far.
+    """
+    deadline = time.monotonic() + _IMPORT_SECONDS
+    while telemetry.stat().st_size == 0:
+        if _alive(line, output, _LOOK_SECONDS):
+            raise DoorError("the runner hung up")
+        if time.monotonic() > deadline:
+            raise EngineError(
+                f"the trainer did not start in {_IMPORT_SECONDS:.0f} s",
+                where=str(telemetry.with_name("trainer.log")),
+                fix="read that log; make images",
+            )
+
+
+def _released(line: doors.Line, output: Output) -> Release:
+    """Wait for the release of a container that stands by; raises EngineError if it ends first."""
+    while not _alive(line, output, 3600.0):
+        pass
+    work = _read(line, Release)
+    while select.select([output], [], [], 0)[0]:
+        _alive(line, output, 0.0)
+    return work
+
+
+def _alive(line: doors.Line, output: Output, seconds: float) -> bool:
+    """Whether the runner has something to say, within so many seconds; raises EngineError if the container ended.
+
+    Then the runner's next word fails, and it asks for a fresh one: a candidate has no part in it.
+    """
+    streams: list[Any] = [line.sock, output]
+    ready, _, _ = select.select(streams, [], [], seconds)
+    if output in ready and not output.read():
+        raise EngineError("a container ended before it was released", fix="see its log; run: glovebox doctor")
+    return line.sock in ready
+
+
 def _fill(path: Path, data: bytes) -> None:
     """Write into the file a container is mounted on: in place."""
     with path.open("r+b", buffering=0) as file:
-        file.write(data)
+        if file.write(data) != len(data):
+            raise EngineError("the disk is full", where=str(path), fix="free disk space")
 
 
 def _keep(log: Any, data: bytes) -> None:

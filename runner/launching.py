@@ -26,12 +26,19 @@ class Launch:
         self._line = doors.connect(door)
         self._line.send(request.model_dump(mode="json"))
         self.run = request.run
+        self._started = False
 
-    def release(self, work: Release) -> str:
-        """Wait until the engine has started the container and let it work; returns its id."""
-        message = self._receive("started")
+    def started(self) -> None:
+        """Wait until the engine has started the container; raises what the launcher says if it cannot be."""
+        if not self._started:
+            self._receive("started")
+            self._started = True
+
+    def release(self, work: Release) -> None:
+        """Let the container work, as soon as it has started."""
+        self.started()
         self._line.send(work.model_dump(mode="json"))
-        return str(message["container"])
+        self._receive("released")  # one that ended while it stood by says so here, not as an experiment's end
 
     def ended(self) -> EngineResult:
         """Wait for the end."""
@@ -129,6 +136,13 @@ class Ahead:
         with self._lock, suppress(GloveboxError):
             if self._waiting is None:
                 self._waiting = (request, self._launches.open(request))
+
+    def check(self) -> None:
+        """Wait until the one that stands by has started; raises what the launcher says if it cannot be."""
+        with self._lock:
+            waiting = self._waiting
+        if waiting is not None:
+            waiting[1].started()
 
     @property
     def waiting(self) -> LaunchRequest | None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from runner.decide import SPARE_SEEDS
 from runner.errors import PolicyError
 from runner.policy import Errors, Metric, Metrics, Policies
-from runner.records import Crash, Experiment, Status, Telemetry
+from runner.records import MAX_LANES, Crash, Experiment, Status, Telemetry
 
 REASONS = 40  # more than there are codes: decide.py, filter.NOT_EXPORTABLE, evaluator Reason, EndReason; a test counts
 BPB_LEVELS = 64 * 10**6  # below 64, six digits (scores.py, loop.py)
@@ -129,10 +129,11 @@ def _levels(metric: Metric) -> float:
 def told(policies: Policies, rows: Iterable[Experiment]) -> Told:
     """What answers of a tag have told. It follows from the ledger and the policies alone: there is no other state."""
     bare, limit = sum(_outcome(policies).values()), policies.metrics.leak.night_bits
+    others = (MAX_LANES - 1) * bare  # what other lanes have begun must still be told
     bits, whole, shown = 0.0, True, []
     for row in rows:
         full = cost(policies, Telemetry(curve=row.curve, summary=row.summary), row.crash)
-        whole = bits + full <= limit
+        whole = bits + full + others <= limit
         if not whole and bits + bare > limit:
             break  # nothing more is told, not even that there is more
         bits += full if whole else bare

@@ -78,9 +78,10 @@ class Ledger:
 
     def _upgrade(self) -> None:
         """A ledger of an older version ran one experiment at a time: they were done in the order of their numbers."""
-        if not self._knows("experiments", "done"):
-            self._db.execute("ALTER TABLE experiments ADD COLUMN done INTEGER")
-            self._db.execute("UPDATE experiments SET done = id WHERE status IS NOT NULL")
+        with self._transaction() as db:
+            if not self._knows("experiments", "done"):
+                db.execute("ALTER TABLE experiments ADD COLUMN done INTEGER")
+                db.execute("UPDATE experiments SET done = id WHERE status IS NOT NULL")
 
     def _knows(self, table: str, column: str) -> bool:
         return column in {str(row[1]) for row in self._db.execute(f"PRAGMA table_info({table})")}

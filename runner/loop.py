@@ -85,6 +85,10 @@ class Loop:
         self.emit("finished", {"experiment": number, "row": ended.row.model_dump(mode="json")})
         self._report()
         faults.reach("report.written")
+        if not ended.seen.rows or ended.seen.rows[-1].id != number:
+            raise GloveboxError(
+                "the leak budget has no room for an answer", where="policies/metrics.yaml leak.night_bits"
+            )
         telemetry = scored.trained.telemetry if ended.seen.whole else Telemetry()
         return _feedback(ended.seen.rows[-1], telemetry, ended.best, left, withheld=not ended.seen.whole)
 
@@ -118,8 +122,7 @@ class Loop:
         if not policy.enabled:
             return None
         drawn = self.recorder.sealer.draw(f"{self.tag} audit {number}") / 2**31
-        finished = partial(self.ledger.experiments, self.tag)
-        return Lookout(policy, self.stages.lane.name, finished, self.trials().against, drawn < policy.audit)
+        return Lookout(policy, self.stages.lane.name, self.trials().known, drawn < policy.audit)
 
     def _report(self) -> None:
         """The page for people; whatever it stumbles over must not end a night."""

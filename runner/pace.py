@@ -52,7 +52,10 @@ def watched(
         for share in shares:
             if over.wait(max(0.0, began + share * budget - time.monotonic())):
                 return
-            loss = round(statistics.median(losses()[-_LAST:]), _DIGITS)
+            last = losses()[-_LAST:]
+            if not last:
+                continue  # it emptied its telemetry
+            loss = round(statistics.median(last), _DIGITS)
             pace.looks.append((share, loss))
             if judge(share, loss):
                 pace.ended = True

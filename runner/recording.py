@@ -171,7 +171,7 @@ class Recorder:
                 raise
             if row.id in self.ledger.open_numbers(self.tag):
                 self.ledger.close_experiment(row)
-            self.reconcile()
+            self._follow()
             raise reserve.full(self.home, f"; experiment {row.id} is recorded") from None
 
     def _commit(self, row: Experiment, engines: list[EngineResult]) -> None:
@@ -194,8 +194,13 @@ class Recorder:
 
     def reconcile(self) -> None:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
-        self.line.unlock()
-        self.close_interrupted()
+        with self.lock:
+            self.line.unlock()
+            self.close_interrupted()
+            self._follow()
+
+    def _follow(self) -> None:
+        """What follows from the ledger; what other lanes have under way is theirs to end."""
         rows = self.ledger.experiments(self.tag)
         entries = audit.verify(self.home.audit)
         told, seen = audit.finished(entries), audit.reruns(entries)
@@ -214,13 +219,14 @@ class Recorder:
 
     def close_interrupted(self) -> None:
         """Complete what a dead runner left open: the run is lost, the row is not."""
-        for number in self.ledger.open_numbers(self.tag):
-            tidy(self.home.run(self.ledger.opened(self.tag, number).run))
-            self.commit(self._row(number, status=Status.CRASH, reason=INTERRUPTED), [])
-        for begun in self.ledger.open_reruns(self.tag):
-            tidy(self.home.run(begun.run))
-            lost = begun.model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED})
-            self.end_rerun(lost, [], recovered=True)
+        with self.lock:
+            for number in self.ledger.open_numbers(self.tag):
+                tidy(self.home.run(self.ledger.opened(self.tag, number).run))
+                self.commit(self._row(number, status=Status.CRASH, reason=INTERRUPTED), [])
+            for begun in self.ledger.open_reruns(self.tag):
+                tidy(self.home.run(begun.run))
+                lost = begun.model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED})
+                self.end_rerun(lost, [], recovered=True)
 
 
 def _causality(score: Score | None) -> Literal["proved", "audited", "non_causal"] | None:

@@ -48,6 +48,7 @@ class Lane(Frozen):
     number: Annotated[int, Field(ge=0, lt=MAX_LANES)] = 0
     gpu: Gpu | None = None
     cores: Cores | None = None
+    of: Annotated[int, Field(ge=1, le=MAX_LANES)] = 1  # lanes that share the host's memory, and its cores if not given
 
     @property
     def name(self) -> str:

@@ -101,6 +101,8 @@ def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
         if stopping.is_set():
             emit("stopped", {})
             return 0
+        for loop in loops:
+            loop.stages.check()
         return _work(loops, settings, ending)()
     except GloveboxError:
         if not stopping.is_set():

@@ -60,6 +60,12 @@ class Stages:
         if self.policies.sandbox.standby:
             self._ahead.prepare(self._request("trainer", new_run_id()))
 
+    def check(self) -> None:
+        """Raise before there is a row what would keep every trainer from starting: compiled code of another image."""
+        if self.cache is not None:
+            self._ahead.prepare(self._request("trainer", new_run_id()))
+            self._ahead.check()
+
     def run(
         self,
         taken: Snapshot,

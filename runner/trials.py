@@ -63,14 +63,18 @@ class Trials:
         known[decide.FIRST_SEED] = score.val_bpb
         return decide.judge(policy, against, Runs(known, scored.trained.snapshot.size, memory_gb(scored) * 1024))
 
-    def against(self) -> float | None:
-        """The val_bpb a first run has to beat, at its most lenient: of the best's first run and of all its runs."""
+    def known(self) -> tuple[list[Experiment], float | None]:
+        """Finished experiments, and the val_bpb a first run has to beat: the higher of the best's first and its mean.
+
+        None where the best has not yet been run on this lane.
+        """
         ledger, tag = self.recorder.ledger, self.recorder.tag
-        best = ledger.best(tag)
-        if best is None or best.val_bpb is None:
-            return None
-        known = standing.runs(best, ledger.reruns(tag), self.stages.lane.name).known()
-        return max([best.val_bpb, *([math.fsum(known) / len(known)] if known else [])])
+        rows = ledger.experiments(tag)
+        best = standing.best(rows)
+        runs = standing.runs(best, ledger.reruns(tag), self.stages.lane.name).known() if best else []
+        if best is None or best.val_bpb is None or not runs:
+            return rows, None
+        return rows, max(best.val_bpb, math.fsum(runs) / len(runs))
 
     def first_seed(self, number: int) -> int:
         """What experiment `number` is given in its own run."""

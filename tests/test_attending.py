@@ -79,6 +79,26 @@ def test_lanes_share_one_quota(monkeypatch: pytest.MonkeyPatch, places: doors.Pl
     assert len(taken) == 1000
 
 
+def test_a_lane_whose_agent_is_silent_ends_when_another_took_the_last_experiment(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places
+) -> None:
+    class Desk:
+        finished, busy, failure = threading.Event(), True, None
+
+    monkeypatch.setattr(attending, "_GIVEN_BACK", 0.3)
+    monkeypatch.setattr(attending, "_LAST_ANSWER", 0.0)
+    quota, desk, never = Quota(1), Desk(), threading.Event()
+    waiting: Any = attending._Attendance(Lane(), places, None, quota, False, Ending(never, never), threading.Event())  # type: ignore[arg-type]
+    thread = threading.Thread(target=waiting._wait, args=(None, desk), daemon=True)
+    thread.start()
+    assert not desk.finished.wait(1)  # there is one left
+    assert quota.take()
+    assert not desk.finished.wait(1)  # it is this lane that runs it
+    desk.busy = False
+    assert desk.finished.wait(10)
+    thread.join(10)
+
+
 def test_a_quota_gives_back_what_came_to_nothing() -> None:
     quota = Quota(1)
     assert quota.take()

@@ -14,6 +14,7 @@ from docker.utils.proxy import ProxyConfig
 
 from runner import box, seccomp
 from runner.errors import EngineError
+from runner.output import Demultiplexer
 from runner.policy import Policies
 from runner.records import EndReason, EngineResult, LaunchRequest
 
@@ -59,7 +60,7 @@ def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
             output_bytes=output,
             sink=kept.extend,
             hang_up=ours,
-            begin=lambda container: seconds,
+            begin=lambda *_: seconds,
         )
         theirs.close()
         ours.close()
@@ -230,7 +231,7 @@ def test_a_missing_mount_source_is_an_error_not_a_new_directory(
     )
     ours, theirs = socket.socketpair()
     with pytest.raises(EngineError):
-        box.run(engine, spec, output_bytes=10, sink=bytearray().extend, hang_up=ours, begin=lambda c: 5)
+        box.run(engine, spec, output_bytes=10, sink=bytearray().extend, hang_up=ours, begin=lambda *_: 5)
     ours.close()
     theirs.close()
 
@@ -238,6 +239,6 @@ def test_a_missing_mount_source_is_an_error_not_a_new_directory(
 def test_the_demultiplexer_survives_any_split() -> None:
     frames = b"".join(bytes([1, 0, 0, 0]) + len(p).to_bytes(4, "big") + p for p in (b"hello", b"", b"x" * 300))
     for step in (1, 3, 7, 1000):
-        parser = box.Demultiplexer()
+        parser = Demultiplexer()
         out = b"".join(c for i in range(0, len(frames), step) for c in parser.feed(frames[i : i + step]))
         assert out == b"hello" + b"x" * 300

@@ -26,8 +26,9 @@ def test_without_options_there_is_one_lane_the_whole_host() -> None:
 
 
 def test_gpus_and_core_sets_become_lanes_in_their_order() -> None:
-    assert lanes_of([A, B], None) == (Lane(number=0, gpu=A), Lane(number=1, gpu=B))
-    assert lanes_of(None, ["0-3", "4,6-7"]) == (Lane(number=0, cores="0-3"), Lane(number=1, cores="4,6-7"))
+    assert lanes_of([A, B], None) == (Lane(number=0, gpu=A, of=2), Lane(number=1, gpu=B, of=2))
+    assert lanes_of(None, ["0-3", "4,6-7"]) == (Lane(cores="0-3", of=2), Lane(number=1, cores="4,6-7", of=2))
+    assert lanes_of(None, ["2,0,1,3"])[0].name == "0-3"  # one name for one set: scores are compared within it
     both = lanes_of([A, B], ["0-3", "4-7"])
     assert [lane.name for lane in both] == [f"{A}/0-3", f"{B}/4-7"]
 
@@ -38,6 +39,7 @@ def test_gpus_and_core_sets_become_lanes_in_their_order() -> None:
         ([A, A], None, "twice"),
         (None, ["0-3", "3-5"], "twice"),
         (None, ["0-8"], "this host has 0 to 7"),
+        (None, ["3-0"], "this host has 0 to 7"),
         ([A, B], ["0-3"], "as many --cores as --gpu"),
         (["GPU-1"], None, "nvidia-smi"),
         (None, ["0-3; rm -rf /"], "--cores like"),

@@ -79,7 +79,7 @@ def test_one_hopeless_run_that_won_all_the_same_ends_early_stopping() -> None:
 
 @pytest.mark.parametrize("audited", [True, False])
 def test_an_audited_run_goes_on_and_is_remembered(audited: bool) -> None:
-    lookout = Lookout(POLICY, "", night, lambda: 1.0, audited)
+    lookout = Lookout(POLICY, "", lambda: (night(), 1.0), audited)
     assert lookout.judge(0.5, 3.01) is False
     assert lookout.found is None
     assert lookout.judge(0.5, 4.0) is not audited
@@ -87,7 +87,7 @@ def test_an_audited_run_goes_on_and_is_remembered(audited: bool) -> None:
 
 
 def test_before_the_baseline_nothing_is_judged() -> None:
-    assert not Lookout(POLICY, "", night, lambda: None, audited=False).judge(0.5, 99.0)
+    assert not Lookout(POLICY, "", lambda: (night(), None), audited=False).judge(0.5, 99.0)
 
 
 def test_a_recorded_end_is_replayed_and_a_forged_one_is_found() -> None:

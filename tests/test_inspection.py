@@ -120,7 +120,7 @@ def test_a_container_that_differs_is_not_started(
     with pytest.raises(EngineError, match="ReadonlyRootfs"):
         box.run(
             engine, spec, output_bytes=100, sink=lambda _: None, hang_up=ours,
-            begin=lambda _: pytest.fail("started"),
+            begin=lambda *_: pytest.fail("started"),
         )  # fmt: skip
     theirs.close()
     ours.close()

@@ -46,6 +46,7 @@ class Launcher:
         if released is None:
             self.left.set()
             return
+        line.send({"event": "released"})
         line.send({"event": "ended", **RESULT.model_dump(mode="json")})
 
 

@@ -14,7 +14,7 @@ from runner import decide, filter, leak, policy
 from runner.errors import PolicyError
 from runner.filter import NOT_EXPORTABLE
 from runner.policy import Policies
-from runner.records import Crash, EndReason, Experiment, Telemetry
+from runner.records import MAX_LANES, Crash, EndReason, Experiment, Telemetry
 from tests import covert
 from tests.conftest import POLICIES
 from tests.samples import experiment
@@ -103,6 +103,24 @@ def test_no_answer_costs_more_than_the_most(
     crash = None if template is None else Crash(error="ValueError", line=line, template=template or None)
     cost = leak.cost(policies, Telemetry(curve=sorted(curve.items()), summary=summary), crash)
     assert leak.cost(policies, Telemetry(), None) <= cost <= leak.most(policies) + 1e-6
+
+
+def test_what_other_lanes_have_begun_can_still_be_told(policies: Policies) -> None:
+    """However full answers are, room for a bare outcome of every other lane is left; so no lane hears another's."""
+    bare = leak.told(policies, []).bare
+    rows = [experiment(number, curve=[(n, 1.0) for n in range(60)]) for number in range(1, 60)]
+    metrics = policies.metrics.model_copy(
+        update={"leak": policies.metrics.leak.model_copy(update={"night_bits": round(40 * bare)})}
+    )
+    limited = policies.model_copy(update={"metrics": metrics})
+    for count in range(1, 20):
+        seen = leak.told(limited, rows[:count])
+        if seen.bits + MAX_LANES * bare > seen.limit:
+            break  # no lane begins another one
+        under_way = leak.told(limited, rows[: count + MAX_LANES])  # all that could have begun by then, ended
+        assert len(under_way.rows) == count + MAX_LANES
+    else:
+        raise AssertionError("the budget was never used")
 
 
 def test_every_reason_code_is_counted() -> None:

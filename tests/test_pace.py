@@ -37,6 +37,16 @@ def test_the_median_of_the_last_losses_stands_for_a_look() -> None:
     assert not seen.ended
 
 
+def test_a_run_that_empties_its_telemetry_is_looked_at_again() -> None:
+    told = iter([[5.0], [], [4.0]])
+    with pace.watched(lambda: next(told, [4.0]), 0.2, [0.1, 0.5], lambda *_: False, lambda: None) as seen:
+        for _ in range(200):
+            if seen.looks:
+                break
+            time.sleep(0.01)
+    assert seen.looks == [(0.5, 4.0)]
+
+
 def test_a_run_that_ends_first_is_not_waited_for() -> None:
     began = time.monotonic()
     with pace.watched(lambda: [1.0], 3600, [0.5], lambda *_: True, lambda: None) as seen:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -14,7 +15,7 @@ from runner import box, policy, snapshot, supervise
 from runner.artifacts import store
 from runner.errors import RelayedError
 from runner.home import Home
-from runner.launching import Launch, LaunchClient
+from runner.launching import Ahead, Launch, LaunchClient
 from runner.records import EndReason, LaunchRequest, Release
 from runner.stages import Stages, new_run_id
 
@@ -28,7 +29,7 @@ def launches(home: Home, engine: docker.DockerClient) -> Iterator[LaunchClient]:
     assert left(home, engine) == []
 
 
-def left(home: Home, engine: docker.DockerClient) -> list[object]:
+def left(home: Home, engine: docker.DockerClient) -> list[Any]:
     labels: dict[str, str | list[str] | bool] = {"label": [f"{box.BENCH_LABEL}={home.id}"]}
     return list(engine.containers.list(all=True, filters=labels))
 
@@ -107,6 +108,22 @@ def test_it_goes_when_nobody_wants_it_any_more(
             return
         time.sleep(0.1)
     raise AssertionError("it is still there")
+
+
+def test_one_that_dies_while_it_waits_costs_no_candidate(
+    home: Home, launches: LaunchClient, request_: LaunchRequest, engine: docker.DockerClient
+) -> None:
+    ahead = Ahead(launches)
+    ahead.prepare(request_)
+    ahead.check()
+    (waiting,) = left(home, engine)
+    waiting.kill("SIGKILL")
+    waiting.wait(timeout=30)
+    launch = ahead.release(request_, work(home, "import time\ntime.sleep(0.2)\n"))
+    ended = launch.ended()
+    launches.end(launch)
+    assert (ended.reason, ended.exit_code) == (EndReason.EXIT, 0)
+    assert ended.container != waiting.id
 
 
 @pytest.mark.parametrize(

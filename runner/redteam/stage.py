@@ -144,7 +144,7 @@ class Stage:
         kept = bytearray()
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            result = box.attend(container, self.client, output, kept.extend, ours, lambda _: seconds)
+            result = box.attend(container, self.client, output, kept.extend, ours, lambda *_: seconds)
         return result, bytes(kept)
 
     def probe(self, spec: Spec, probes: dict[str, str]) -> dict[str, tuple[str, str]]:
