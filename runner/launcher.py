@@ -2,9 +2,9 @@
 
 Listens on launch.sock. One connection is one container: a LaunchRequest, answered by {"event": "started"}; a Release
 with what it is to do, answered by {"event": "released"}, and its clock runs; {"event": "ended", ...EngineResult}.
-Closing the connection ends the container. There is no field for an image, a mount, a command, a network or a capability:
-those come from policies/ and rooms.py. It parses nothing an untrusted room wrote; what containers print goes to
-quarantine files unread.
+Closing the connection ends the container. There is no field for an image, a mount, a command, a network or a
+capability: those come from policies/ and rooms.py. It parses nothing an untrusted room wrote; what containers print
+goes to quarantine files unread.
 """
 
 from __future__ import annotations
