@@ -63,6 +63,15 @@ class Run:
             time.sleep(0.05)
         raise AssertionError(f"no {role} within 30 s")
 
+    def at_work(self, role: str) -> None:
+        """Wait until a container of a role was released: one that dies before is replaced."""
+        for _ in range(1200):
+            if any(path.stat().st_size for path in self.home.root.glob(f"runs/*/{role}.go.json")):
+                return
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.05)
+        raise AssertionError(f"no {role} was released within 60 s")
+
     def end(self, seconds: float = 120) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err
@@ -116,6 +125,11 @@ def test_an_engine_that_is_restarted_in_mid_training_costs_one_experiment(
 def test_an_engine_that_stalls_is_waited_for_a_minute_and_no_longer(
     glovebox: Glovebox, engine: docker.DockerClient, home: Home, proxy: Proxy
 ) -> None:
+    text = (SOURCE / "policies" / "decision.yaml").read_text()  # the run's own clock ends it; then the engine is asked
+    short = text.replace("startup_seconds: 120.0", "startup_seconds: 10.0").replace(
+        "hand_over_seconds: 60.0", "hand_over_seconds: 5.0"
+    )
+    (home.root / "policies" / "decision.yaml").write_text(short)
     run = Run(home, "raise ValueError\n", DOCKER_HOST=f"unix://{proxy.path}", GLOVEBOX_ENGINE_SECONDS="5")
     run.container(engine, "trainer")
     proxy.silent.set()
@@ -134,6 +148,7 @@ def test_a_container_that_somebody_kills_is_a_failed_experiment(
 ) -> None:
     text = SLEEP if role == "trainer" else (SOURCE / "trainer" / "train.py").read_text()
     run = Run(home, text)
+    run.at_work(role)
     run.container(engine, role).kill("SIGKILL")
     code, out, err = run.end()
     assert code == 0, err
