@@ -37,6 +37,7 @@ from runner.rooms import GO, Rooms
 ENGINE_SECONDS = float(os.environ.get("GLOVEBOX_ENGINE_SECONDS", "60"))  # an engine that takes longer has stalled
 _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
 _IMPORT_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a trainer's imports: at most, and between two looks
+_LAST_LOOKS = 16
 _MAX_PEERS = 64  # containers at a time; each is a connection
 _Message = TypeVar("_Message", bound=Frozen)
 
@@ -198,7 +199,9 @@ def _released(line: doors.Line, output: Output) -> Release:
     while not _alive(line, output, 3600.0):
         pass
     work = _read(line, Release)
-    while select.select([output], [], [], 0)[0]:
+    for _ in range(_LAST_LOOKS):  # its end may lie behind what it printed; an agent may print without end
+        if not select.select([output], [], [], 0)[0]:
+            break
         _alive(line, output, 0.0)
     return work
 

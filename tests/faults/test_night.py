@@ -64,3 +64,18 @@ def test_an_agent_that_falls_silent_is_ended_with_its_session(
     assert json.loads(out)["experiments"] == []
     assert "agent ended" in err
     assert engine.containers.list(all=True, filters={"label": f"{box.BENCH_LABEL}={home.id}"}) == []
+
+
+def test_an_agent_that_prints_without_end_is_ended_at_its_limit(
+    glovebox: Glovebox, home: Home, engine: docker.DockerClient
+) -> None:
+    """From its first moment: it does not keep the launcher from hearing the runner."""
+    agent(home, "yes")
+    code, out, err = glovebox(
+        "run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json", timeout=120
+    )
+    assert code == 0, err
+    assert json.loads(out)["experiments"] == []
+    (log,) = home.root.glob("runs/*/agent.log")
+    assert 0 < log.stat().st_size <= 64 << 20
+    assert engine.containers.list(all=True, filters={"label": f"{box.BENCH_LABEL}={home.id}"}) == []
