@@ -37,7 +37,6 @@ from runner.rooms import GO, Rooms
 ENGINE_SECONDS = float(os.environ.get("GLOVEBOX_ENGINE_SECONDS", "60"))  # an engine that takes longer has stalled
 _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
 _IMPORT_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a trainer's imports: at most, and between two looks
-_LAST_LOOKS = 16
 _MAX_PEERS = 64  # containers at a time; each is a connection
 _Message = TypeVar("_Message", bound=Frozen)
 
@@ -91,7 +90,8 @@ class Launcher:
                 if request.role == "trainer":
                     _imported(folder / "telemetry.jsonl", line, output)
                 line.send({"event": "started", "container": container})
-                work = _released(line, output)
+                # An agent works from its first moment, and may print without end or leave at once.
+                work = _read(line, Release) if request.role == "agent" else _released(line, output)
                 line.send({"event": "released"})
                 if spec["device_requests"] and request.lane.gpu:
                     lent.enter_context(gpu.lent(request.lane.gpu))  # given back when the container is gone
@@ -199,9 +199,7 @@ def _released(line: doors.Line, output: Output) -> Release:
     while not _alive(line, output, 3600.0):
         pass
     work = _read(line, Release)
-    for _ in range(_LAST_LOOKS):  # its end may lie behind what it printed; an agent may print without end
-        if not select.select([output], [], [], 0)[0]:
-            break
+    while select.select([output], [], [], 0)[0]:  # its end may lie behind what it printed
         _alive(line, output, 0.0)
     return work
 

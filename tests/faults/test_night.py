@@ -66,6 +66,15 @@ def test_an_agent_that_falls_silent_is_ended_with_its_session(
     assert engine.containers.list(all=True, filters={"label": f"{box.BENCH_LABEL}={home.id}"}) == []
 
 
+def test_an_agent_that_leaves_at_once_is_an_agent_that_left(glovebox: Glovebox, home: Home) -> None:
+    agent(home, "exit 0")
+    code, out, err = glovebox(
+        "run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json", timeout=120
+    )
+    assert code == 0, err
+    assert json.loads(out)["experiments"] == []
+
+
 def test_an_agent_that_prints_without_end_is_ended_at_its_limit(
     glovebox: Glovebox, home: Home, engine: docker.DockerClient
 ) -> None:
