@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,13 +93,19 @@ def _rows(path: Path, tag: str) -> Rows:
         rows = Rows.model_validate_json(path.read_bytes())
     except (ValidationError, ValueError):
         raise VerifyError("malformed rows", where=ROWS, fix=_ASK) from None
-    numbers, known = [row.id for row in rows.experiments], {row.id for row in rows.experiments}
+    known = {row.id for row in rows.experiments}
     strange = [r for r in rows.reruns if r.tag != tag or r.seed <= FIRST_SEED or r.experiment not in known]
     if strange or any(row.status is Status.KEEP and row.val_bpb is None for row in rows.experiments):
         raise VerifyError("reruns of something else, or a keep without score", where=ROWS, fix=_ASK)
-    if rows.tag != tag or len(numbers) != len(known) or any(row.tag != tag for row in rows.experiments):
+    if rows.tag != tag or not _in_order(rows.experiments) or any(row.tag != tag for row in rows.experiments):
         raise VerifyError("rows of another tag, or out of order", where=ROWS, fix=_ASK)
     return rows
+
+
+def _in_order(rows: Sequence[Experiment]) -> bool:
+    """Whether every number is there once, and each lane ended its experiments in the order it began them."""
+    lanes = {row.lane: [one.id for one in rows if one.lane == row.lane] for row in rows}
+    return len({row.id for row in rows}) == len(rows) and all(ids == sorted(ids) for ids in lanes.values())
 
 
 def _consistent(rows: Rows, table: Path) -> dict[str, int]:

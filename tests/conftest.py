@@ -142,7 +142,9 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
                 policy=policies.digest,
                 sealer=Sealer(home, ""),
             ),
-            emit=lambda event, data: None,
+            emit=lambda event, _: (
+                made.stages.prepare() if event == "trained" else None
+            ),  # the next, while this is scored
             seed=(SOURCE / "trainer" / "train.py").read_bytes(),
         )
         honest = home.root / "honest.py"

@@ -89,7 +89,7 @@ def work(home: Home, count: int) -> None:
     with locks.hold(home.runner_lock, f"tag {TAG}"):
         bench = loop(home)
         bench.recorder.reconcile()
-        attending.provide(home, os.getegid(), bench.best_source())
+        attending.provide(home.work, os.getegid(), bench.best_source())
         while (last := bench.ledger.last_number(TAG)) < count:
             proposal = SEED if last == 0 else candidate(home.work.read_bytes(), last)
             home.work.write_bytes(proposal)
