@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runner import gpu as devices
 from runner import keys, locks, snapshot
-from runner.artifacts import manifest, prepare, store
+from runner.artifacts import manifest, store
 from runner.errors import ArtifactError, GloveboxError
 from runner.home import Home
 from runner.records import EndReason, EngineResult, LaunchRequest, Release
@@ -48,6 +48,8 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
 
     `train` runs a container for `request`, which may live for `seconds`.
     """
+    from runner.artifacts import prepare  # noqa: PLC0415 - the launcher needs `check` alone, not what makes data
+
     taken = snapshot.keep(text, home.snapshots)
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):
