@@ -154,8 +154,7 @@ def result(home: Home, samples: list[Sample], client: docker.DockerClient) -> di
     rows = Ledger(home.ledger, read_only=True).experiments(TAG)
     seconds = [row.seconds for row in rows]
     part = max(1, min(50, len(seconds) // 2))
-    labels: dict[str, Any] = {"label": [box.ROLE_LABEL, f"{box.BENCH_LABEL}={home.id}"]}
-    left = len(client.containers.list(all=True, filters=labels))
+    left = len(box.containers(client, home.id))
     own = [row.seconds - row.train_seconds - row.eval_seconds for row in rows]
     document = {
         "experiments": len(rows),

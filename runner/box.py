@@ -260,14 +260,20 @@ def _close(sock: socket.socket) -> None:
         os.close(descriptor)
 
 
+def containers(client: docker.DockerClient, bench: str) -> list[Container]:
+    """Every container of this bench, running or not; other benches may be at work on the same engine."""
+    labels: dict[str, str | list[str] | bool] = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
+    found: list[Container] = client.containers.list(all=True, filters=labels, ignore_removed=True)
+    return found
+
+
 def reap(client: docker.DockerClient, bench: str) -> list[str]:
     """Remove every container of this bench; returns short ids.
 
     Only the launcher that holds the bench's lock may: whatever else it finds was left by a dead one.
     """
     gone = []
-    labels: dict[str, str | list[str] | bool] = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
-    for container in client.containers.list(all=True, filters=labels, ignore_removed=True):
+    for container in containers(client, bench):
         with suppress(docker.errors.APIError):  # another thread may be removing it
             container.remove(force=True, v=True)
         gone.append(str(container.short_id))

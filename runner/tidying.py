@@ -115,8 +115,7 @@ def _expired(home: Home, path: Path) -> bool:
 
 def _engine(home: Home, client: docker.DockerClient) -> Iterator[Found]:
     if not locks.held(home.launcher_lock):
-        labels: dict[str, str | list[str] | bool] = {"label": [box.ROLE_LABEL, f"{box.BENCH_LABEL}={home.id}"]}
-        for container in client.containers.list(all=True, filters=labels, ignore_removed=True):
+        for container in box.containers(client, home.id):
             yield Found("container", str(container.name), 0, engine=str(container.id))
     for image in client.images.list(filters={"dangling": True, "label": IMAGE_LABEL}):
         yield Found("image", str(image.short_id), int(image.attrs.get("Size") or 0), engine=str(image.id))

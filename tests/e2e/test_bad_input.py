@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import docker
 import pytest
 
+from runner import box
 from runner.home import SOURCE, Home
 from runner.ledger import Ledger
 
@@ -154,7 +156,7 @@ def test_a_bench_that_is_already_running(glovebox: Glovebox, home: Home) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "interrupt", "kill"])
 def test_a_run_that_is_stopped_or_killed_loses_nothing(
-    glovebox: Glovebox, home: Home, engine: object, tmp_path: Path, how: str
+    glovebox: Glovebox, home: Home, engine: docker.DockerClient, tmp_path: Path, how: str
 ) -> None:
     sleeper = tmp_path / "sleep.py"
     sleeper.write_text("import time\ntime.sleep(600)\n")
@@ -189,7 +191,7 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
         "message": "division by zero",
     }
     assert glovebox("verify")[0] == 0
-    assert engine.containers.list(all=True, filters={"label": "glovebox.role"}) == []  # type: ignore[attr-defined]
+    assert box.containers(engine, home.id) == []
 
 
 @pytest.mark.engine

@@ -77,12 +77,6 @@ class Run:
         return self.process.returncode, out, err
 
 
-def left(engine: docker.DockerClient, home: Home) -> list[Any]:
-    labels: dict[str, Any] = {"label": [box.ROLE_LABEL, f"{box.BENCH_LABEL}={home.id}"]}
-    found: list[Any] = engine.containers.list(all=True, filters=labels)
-    return found
-
-
 def sound(glovebox: Glovebox, engine: docker.DockerClient, home: Home) -> list[dict[str, Any]]:
     """The bench works again: one more experiment runs, everything verifies, nothing is left over."""
     source = home.root.parent / "again.py"
@@ -90,7 +84,7 @@ def sound(glovebox: Glovebox, engine: docker.DockerClient, home: Home) -> list[d
     code, _, err = glovebox("run", "--tag", "t", "--train-py", str(source))
     assert code == 0, err
     assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
-    assert left(engine, home) == []
+    assert box.containers(engine, home.id) == []
     rows: list[dict[str, Any]] = json.loads(glovebox("status", "--json")[1])["experiments"]
     assert rows[-1]["reason"] == "exception"
     return rows
@@ -103,7 +97,7 @@ def test_a_launcher_killed_anywhere_leaves_no_container_and_no_open_row(
     code, _, err = Run(home, "raise ValueError\n", **{faults.VARIABLE: point}).end()
     assert code == 1, err
     assert "launcher hung up" in err
-    assert left(engine, home) == []
+    assert box.containers(engine, home.id) == []
     rows = sound(glovebox, engine, home)
     assert [row["reason"] for row in rows] == ["interrupted", "exception"]
 
@@ -166,5 +160,5 @@ def test_a_runner_killed_in_mid_training_takes_its_containers_along(
     os.kill(int(holder.split(" pid ")[1].split()[0]), signal.SIGKILL)
     code, _, _ = run.end()
     assert code != 0
-    assert left(engine, home) == []
+    assert box.containers(engine, home.id) == []
     assert [row["reason"] for row in sound(glovebox, engine, home)] == ["interrupted", "exception"]

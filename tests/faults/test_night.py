@@ -63,7 +63,7 @@ def test_an_agent_that_falls_silent_is_ended_with_its_session(
     assert code == 0, err
     assert json.loads(out)["experiments"] == []
     assert "agent ended" in err
-    assert engine.containers.list(all=True, filters={"label": f"{box.BENCH_LABEL}={home.id}"}) == []
+    assert box.containers(engine, home.id) == []
 
 
 def test_an_agent_that_leaves_at_once_is_an_agent_that_left(glovebox: Glovebox, home: Home) -> None:
@@ -87,4 +87,4 @@ def test_an_agent_that_prints_without_end_is_ended_at_its_limit(
     assert json.loads(out)["experiments"] == []
     (log,) = home.root.glob("runs/*/agent.log")
     assert 0 < log.stat().st_size <= 64 << 20
-    assert engine.containers.list(all=True, filters={"label": f"{box.BENCH_LABEL}={home.id}"}) == []
+    assert box.containers(engine, home.id) == []
