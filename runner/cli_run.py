@@ -17,14 +17,15 @@ from runner.broker import key
 from runner.cli_common import Gpu, Json, TagOption, interruptible, newest, notifying, say, show
 from runner.cli_lanes import CoreSets, Gpus, lanes_of
 from runner.desk import clean
-from runner.errors import BusyError
+from runner.errors import BusyError, EngineError, GloveboxError
 from runner.home import Home, find
 from runner.records import AgentKind, Lane, Tag
 
 MAX_DESCRIPTION = 200
 AGENTS = get_args(AgentKind)
-MAX_FRUITLESS = 5  # restarts in a row without a new experiment
-RESTART_SECONDS = 3.0
+MAX_FRUITLESS = 5  # starts in a row without a new experiment
+MAX_ENGINE = 60  # the same while it is the engine that fails: about an hour
+RESTART_SECONDS, LONGEST_PAUSE = 3.0, 60.0  # doubled with every fruitless start
 _FINAL = (0, 2, 3, 4, 6, 7, 9, 130)  # exit codes that another start would only repeat
 Seeds = Annotated[int, typer.Option(min=1, max=20, help="Runs of each of the two files.")]
 KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
@@ -130,17 +131,33 @@ def up(
 
 
 def _keep_up(home: Home, settings: dict[str, Any], secret: Path | None) -> int:
-    """Run sessions until one ends for good or nothing comes of them any more; returns the exit code."""
+    """Run sessions until one ends for good or nothing comes of them any more; returns the exit code.
+
+    An engine that goes away in mid-run is waited for; one that never answered is an error at once.
+    """
     interruptible()
-    fruitless = 0
+    fruitless, worked = 0, False
     while True:
         before = _recorded(home, settings["tag"])
-        _, code = _follow(settings, home, secret)
-        fruitless = 0 if _recorded(home, settings["tag"]) > before else fruitless + 1
-        if code in _FINAL or fruitless == MAX_FRUITLESS:
+        try:
+            _, code = _follow(settings, home, secret)
+        except GloveboxError as error:  # launcher or broker did not even start
+            console.stderr().print(f"glovebox: {error}", markup=False)
+            code = error.exit_code
+        more = _recorded(home, settings["tag"]) > before
+        fruitless, worked = 0 if more else fruitless + 1, worked or more
+        if code in _FINAL or fruitless >= _attempts(code, worked):
             return code
-        console.stderr().print(f"started again in {RESTART_SECONDS:.0f} s (attempt {fruitless})", markup=False)
-        time.sleep(RESTART_SECONDS)
+        pause = min(LONGEST_PAUSE, RESTART_SECONDS * 2 ** max(0, fruitless - 1))
+        console.stderr().print(f"started again in {pause:.0f} s (attempt {fruitless + 1})", markup=False)
+        time.sleep(pause)
+
+
+def _attempts(code: int, worked: bool) -> int:
+    """How many starts in a row may come to nothing."""
+    if code == EngineError.exit_code:
+        return MAX_ENGINE if worked else 1
+    return MAX_FRUITLESS
 
 
 def _recorded(home: Home, tag: str) -> int:

@@ -66,11 +66,8 @@ class Launcher:
             faults.reach("launcher.asked")
             result = self._launch(request, line)
             line.send({"event": "ended", **result.model_dump(mode="json")})
-        except GloveboxError as error:
-            line.send({"event": "failed", "code": error.exit_code, "error": str(error)})
-        except (docker.errors.DockerException, RequestException, OSError) as error:
-            text = f"the engine or the disk failed: {type(error).__name__} (fix: glovebox doctor)"
-            line.send({"event": "failed", "code": EngineError.exit_code, "error": text})
+        except (GloveboxError, docker.errors.DockerException, RequestException, OSError) as error:
+            line.send(_failed(error))
 
     def _checked(self, request: LaunchRequest) -> LaunchRequest:
         if request.policy != self.policies.digest:
@@ -252,15 +249,29 @@ def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
 
 def serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int:
     """Answer launch requests until `until` returns; prints one ready or failed event. Returns the exit code."""
+    return _alone(home, lambda: _serve(home, places, until))
+
+
+def _alone(home: Home, work: Callable[[], object]) -> int:
+    """Do what only a bench's one launcher may; returns the exit code, and prints what went wrong as an event."""
     try:
         with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
-            return _serve(home, places, until)
-    except GloveboxError as error:
-        print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
-        return error.exit_code
+            work()
+    except (GloveboxError, docker.errors.DockerException, RequestException) as error:
+        told = _failed(error)
+        print(json.dumps(told), flush=True)
+        return int(told["code"])
+    return 0
 
 
-def _serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int:
+def _failed(error: Exception) -> dict[str, Any]:
+    """An error as the event that tells it."""
+    if not isinstance(error, GloveboxError):
+        error = EngineError(f"the engine or the disk failed: {type(error).__name__}", fix="glovebox doctor")
+    return {"event": "failed", "code": error.exit_code, "error": str(error)}
+
+
+def _serve(home: Home, places: doors.Places, until: Callable[[], object]) -> None:
     launcher = Launcher(connect_engine(policy.load(*home.policies).sandbox), home, places)
     reaped = box.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
     with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:
@@ -270,7 +281,6 @@ def _serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int
         until()
         sock.shutdown(socket.SHUT_RDWR)
     box.reap(launcher.client, home.id)
-    return 0
 
 
 def main(argv: list[str]) -> int:
@@ -280,9 +290,7 @@ def main(argv: list[str]) -> int:
     """
     home = Home(Path(argv[1]))
     if len(argv) == 2:
-        with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
-            box.reap(docker.from_env(timeout=int(ENGINE_SECONDS)), home.id)
-        return 0
+        return _alone(home, lambda: box.reap(docker.from_env(timeout=int(ENGINE_SECONDS)), home.id))
     return serve(home, doors.Places(Path(argv[2])), sys.stdin.read)
 
 

@@ -45,6 +45,14 @@ def test_the_unit_keeps_the_key_out_of_the_environment_and_restarts_only_what_ma
     assert service["NoNewPrivileges"] == "yes"
 
 
+def test_an_engine_that_is_upgraded_does_not_stop_the_unit() -> None:
+    """`Requires` would: the engine stops and starts, and only the stop reaches what requires it (systemd.unit(5))."""
+    told = unit("glovebox@.service")["Unit"]
+    assert "docker.service" in told["Wants"]
+    assert "docker.service" in told["After"]
+    assert not {"Requires", "BindsTo", "PartOf"} & set(told)
+
+
 def test_the_sockets_of_a_unit_lie_where_the_engine_can_mount_them() -> None:
     text = (SOURCE / "systemd" / "glovebox@.service").read_text()
     assert "Environment=TMPDIR=/run/glovebox-%i" in text

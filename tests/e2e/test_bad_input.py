@@ -94,10 +94,10 @@ def test_altered_artifact(glovebox: Glovebox, home: Home) -> None:
     assert "rows.npy" in one_line(err)
 
 
-def test_no_engine(glovebox: Glovebox) -> None:
-    code, _, err = glovebox(
-        "run", "--tag", "t", "--train-py", str(SEED), env={"DOCKER_HOST": "unix:///nonexistent.sock"}
-    )
+@pytest.mark.parametrize("command", [("run", "--train-py", str(SEED)), ("up", "--agent", "scripted")])
+def test_no_engine(glovebox: Glovebox, command: tuple[str, ...]) -> None:
+    """Nor does `up` wait for one that never answered."""
+    code, _, err = glovebox(*command, "--tag", "t", env={"DOCKER_HOST": "unix:///nonexistent.sock"}, timeout=30)
     assert code == 5
     assert "no container engine answers" in one_line(err)
 

@@ -151,6 +151,21 @@ def test_a_container_that_somebody_kills_is_a_failed_experiment(
     sound(glovebox, engine, home)
 
 
+def test_an_evaluator_out_of_memory_is_a_failed_experiment(glovebox: Glovebox, home: Home) -> None:
+    """A model that needs more than policy gives, where the seed needs less."""
+    text = (SOURCE / "policies" / "sandbox.yaml").read_text()
+    before, after = text.split("\nevaluator:")
+    small = before + "\nevaluator:" + after.replace("memory_bytes: 17179869184", "memory_bytes: 805306368", 1)
+    (home.root / "policies" / "sandbox.yaml").write_text(small)
+    seed = (SOURCE / "trainer" / "train.py").read_text().replace("trained < TIME_BUDGET", "trained < 1.0")
+    for wanted, text in (("rejected", seed.replace("4 * WIDTH", "1024 * WIDTH")), ("keep", seed)):
+        code, out, err = Run(home, text).end()
+        assert code == 0, err
+        row = json.loads(out)["row"]
+        assert row["status"] == wanted, row
+        assert row["reason"] == ("evaluation_failed" if wanted == "rejected" else None)
+
+
 def test_a_runner_killed_in_mid_training_takes_its_containers_along(
     glovebox: Glovebox, engine: docker.DockerClient, home: Home
 ) -> None:

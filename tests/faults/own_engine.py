@@ -1,0 +1,90 @@
+"""A container engine of a test's own, with our images: one that may be killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import docker
+from requests.exceptions import RequestException
+
+_SECONDS = 60.0
+
+
+def missing() -> str | None:
+    """Why no second engine can be started here, if that is so."""
+    if os.geteuid() != 0:
+        return "a second engine needs root"
+    return None if shutil.which("dockerd") else "a second engine needs dockerd on this machine"
+
+
+class OwnEngine:
+    """dockerd and its containerd with a data folder of their own; the machine's engine goes on undisturbed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = f"unix://{folder}/docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        (folder / "daemon.json").write_text("{}\n")
+
+    def start(self) -> None:
+        """Start it, for the first time or after `kill`."""
+        (self.folder / "docker.pid").unlink(missing_ok=True)
+        command = ["dockerd", "--host", self.host, "--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        for name, path in (
+            ("data-root", "data"),
+            ("exec-root", "exec"),
+            ("pidfile", "docker.pid"),
+            ("config-file", "daemon.json"),
+        ):
+            command += [f"--{name}", str(self.folder / path)]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        deadline = time.monotonic() + _SECONDS
+        while not self._answers():
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()[-2000:]
+            time.sleep(0.1)
+
+    def load(self, *images: str) -> None:
+        """Copy images from the machine's engine."""
+        save = subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE)
+        subprocess.run(["docker", "--host", self.host, "load", "--quiet"], stdin=save.stdout, check=True, timeout=300)
+        assert save.wait() == 0
+
+    def client(self) -> docker.DockerClient:
+        return docker.DockerClient(base_url=self.host, timeout=60)
+
+    def kill(self) -> None:
+        """SIGKILL; its containerd dies with it, the containers do not."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it and its containers."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            self.start()
+        client = self.client()
+        for container in client.containers.list(all=True):
+            container.remove(force=True)
+        client.close()
+        self._process.terminate()
+        self._process.wait(_SECONDS)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+        try:
+            client = self.client()
+        except (docker.errors.DockerException, RequestException):
+            return False
+        try:
+            return bool(client.ping())
+        except (docker.errors.DockerException, RequestException):
+            return False
+        finally:
+            client.close()

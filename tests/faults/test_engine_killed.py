@@ -1,0 +1,108 @@
+"""SIGKILL of a real engine, while a container stands by, trains and evaluates; `up` goes on by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from runner import box
+from runner.home import SOURCE, Home
+from runner.policy import Policies
+from tests.faults import own_engine
+from tests.faults.own_engine import OwnEngine
+from tests.faults.test_night import agent
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+Glovebox = Callable[..., tuple[int, str, str]]
+THINKING = 'i=0; while i=$((i+1)); do printf "# %s\\n" $i >> /work/train.py; bench run "idea" || exit 0; sleep 6; done'
+
+
+@pytest.fixture
+def own(engine: docker.DockerClient, policies: Policies) -> Iterator[OwnEngine]:
+    if (reason := own_engine.missing()) is not None:
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp())  # short: sockets lie in it
+    made = OwnEngine(folder)
+    try:
+        made.start()
+        made.load(policies.sandbox.trainer.image, policies.sandbox.agent.image)
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def stands_by(run: Path) -> bool:
+    told = run / "telemetry.jsonl"
+    return told.exists() and told.stat().st_size > 0 and not at_work("trainer")(run)
+
+
+def at_work(role: str) -> Callable[[Path], bool]:
+    def released(run: Path) -> bool:
+        go = run / f"{role}.go.json"
+        return go.exists() and go.stat().st_size > 0
+
+    return released
+
+
+def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
+    own: OwnEngine, home: Home, glovebox: Glovebox
+) -> None:
+    """Once it stays away for longer than it takes to try again."""
+    agent(home, THINKING)
+    log = home.root.parent / "up.log"
+    with log.open("wb") as told:
+        up = subprocess.Popen(
+            [sys.executable, "-m", "runner", "up", "--tag", "t", "--agent", "command", "--experiments", "5"],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(SOURCE),
+                "GLOVEBOX_HOME": str(home.root),
+                "DOCKER_HOST": own.host,
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=told,
+        )
+    seen: set[Path] = set()
+
+    def wait(ready: Callable[[Path], bool]) -> None:
+        for _ in range(1200):
+            assert up.poll() is None, log.read_text()
+            found = next((run for run in (home.root / "runs").glob("*") if run not in seen and ready(run)), None)
+            if found is not None:
+                seen.update((home.root / "runs").glob("*"))
+                return
+            time.sleep(0.05)
+        raise AssertionError(log.read_text())
+
+    try:
+        wait(at_work("evaluator"))  # the first experiment is left alone
+        for ready, away in ((stands_by, 0.0), (at_work("trainer"), 0.0), (at_work("evaluator"), 8.0)):
+            wait(ready)
+            own.kill()
+            time.sleep(away)
+            own.start()
+        assert up.wait(180) == 0, log.read_text()
+    finally:
+        up.kill()
+    rows = json.loads(glovebox("status", "--json")[1])["experiments"]
+    ends = [row["reason"] for row in rows]
+    assert len(rows) == 5
+    assert ends.count("interrupted") == 2, ends  # whoever stood by is nobody's experiment
+    assert sum(row["val_bpb"] is not None for row in rows) == 3
+    assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
+    client = own.client()
+    assert box.containers(client, home.id) == []
+    client.close()
+    assert "Traceback" not in log.read_text()
+    assert log.read_text().count("started again in") >= 3
