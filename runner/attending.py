@@ -67,9 +67,16 @@ class _Agent:
 
     @property
     def failed(self) -> bool:
-        """Whether it left with an error of its own."""
+        """Whether it left with an error of its own, or had to be ended for its memory or its output."""
         result = self.result
-        return isinstance(result, EngineResult) and result.reason is EndReason.EXIT and result.exit_code != 0
+        if not isinstance(result, EngineResult) or result.reason in (EndReason.WALL, EndReason.CANCELLED):
+            return False
+        return result.reason is not EndReason.EXIT or result.exit_code != 0
+
+    @property
+    def lost(self) -> GloveboxError | None:
+        """What took its container away from us, unless it was ended: the engine or the launcher is gone."""
+        return self.result if isinstance(self.result, GloveboxError) else None
 
     def _watch(self, launch: Launch) -> None:
         try:
@@ -90,11 +97,13 @@ def attend(
     quota, broken = Quota(experiments), threading.Event()
 
     def serve(loop: Loop) -> int:
+        code = 1
         try:
-            return _Attendance(loop, places, kind, quota, metered, ending, broken).run()
-        except BaseException:
-            broken.set()  # the other lanes finish what they run and end, too
-            raise
+            code = _Attendance(loop, places, kind, quota, metered, ending, broken).run()
+        finally:
+            if code == 1:
+                broken.set()  # the other lanes finish what they run and end, too; then all start again
+        return code
 
     with ThreadPoolExecutor(len(loops)) as pool:
         codes = [future.result() for future in [pool.submit(serve, loop) for loop in loops]]
@@ -131,6 +140,7 @@ class _Attendance:
                 loop.stages.prepare()
             loop.emit("agent_started" if agent else "serving", {"experiments": self.quota.left})
             self._wait(agent, desk)
+            lost = agent.lost if agent and not desk.finished.is_set() else None
             desk.settle(0 if stopping.is_set() else LONGEST_EXPERIMENT)  # one that runs may end, its agent gone or not
             loop.launches.cancel_all()
             if agent is not None:
@@ -138,6 +148,8 @@ class _Attendance:
             desk.settle(20)
         if desk.failure is not None and not stopping.is_set():
             raise desk.failure
+        if lost is not None and not stopping.is_set():
+            raise lost
         return self._ended(agent, desk)
 
     def _ended(self, agent: _Agent | None, desk: Desk) -> int:

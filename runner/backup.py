@@ -40,8 +40,9 @@ def write(home: Home, path: Path, *, artifacts: bool = False) -> int:
         try:
             _archive(partial, _members(home, Path(folder), artifacts))
             os.replace(partial, path)
-        except OSError as error:
-            raise GloveboxError(f"cannot be written: {error.strerror}", where=str(path), fix="free space") from None
+        except (OSError, sqlite3.Error) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise GloveboxError(f"cannot be written: {why}", where=str(path), fix="free space") from None
         finally:
             partial.unlink(missing_ok=True)  # half of it, with private keys
     return path.stat().st_size

@@ -17,6 +17,7 @@ from runner import (
     cli_policy,
     cli_redteam,
     cli_run,
+    cli_up,
     cli_views,
     cli_warm,
     compose_env,
@@ -52,11 +53,11 @@ app.add_typer(cli_artifacts.keys_app)
 app.add_typer(cli_policy.policy_app)
 for command in (
     cli_run.run,
-    cli_run.up,
+    cli_up.up,
     cli_export.export,
     cli_run.rerun,
     cli_run.confirm,
-    cli_run.stop,
+    cli_up.stop,
     cli_artifacts.prepare,
     cli_warm.warm,
     cli_redteam.redteam,

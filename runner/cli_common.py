@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from runner import console, ledger, notify, policy
 from runner.broker import budget
-from runner.errors import GloveboxError
+from runner.errors import BusyError, GloveboxError
 from runner.home import Home
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
+Tell = Callable[[dict[str, Any]], None]
 TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
 
 
 def interruptible() -> None:
-    """SIGTERM and SIGHUP end us in order, as Ctrl-C does."""
+    """SIGTERM and SIGHUP end us in order, as Ctrl-C does; a SIGHUP that nohup(1) had ignored stays so."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(*_: object) -> None:
@@ -53,20 +56,38 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     out.print(f"report: {page}", markup=False)
 
 
-def notifying(home: Home, tag: str) -> Callable[[dict[str, Any] | None], None]:
-    """What to call with every event of a run, and with None at its end: tells the webhook, if there is one."""
+def ended(code: int) -> dict[str, Any]:
+    """The event of a run's end, as the webhook is told of it."""
+    return {"event": "exit", "code": code}
+
+
+@contextmanager
+def notifying(home: Home, tag: str) -> Iterator[Tell]:
+    """What to call with every event of a run: tells the webhook, if there is one.
+
+    An error that ends the run is told, too.
+    """
     err = console.stderr()
     found = notify.notifier(
         home, policy.load(*home.policies).notify, tag, lambda text: err.print(f"glovebox: {text}", markup=False)
     )
     if found is None:
-        return lambda _: None
-    if home.ledger.exists():
-        book = ledger.Ledger(home.ledger, read_only=True)
-        for row in book.experiments(tag):
-            found.row(row.model_dump(mode="json"), old=True)
-        book.close()
-    return lambda event: found.close() if event is None else found.event(event)
+        yield lambda _: None
+        return
+    try:
+        if home.ledger.exists():
+            book = ledger.Ledger(home.ledger, read_only=True)
+            for row in book.experiments(tag):
+                found.row(row.model_dump(mode="json"), old=True)
+            book.close()
+        yield found.event
+    except BusyError:
+        raise  # it is another's run, which goes on
+    except GloveboxError as error:
+        found.event(ended(error.exit_code))
+        raise
+    finally:
+        found.close()
 
 
 def newest(book: ledger.Ledger, tag: str | None) -> str:

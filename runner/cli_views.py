@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Annotated
 
 import typer
@@ -70,24 +70,24 @@ def watch(
     out = console.stdout()
     unicode = (out.encoding or "").lower().startswith("utf")
 
-    told = notifying(home, name) if notify else None
     seen = {row.id for row in book.experiments(name)}
 
     def look() -> watching.State:
         state = watching.look(home, policies, name, training)
         for row in state.rows:
-            if told is not None and row.id not in seen:
+            if row.id not in seen:
                 told({"event": "finished", "row": row.model_dump(mode="json")})
                 seen.add(row.id)
         return state
 
-    if json_ or once or not out.is_terminal:
-        _plainly(look, out, interval, once, json_)
-        return
-    with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
-        while True:
-            live.update(watching.frame(look(), out.width, unicode=unicode), refresh=True)
-            time.sleep(interval)
+    with notifying(home, name) if notify else nullcontext(lambda _: None) as told:
+        if json_ or once or not out.is_terminal:
+            _plainly(look, out, interval, once, json_)
+            return
+        with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+            while True:
+                live.update(watching.frame(look(), out.width, unicode=unicode), refresh=True)
+                time.sleep(interval)
 
 
 def _plainly(look: Callable[[], watching.State], out: Console, interval: float, once: bool, json_: bool) -> None:

@@ -93,7 +93,16 @@ class Desk:
         while (request := line.receive(MAX_REQUEST)) is not None:
             verb = request.get("verb")
             answer = verbs.get(verb) if isinstance(verb, str) else None
-            line.send(answer(request) if answer else _no("unknown_verb"))
+            line.send(self._answer(answer, request) if answer else _no("unknown_verb"))
+
+    def _answer(self, answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return answer(request)
+        except BaseException as error:
+            # Ours, not the agent's: the session ends with it, and the agent is hung up on.
+            self.failure = error
+            self.finished.set()
+            raise DoorError("the bench failed") from error
 
     def settle(self, seconds: float) -> None:
         """Let no experiment begin, and wait so long for the one in progress."""
@@ -120,11 +129,6 @@ class Desk:
         except SnapshotError as error:
             self.quota.give_back()
             return self._refuse(error.reason)
-        except BaseException as error:
-            # Ours, not the agent's: the session ends with it and the agent learns a code.
-            self.failure = error
-            self.finished.set()
-            raise DoorError("the bench failed") from error
         self._refusals = 0
         if self.quota.left == 0:
             self.finished.set()

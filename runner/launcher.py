@@ -257,7 +257,7 @@ def _alone(home: Home, work: Callable[[], object]) -> int:
     try:
         with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
             work()
-    except (GloveboxError, docker.errors.DockerException, RequestException) as error:
+    except (GloveboxError, docker.errors.DockerException, RequestException, OSError) as error:
         told = _failed(error)
         print(json.dumps(told), flush=True)
         return int(told["code"])

@@ -66,14 +66,14 @@ def broker(settings: BrokerSettings) -> Iterator[None]:
             current[0].wait()
             if leaving.wait(pause):
                 return
-            with swapping:
-                if leaving.is_set():
-                    return
-                current[0] = _spawn("runner.broker", settings.model_dump_json())
             try:
+                with swapping:
+                    if leaving.is_set():
+                        return
+                    current[0] = _spawn("runner.broker", settings.model_dump_json())
                 _ready(current[0], "broker")
                 pause = _RESTART_SECONDS
-            except GloveboxError as error:
+            except (GloveboxError, OSError) as error:
                 pause = min(60.0, pause * 2)
                 print(f"glovebox broker: {error}; again in {pause:.0f} s", file=sys.stderr, flush=True)
 

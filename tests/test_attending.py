@@ -11,8 +11,8 @@ import pytest
 from runner import attending, doors
 from runner.attending import Ending, attend
 from runner.desk import Quota
-from runner.errors import GloveboxError
-from runner.records import MAX_LANES
+from runner.errors import EngineError, GloveboxError
+from runner.records import MAX_LANES, EndReason, EngineResult
 
 
 class Lane:
@@ -54,6 +54,23 @@ def test_a_lane_that_breaks_ends_the_others_after_what_they_run(
     with pytest.raises(GloveboxError, match="the engine failed"):
         go([first, second], places)
     assert ended == [True]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_lane_whose_agent_failed_ends_the_others_too_and_one_that_is_done_does_not(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places, code: int
+) -> None:
+    """Else its GPU would stand idle for the rest of the night; together they are started again."""
+    told: list[bool] = []
+
+    def other(_: Quota, broken: threading.Event) -> int:
+        told.append(broken.wait(30 if code else 1))
+        return 0
+
+    first, second = Lane(), Lane()
+    attendance(monkeypatch, {id(first): code, id(second): other})
+    assert go([first, second], places) == code
+    assert told == [bool(code)]
 
 
 @pytest.mark.parametrize(("codes", "told"), [((0, 0), 0), ((0, 9), 9), ((9, 1), 1), ((1, 0), 1), ((0,), 0)])
@@ -114,3 +131,29 @@ def test_a_quota_gives_back_what_came_to_nothing() -> None:
 def test_every_lane_has_a_door_of_its_own(places: doors.Places) -> None:
     assert places.desk(0) == places.bench
     assert len({places.desk(lane).parent for lane in range(MAX_LANES)}) == MAX_LANES
+
+
+ENDED = EngineResult(
+    exit_code=0, reason=EndReason.EXIT, oom=False, seconds=1.0, output_bytes=0, image="i", container="c"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, False),
+        ({"exit_code": 1}, True),
+        ({"reason": EndReason.OOM, "exit_code": 137}, True),
+        ({"reason": EndReason.OUTPUT, "exit_code": 137}, True),
+        ({"reason": EndReason.WALL, "exit_code": 137}, False),  # its session is over, as policy says
+        ({"reason": EndReason.CANCELLED, "exit_code": 137}, False),
+    ],
+)
+def test_how_an_agents_container_ended_is_success_or_failure(changes: dict[str, Any], failed: bool) -> None:
+    agent = object.__new__(attending._Agent)
+    agent.result = ENDED.model_copy(update=changes)
+    assert agent.failed is failed
+    assert agent.lost is None
+    agent.result = EngineError("the engine is gone")
+    assert agent.lost is agent.result
+    assert not agent.failed

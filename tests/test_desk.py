@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.client import Bench, Refused
+from agent.client import Bench, Interrupted, Refused
 from runner import desk, doors, policy
 from runner.artifacts import store
 from runner.audit import AuditLog, verify
+from runner.errors import GloveboxError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.launching import LaunchClient
@@ -105,6 +107,26 @@ def test_a_train_py_that_is_not_plain_text_is_a_reason_code_and_no_experiment(
     assert made.quota.left == 3
     assert made.loop.ledger.running("t") is None
     assert [e["kind"] for e in verify(made.loop.home.audit)] == ["refused"]
+
+
+@pytest.mark.parametrize("verb", ["history", "restore"])
+def test_a_bench_that_fails_while_it_answers_ends_the_session(
+    served: tuple[desk.Desk, Path], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """An agent that is only hung up on would ask again, all night."""
+    made, path = served
+    if verb == "restore":
+        made.train_py.unlink()
+    else:
+
+        def broken(_: Loop) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(Loop, "told", broken)
+    with pytest.raises(Interrupted, match="hung up"):
+        getattr(Bench(str(path)), verb)()
+    assert made.finished.wait(5)
+    assert isinstance(made.failure, sqlite3.Error if verb == "history" else GloveboxError)
 
 
 def test_refusals_without_end_are_answered_ever_more_slowly_and_end_nothing(

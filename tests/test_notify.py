@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from runner import notify
-from runner.errors import PolicyError
-from runner.home import Home
+from runner import cli_up, notify, supervise
+from runner.cli_common import ended, notifying
+from runner.errors import BusyError, EngineError, PolicyError
+from runner.home import SOURCE, Home
 from runner.policy import Notify
 from runner.records import Status
 from tests.samples import experiment
@@ -158,6 +159,42 @@ def test_a_run_never_waits_for_a_webhook_that_hangs(hook: Hook) -> None:
     assert hook.got == []  # we are here, and nobody has answered yet
     made.close()
     assert len(hook.got) == 1
+
+
+@pytest.fixture
+def enabled(home: Home, hook: Hook) -> Home:
+    """A bench whose policy has the webhook on."""
+    text = (SOURCE / "policies" / "notify.yaml").read_text()
+    (home.root / "policies" / "notify.yaml").write_text(text.replace("enabled: false", "enabled: true"))
+    home.webhook.parent.mkdir(mode=0o700, exist_ok=True)
+    home.webhook.write_text(hook.address + "\n")
+    home.webhook.chmod(0o600)
+    return home
+
+
+def test_an_unattended_run_ends_once_however_many_sessions_it_had(
+    enabled: Home, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = [{"event": "agent_started", "experiments": 1}, {"event": "exit", "code": 1}]
+    last = [{"event": "exit", "code": 0}]
+    ends = [sessions, sessions, last]
+    monkeypatch.setattr(supervise, "run", lambda *_: iter(ends.pop(0)))
+    monkeypatch.setattr("runner.restarts.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("runner.cli_session.interruptible", lambda: None)
+    monkeypatch.setattr("runner.cli_up.interruptible", lambda: None)
+    with notifying(enabled, "t") as told:
+        code = cli_up._keep_up(enabled, {"tag": "t"}, None, told, threading.Event())
+        told(ended(code))
+    assert ends == []
+    assert [(message["event"], message["exit_code"]) for message in hook.got] == [("ended", 0)]
+
+
+def test_an_error_that_ends_a_run_is_told_and_one_that_another_runs_is_not(enabled: Home, hook: Hook) -> None:
+    with pytest.raises(EngineError), notifying(enabled, "t"):
+        raise EngineError("no engine")
+    with pytest.raises(BusyError), notifying(enabled, "t"):
+        raise BusyError("already running")
+    assert [(message["event"], message["exit_code"]) for message in hook.got] == [("ended", 5)]
 
 
 @pytest.fixture

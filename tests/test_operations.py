@@ -42,6 +42,7 @@ def test_the_unit_keeps_the_key_out_of_the_environment_and_restarts_only_what_ma
     assert "anthropic_api_key" in service["LoadCredential"]
     assert "KEY" not in service["Environment"]
     assert set(service["RestartPreventExitStatus"].split()) == {"2", "3", "4", "7", "8", "9"}
+    assert service["SuccessExitStatus"] == "130"  # glovebox stop
     assert service["NoNewPrivileges"] == "yes"
 
 

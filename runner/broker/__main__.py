@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 import threading
 from pathlib import Path
@@ -35,7 +36,9 @@ def main(argv: list[str]) -> int:
     """Serve until told to stop; returns the exit code."""
     try:
         serve(Settings.model_validate_json(argv[1]))
-    except GloveboxError as error:
+    except (GloveboxError, OSError, sqlite3.Error) as error:
+        if not isinstance(error, GloveboxError):
+            error = GloveboxError(f"disk or budget failed: {error}", where="broker", fix="check disk and permissions")
         print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
         return error.exit_code
     return 0
