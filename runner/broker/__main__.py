@@ -36,9 +36,7 @@ def main(argv: list[str]) -> int:
     """Serve until told to stop; returns the exit code."""
     try:
         serve(Settings.model_validate_json(argv[1]))
-    except (GloveboxError, OSError, sqlite3.Error) as error:
-        if not isinstance(error, GloveboxError):
-            error = GloveboxError(f"disk or budget failed: {error}", where="broker", fix="check disk and permissions")
+    except GloveboxError as error:
         print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
         return error.exit_code
     return 0
@@ -49,9 +47,13 @@ def serve(settings: Settings) -> None:
     policies = policy.load(*map(Path, settings.policies))
     secret = key.read(Path(settings.key_file))
     state = Path(settings.state)
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with locks.hold(state / "lock", "broker", patience=5.0):
-        _listen(settings, policies, secret, state)
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locks.hold(state / "lock", "broker", patience=5.0):
+            _listen(settings, policies, secret, state)
+    except (OSError, sqlite3.Error) as error:
+        text = f"disk or budget failed: {error}"
+        raise GloveboxError(text, where=settings.state, fix="check disk and permissions") from None
 
 
 def _listen(settings: Settings, policies: policy.Policies, secret: key.Key, state: Path) -> None:

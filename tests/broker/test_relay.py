@@ -368,6 +368,23 @@ def test_the_runner_says_which_experiment_and_learns_what_is_left(start: Start) 
     assert meter.tell(3) is None
 
 
+def test_a_broker_whose_budget_is_damaged_says_so_and_serves_nobody(start: Start) -> None:
+    """It enforces a limit: what was spent must be known."""
+    broker = start()
+    stop(broker.process)
+    (broker.state / "spent.sqlite").write_bytes(b"no database\n" * 1000)
+    process = subprocess.run(
+        [sys.executable, "-m", "runner.broker", broker.settings.model_dump_json()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert process.returncode == 1
+    assert "disk or budget failed" in json.loads(process.stdout)["error"]
+    assert process.stderr == ""
+
+
 def test_a_broker_without_a_key_says_how_to_give_it_one(start: Start, tmp_path: object) -> None:
     broker = start()
     stop(broker.process)

@@ -64,7 +64,7 @@ class OwnEngine:
         self._process.wait()
 
     def close(self) -> None:
-        """End it and its containers."""
+        """End it and its containers; nothing of it is left."""
         assert self._process is not None
         if self._process.poll() is not None:
             self.start()
@@ -74,6 +74,11 @@ class OwnEngine:
         client.close()
         self._process.terminate()
         self._process.wait(_SECONDS)
+        # One that was killed left its mounts, its data folder onto itself among them; later ones hide earlier ones.
+        mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for path in reversed([path for path in mounts if path.startswith(f"{self.folder}/")]):
+            subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
+        shutil.rmtree(self.folder)
 
     def _answers(self) -> bool:
         assert self._process is not None

@@ -157,13 +157,14 @@ def test_an_evaluator_out_of_memory_is_a_failed_experiment(glovebox: Glovebox, h
     before, after = text.split("\nevaluator:")
     small = before + "\nevaluator:" + after.replace("memory_bytes: 17179869184", "memory_bytes: 805306368", 1)
     (home.root / "policies" / "sandbox.yaml").write_text(small)
-    seed = (SOURCE / "trainer" / "train.py").read_text().replace("trained < TIME_BUDGET", "trained < 1.0")
+    seed = (SOURCE / "trainer" / "train.py").read_text().replace("trained < TIME_BUDGET", "trained < 0.0")
     for wanted, text in (("rejected", seed.replace("4 * WIDTH", "1024 * WIDTH")), ("keep", seed)):
         code, out, err = Run(home, text).end()
         assert code == 0, err
         row = json.loads(out)["row"]
         assert row["status"] == wanted, row
         assert row["reason"] == ("evaluation_failed" if wanted == "rejected" else None)
+        assert "Traceback" not in (home.run(row["run"]) / "evaluator.log").read_text()  # killed: nothing was raised
 
 
 def test_a_runner_killed_in_mid_training_takes_its_containers_along(

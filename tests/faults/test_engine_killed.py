@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from tests.faults.test_night import agent
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
-THINKING = 'i=0; while i=$((i+1)); do printf "# %s\\n" $i >> /work/train.py; bench run "idea" || exit 0; sleep 6; done'
+THINKING = 'i=0; while i=$((i+1)); do sleep 6; printf "# %s\\n" $i >> /work/train.py; bench run "idea" || exit 0; done'
 
 
 @pytest.fixture
@@ -39,7 +38,6 @@ def own(engine: docker.DockerClient, policies: Policies) -> Iterator[OwnEngine]:
         yield made
     finally:
         made.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def stands_by(run: Path) -> bool:
@@ -63,7 +61,7 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
     log = home.root.parent / "up.log"
     with log.open("wb") as told:
         up = subprocess.Popen(
-            [sys.executable, "-m", "runner", "up", "--tag", "t", "--agent", "command", "--experiments", "5"],
+            [sys.executable, "-m", "runner", "up", "--tag", "t", "--agent", "command", "--experiments", "1"],
             env={
                 **os.environ,
                 "PYTHONPATH": str(SOURCE),
@@ -86,7 +84,6 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
         raise AssertionError(log.read_text())
 
     try:
-        wait(at_work("evaluator"))  # the first experiment is left alone
         for ready, away in ((stands_by, 0.0), (at_work("trainer"), 0.0), (at_work("evaluator"), 8.0)):
             wait(ready)
             own.kill()
@@ -97,9 +94,8 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
         up.kill()
     rows = json.loads(glovebox("status", "--json")[1])["experiments"]
     ends = [row["reason"] for row in rows]
-    assert len(rows) == 5
-    assert ends.count("interrupted") == 2, ends  # whoever stood by is nobody's experiment
-    assert sum(row["val_bpb"] is not None for row in rows) == 3
+    assert ends == ["interrupted", "interrupted", None]  # whoever stood by is nobody's experiment
+    assert rows[-1]["status"] == "keep"
     assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
     client = own.client()
     assert box.containers(client, home.id) == []
