@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,9 @@ class AuditLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._drop_torn_tail()
-        entries = verify(path)
-        self._number = len(entries)
-        self._prev = entries[-1]["hash"] if entries else GENESIS
-        self.last_kind = entries[-1]["kind"] if entries else ""
+        self._number, self._prev, self.last_kind = 0, GENESIS, ""
+        for entry in read(path):
+            self._number, self._prev, self.last_kind = entry["n"] + 1, entry["hash"], entry["kind"]
 
     @property
     def last(self) -> tuple[int, str]:
@@ -114,9 +114,13 @@ def reruns(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any
 
 def verify(path: Path) -> list[dict[str, Any]]:
     """All entries of an intact chain; raises VerifyError naming the first line that does not fit."""
-    entries: list[dict[str, Any]] = []
+    return list(read(path))
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The same one by one, for whoever keeps none: each is checked when it comes."""
     if not path.exists():
-        return entries
+        return
     prev = GENESIS
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b"")):
@@ -132,5 +136,4 @@ def verify(path: Path) -> list[dict[str, Any]]:
                     "the audit chain is broken", where=f"{path}:{number + 1}", fix="compare with a backup or witness"
                 )
             entry["hash"] = prev = claimed
-            entries.append(entry)
-    return entries
+            yield entry

@@ -6,6 +6,8 @@ No scripts, no external resources, a content security policy that forbids both, 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,19 +83,18 @@ def _learned(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: 
 
 
 def _events(home: Home, rows: list[Experiment], tag: str) -> dict[str, Any]:
-    entries, calls = _chain(home.audit), _chain(home.broker / "calls.jsonl")
-    return {
-        "incidents": None if entries is None else incidents.found(rows, entries, calls or [], tag),
-        "crashes": incidents.crashes(rows),
-    }
-
-
-def _chain(path: Path) -> list[dict[str, Any]] | None:
-    """A chain's entries, None if it is broken: then the page says so instead of showing a part."""
+    """What happened, from chains that are read and not kept; None if ours is broken: no part of it is shown."""
     try:
-        return audit.verify(path)
+        seen = incidents.found(rows, audit.read(home.audit), _whole(home.broker / "calls.jsonl"), tag)
     except GloveboxError:
-        return None
+        seen = None
+    return {"incidents": seen, "crashes": incidents.crashes(rows)}
+
+
+def _whole(path: Path) -> Iterator[dict[str, Any]]:
+    """A chain's entries as far as it is whole."""
+    with suppress(GloveboxError):
+        yield from audit.read(path)
 
 
 def _spent(home: Home, rows: list[Experiment], reruns: list[Rerun], tag: str) -> dict[str, Any]:
