@@ -18,7 +18,8 @@ def missing() -> str | None:
     """Why no second engine can be started here, if that is so."""
     if os.geteuid() != 0:
         return "a second engine needs root"
-    return None if shutil.which("dockerd") else "a second engine needs dockerd on this machine"
+    absent = [tool for tool in ("dockerd", "unshare", "umount") if shutil.which(tool) is None]
+    return f"a second engine needs {', '.join(absent)} on this machine" if absent else None
 
 
 class OwnEngine:
@@ -33,7 +34,9 @@ class OwnEngine:
     def start(self) -> None:
         """Start it, for the first time or after `kill`."""
         (self.folder / "docker.pid").unlink(missing_ok=True)
-        command = ["dockerd", "--host", self.host, "--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        # In a network of its own: an engine without a bridge would remove the machine's docker0.
+        command = ["unshare", "--net", "dockerd", "--host", self.host]
+        command += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
         for name, path in (
             ("data-root", "data"),
             ("exec-root", "exec"),
