@@ -11,7 +11,7 @@ from runner.home import SOURCE
 
 WAITING = (
     "import signal, sys, time\n"
-    "if 'nohup' in sys.argv: signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    "signal.signal(signal.SIGHUP, signal.SIG_IGN if 'nohup' in sys.argv else signal.SIG_DFL)\n"
     "from runner.cli_common import interruptible\n"
     "interruptible()\n"
     "try:\n"
