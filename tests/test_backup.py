@@ -124,15 +124,29 @@ def test_the_commands(glovebox: Glovebox, bench: Bench, tmp_path: Path) -> None:
     assert verify.verify(Home(tmp_path / "new")).failures == []
 
 
-def test_a_flipped_bit_anywhere_in_a_backup_is_noticed(bench: Bench, tmp_path: Path) -> None:
-    whole = tmp_path / "b"
-    backup.write(bench.home, whole)
-    data = bytearray(whole.read_bytes())
-    for at in range(30, len(data), len(data) // 12):
-        bent = bytes(data[:at]) + bytes([data[at] ^ 4]) + bytes(data[at + 1 :])
-        (tmp_path / "bent").write_bytes(bent)
-        with pytest.raises(VerifyError):
-            backup.restore(tmp_path / "bent", Home(tmp_path / "other"))
+def _contents(root: Path) -> dict[str, bytes]:
+    """Every file by its name, but what SQLite keeps beside a database that is open."""
+    kept = (path for path in root.rglob("*") if path.is_file() and not path.name.endswith(("-wal", "-shm")))
+    return {str(path.relative_to(root)): path.read_bytes() for path in kept}
+
+
+def test_a_flipped_bit_in_a_backup_is_noticed_or_changes_no_byte_of_the_bench(bench: Bench, tmp_path: Path) -> None:
+    """Deflate can say the same in two ways (RFC 1951: a match may point at either of two equal stretches), and the
+    header of gzip holds a time: such a bit changes nothing that is restored. About three in a hundred do."""
+    backup.write(bench.home, tmp_path / "b")
+    backup.restore(tmp_path / "b", Home(tmp_path / "whole"))
+    expected, data, noticed = _contents(tmp_path / "whole"), (tmp_path / "b").read_bytes(), 0
+    spots = range(0, len(data), len(data) // 100)
+    for at in spots:
+        (tmp_path / "bent").write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        other = Home(tmp_path / f"other-{at}")
+        try:
+            backup.restore(tmp_path / "bent", other)
+        except VerifyError:
+            noticed += 1
+        else:
+            assert _contents(other.root) == expected, at
+    assert noticed > len(spots) // 2
 
 
 def test_a_folder_that_is_not_there_and_a_half_written_file(
