@@ -25,7 +25,8 @@ from runner.sealing import Sealer
 from runner.stages import Stages
 
 POLICIES = SOURCE / "policies"
-hypothesis.settings.register_profile("glovebox", deadline=None)  # a busy machine is no finding
+_SLOW = [hypothesis.HealthCheck.too_slow]  # a busy machine is no finding
+hypothesis.settings.register_profile("glovebox", deadline=None, suppress_health_check=_SLOW)
 hypothesis.settings.load_profile("glovebox")
 
 

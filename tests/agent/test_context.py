@@ -82,6 +82,7 @@ def test_whatever_a_trainer_writes_equal_records_make_equal_requests(
 ) -> None:
     """Two trainers say different things; where the filter makes equal records of it, the model is told the same."""
     told: dict[str, str] = {}
+    ours = context.opening(brief(policies), history([some(3)]), "x\n") + policies.errors.model_dump_json()
     for word in words:
         path: Path = tmp_path_factory.mktemp("run") / "telemetry.jsonl"
         lines = [
@@ -100,7 +101,7 @@ def test_whatever_a_trainer_writes_equal_records_make_equal_requests(
         opening = context.opening(brief(policies), history([row]), "x\n")
         assert told.setdefault(record, opening) == opening
         shown = json.dumps(Telemetry().model_dump(mode="json")) + opening
-        assert len(word.strip()) < 8 or word not in shown
+        assert len(word.strip()) < 8 or word in ours or word not in shown  # hypothesis tries words of our own too
     assert len(told) >= 1
 
 
