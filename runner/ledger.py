@@ -170,10 +170,6 @@ class Ledger:
         (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", (tag,)).fetchone()
         return int(last)
 
-    def running(self, tag: str) -> int | None:
-        """Number of the open experiment that was begun first, if any."""
-        return next(iter(self.open_numbers(tag)), None)
-
     def open_rerun(self, begun: Rerun) -> Rerun:
         """Accept a rerun before it runs; returns it with its number, from 1 in each tag."""
         with self._transaction() as db:
@@ -238,7 +234,7 @@ def summary(ledger: Ledger, tag: str) -> dict[str, object]:
         **ledger.run_info(tag),
         "baseline": keeps[0].val_bpb if keeps else None,
         "best": keeps[-1].val_bpb if keeps else None,
-        "running": ledger.running(tag),
+        "running": ledger.open_numbers(tag),
         "reruns": len(ledger.reruns(tag)),
         "experiments": [json.loads(e.model_dump_json()) for e in rows],
     }

@@ -1,7 +1,7 @@
 """`glovebox watch`: what a bench is doing, for people, while it does it. TRUSTED, reads only.
 
-The ledger, the broker's meter and the telemetry of the experiment in progress, which passes the same filter as what the
-agent is told. A frame is built from a State alone, so it is the same on a terminal, in a pipe and in a test.
+The ledger, the broker's meter and the telemetry of the experiments in progress, which passes the same filter as what
+the agent is told. A frame is built from a State alone, so it is the same on a terminal, in a pipe and in a test.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total,temperature.gpu"
 
 @dataclass(frozen=True)
 class Running:
-    """The experiment in progress."""
+    """An experiment in progress; lanes run several at a time."""
 
     number: int
     description: str
@@ -44,11 +44,11 @@ class State:
 
     tag: str
     rows: list[Experiment]
-    running: Running | None
+    running: list[Running]
     cost: dict[str, float] | None
     budget: float  # seconds of training an experiment has
     dollars: float  # policy's ceiling for the tag
-    gpu: str
+    gpus: list[str]
     hours: float  # since the tag began
 
 
@@ -56,51 +56,60 @@ def look(home: Home, policies: Policies, tag: str, training: float) -> State:
     """The state of a tag now; `training` is the budget of its artifact in seconds. Raises GloveboxError."""
     book = ledger.Ledger(home.ledger, read_only=True)
     try:
-        number = book.running(tag)
-        opened = book.opened(tag, number) if number is not None else None
-        again = next(iter(book.open_reruns(tag)), None)
-        running = _running(home, policies, opened, again) if opened or again else None
         began = book.run_info(tag)["started"]
         return State(
             tag=tag,
             rows=book.experiments(tag),
-            running=running,
+            running=_running(home, policies, book, tag),
             cost=budget.spent(home.spent, tag),
             budget=training,
             dollars=policies.broker.night.dollars,
-            gpu=graphics(),
+            gpus=graphics(),
             hours=_since(began) / 3600,
         )
     finally:
         book.close()
 
 
-def _running(home: Home, policies: Policies, opened: ledger.Opened | None, again: Rerun | None) -> Running | None:
-    """The experiment in progress, or what is run for its sake or because a person asked."""
-    run = again.run if again else opened.run if opened else ""
-    seen = filter.read(home.run(run) / "telemetry.jsonl", policies.metrics, policies.errors)
-    curve = seen.telemetry.curve
-    if again is not None:
-        number, description = (opened.id, opened.description) if opened else (again.experiment, "")
-        rerun = f"rerun of experiment {again.experiment}, seed {again.seed}"
-        return Running(number, description, _since(again.started), curve, rerun)
-    return Running(opened.id, opened.description, _since(opened.started), curve) if opened else None
+def _running(home: Home, policies: Policies, book: ledger.Ledger, tag: str) -> list[Running]:
+    """Experiments in progress, each with the rerun that helps to decide it; then what a person asked for."""
+    again = book.open_reruns(tag)
+    helping = {rerun.during: rerun for rerun in again}
+
+    def curve(run: str) -> list[tuple[int, float]]:
+        return filter.read(home.run(run) / "telemetry.jsonl", policies.metrics, policies.errors).telemetry.curve
+
+    found = []
+    for number in book.open_numbers(tag):
+        opened = book.opened(tag, number)
+        if (rerun := helping.get(number)) is None:
+            found.append(Running(number, opened.description, _since(opened.started), curve(opened.run)))
+        else:
+            found.append(_rerun(rerun, number, opened.description, curve(rerun.run)))
+    shown = {one.number for one in found}
+    asked = (rerun for rerun in again if rerun.during not in shown)
+    return found + [_rerun(rerun, rerun.experiment, "", curve(rerun.run)) for rerun in asked]
+
+
+def _rerun(rerun: Rerun, number: int, description: str, curve: list[tuple[int, float]]) -> Running:
+    what = f"rerun of experiment {rerun.experiment}, seed {rerun.seed}"
+    return Running(number, description, _since(rerun.started), curve, what)
 
 
 def _since(moment: str) -> float:
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
 
 
-def graphics() -> str:
-    """One line about the first GPU, empty without one."""
+def graphics() -> list[str]:
+    """A line about each GPU, none without one."""
     if shutil.which("nvidia-smi") is None:
-        return ""
+        return []
     command = ["nvidia-smi", f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.splitlines()[0][:120] if done.returncode == 0 and done.stdout.strip() else ""
+        return []
+    return [line[:120] for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
@@ -113,22 +122,20 @@ def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
     if len(keeps) > 1:
         frontier = [(number, score) for number, score in enumerate(keeps)]
         parts += [_line(f"frontier  {views.chart(frontier, width - 12, unicode=unicode)[1]}")]
-    parts += _now(state, width, unicode)
+    parts += [line for now in state.running for line in _now(now, state.budget, width, unicode)]
+    if not state.running:
+        parts.append(_line("now       nothing is running"))
     if state.rows:
         parts.append(_results(state.rows[-SHOWN_ROWS:]))
     if state.cost is not None:
         spent = f"${state.cost['dollars']:.2f} of ${state.dollars:.2f}, {state.cost['requests']:.0f} calls"
         parts.append(_line(f"model     {spent}"))
-    if state.gpu:
-        parts.append(_line(f"GPU       {state.gpu}"))
+    parts += [_line(f"GPU       {line}") for line in state.gpus]
     return Group(*parts)
 
 
-def _now(state: State, width: int, unicode: bool) -> list[RenderableType]:
-    if state.running is None:
-        return [_line("now       nothing is running")]
-    now = state.running
-    left = state.budget - now.seconds
+def _now(now: Running, budget: float, width: int, unicode: bool) -> list[RenderableType]:
+    left = budget - now.seconds
     clock = f"{now.seconds:.0f} s, {left:.0f} s of training left at most" if left > 0 else f"{now.seconds:.0f} s"
     what = f"{now.rerun}, " if now.rerun else ""
     lines: list[RenderableType] = [_line(f"now       experiment {now.number}, {what}{clock}: {now.description}")]
@@ -153,13 +160,12 @@ def _results(rows: list[Experiment]) -> Table:
 
 def document(state: State) -> dict[str, Any]:
     """A state as one JSON document."""
-    now = state.running
     return {
         "tag": state.tag,
         "experiments": len(state.rows),
         "last": [row.model_dump(mode="json") for row in state.rows[-SHOWN_ROWS:]],
-        "running": None if now is None else {**now.__dict__},
+        "running": [{**one.__dict__} for one in state.running],
         "cost": state.cost,
-        "gpu": state.gpu or None,
+        "gpus": state.gpus,
         "hours": round(state.hours, 3),
     }

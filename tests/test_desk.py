@@ -105,7 +105,7 @@ def test_a_train_py_that_is_not_plain_text_is_a_reason_code_and_no_experiment(
         Bench(str(path)).run_experiment("x")
     assert str(caught.value) in ("not_regular", "too_large", "not_utf8", "missing")
     assert made.quota.left == 3
-    assert made.loop.ledger.running("t") is None
+    assert made.loop.ledger.open_numbers("t") == []
     assert [e["kind"] for e in verify(made.loop.home.audit)] == ["refused"]
 
 

@@ -36,11 +36,11 @@ def test_a_row_reads_back_as_it_was_written(ledger: Ledger) -> None:
 
 def test_an_open_row_is_running_and_interrupted_until_completed(ledger: Ledger) -> None:
     accept(ledger, experiment(1))
-    assert ledger.running("t") == 1
+    assert ledger.open_numbers("t") == [1]
     assert ledger.open_numbers("t") == [1]
     assert ledger.opened("t", 1).description == "idea 1"
     ledger.close_experiment(experiment(1, status=Status.CRASH, val_bpb=None, reason="interrupted"))
-    assert ledger.running("t") is None
+    assert ledger.open_numbers("t") == []
     assert ledger.open_numbers("t") == []
 
 
