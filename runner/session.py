@@ -122,7 +122,7 @@ def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[],
         return lambda: _single(loop, settings)
     if settings.order is not None:
         order = settings.order
-        return lambda: _reruns(loop, order)
+        return lambda: _reruns(loop, order, ending.after)
     places = doors.Places(Path(settings.doors))
     most = settings.max_experiments
     if settings.until is not None:
@@ -197,8 +197,8 @@ def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -
             )
 
 
-def _reruns(loop: Loop, order: transfer.Order) -> int:
-    found = transfer.carry_out(loop, order)
+def _reruns(loop: Loop, order: transfer.Order, after: threading.Event) -> int:
+    found = transfer.carry_out(loop, order, after.is_set)
     loop.after()
     loop.emit("answer", {"transfers": [one.model_dump(mode="json") for one in found]})
     return 0

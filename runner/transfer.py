@@ -7,8 +7,9 @@ terms. What came of it is computed from the ledger's reruns alone, so the report
 from __future__ import annotations
 
 import ast
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -54,23 +55,29 @@ class Transfer(Frozen):
     interval: tuple[float, float] | None  # at 1 - alpha; None from a single pair
 
 
-def carry_out(loop: Loop, order: Order) -> list[Transfer]:
-    """Run what is missing for an order and return what came of it; raises GloveboxError."""
+def _never() -> bool:
+    return False
+
+
+def carry_out(loop: Loop, order: Order, enough: Callable[[], bool] = _never) -> list[Transfer]:
+    """Run what is missing for an order and return what came of it; raises GloveboxError.
+
+    `enough` is asked before each run; the same order given again goes on with what is still missing.
+    """
     rows = loop.ledger.experiments(loop.tag)
     trials = _terms(loop, order)
     artifact = trials.stages.artifact.predicate.version
     budget = float(order.budget or trials.stages.budget())
     chosen = _chosen(rows, order)
     seeds = range(FIRST_ASKED, FIRST_ASKED + order.seeds)  # nothing was ever chosen by these draws
-    for row in chosen:
-        for seed in seeds:
-            for one in _beside(rows, row, order):
-                done = loop.ledger.reruns(loop.tag)
-                if one is not None and not _known(done, one.id, seed, (budget, order.depth, artifact)):
-                    taken = _source(loop, trials.snapshot(one), order.depth)
-                    trials.rerun(one.id, 0, taken, seed, budget=order.budget, depth=order.depth)
-    found = transfers(rows, loop.ledger.reruns(loop.tag), loop.policies.decision.alpha)
     numbers, terms = {row.id for row in chosen}, (budget, order.depth, artifact)
+    for row, seed in itertools.product(chosen, seeds):
+        for one in _beside(rows, row, order):
+            if enough() or _known(loop.ledger.reruns(loop.tag), one.id, seed, terms):
+                continue
+            taken = _source(loop, trials.snapshot(one), order.depth)
+            trials.rerun(one.id, 0, taken, seed, budget=order.budget, depth=order.depth)
+    found = transfers(rows, loop.ledger.reruns(loop.tag), loop.policies.decision.alpha)
     return [one for one in found if one.experiment in numbers and _same(one, terms)]
 
 

@@ -80,6 +80,16 @@ def test_a_run_that_gives_no_score_is_counted_and_tried_again(bench: Bench) -> N
     assert found.gain == 0.1
 
 
+def test_enough_ends_it_after_the_run_in_progress_and_the_same_order_goes_on(bench: Bench) -> None:
+    scores(bench, A, s1000=2.0, s1001=2.02)
+    scores(bench, B, s1000=1.6, s1001=1.58)
+    asked, order, made = len(bench.stages.asked), Order(top=1, seeds=2), loop(bench)
+    (found,) = transfer.carry_out(made, order, lambda: len(bench.stages.asked) > asked + 1)
+    assert (len(bench.stages.asked), found.scores, found.others) == (asked + 2, {1000: 1.6}, {1000: 2.0})
+    (found,) = transfer.carry_out(made, order)
+    assert (len(bench.stages.asked), found.gain) == (asked + 4, 0.42)
+
+
 def test_the_baseline_is_measured_alone(bench: Bench) -> None:
     scores(bench, A, s1000=2.0)
     (found,) = transfer.carry_out(loop(bench), Order(experiments=(1,), seeds=1))
