@@ -93,6 +93,8 @@ def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: 
         answer, code, _ = follow(settings, home, None, told)
         told(ended(code))
     if code == 0 and answer is not None:
+        if answer["stopped"]:
+            console.stderr().print("stopped as asked for; the same command goes on with what is missing", markup=False)
         if as_json:
             print(json.dumps({"tag": name, "transfers": answer["transfers"]}))
         else:

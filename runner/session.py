@@ -200,7 +200,7 @@ def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -
 def _reruns(loop: Loop, order: transfer.Order, after: threading.Event) -> int:
     found = transfer.carry_out(loop, order, after.is_set)
     loop.after()
-    loop.emit("answer", {"transfers": [one.model_dump(mode="json") for one in found]})
+    loop.emit("answer", {"transfers": [one.model_dump(mode="json") for one in found], "stopped": after.is_set()})
     return 0
 
 
