@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ def test_five_experiments_show_keep_discard_and_crash(
     document = json.loads(out)
     rows = document["experiments"]
     statuses = [row["status"] for row in rows]
-    assert statuses == ["keep", "keep", "keep", "discard", "crash"]
-    kept = [row["val_bpb"] for row in rows if row["status"] == "keep"]
-    assert kept == sorted(kept, reverse=True)
-    assert document["best"] < document["baseline"]
+    scores = [row["val_bpb"] for row in rows[:4]]
+    lowest = ["keep" if score == min(scores[: at + 1]) else "discard" for at, score in enumerate(scores)]
+    assert statuses == [*lowest, "crash"]
+    assert {"keep", "discard"} <= set(statuses[1:])  # which of them is for the machine's pace to say
+    assert document["best"] == min(scores) < document["baseline"]
     assert all(row["causality"] == "proved" for row in rows[:4])
     assert rows[4]["crash"]["error"] == "ValueError"  # too few values to unpack
     assert rows[4]["crash"]["line"] > 0
@@ -75,13 +77,16 @@ def test_a_gain_is_weighed_against_the_noise_of_real_reruns(glovebox: Glovebox, 
 
 def _and_the_morning_after(glovebox: Glovebox, home: Home, document: dict[str, Any]) -> None:
     """On the same bench: gains measured once more, on other terms too; shared, and begun from elsewhere."""
+    _confirm_that_is_told_to_end(glovebox)
     code, out, err = glovebox("confirm", "--top", "1", "--seeds", "1", "--json")
     assert code == 0, err
-    assert json.loads(out)["transfers"][0]["gain"] > 0
+    (found,) = json.loads(out)["transfers"]
+    assert found["gain"] == round(found["others"]["1000"] - found["scores"]["1000"], 6)
     code, out, err = glovebox("rerun", "3", "--budget", "8", "--depth", "3", "--seeds", "1", "--json")
     assert code == 0, err
     (found,) = json.loads(out)["transfers"]
-    assert (found["against"], found["budget"], found["depth"], found["failed"]) == (2, 8.0, 3, 0)
+    before = [row["id"] for row in document["experiments"][:2] if row["status"] == "keep"][-1]
+    assert (found["against"], found["budget"], found["depth"], found["failed"]) == (before, 8.0, 3, 0)
     page = Path(document["report"]).read_text()
     assert "Confirmed on 1 fresh seed" in page
     assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
@@ -97,6 +102,17 @@ def _and_the_morning_after(glovebox: Glovebox, home: Home, document: dict[str, A
     code, out, err = glovebox("init", "--from", str(folder), "--key", told["key"], "--json", env=other)
     assert code == 0, err
     assert json.loads(out)["imported"]["checked"]["verdicts"] == 4
+
+
+def _confirm_that_is_told_to_end(glovebox: Glovebox) -> None:
+    """It ends with the run in progress; the same command, asked for less here, goes on."""
+    with ThreadPoolExecutor() as pool:
+        confirming = pool.submit(glovebox, "confirm", "--top", "1", "--seeds", "20", "--json")
+        while not confirming.done() and not json.loads(glovebox("stop", "--after", "--json")[1])["stopping"]:
+            pass
+        code, out, err = confirming.result()
+    assert (code, "goes on with what is missing" in err) == (0, True), err
+    assert sum(len(one["scores"]) + len(one["others"]) for one in json.loads(out)["transfers"]) <= 1
 
 
 def test_verification_fails_after_each_tampering(glovebox: Glovebox, home: Home) -> None:
