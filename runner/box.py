@@ -31,6 +31,7 @@ RUN_LABEL = "glovebox.run"
 BENCH_LABEL = "glovebox.bench"
 LANES_LABEL = "glovebox.lanes"
 _KILL_SECONDS = 30.0
+_OOM_SECONDS, _KILLED = 0.5, 137
 _NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # where NVIDIA's runtime is the default, an image's wish is a grant
 
 
@@ -200,8 +201,7 @@ def attend(
     finally:
         _close(stream)
     elapsed = time.monotonic() - began
-    container.reload()
-    state = container.attrs["State"]
+    state = _ended(container, reason)
     oom = bool(state["OOMKilled"])
     if oom and reason is EndReason.EXIT and state["ExitCode"] != 0:
         reason = EndReason.OOM  # with exit code 0 it was a child that was killed
@@ -215,6 +215,19 @@ def attend(
         container=str(container.id),
         peak_mb=round(most.mb, 1),
     )
+
+
+def _ended(container: Container, reason: EndReason) -> dict[str, Any]:
+    """The engine's record of an end. That the kernel killed it for memory may reach the engine after the end itself
+    (moby 41929), so an exit by SIGKILL that nobody here sent is looked at for a moment longer."""
+    deadline = time.monotonic() + _OOM_SECONDS
+    while True:
+        container.reload()
+        state: dict[str, Any] = container.attrs["State"]
+        settled = reason is not EndReason.EXIT or state["ExitCode"] != _KILLED or state["OOMKilled"]
+        if settled or time.monotonic() > deadline:
+            return state
+        time.sleep(0.05)
 
 
 def _drain(output: Output, hang_up: socket.socket, deadline: float) -> EndReason:
@@ -268,13 +281,16 @@ def containers(client: docker.DockerClient, bench: str) -> list[Container]:
 
 
 def reap(client: docker.DockerClient, bench: str) -> list[str]:
-    """Remove every container of this bench; returns short ids.
+    """Remove every container of this bench, and see that they are gone; returns short ids.
 
     Only the launcher that holds the bench's lock may: whatever else it finds was left by a dead one.
     """
-    gone = []
-    for container in containers(client, bench):
-        with suppress(docker.errors.APIError):  # another thread may be removing it
-            container.remove(force=True, v=True)
-        gone.append(str(container.short_id))
-    return gone
+    gone: dict[str, None] = {}
+    deadline = time.monotonic() + _KILL_SECONDS / 2
+    while (found := containers(client, bench)) and time.monotonic() < deadline:
+        for container in found:
+            with suppress(docker.errors.APIError):  # another thread may be removing it
+                container.remove(force=True, v=True)
+            gone[str(container.short_id)] = None
+        time.sleep(0.02)
+    return list(gone)

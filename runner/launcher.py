@@ -36,6 +36,7 @@ from runner.rooms import GO, Rooms
 
 ENGINE_SECONDS = float(os.environ.get("GLOVEBOX_ENGINE_SECONDS", "60"))  # an engine that takes longer has stalled
 _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
+_FINISH_SECONDS = 10.0  # for what was asked for before
 _IMPORT_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a trainer's imports: at most, and between two looks
 _MAX_PEERS = 64  # containers at a time; each is a connection
 _Message = TypeVar("_Message", bound=Frozen)
@@ -56,11 +57,13 @@ class Launcher:
         self.policies = policies or policy.load(*home.policies)
         self.rooms = Rooms(home, places, self.policies)
         self._fitting: set[tuple[str, str, str | None]] = set()
+        self._busy: set[int] = set()  # threads that may be making a container
         ours = self.policies.sandbox.seccomp == "glovebox"
         self.seccomp = seccomp.profile(self.policies.seccomp) if ours else None
 
     def handle(self, line: doors.Line) -> None:
         """Serve one connection."""
+        self._busy.add(threading.get_ident())
         try:
             request = self._checked(_read(line, LaunchRequest))
             faults.reach("launcher.asked")
@@ -68,6 +71,14 @@ class Launcher:
             line.send({"event": "ended", **result.model_dump(mode="json")})
         except (GloveboxError, docker.errors.DockerException, RequestException, OSError) as error:
             line.send(_failed(error))
+        finally:
+            self._busy.discard(threading.get_ident())
+
+    def finish(self) -> None:
+        """Remove every container, with those that are being made at this moment; nothing is asked for any more."""
+        deadline = time.monotonic() + _FINISH_SECONDS
+        while (box.reap(self.client, self.home.id) or self._busy) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
 
     def _checked(self, request: LaunchRequest) -> LaunchRequest:
         if request.policy != self.policies.digest:
@@ -280,7 +291,7 @@ def _serve(home: Home, places: doors.Places, until: Callable[[], object]) -> Non
         print(json.dumps({"event": "ready", "reaped": reaped}), flush=True)
         until()
         sock.shutdown(socket.SHUT_RDWR)
-    box.reap(launcher.client, home.id)
+    launcher.finish()
 
 
 def main(argv: list[str]) -> int:

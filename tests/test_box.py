@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from runner.policy import Policies
 from runner.records import EndReason, EngineResult, LaunchRequest
 
 pytestmark = pytest.mark.engine
-BENCH = "test-bench"
+BENCH = f"test-bench-{os.getpid()}"
 Run = Callable[..., tuple[EngineResult, bytes]]
 
 
@@ -67,7 +68,7 @@ def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
         return result, bytes(kept)
 
     yield go
-    assert engine.containers.list(all=True, filters={"label": f"{box.RUN_LABEL}={'0' * 16}"}) == []
+    assert box.containers(engine, BENCH) == []
 
 
 def test_output_and_exit_code_come_from_the_engine(run: Run) -> None:

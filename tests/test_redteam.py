@@ -91,10 +91,10 @@ def test_an_engine_that_says_nothing_is_no_wall_either(made: Stage) -> None:
 
 @pytest.mark.engine
 def test_nothing_is_left_behind(engine: docker.DockerClient, policies: Policies, tmp_path: Path) -> None:
-    before = {container.id for container in engine.containers.list(all=True)}
+    before = {container.id for container in engine.containers.list(all=True, ignore_removed=True)}
     with stage(engine, policies, tmp_path) as found:
         campaign.run(found, lambda _: None, "net-interfaces")
-    assert {container.id for container in engine.containers.list(all=True)} <= before
+    assert {container.id for container in engine.containers.list(all=True, ignore_removed=True)} <= before
     assert [path.name for path in tmp_path.iterdir()] == ["redteam.lock"]
 
 
@@ -157,7 +157,7 @@ def test_what_a_killed_red_team_left_is_removed_by_the_next(
     assert list(tmp_path.glob("redteam-*"))
     with stage(engine, policies, tmp_path):
         pass
-    assert left not in {container.id for container in engine.containers.list(all=True)}
+    assert left not in {container.id for container in engine.containers.list(all=True, ignore_removed=True)}
     assert list(tmp_path.glob("redteam-*")) == []
 
 

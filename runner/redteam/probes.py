@@ -99,7 +99,8 @@ CAPABILITIES = [
         "cap-setuid-program",
         "T04",
         ("no new privileges",),
-        f"pid = os.spawnv(os.P_NOWAIT, '{_SETUID_FOLDER}/sleep', ['sleep', '5']); time.sleep(0.3)\n"
+        f"pid = os.spawnv(os.P_NOWAIT, '{_SETUID_FOLDER}/sleep', ['sleep', '5'])\n"
+        "while open(f'/proc/{pid}/comm').read() != 'sleep\\n' and os.waitpid(pid, os.WNOHANG) == (0, 0): pass\n"
         "assert status('Uid', str(pid)).split()[1] != str(os.getuid())",
     ),
     Probe("cap-no-new-privileges", "T04", ("no new privileges",), "assert status('NoNewPrivs') == '0'"),

@@ -6,9 +6,12 @@ raises Blocked if not, so that the same lines show both.
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import docker
 
@@ -17,7 +20,8 @@ from runner.records import EndReason
 from runner.redteam.scenario import Blocked, Scenario, Unable
 from runner.redteam.stage import Stage
 
-_MARK = "61.77313"  # seconds of a sleep that no other process has
+_SOON_SECONDS = 15.0
+_Seen = TypeVar("_Seen")
 
 
 def _wall_clock(stage: Stage, intact: bool) -> None:
@@ -65,8 +69,9 @@ def _leftover_files(stage: Stage, intact: bool) -> None:
     else:
         with stage.container(spec, _LEAVE + "\nimport time; time.sleep(30)") as container:
             container.start()
-            time.sleep(1)
-            found = container.exec_run(["python", "-c", _FIND]).output
+            found = _soon(
+                lambda: container.exec_run(["python", "-c", _FIND]).output, lambda seen: seen.strip() != b"[]"
+            )
     if found.strip() == b"[]":
         raise Blocked
 
@@ -74,16 +79,25 @@ def _leftover_files(stage: Stage, intact: bool) -> None:
 def _leftover_process(stage: Stage, intact: bool) -> None:
     if stage.policies.sandbox.runtime != "runc":
         raise Unable("gVisor's processes are not the host's")
-    source = f"import subprocess, sys, time; subprocess.Popen(['sleep', '{_MARK}'], start_new_session=True)"
+    mark = f"61.{os.getpid():08}"  # seconds of a sleep that no other process has
+    source = f"import subprocess, sys, time; subprocess.Popen(['sleep', '{mark}'], start_new_session=True)"
     spec = stage.specification("trainer", small=True)
     with stage.container(spec, source if intact else source + "; time.sleep(30)") as container:
         if intact:
             stage.attend(container)
         else:
             container.start()
-            time.sleep(1)
-        if not _running(_MARK):
+            _soon(lambda: _running(mark), bool)
+        if not _running(mark):
             raise Blocked
+
+
+def _soon(look: Callable[[], _Seen], enough: Callable[[_Seen], bool]) -> _Seen:
+    """What is seen once it is enough, or after 15 s: without its wall an attack gets the time that it needs."""
+    deadline = time.monotonic() + _SOON_SECONDS
+    while not enough(seen := look()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return seen
 
 
 def _running(argument: str) -> bool:
@@ -112,7 +126,7 @@ def _restart(stage: Stage, intact: bool) -> None:
     spec = spec if intact else stage.without(spec, ("no restart",))
     with stage.container(spec, "raise SystemExit(1)") as container:
         container.start()
-        deadline = time.monotonic() + 4
+        deadline = time.monotonic() + (4 if intact else _SOON_SECONDS)
         while time.monotonic() < deadline:
             container.reload()
             if container.attrs["RestartCount"]:

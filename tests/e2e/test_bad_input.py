@@ -16,7 +16,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from runner import box
+from runner import box, locks
 from runner.home import SOURCE, Home
 from runner.ledger import Ledger
 
@@ -160,6 +160,7 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
 ) -> None:
     sleeper = tmp_path / "sleep.py"
     sleeper.write_text("import time\ntime.sleep(600)\n")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of one that ignores it would, too
     process = subprocess.Popen(
         [sys.executable, "-m", "runner", "run", "--tag", "t", "--train-py", str(sleeper)],
         env={**os.environ, "PYTHONPATH": str(SOURCE), "GLOVEBOX_HOME": str(home.root)},
@@ -167,8 +168,8 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in (home.root / "runs").glob("*/train.py")):  # one is at work
+    deadline = time.monotonic() + 180
+    while not any(path.stat().st_size for path in (home.root / "runs").glob("*/trainer.go.json")):  # one is at work
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
@@ -176,8 +177,11 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
         assert glovebox("stop")[0] == 0
     else:
         process.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
-    process.communicate(timeout=60)
-    time.sleep(3 if how == "kill" else 0)  # its children notice and leave
+    process.communicate(timeout=180)
+    deadline = time.monotonic() + 180
+    while locks.held(home.runner_lock):  # its children notice and leave
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     crash = tmp_path / "crash.py"
     crash.write_text("1 / 0\n")
     code, out, err = glovebox("run", "--tag", "t", "--train-py", str(crash))
@@ -206,8 +210,8 @@ def test_a_run_that_is_told_to_stop_after_lets_its_experiment_end(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size for path in (home.root / "runs").glob("*/train.py")):  # one is at work
+    deadline = time.monotonic() + 180
+    while not any(path.stat().st_size for path in (home.root / "runs").glob("*/trainer.go.json")):  # one is at work
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)

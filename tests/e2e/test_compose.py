@@ -94,7 +94,9 @@ def test_a_run_through_compose_survives_the_loss_of_any_service(
         project.wait(lambda begun=begun: project.experiments() > begun - 1, f"experiment {begun} did not begin")
         time.sleep(1.0)
         if service == "runner":  # its process dies, and the engine starts it again
-            os.kill(project.container(service).attrs["State"]["Pid"], signal.SIGKILL)
+            pid = project.container(service).attrs["State"]["Pid"]
+            assert pid > 0  # 0 would be this process and all of its kind
+            os.kill(pid, signal.SIGKILL)
         else:
             project.container(service).kill()
             time.sleep(1.0)

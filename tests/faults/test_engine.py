@@ -55,22 +55,22 @@ class Run:
     def container(self, engine: docker.DockerClient, role: str) -> Any:
         """The running container of a role of this bench."""
         labels: dict[str, Any] = {"label": [f"{box.ROLE_LABEL}={role}", f"{box.BENCH_LABEL}={self.home.id}"]}
-        for _ in range(600):
+        for _ in range(3600):
             found = engine.containers.list(filters={**labels, "status": "running"})
             if found:
                 return found[0]
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.05)
-        raise AssertionError(f"no {role} within 30 s")
+        raise AssertionError(f"no {role} within 180 s")
 
     def at_work(self, role: str) -> None:
         """Wait until a container of a role was released: one that dies before is replaced."""
-        for _ in range(1200):
+        for _ in range(3600):
             if any(path.stat().st_size for path in self.home.root.glob(f"runs/*/{role}.go.json")):
                 return
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.05)
-        raise AssertionError(f"no {role} was released within 60 s")
+        raise AssertionError(f"no {role} was released within 180 s")
 
     def end(self, seconds: float = 120) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=seconds)
@@ -124,7 +124,7 @@ def test_an_engine_that_stalls_is_waited_for_a_minute_and_no_longer(
         "hand_over_seconds: 60.0", "hand_over_seconds: 5.0"
     )
     (home.root / "policies" / "decision.yaml").write_text(short)
-    run = Run(home, "raise ValueError\n", DOCKER_HOST=f"unix://{proxy.path}", GLOVEBOX_ENGINE_SECONDS="5")
+    run = Run(home, "raise ValueError\n", DOCKER_HOST=f"unix://{proxy.path}", GLOVEBOX_ENGINE_SECONDS="15")
     run.container(engine, "trainer")
     proxy.silent.set()
     code, _, err = run.end(400)

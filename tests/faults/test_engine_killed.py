@@ -21,9 +21,9 @@ from tests.faults import own_engine
 from tests.faults.own_engine import OwnEngine
 from tests.faults.test_night import agent
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 Glovebox = Callable[..., tuple[int, str, str]]
-THINKING = 'i=0; while i=$((i+1)); do sleep 6; printf "# %s\\n" $i >> /work/train.py; bench run "idea" || exit 0; done'
+THINKING = 'until grep -q GO /work/train.py; do sleep 0.2; done; bench run "idea"'  # until the test says so
 
 
 @pytest.fixture
@@ -43,6 +43,12 @@ def own(engine: docker.DockerClient, policies: Policies) -> Iterator[OwnEngine]:
 def stands_by(run: Path) -> bool:
     told = run / "telemetry.jsonl"
     return told.exists() and told.stat().st_size > 0 and not at_work("trainer")(run)
+
+
+def propose(home: Home) -> None:
+    """Tell the agent; a session that is started again finds the file as it was."""
+    with home.work.open("a") as file:
+        file.write("# GO\n")
 
 
 def at_work(role: str) -> Callable[[Path], bool]:
@@ -71,25 +77,29 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
             stdout=subprocess.DEVNULL,
             stderr=told,
         )
-    seen: set[Path] = set()
+    seen: set[Path] = set()  # of sessions before
 
     def wait(ready: Callable[[Path], bool]) -> None:
-        for _ in range(1200):
+        for _ in range(6000):
             assert up.poll() is None, log.read_text()
-            found = next((run for run in (home.root / "runs").glob("*") if run not in seen and ready(run)), None)
-            if found is not None:
-                seen.update((home.root / "runs").glob("*"))
+            if any(ready(run) for run in (home.root / "runs").glob("*") if run not in seen):
                 return
             time.sleep(0.05)
         raise AssertionError(log.read_text())
 
     try:
         for ready, away in ((stands_by, 0.0), (at_work("trainer"), 0.0), (at_work("evaluator"), 8.0)):
-            wait(ready)
+            wait(stands_by)
+            if ready is not stands_by:
+                propose(home)
+                wait(ready)
             own.kill()
+            seen.update((home.root / "runs").glob("*"))
             time.sleep(away)
             own.start()
-        assert up.wait(180) == 0, log.read_text()
+        wait(stands_by)
+        propose(home)
+        assert up.wait(300) == 0, log.read_text()
     finally:
         up.kill()
     rows = json.loads(glovebox("status", "--json")[1])["experiments"]

@@ -18,7 +18,6 @@ from tests.samples import plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
-PROPOSING = 'i=0; while i=$((i+1)); do printf "# %s\\n" $i >> /work/train.py; bench run "idea $i" || exit 0; done'
 
 
 def agent(home: Home, command: str, **changes: str) -> None:
@@ -37,11 +36,12 @@ def agent(home: Home, command: str, **changes: str) -> None:
 def test_an_artifact_that_expires_while_a_session_runs_ends_nothing_but_the_next_start(
     glovebox: Glovebox, home: Home
 ) -> None:
-    agent(home, PROPOSING)
-    with mock.patch.object(manifest, "LIFETIME", timedelta(seconds=15)):
+    with mock.patch.object(manifest, "LIFETIME", timedelta(seconds=60)):
         version = prepare.prepare(home, "demo")
     expires = manifest.read(home.artifacts / version, keys.trust(home)).predicate.expires
-    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json")
+    propose = 'printf "#\\n" >> /work/train.py; bench run "idea"'
+    agent(home, f"{propose}; until [ $(date +%s) -gt {expires.timestamp():.0f} ]; do sleep 1; done; {propose}")
+    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--max-experiments", "2", "--json")
     assert code == 0, err
     rows = json.loads(out)["experiments"]
     assert {row["artifact"] for row in rows} == {version}
