@@ -132,7 +132,7 @@ def _compared(before: bytes | None, after: bytes | None) -> tuple[Kind, ...]:
         if old is None or new is None:
             return ("other",)
         changed = {name for name in old.keys() | new.keys() if _differ(old.get(name), new.get(name))}
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # deep or huge: an agent may write anything
+    except (SyntaxError, ValueError, RecursionError, MemoryError, IndexError):  # an agent may write anything
         return ("other",)
     hit = {_kind(name) for name in changed}
     return tuple(kind for kind in get_args(Kind) if kind in hit) or ("nothing",)

@@ -115,6 +115,6 @@ def _unpack(path: Path, folder: Path) -> None:
                 archive.extract(member, folder, filter="data")
             while whole.read(1 << 20):
                 pass  # to the end, where the checksum is
-    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+    except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
         fix = "use another copy of the backup"
         raise VerifyError(f"cannot be unpacked: {type(error).__name__}", where=str(path), fix=fix) from None

@@ -177,7 +177,8 @@ class _Case:
         )
         tolerance = self.policy.simplicity_sigmas * self.noise.sigma if self.simpler else 0.0
         early = EARLY_SHARE / max(1, self.policy.confirm_runs - 1)
-        if mean >= self._needed(LAST_SHARE if last else early, variance) or (clear and len(pairs) == 1 and mean > 0):
+        clearly = clear and len(pairs) == 1 and round(mean, BPB_DIGITS) > 0  # as it will be told
+        if clearly or mean >= self._needed(LAST_SHARE if last else early, variance):
             return self._keep(mean, found)
         if mean <= -tolerance or (last and not self.simpler):
             return found._replace(reason="not_confirmed")

@@ -2,8 +2,9 @@
 
 The agent can write the file at any moment, and on some set-ups replace it. It is opened without following
 links and without blocking (a FIFO or a lease must not hang us), must be one regular file with one link,
-at most `cap` bytes of UTF-8 without NUL, control or bidirectional characters (CVE-2021-42574), and must
-not change while it is read.
+at most `cap` bytes of UTF-8 without NUL, control or bidirectional characters (CVE-2021-42574), must not name another
+encoding in a coding line (PEP 263: Python would run something else than what people read), and must not change while
+it is read.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ _FORBIDDEN = re.compile(
     r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
     r"|[\U000e0000-\U000e007f]|\r(?!\n)"
 )
+
+# What Python takes for a coding line; it looks for one in the first two lines.
+_CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
+_UTF8 = re.compile(rb"utf-?8(-.*)?")
 
 
 def take(source: Path, store: Path, cap: int) -> Snapshot:
@@ -92,6 +97,9 @@ def _check_text(data: bytes, source: Path) -> None:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise _refuse("not_utf8", "not UTF-8 text", source, "save train.py as UTF-8") from None
+    named = [found[1] for line in data.split(b"\n", 2)[:2] if (found := _CODING.match(line))]
+    if not all(_UTF8.fullmatch(name.lower().replace(b"_", b"-")) for name in named):
+        raise _refuse("not_utf8", "names another encoding than UTF-8", source, "remove the coding line")
     if _FORBIDDEN.search(text):
         raise _refuse("control_character", "holds a control or bidirectional character", source, "remove it")
 

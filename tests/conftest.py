@@ -24,6 +24,12 @@ from runner.recording import Recorder
 from runner.sealing import Sealer
 from runner.stages import Stages
 
+# What a user's shell or a git hook may hold, and what is no business of a test's.
+_THEIRS = {"FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "SOURCE_DATE_EPOCH", "GLOVEBOX_KEY_PASSPHRASE_FILE"}
+for _name in [*os.environ]:
+    if _name in _THEIRS or _name.startswith("GIT_") or _name.upper().endswith("_PROXY"):
+        del os.environ[_name]
+
 POLICIES = SOURCE / "policies"
 _SLOW = [hypothesis.HealthCheck.too_slow]  # a busy machine is no finding
 hypothesis.settings.register_profile("glovebox", deadline=None, suppress_health_check=_SLOW)

@@ -97,11 +97,19 @@ def test_telemetry_is_set_against_the_best_it_was_made_from() -> None:
     assert analysis.against(row, None) == {}
 
 
-HUGE = (b"A = 0x" + b"f" * 4000, b"A = " + b"+".join([b"1"] * 1500), b"x;" * 100_000, b"A = " + b"(" * 150 + b")" * 150)
+HUGE = (
+    b"A = 0x" + b"f" * 4000,
+    b"A = " + b"+".join([b"1"] * 1500),
+    b"x;" * 100_000,
+    b"A = " + b"(" * 150 + b")" * 150,
+    b"# coding: utf-7\n+AAo-x = 1\n",
+)
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("source", HUGE, ids=["digits", "deep sum", "one line", "brackets"])
+@pytest.mark.parametrize(
+    "source", HUGE, ids=["digits", "deep sum", "one line", "brackets", "more lines than bytes say"]
+)
 def test_a_file_made_to_choke_on_is_only_another_kind(source: bytes) -> None:
     """Every recorded train.py is analysed again and again: none may end a night, or take longer than a look."""
     assert analysis.kinds(SEED, source)

@@ -106,6 +106,22 @@ def test_nothing_but_plain_files_below_one_root_is_unpacked(
     assert not (tmp_path / "inner" / "home").exists()
 
 
+@pytest.mark.parametrize("moment", ["1e300", "inf", "-1e30", "nan", "1.5"])
+def test_a_time_no_file_can_have_is_refused(bench: Bench, tmp_path: Path, moment: str) -> None:
+    path = tmp_path / "odd.tar.gz"
+    backup.write(bench.home, tmp_path / "b")
+    with tarfile.open(tmp_path / "b") as before, tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        for member in before:
+            member.pax_headers = {"mtime": moment}
+            member.mtime = 0
+            archive.addfile(member, before.extractfile(member))
+    if moment == "1.5":
+        assert backup.restore(path, Home(tmp_path / "other")).failures == []
+        return
+    with pytest.raises(VerifyError, match="cannot be unpacked"):
+        backup.restore(path, Home(tmp_path / "other"))
+
+
 @pytest.mark.parametrize("data", [b"", b"not a tar", b"\x1f\x8b\x08\x00cut"])
 def test_what_is_not_a_backup_is_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "b").write_bytes(data)

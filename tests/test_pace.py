@@ -29,7 +29,7 @@ def test_looks_begin_with_the_first_step_and_the_run_is_stopped_once() -> None:
 
 def test_the_median_of_the_last_losses_stands_for_a_look() -> None:
     with pace.watched(lambda: [9.0, 9.0, 3.0, 1.0, 2.0, 99.0, 2.5], 0.1, [0.1], lambda *_: False, lambda: None) as seen:
-        for _ in range(200):
+        for _ in range(2000):
             if seen.looks:
                 break
             time.sleep(0.01)
@@ -40,7 +40,7 @@ def test_the_median_of_the_last_losses_stands_for_a_look() -> None:
 def test_a_run_that_empties_its_telemetry_is_looked_at_again() -> None:
     told = iter([[5.0], [], [4.0]])
     with pace.watched(lambda: next(told, [4.0]), 0.2, [0.1, 0.5], lambda *_: False, lambda: None) as seen:
-        for _ in range(200):
+        for _ in range(2000):
             if seen.looks:
                 break
             time.sleep(0.01)

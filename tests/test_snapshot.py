@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import threading
 import time
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,58 @@ def test_any_bytes_are_either_kept_exactly_or_refused(tmp_path_factory: pytest.T
         assert snapshot.read(path, CAP) == data
     except SnapshotError as error:
         assert error.reason in ("not_utf8", "control_character")
+
+
+CODED = [
+    ("# coding: utf-7\n+AAo-x = 1\n", True),
+    ("#!/usr/bin/env python\n# -*- coding: latin-1 -*-\n", True),
+    ("\t# vim: set fileencoding=UTF-16 :\n", True),
+    ("# coding: utf-8\n", False),
+    ("#!/usr/bin/env python\n# -*- coding: UTF_8 -*-\n", False),
+    ("# vim: set fileencoding=utf8 :\n", False),
+    ("x = 'coding: utf-7'\n", False),
+    ("x = 1\n\n# coding: utf-7\n", False),
+]
+
+
+@pytest.mark.parametrize(("text", "refused"), CODED)
+def test_a_file_python_would_read_in_another_encoding_is_refused(tmp_path: Path, text: str, refused: bool) -> None:
+    """A comment of UTF-7 may hold a new line, and code on it that no reader sees."""
+    path = tmp_path / "train.py"
+    path.write_text(text)
+    if refused:
+        assert reason(path) == "not_utf8"
+    else:
+        assert snapshot.take(path, tmp_path / "store", CAP)
+
+
+PIECES = [
+    "#",
+    "coding",
+    ":",
+    "=",
+    " ",
+    "\t",
+    "\f",
+    "\n",
+    "\r\n",
+    "utf-8",
+    "UTF_8",
+    "utf-7",
+    "latin-1",
+    "-",
+    "x",
+    "é",
+    "",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14))
+def test_whatever_passes_python_reads_as_utf8(tmp_path_factory: pytest.TempPathFactory, pieces: list[str]) -> None:
+    path = tmp_path_factory.mktemp("coded") / "train.py"
+    path.write_bytes("".join(pieces).encode())
+    try:
+        data = snapshot.read(path, CAP)
+    except SnapshotError:
+        return
+    assert tokenize.detect_encoding(io.BytesIO(data).readline)[0] == "utf-8"

@@ -83,6 +83,7 @@ def test_whatever_a_trainer_writes_equal_records_make_equal_requests(
     """Two trainers say different things; where the filter makes equal records of it, the model is told the same."""
     told: dict[str, str] = {}
     ours = context.opening(brief(policies), history([some(3)]), "x\n") + policies.errors.model_dump_json()
+    ours += json.dumps(Telemetry().model_dump(mode="json"))
     for word in words:
         path: Path = tmp_path_factory.mktemp("run") / "telemetry.jsonl"
         lines = [

@@ -167,8 +167,11 @@ def test_many_idle_connections_do_not_stop_the_log(start: Start) -> None:
         idle.append(sock)
     for sock in idle:
         sock.close()
-    time.sleep(0.3)
-    assert broker.post(HI).status_code == 200
+    for _ in range(100):
+        with contextlib.suppress(httpx2.HTTPError):  # hung up on, while they are being closed
+            assert broker.post(HI).status_code == 200
+            break
+        time.sleep(0.1)
     assert [entry["kind"] for entry in broker.log()] == ["call"]
 
 
@@ -276,21 +279,21 @@ def test_an_agent_that_leaves_in_mid_stream_pays_the_worst_case(start: Start) ->
 
 
 def test_a_failing_api_is_left_alone_for_a_while(start: Start) -> None:
-    broker = start(Standin(faults=deque(["500"] * 3)), failures="3", open_seconds="2.0")
+    broker = start(Standin(faults=deque(["500"] * 3)), failures="3", open_seconds="5.0")
     for _ in range(3):
         assert broker.post(HI).status_code == 500
     refused = broker.post(HI)
     assert refused.status_code == 529
-    assert 1 <= int(refused.headers["retry-after"]) <= 2
+    assert 1 <= int(refused.headers["retry-after"]) <= 5
     assert len(broker.standin.bodies) == 3
-    time.sleep(2.1)
+    time.sleep(5.1)
     assert broker.post(HI).status_code == 200
 
 
 def test_a_rate_limit_is_passed_on_with_its_time(start: Start) -> None:
     broker = start(Standin(faults=deque(["429"]), retry_after="3"))
     limited = broker.post(HI)
-    assert (limited.status_code, limited.headers["retry-after"]) == (429, "3")
+    assert (limited.status_code, limited.headers["retry-after"] in ("2", "3")) == (429, True)
     assert broker.post(HI).status_code == 529  # waiting
     assert len(broker.standin.bodies) == 1
 
