@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 from runner import keys, locks
@@ -28,6 +29,7 @@ from runner.home import Home
 
 HIGHEST = "highest.json"  # in the store: the highest serial ever admitted, of data and of kernels
 DATA, KERNELS, CACHE = "data", "kernels", "cache"
+_TICK_SECONDS = 0.02  # more than a kernel's clock tick
 
 
 def latest_kernels(home: Home) -> str | None:
@@ -187,6 +189,7 @@ def _notes(home: Home, version: str) -> Path:
 
 def _note(home: Home, target: Path, statement: Statement) -> None:
     stamps = {subject.name: _stamp(target, subject) for subject in statement.subject}
+    time.sleep(_TICK_SECONDS)  # a later change would have the same ctime on a kernel with a coarse clock (racy git)
     with whole(_notes(home, target.name)) as file:
         file.write(json.dumps(stamps).encode())
 
