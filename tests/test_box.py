@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import docker
 import pytest
@@ -106,6 +106,24 @@ def test_an_oom_killed_child_is_not_the_runs_end(run: Run) -> None:
     child = "x = []\\nwhile True: x.append(bytearray(50 << 20))"
     result, _ = run(f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', '{child}'])\nprint('alive')")
     assert (result.exit_code, result.reason) == (0, EndReason.EXIT)
+
+
+@pytest.mark.parametrize(("code", "looks", "oom"), [(137, 4, True), (137, 99, False), (1, 1, False)])
+def test_a_kill_for_memory_that_the_engine_learns_of_late_is_waited_for(code: int, looks: int, oom: bool) -> None:
+    """A stand-in for the engine's record: which of two events comes first cannot be forced on a real one."""
+
+    class Late:
+        seen = 0
+        attrs: ClassVar[dict[str, Any]] = {"State": {"ExitCode": code, "OOMKilled": False}}
+
+        def reload(self) -> None:
+            self.seen += 1
+            self.attrs["State"]["OOMKilled"] = self.seen >= looks and code == 137
+
+    late: Any = Late()
+    assert box._ended(late, EndReason.EXIT)["OOMKilled"] is oom
+    assert late.seen == looks or not oom
+    assert box._ended(Late(), EndReason.WALL)["ExitCode"] == code  # type: ignore[arg-type]  # not waited for
 
 
 def test_hanging_up_cancels(run: Run) -> None:

@@ -57,7 +57,7 @@ def ready(home: Home, launch: Launch) -> Path:
 def test_it_waits_without_a_candidate_and_its_clock_starts_with_the_release(
     home: Home, launches: LaunchClient, request_: LaunchRequest, engine: docker.DockerClient
 ) -> None:
-    began, limit = time.monotonic(), 10.0
+    began, limit = time.monotonic(), 6.0
     launch = launches.open(request_)
     folder = ready(home, launch)
     assert [(folder / name).read_bytes() for name in ("train.py", "trainer.go.json")] == [b"", b""]

@@ -124,7 +124,7 @@ def test_an_engine_that_stalls_is_waited_for_a_minute_and_no_longer(
         "hand_over_seconds: 60.0", "hand_over_seconds: 5.0"
     )
     (home.root / "policies" / "decision.yaml").write_text(short)
-    run = Run(home, "raise ValueError\n", DOCKER_HOST=f"unix://{proxy.path}", GLOVEBOX_ENGINE_SECONDS="10")
+    run = Run(home, "raise ValueError\n", DOCKER_HOST=f"unix://{proxy.path}", GLOVEBOX_ENGINE_SECONDS="5")
     run.container(engine, "trainer")
     proxy.silent.set()
     code, _, err = run.end(400)

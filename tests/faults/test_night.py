@@ -36,7 +36,7 @@ def agent(home: Home, command: str, **changes: str) -> None:
 def test_an_artifact_that_expires_while_a_session_runs_ends_nothing_but_the_next_start(
     glovebox: Glovebox, home: Home
 ) -> None:
-    with mock.patch.object(manifest, "LIFETIME", timedelta(seconds=40)):
+    with mock.patch.object(manifest, "LIFETIME", timedelta(seconds=30)):
         version = prepare.prepare(home, "demo")
     expires = manifest.read(home.artifacts / version, keys.trust(home)).predicate.expires
     propose = 'printf "#\\n" >> /work/train.py; bench run "idea"'

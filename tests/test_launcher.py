@@ -1,0 +1,63 @@
+"""The launcher as it ends: nothing that it made is left, nor what it is making."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from runner import box, doors
+from runner.home import Home
+from runner.launcher import Launcher
+from runner.policy import Policies
+from runner.records import LaunchRequest
+from runner.stages import new_run_id
+
+pytestmark = pytest.mark.engine
+
+
+class Slow(Launcher):
+    """Thinks for a second before it makes a container."""
+
+    asked = threading.Event()
+
+    def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
+        self.asked.set()
+        time.sleep(1)
+        return super().specification(request, folder)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_is_being_made_when_a_launcher_ends_is_removed_too(
+    engine: docker.DockerClient, home: Home, policies: Policies, tmp_path: Path, finished: bool
+) -> None:
+    """Without `finish`, the control: it comes to be after the last look at what there is."""
+    made = Slow(engine, home, doors.Places(tmp_path), policies)
+    made.asked.clear()
+    ours, theirs = socket.socketpair()
+    handler = threading.Thread(target=made.handle, args=(doors.Line(theirs),))
+    handler.start()
+    request = LaunchRequest(role="trainer", run=new_run_id(), policy=policies.digest, artifact="demo-1")
+    doors.Line(ours).send(request.model_dump(mode="json"))
+    assert made.asked.wait(10)
+    try:
+        if finished:
+            made.finish()
+            assert box.containers(engine, home.id) == []
+        else:
+            assert box.reap(engine, home.id) == []
+            deadline = time.monotonic() + 30
+            while not box.containers(engine, home.id):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    finally:
+        ours.close()
+        handler.join(60)
+        theirs.close()
+    assert not handler.is_alive()
+    assert box.containers(engine, home.id) == []
