@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude test check fuzz soak report images engine browser clean
+.PHONY: help demo demo-claude test check fuzz fuzz-ops fuzz-causality soak report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -22,6 +22,14 @@ check:  ## ruff, mypy --strict and the tests that need no engine (about a minute
 
 fuzz:  ## a million hostile telemetry files through the filter, on every processor
 	@.venv/bin/python -m tests.fuzz_filter --inputs 1000000
+
+CALLS ?= 1000000
+fuzz-ops:  ## CALLS=1000000 calls of the allowed operations: does the dry run see the shapes that the kernels make?
+	@.venv/bin/python -m tests.fuzz_ops --calls $(CALLS)
+
+SECONDS ?= 3600
+fuzz-causality:  ## SECONDS=3600 of random graphs on every processor: what the proof claims of them against real runs
+	@.venv/bin/python -m tests.fuzz_causality --seconds $(SECONDS)
 
 N ?= 300
 soak: engine images  ## N=300 tiny real experiments in a row: does memory, open files or cost grow?

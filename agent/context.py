@@ -10,6 +10,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
+TASK = "Propose and run the next experiment."
 BEST_SHOWN = 12  # of the kept line
 NEAR_SHOWN = 6
 DEAD_SHOWN = 6
@@ -44,7 +45,7 @@ def opening(brief: dict[str, Any], history: dict[str, Any], source: str) -> str:
     limit = int(brief["source_chars"])
     cut = "" if len(source) <= limit else f"\n(cut: {len(source)} characters in all; view shows the rest)"
     parts.append(f"# train.py\n\n```python\n{source[:limit]}\n```{cut}")
-    parts.append(_task(rows))
+    parts.append(TASK)
     return "\n\n".join(part for part in parts if part)
 
 
@@ -109,9 +110,3 @@ def line(row: Row) -> str:
     if row.get("confirmed") is not None:
         parts.append(f"on fresh seeds {row['confirmed']:+.5f}")
     return ", ".join(parts) + f": {row['description']}"
-
-
-def _task(rows: list[Row]) -> str:
-    if not rows:
-        return "This is the first experiment: run train.py unchanged, as the baseline."
-    return "Propose and run the next experiment."

@@ -1,7 +1,7 @@
-"""A scripted agent: five real edits of the seed train.py, through the same tools a model uses. UNTRUSTED.
+"""A scripted agent: four real edits of the seed train.py, through the same tools a model uses. UNTRUSTED.
 
-It needs no model and no key, so it shows and tests the whole bench: a baseline, two changes that help, one
-that hurts and one that crashes.
+It needs no model and no key, so it shows and tests the whole bench: two changes that help, one that hurts and one
+that crashes, after the baseline that the runner itself ran.
 """
 
 from __future__ import annotations
@@ -19,10 +19,6 @@ class Proposal(NamedTuple):
 
     description: str
     edit: Callable[[Editor], None]
-
-
-def _leave(_: Editor) -> None:
-    """The baseline: the file as it is."""
 
 
 def _head_rate(editor: Editor) -> None:
@@ -44,7 +40,6 @@ def _wrong_shape(editor: Editor) -> None:
 
 
 PROPOSALS = (
-    Proposal("baseline", _leave),
     Proposal("raise the head's learning rate on CPU from 0.001 to 0.004", _head_rate),
     Proposal("an eighth of the batch on CPU: eight times the optimizer steps", _small_batch),
     Proposal("no learning rate warmdown, ten times both AdamW rates", _too_hot),
@@ -55,7 +50,7 @@ PROPOSALS = (
 def main() -> int:
     """Propose everything once, or until the runner says stop."""
     editor, bench = Editor(), Bench()
-    for proposal in PROPOSALS[len(bench.history()["rows"]) :]:
+    for proposal in PROPOSALS[max(0, len(bench.history()["rows"]) - 1) :]:
         try:
             proposal.edit(editor)
             answer = bench.run_experiment(proposal.description)

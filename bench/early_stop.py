@@ -139,6 +139,7 @@ def real(count: int, budget: int) -> dict[str, Any]:
         watching = stop.model_copy(update={"enabled": True, "audit": 1.0})
         with supervise.doors() as places, supervise.launcher(home, places):
             loop = overhead.loop(home, artifact.name, places, early_stop=watching)
+            loop.begin()
             for number, text in enumerate(variations(count), 1):
                 work.write_text(text)
                 told = loop.experiment(work, f"variation {number}")

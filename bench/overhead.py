@@ -170,6 +170,7 @@ def main() -> None:
             home = Home(folder / "bench")
             with supervise.doors() as places, supervise.launcher(home, places):
                 bench, work = loop(home, artifact.name, places), folder / "train.py"
+                bench.begin()
                 found = alternate(asked.rounds, lambda: bare(artifact, shards), lambda: contained(bench, work))
     result = summary(*found) | {"budget": asked.budget, "rows": asked.rows, "plain": asked.plain}
     if not asked.json:

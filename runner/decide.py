@@ -30,6 +30,8 @@ from runner.policy import Decision
 from runner.records import EndReason, Scored, Status
 
 BPB_DIGITS = 6  # of the scores the agent sees: a gain from finer ones would tell more than they do
+CONTRADICTED = "proof_contradicted"  # the audit saw a proved model look ahead (trainer/evaluator/refusal.py)
+LOOKS_AHEAD = ("non_causal", CONTRADICTED)
 FIRST_SEED = 42  # stands for an experiment's own run; reruns take the numbers after it
 SPARE_SEEDS = 2  # seeds tried beyond those needed, where a run of the best gives no score
 # What each look may use of alpha. A candidate meets the last one only if its own run was promising, which chance does
@@ -241,5 +243,5 @@ def failure(scored: Scored) -> Verdict | None:
     if score is None:
         return Verdict(Status.REJECTED, "evaluation_failed")
     if score.status == "refused":
-        return Verdict(Status.NON_CAUSAL if score.reason == "non_causal" else Status.REJECTED, score.reason)
+        return Verdict(Status.NON_CAUSAL if score.reason in LOOKS_AHEAD else Status.REJECTED, score.reason)
     return None

@@ -2,7 +2,7 @@
 
 Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys,
 5 engine or images (doctor: any failed check), 6 busy (already running), 7 train.py refused, 8 verification failed,
-9 the agent gave up, 130 interrupted.
+9 the agent gave up, 10 a proof was contradicted, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -59,10 +59,22 @@ class SnapshotError(GloveboxError):
         self.reason = reason
 
 
+class BaselineError(GloveboxError):
+    """The file a tag begins with gave no score, so there is nothing to measure a candidate by."""
+
+    exit_code = 7
+
+
 class VerifyError(GloveboxError):
     """Recorded evidence does not add up."""
 
     exit_code = 8
+
+
+class ContradictedError(GloveboxError):
+    """The audit saw a proved model look ahead: prover or evaluator is wrong, and no score is to be trusted."""
+
+    exit_code = 10
 
 
 class RelayedError(GloveboxError):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from runner.decide import CONTRADICTED
 from runner.records import INTERRUPTED, EndReason, Experiment, Status
 
 _SAYS = {
@@ -40,7 +41,9 @@ def found(
     """Everything of one tag, most frequent first; `entries` and `calls` are the two chains as far as they are whole."""
     seen: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        if row.status in _SAYS:
+        if row.reason == CONTRADICTED:
+            seen["A PROOF FAILED: the audit saw a proved model look ahead", CONTRADICTED] += 1
+        elif row.status in _SAYS:
             seen[_SAYS[row.status], row.reason or ""] += 1
         elif row.reason in _CUT:
             seen[_CUT[row.reason], row.reason] += 1

@@ -39,6 +39,7 @@ _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removin
 _FINISH_SECONDS = 10.0  # for what was asked for before
 _IMPORT_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a trainer's imports: at most, and between two looks
 _MAX_PEERS = 64  # containers at a time; each is a connection
+_TOLD = {"trainer": {"seed", "budget"}, "evaluator": {"audit_below", "baseline"}}  # of a Release, by role
 _Message = TypeVar("_Message", bound=Frozen)
 
 
@@ -125,7 +126,7 @@ class Launcher:
             return
         if request.role == "trainer":
             _fill(folder / "train.py", self._snapshot(work))
-        told = {"seed": work.seed, "budget": work.budget} if request.role == "trainer" else {}
+        told = work.model_dump(mode="json", include=_TOLD[request.role])
         _fill(folder / GO.format(role=request.role), json.dumps(told).encode() + b"\n")
 
     def _memory(self, request: LaunchRequest) -> Callable[[str], float]:

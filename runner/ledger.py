@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from runner import standing
 from runner.errors import GloveboxError
-from runner.records import Experiment, Rerun, Status
+from runner.records import Costs, Experiment, Rerun, Status
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -207,6 +207,11 @@ class Ledger:
     def baseline_seconds(self, tag: str) -> float | None:
         """How long the training container of the first kept experiment lived."""
         return next((e.train_seconds for e in self.experiments(tag) if e.status is Status.KEEP), None)
+
+    def baseline_costs(self, tag: str) -> Costs | None:
+        """What it took to score the first kept experiment; None before there is one, and in a tag older than this."""
+        kept = next((e for e in self.experiments(tag) if e.status is Status.KEEP), None)
+        return kept.evaluation.costs if kept and kept.evaluation else None
 
     def tags(self) -> list[str]:
         """All tags, newest first."""

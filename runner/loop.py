@@ -17,7 +17,7 @@ from runner import analysis, clock, faults, leak, snapshot, standing
 from runner.analysis import Analysis
 from runner.decide import BPB_DIGITS, Verdict
 from runner.early_stop import Lookout
-from runner.errors import GloveboxError, SnapshotError
+from runner.errors import BaselineError, GloveboxError, SnapshotError
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.launching import LaunchClient
@@ -26,10 +26,11 @@ from runner.ledger import Ledger
 from runner.policy import Policies
 from runner.recording import HAND_OVER, Recorder
 from runner.records import Experiment, Feedback, Scored, Snapshot, Status, Telemetry, Trained
-from runner.stages import Emit, Stages
+from runner.stages import Emit, Stages, new_run_id
 from runner.trials import Trials
 
 MIN_FREE_BYTES = 1 << 30  # what the ledger keeps, however much a candidate writes
+BASELINE = "baseline"  # description of the experiment every tag begins with
 LAUNCHER_SECONDS = 60.0  # how long a launcher that is started again is waited for
 
 
@@ -39,6 +40,7 @@ class _Ended(NamedTuple):
     row: Experiment
     best: Experiment | None
     seen: leak.Told
+    scored: Scored
 
 
 @dataclass
@@ -53,8 +55,31 @@ class Loop:
     after: Callable[[], object] = lambda: None  # called once an experiment is recorded
     lanes: int = 1  # at work on the tag at a time
 
+    def begin(self, description: str = BASELINE) -> Feedback | None:
+        """Run the file the tag begins with, before any candidate: clock, memory, noise and headline are measured by it.
+
+        None if that is done. Raises BaselineError if it gives no score.
+        """
+        if self.ledger.best(self.tag) is not None:
+            return None
+        work = self.home.run(new_run_id()) / "train.py"
+        work.parent.mkdir(parents=True, mode=0o700)
+        work.write_bytes(self.seed)
+        feedback = self._experiment(work, description, None, first=True)
+        if self.ledger.best(self.tag) is None:
+            row = self.ledger.experiments(self.tag)[-1]
+            raise BaselineError(
+                f"the baseline gave no score: {row.status}" + (f" ({row.reason})" if row.reason else ""),
+                where=str(self.home.run(row.run) / "trainer.log"),
+                fix="read that log; the file a tag begins with must train and score by itself",
+            )
+        return feedback
+
     def experiment(self, source: Path, description: str, left: int | None = None) -> Feedback:
         """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable."""
+        return self._experiment(source, description, left)
+
+    def _experiment(self, source: Path, description: str, left: int | None, *, first: bool = False) -> Feedback:
         began = time.monotonic()
         self._enough_disk()
         if self.told_enough():
@@ -64,6 +89,8 @@ class Loop:
         taken = self._snapshot(source)
         faults.reach("snapshot.kept")
         self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
+        if first is (self.ledger.best(self.tag) is not None):
+            raise BaselineError("a tag begins with its baseline, once; no candidate comes first", where=self.tag)
         run = self.stages.next_run()
         number = self.recorder.accept(taken, description, run)
         faults.reach("experiment.accepted")
@@ -74,14 +101,18 @@ class Loop:
             run,
             seconds=self.clock().limit,
             seed=self.trials().first_seed(number),
+            audit_below=self.trials().to_beat(),
+            baseline=self.trials().yardstick(),
             trained=lambda t: self._trained(number, t),
             judge=lookout.judge if lookout else None,
         )
         faults.reach("experiment.evaluated")
-        ended = self.trials().settle(number, scored, partial(self._finish, number, scored, began, lookout))
+        ended = self.trials().settle(number, scored, partial(self._finish, number, began, lookout))
+        self.stages.forget(ended.scored)
         if ended.row.status is not Status.KEEP:
             self.restore(source)
         faults.reach("train_py.restored")
+        self.trials().alarm(number, ended.row)
         self.emit("finished", {"experiment": number, "row": ended.row.model_dump(mode="json")})
         self._report()
         faults.reach("report.written")
@@ -109,12 +140,12 @@ class Loop:
         """For reruns under this tag's terms."""
         return Trials(self.stages, self.recorder, self.emit, lambda budget: self.clock(budget).limit)
 
-    def _finish(self, number: int, scored: Scored, began: float, lookout: Lookout | None, verdict: Verdict) -> _Ended:
+    def _finish(self, number: int, began: float, lookout: Lookout | None, scored: Scored, verdict: Verdict) -> _Ended:
         """Record the verdict; what was the best before, and what the agent has now been told."""
         best, found = self.ledger.best(self.tag), lookout.found if lookout else None
         spent = time.monotonic() - began
         row = self.recorder.finish(number, scored, verdict, spent, found, self.stages.lane.name)
-        return _Ended(row, best, self.told())
+        return _Ended(row, best, self.told(), scored)
 
     def _lookout(self, number: int) -> Lookout | None:
         """What may end the first run of an experiment early, if policy wants that."""

@@ -64,6 +64,8 @@ class Notifier:
             self.row(event["row"])
         elif name == "leak_budget" or (name == "agent_ended" and event["because"] in _BUDGETS):
             self._tell("budget_end", None, {})
+        elif name == "contradicted":
+            self._tell("contradicted", event["experiment"], {})
         elif name == "failed" and event["code"] in _TAMPER_CODES:
             self._tell("tamper", None, {"exit_code": event["code"]})
         elif name == "exit":

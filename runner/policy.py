@@ -92,7 +92,9 @@ class Notify(Strict):
     """policies/notify.yaml: which events a webhook is told of; its address is a secret and lies elsewhere."""
 
     enabled: bool
-    events: Annotated[list[Literal["best", "crash_streak", "budget_end", "tamper", "ended"]], Field(max_length=5)]
+    events: Annotated[
+        list[Literal["best", "crash_streak", "budget_end", "tamper", "contradicted", "ended"]], Field(max_length=6)
+    ]
     crash_streak: Annotated[int, Field(ge=2, le=1000)]
     seconds: Annotated[float, Field(gt=0, le=60)]
 
@@ -148,9 +150,13 @@ class Evaluator(Strict):
 
     limits: EvaluatorLimits
     accept: Annotated[list[Literal["proved", "audited"]], Field(min_length=1, max_length=2)]
-    audit_trials: Annotated[int, Field(ge=1, le=100_000)]
+    audit_trials: Annotated[int, Field(ge=0, le=100_000)]
     audit_trials_unproved: Annotated[int, Field(ge=1000, le=10_000_000)]
+    audit_alone_share: Annotated[float, Field(ge=0, le=1)]
+    fold_share: Annotated[float, Field(gt=0, le=1)]
+    scoring_ratio: Annotated[float, Field(ge=1, le=1000)]
     threads: Annotated[int, Field(ge=1, le=256)]
+    on_contradiction: Literal["stop", "go_on"]
 
 
 class Metric(Strict):

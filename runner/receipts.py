@@ -19,8 +19,8 @@ from runner.home import Home
 from runner.records import EngineResult, Experiment, Frozen, Rerun
 
 _MAX_BYTES = 64 << 10
-_ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality"}
-_LATER = ("interval", "pairs", "pace", "hopeless", "lane")
+_ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality", "evaluation"}
+_LATER = ("interval", "pairs", "pace", "hopeless", "lane", "evaluation")
 _TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
 
 

@@ -106,6 +106,7 @@ class Recorder:
             pace=trained.pace,
             hopeless=hopeless,
             lane=lane,
+            evaluation=usable.evaluation if usable else None,
         )
         self.commit(row, [e for e in (trained.engine, scored.engine) if e])
         return row
@@ -232,7 +233,7 @@ class Recorder:
 def _causality(score: Score | None) -> Literal["proved", "audited", "non_causal"] | None:
     if score is None:
         return None
-    return "non_causal" if score.reason == Status.NON_CAUSAL else score.causality
+    return "non_causal" if score.reason in decide.LOOKS_AHEAD else score.causality
 
 
 def memory_gb(scored: Scored) -> float:

@@ -103,6 +103,15 @@ class LaunchRequest(Frozen):
     lane: Lane = WHOLE_HOST
 
 
+class Costs(Frozen):
+    """What an evaluation took (trainer/evaluator/costs.py); a baseline's is the yardstick of its tag."""
+
+    pass_flops: Annotated[float, Field(ge=0, le=1e18)] = 0.0
+    pass_elements: Annotated[int, Field(ge=0, le=1 << 50)] = 0  # read and written
+    passes: Annotated[int, Field(ge=0, le=1 << 30)] = 0
+    scoring_seconds: Annotated[float, Field(ge=0, le=7 * 86_400)] = 0.0  # of work
+
+
 class Release(Frozen):
     """What a container that was started is to do, and how long it may take. The second thing a launcher is told."""
 
@@ -110,6 +119,8 @@ class Release(Frozen):
     snapshot: Sha256 | None = None  # trainer: the train.py to run
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42  # trainer
     budget: Annotated[int, Field(ge=1, le=86_400)] | None = None  # trainer: seconds, in place of the artifact's
+    audit_below: Annotated[float, Field(gt=0, le=64)] | None = None  # evaluator: a lower score is audited on every row
+    baseline: Costs | None = None  # evaluator: what it may take is a multiple of this
 
 
 class EngineResult(Frozen):
@@ -143,6 +154,21 @@ class Crash(Frozen):
     message: str | None = None  # our sentence for it
 
 
+class Evaluation(Frozen):
+    """How a score was taken and what was tried against it."""
+
+    order: Annotated[int, Field(ge=0, lt=1 << 63)]  # seed of the order in which rows were scored
+    audited: Annotated[int, Field(ge=0)]  # rows scored again with another future
+    alone: Annotated[int, Field(ge=0)]  # rows scored again with nothing beside them
+    whole: bool  # every row was audited
+    costs: Costs
+
+    @property
+    def bound(self) -> float | None:
+        """At 95 % confidence at most this share of positions looks ahead, from the audit alone; None without one."""
+        return min(1.0, 3.0 / self.audited) if self.audited else None
+
+
 class Score(Frozen):
     """The evaluator's verdict on one hand-over."""
 
@@ -154,6 +180,7 @@ class Score(Frozen):
     causality: Literal["proved", "audited"] | None = None
     operations: int = 0
     seconds: float = 0.0
+    evaluation: Evaluation | None = None  # with a score
 
 
 class Hopeless(Frozen):
@@ -238,6 +265,7 @@ class Experiment(Frozen):
     pace: list[tuple[float, float]] = []  # (share of the budget, training loss) by the host's clock
     hopeless: Hopeless | None = None  # found so while it trained, and ended for it unless it has a score
     lane: str = ""  # where it ran (Lane.name)
+    evaluation: Evaluation | None = None  # how its score was taken; None without one, and in rows older than this
 
 
 class Rerun(Frozen):
@@ -262,3 +290,4 @@ class Rerun(Frozen):
     seconds: float = 0.0
     lane: str = ""  # where it ran (Lane.name)
     pair: int = 0  # the best whose pairs its draw belongs to; 0: a person asked for it, or an older row
+    evaluation: Evaluation | None = None  # how its score was taken

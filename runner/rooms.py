@@ -76,7 +76,8 @@ class Rooms:
         ]
         mounts += self._outputs(folder, EVALUATOR_FILES, self.policies.sandbox.evaluator)
         settings = self.policies.evaluator.model_dump_json()
-        return ["python", "-m", "trainer.evaluator", settings], mounts, {}
+        # Threads that wait would count as work (costs.py), the more the busier the host is.
+        return ["python", "-m", "trainer.evaluator", settings], mounts, {"OMP_WAIT_POLICY": "PASSIVE"}
 
     def _agent(self, request: LaunchRequest, _: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
         lane = request.lane.number

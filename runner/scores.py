@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from runner.records import Score
+from runner.records import Costs, Evaluation, Score
 from trainer.evaluator import strict_json
 from trainer.evaluator.refusal import Reason
 
@@ -24,6 +25,8 @@ def read(path: Path) -> Score | None:
     if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
         return None
     try:
+        if raw.get("status") == "scored":
+            raw["evaluation"] = _evaluation(raw)
         score = Score.model_validate(raw)
     except ValidationError:
         return None
@@ -31,3 +34,10 @@ def read(path: Path) -> Score | None:
         complete = score.val_bpb is not None and score.val_bpb_bytes is not None and score.causality is not None
         return score if complete and 0 < (score.val_bpb or 0) < 64 else None
     return score if score.reason in list(Reason) else None
+
+
+def _evaluation(raw: dict[str, Any]) -> Evaluation:
+    """Take what says how the score was taken out of the flat document; raises ValidationError."""
+    costs = {name: raw.pop(name, None) for name in Costs.model_fields}
+    told = {name: raw.pop(name, None) for name in Evaluation.model_fields if name != "costs"}
+    return Evaluation(**told, costs=Costs(**costs))

@@ -29,7 +29,7 @@ from runner.gitline import GitLine
 from runner.home import Home
 from runner.launching import LaunchClient
 from runner.ledger import Ledger
-from runner.loop import Loop
+from runner.loop import BASELINE, Loop
 from runner.recording import Recorder, now
 from runner.records import INTERRUPTED, MAX_LANES, WHOLE_HOST, AgentKind, Frozen, Lane, Tag
 from runner.sealing import Sealer
@@ -120,11 +120,14 @@ def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[],
     loop = loops[0]
     if settings.train_py is not None:
         return lambda: _single(loop, settings)
+    begun = loop.begin()
     if settings.order is not None:
         order = settings.order
         return lambda: _reruns(loop, order, ending.after)
     places = doors.Places(Path(settings.doors))
     most = settings.max_experiments
+    if most is not None and begun is not None:
+        most -= 1  # the baseline is one of them
     if settings.until is not None:
         done = [row for row in loop.ledger.experiments(settings.tag) if row.reason != INTERRUPTED]
         most = max(0, settings.until - len(done))
@@ -209,8 +212,10 @@ def _single(loop: Loop, settings: Settings) -> int:
     work = loop.home.run(new_run_id()) / "train.py"
     work.parent.mkdir(parents=True, mode=0o700)
     taken = snapshot.take(source, loop.home.snapshots, loop.policies.agent.train_py_bytes)
-    work.write_bytes(taken.path.read_bytes())  # a copy: the person's file is not restored on discard
-    feedback = loop.experiment(work, settings.description)
+    data = taken.path.read_bytes()
+    work.write_bytes(data)  # a copy: the person's file is not restored on discard
+    begun = loop.begin(settings.description if data == loop.seed else BASELINE)
+    feedback = begun if begun and data == loop.seed else loop.experiment(work, settings.description)
     row = loop.ledger.experiments(loop.tag)[-1]
     loop.emit("answer", {"feedback": feedback.model_dump(mode="json"), "row": row.model_dump(mode="json")})
     return 0

@@ -17,14 +17,15 @@ from typing import Any
 
 from runner import filter, pace, scores
 from runner.artifacts.manifest import Statement
-from runner.decide import FIRST_SEED
+from runner.decide import CONTRADICTED, FIRST_SEED
 from runner.home import Home
 from runner.launching import Ahead, Launch, LaunchClient
 from runner.policy import Policies
 from runner.recording import tidy
-from runner.records import WHOLE_HOST, EndReason, Lane, LaunchRequest, Release, Role, Scored, Snapshot, Trained
+from runner.records import WHOLE_HOST, Costs, EndReason, Lane, LaunchRequest, Release, Role, Scored, Snapshot, Trained
 
 Emit = Callable[[str, dict[str, Any]], None]
+EVERY = 64.0  # val_bpb: no score is higher (scores.py)
 _INTERVAL = 0.1  # seconds between two looks whether a hand-over began
 Judge = Callable[[float, float], bool]  # (share of the budget, training loss): whether to give the run up
 
@@ -74,12 +75,16 @@ class Stages:
         seconds: float,
         seed: int = FIRST_SEED,
         budget: int | None = None,
+        audit_below: float | None = None,
+        baseline: Costs | None = None,
         trained: Callable[[Trained], object] = lambda _: None,
         judge: Judge | None = None,
     ) -> Scored:
         """Train for at most `seconds` in all and evaluate what was handed over; `trained` is called in between.
 
-        With `judge` the pace of the training is watched, and it is ended when `judge` says so.
+        A score lower than `audit_below` is audited on every row; `baseline` is what an evaluation is measured against.
+        With `judge` the pace of the training is watched, and it is ended when `judge` says so. What was handed over
+        stays until `forget`.
         """
         work = Release(seconds=seconds, snapshot=taken.sha256, seed=seed, budget=budget)
         evaluator = Ahead(self.launches)
@@ -87,11 +92,18 @@ class Stages:
             with self._handing_over(run, evaluator):
                 found = self._train(taken, run, work, judge)
             trained(found)
-            scored = self._evaluate(found, evaluator)
+            return self._evaluate(found, evaluator, audit_below, baseline)
         finally:
             evaluator.drop()
-        tidy(self.home.run(run), self.policies.metrics.telemetry_bytes)
-        return scored
+
+    def audit(self, scored: Scored, baseline: Costs | None) -> Scored:
+        """Score what was handed over once more, and audit it on every row."""
+        return self._evaluate(scored.trained, Ahead(self.launches), EVERY, baseline)
+
+    def forget(self, scored: Scored) -> None:
+        """Remove what was handed over, unless it is evidence: people will want to see how it passed the proof."""
+        if scored.score is None or scored.score.reason != CONTRADICTED:
+            tidy(self.home.run(scored.trained.run), self.policies.metrics.telemetry_bytes)
 
     def budget(self) -> float:
         """Seconds of the training profile."""
@@ -140,10 +152,10 @@ class Stages:
             ended_early=seen.ended,
         )
 
-    def _evaluate(self, trained: Trained, ahead: Ahead) -> Scored:
+    def _evaluate(self, trained: Trained, ahead: Ahead, audit_below: float | None, baseline: Costs | None) -> Scored:
         if not trained.handed_over:
             return Scored(trained=trained, engine=None, score=None)
-        work = Release(seconds=self.policies.decision.evaluation_seconds)
+        work = Release(seconds=self.policies.decision.evaluation_seconds, audit_below=audit_below, baseline=baseline)
         with self._working(ahead, self._request("evaluator", trained.run), work) as launch:
             engine = launch.ended()
         ok = engine.reason is EndReason.EXIT and engine.exit_code == 0

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from runner import decide, standing
 from runner.decide import Runs, Verdict, Wanted
-from runner.errors import GloveboxError
+from runner.errors import ContradictedError, GloveboxError
 from runner.recording import Recorder, memory_gb, now
-from runner.records import Experiment, Rerun, Scored, Snapshot, Status
-from runner.stages import Emit, Stages
+from runner.records import Costs, Experiment, Rerun, Score, Scored, Snapshot, Status
+from runner.stages import EVERY, Emit, Stages
 
 _Recorded = TypeVar("_Recorded")
 
@@ -31,17 +31,22 @@ class Trials:
     emit: Emit
     limit: Callable[[float], float]  # seconds a training container with a budget of so many may take
 
-    def settle(self, number: int, scored: Scored, record: Callable[[Verdict], _Recorded]) -> _Recorded:
+    def settle(self, number: int, scored: Scored, record: Callable[[Scored, Verdict], _Recorded]) -> _Recorded:
         """Run what experiment `number` still needs, then `record` the verdict while nobody else records.
 
-        Another lane may keep something in the meantime: then the verdict is on what there is to beat now.
+        Another lane may keep something in the meantime: then the verdict is on what there is to beat now. Nothing is
+        kept that was not audited on every row.
         """
         while True:
             with self.recorder.lock:
                 best = self.recorder.ledger.best(self.recorder.tag)
                 found = self._judge(number, scored, best)
-                if isinstance(found, Verdict):
-                    return record(found)
+                if isinstance(found, Verdict) and not (found.status is Status.KEEP and self._unaudited(scored)):
+                    return record(scored, found)
+            if isinstance(found, Verdict):
+                again = self.stages.audit(scored, self.yardstick())
+                scored = again if _same(scored, again) else _unstable(again)
+                continue
             if best is None:
                 raise GloveboxError("the ledger lost its kept rows", where="ledger", fix="run: glovebox verify")
             if found.whose == "best":
@@ -62,6 +67,23 @@ class Trials:
         known = standing.scores(number, standing.on(lane, standing.paired(best.id, reruns)))
         known[decide.FIRST_SEED] = score.val_bpb
         return decide.judge(policy, against, Runs(known, scored.trained.snapshot.size, memory_gb(scored) * 1024))
+
+    def _unaudited(self, scored: Scored) -> bool:
+        """Whether policy wants an audit of every row that this score has not had."""
+        audited = scored.score is not None and scored.score.evaluation is not None and scored.score.evaluation.whole
+        return self.stages.policies.evaluator.audit_trials > 0 and not audited
+
+    def to_beat(self) -> float:
+        """A first run that scores lower is likely to be kept; a baseline always is."""
+        best = self.recorder.ledger.best(self.recorder.tag)
+        if best is None or best.val_bpb is None:
+            return EVERY
+        return self.known()[1] or best.val_bpb
+
+    def yardstick(self) -> Costs | None:
+        """What the baseline's evaluation took, if it was taken on this artifact."""
+        same = self.stages.artifact.predicate.version == self.recorder.artifact
+        return self.recorder.ledger.baseline_costs(self.recorder.tag) if same else None
 
     def known(self) -> tuple[list[Experiment], float | None]:
         """Finished experiments, and the val_bpb a first run has to beat: the higher of the best's first and its mean.
@@ -118,12 +140,35 @@ class Trials:
         )
         told = begun.model_dump(mode="json", include={"experiment", "during", "seed", "budget", "depth"})
         self.emit("rerun", told)
-        scored = self.stages.run(taken, begun.run, seconds=self.limit(training), seed=given, budget=budget)
+        scored = self.stages.run(
+            taken,
+            begun.run,
+            seconds=self.limit(training),
+            seed=given,
+            budget=budget,
+            audit_below=EVERY if number == during or not during else None,  # it speaks for a keep
+            baseline=self.yardstick(),
+        )
+        self.stages.forget(scored)
         engines = [engine for engine in (scored.trained.engine, scored.engine) if engine]
         done = begun.model_copy(update={**_outcome(scored), "seconds": round(sum(e.seconds for e in engines), 3)})
         self.recorder.end_rerun(done, engines)
         self.emit("rerun_ended", {**told, "val_bpb": done.val_bpb, "status": done.status})
+        self.alarm(number, done)
         return done
+
+    def alarm(self, number: int, ran: Experiment | Rerun) -> None:
+        """If the audit contradicted the proof of a run of experiment `number`: say so, and by policy go no further."""
+        if ran.reason != decide.CONTRADICTED:
+            return
+        folder = str(self.stages.home.run(ran.run))
+        self.emit("contradicted", {"experiment": number, "kept": folder})
+        if self.stages.policies.evaluator.on_contradiction == "stop":
+            raise ContradictedError(
+                f"a model of experiment {number} was proved causal, and the audit saw it look ahead",
+                where=folder,
+                fix="keep that folder and report it (SECURITY.md); trust no score until it is understood",
+            )
 
     def snapshot(self, row: Experiment) -> Snapshot:
         """The stored train.py of a recorded experiment."""
@@ -142,4 +187,19 @@ def _outcome(scored: Scored) -> dict[str, object]:
     if failed is not None:
         return {"status": failed.status, "reason": failed.reason, "memory_gb": memory_gb(scored)}
     score = scored.score
-    return {"val_bpb": score.val_bpb if score else None, "memory_gb": memory_gb(scored)}
+    told = {"val_bpb": score.val_bpb, "evaluation": score.evaluation} if score else {}
+    return {**told, "memory_gb": memory_gb(scored)}
+
+
+def _same(first: Scored, again: Scored) -> bool:
+    """Whether two evaluations of one hand-over agree, or the second was refused."""
+    return again.score is None or again.score.status == "refused" or _bpb(first) == _bpb(again)
+
+
+def _bpb(scored: Scored) -> float | None:
+    return scored.score.val_bpb if scored.score else None
+
+
+def _unstable(scored: Scored) -> Scored:
+    """A hand-over that was scored twice, differently."""
+    return scored.model_copy(update={"score": Score(status="refused", reason="nondeterministic")})

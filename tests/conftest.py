@@ -131,6 +131,8 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
     ledger = Ledger(home.ledger)
     ledger.begin_run("attacks", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
     with supervise.doors() as places, supervise.launcher(home, places):
+        text = (SOURCE / "trainer" / "train.py").read_text()
+        honest = text.replace("else 2**14 ", "else 2**11 ").replace("else 0.001 ", "else 0.004 ")
         made = Loop(
             tag="attacks",
             stages=Stages(
@@ -152,12 +154,9 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
             emit=lambda event, _: (
                 made.stages.prepare() if event == "trained" else None
             ),  # the next, while this is scored
-            seed=(SOURCE / "trainer" / "train.py").read_bytes(),
+            seed=honest.encode(),
         )
-        honest = home.root / "honest.py"
-        text = (SOURCE / "trainer" / "train.py").read_text()
-        honest.write_text(text.replace("else 2**14 ", "else 2**11 ").replace("else 0.001 ", "else 0.004 "))
-        assert made.experiment(honest, "honest").status == "keep"
+        made.begin()
         yield made
     ledger.close()
 

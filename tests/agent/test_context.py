@@ -45,9 +45,9 @@ def some(number: int) -> Experiment:
     )
 
 
-def test_the_first_opening_asks_for_the_baseline(policies: Policies) -> None:
-    told = context.opening(brief(policies), history([]), "x = 1\n")
-    assert "as the baseline" in told
+def test_the_first_opening_asks_for_a_change_not_for_the_baseline(policies: Policies) -> None:
+    told = context.opening(brief(policies), history([some(1)]), "x = 1\n")
+    assert "Propose and run the next experiment." in told
     assert "x = 1" in told
 
 

@@ -91,8 +91,9 @@ def work(home: Home, count: int) -> None:
         bench.recorder.reconcile()
         attending.provide(home.work, os.getegid(), bench.best_source())
         while (last := bench.ledger.last_number(TAG)) < count:
-            proposal = SEED if last == 0 else candidate(home.work.read_bytes(), last)
-            home.work.write_bytes(proposal)
+            if bench.begin() is not None:
+                continue
+            home.work.write_bytes(candidate(home.work.read_bytes(), last))
             bench.experiment(home.work, f"proposal {last}")
         bench.ledger.close()
 

@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from trainer.evaluator import audit, graph, program, release, score, weights
+from trainer.evaluator import graph, kernels, program, release, score, weights
+from trainer.evaluator.audit import Auditor, audit
 from trainer.evaluator.causality import Proof, prove
+from trainer.evaluator.costs import Allowance, Costs, clock
 from trainer.evaluator.refusal import Reason, Refused
 
 SCORE_FORMAT = "glovebox-score/1"
+_BYTES = ("token_bytes", "token_bytes_true")
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,13 @@ class Settings:
 
     limits: program.Limits = field(default_factory=program.Limits)
     accept: tuple[str, ...] = ("proved",)
-    audit_trials: int = 4  # row trials on top of a proof
+    audit_trials: int = 8  # row trials on top of a proof; 0: no audit at all
     audit_trials_unproved: int = 20_000  # row trials in place of a proof
+    audit_alone_share: float = 0.1  # of the passes of a would-be keep, run again with one row alone
+    fold_share: float = 0.01  # of what the baseline costs to score, for constants
+    scoring_ratio: float = 4.0  # times what the baseline took to score
     threads: int = 256  # or all the host has, if fewer
+    on_contradiction: str = "stop"  # for the runner
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
@@ -43,16 +51,32 @@ class Settings:
         return cls(**{**raw, "limits": program.Limits(**raw.get("limits", {})), "accept": tuple(raw["accept"])})
 
 
+@dataclass(frozen=True)
+class Order:
+    """What the launcher says of this one evaluation (records.Release)."""
+
+    audit_below: float | None = None  # a score below may be kept: every row is audited before it is
+    baseline: Costs | None = None
+
+    @classmethod
+    def from_go(cls, raw: dict[str, Any]) -> Order:
+        return cls(raw.get("audit_below"), Costs.from_go(raw.get("baseline")))
+
+
+NO_ORDER = Order()
+
+
 def main(argv: list[str], handed: Path, artifacts: Path, out: Path) -> int:
     """Score or refuse; the result file is written once, at the end."""
     settings = Settings.from_json(argv[1])
+    kernels.settle()
     torch.set_num_threads(min(settings.threads, len(os.sched_getaffinity(0))))
-    torch.backends.cudnn.enabled = False  # its convolutions may mix positions numerically
     program.rehearse()
-    release.wait()
+    kernels.warm(torch.device("cpu"))  # a GPU is lent with the release only
+    order = Order.from_go(release.wait())
     started = time.monotonic()
     try:
-        result = evaluate(settings, handed, artifacts)
+        result = _evaluated(settings, order, handed, artifacts)
     except Refused as refused:
         print(f"refused: {refused}", file=sys.stderr)
         result = {"status": "refused", "reason": str(refused.reason)}
@@ -65,33 +89,107 @@ def main(argv: list[str], handed: Path, artifacts: Path, out: Path) -> int:
     return 0
 
 
-def evaluate(settings: Settings, handed: Path, artifacts: Path) -> dict[str, Any]:
+def _evaluated(settings: Settings, order: Order, handed: Path, artifacts: Path) -> dict[str, Any]:
+    """The score document; a score that differs from itself is taken again, all of it, on one thread."""
+    try:
+        return evaluate(settings, handed, artifacts, order)
+    except Refused as refused:
+        if refused.reason is not Reason.NONDETERMINISTIC:
+            raise
+        _log(f"{refused}: once more, on one thread")
+    torch.set_num_threads(1)  # with one there is nobody to differ from
+    return evaluate(settings, handed, artifacts, order)
+
+
+def evaluate(settings: Settings, handed: Path, artifacts: Path, order: Order = NO_ORDER) -> dict[str, Any]:
     """The score document of one handed-over model, without format and time; raises Refused."""
     profile = json.loads((artifacts / "tokenizer" / "profile.json").read_bytes())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    token_bytes = _array(artifacts / "tokenizer" / "token_bytes.npy").to(device)
-    true_bytes = _array(artifacts / "tokenizer" / "token_bytes_true.npy").to(device)
     rows = _array(artifacts / "val" / "rows.npy")
     _log(f"rows {len(rows)} of {rows.shape[1]} tokens on {device}")
-    prog = load(settings, handed, profile, device)
-    _log(f"loaded: {len(prog.nodes)} operations, {prog.flops:.3g} FLOPs a pass")
+    allowance = Allowance(
+        settings.fold_share, settings.scoring_ratio, len(rows) // profile["eval_batch"], order.baseline
+    )
+    prog = load(settings, handed, profile, device, allowance)
+    _log(f"loaded: {len(prog.nodes)} operations, {prog.each_pass} a pass, {prog.folding} folded")
     proof = prove(prog)
     _log(f"proof: {proof}")
-    causality = _verdict(settings, proof, prog, rows)
-    obligations = proof.obligations if causality == "proved" else type(proof.obligations)()
-    bpb = score.score(prog, rows, token_bytes, true_bytes, obligations.watch(), lambda _: obligations.discharge())
+    _acceptable(settings, proof, prog, rows)
+    if device.type == "cuda":
+        kernels.warm(device)
+    score.batch(prog, rows[: prog.rows, :-1], rows[: prog.rows, 1:])  # a first pass never counts
+    key = secrets.randbits(63)
+    sequence = torch.randperm(len(rows), generator=torch.Generator().manual_seed(key))
+    began = clock(device)
+
+    def progress(_: int) -> None:
+        if proof.proved:
+            proof.obligations.discharge()
+        if clock(device) - began > allowance.scoring_seconds:
+            raise Refused(Reason.COMPUTE_LIMIT, f"scoring took more than {allowance.scoring_seconds:.1f} s of work")
+
+    watch = proof.obligations.watch() if proof.proved else {}
+    found = score.losses(prog, rows, sequence, watch, progress)
+    costs = Costs(prog.each_pass.flops, prog.each_pass.elements, allowance.passes, round(clock(device) - began, 3))
+    token_bytes, true_bytes = (_array(artifacts / "tokenizer" / f"{name}.npy") for name in _BYTES)
+    bpb = score.bpb(found, rows, token_bytes, true_bytes)
+    _log(f"scored in {costs.scoring_seconds} s of work")
+    auditor = Auditor(prog, rows, found, sequence)
+    whole = _audit(settings, proof, auditor, order.audit_below is not None and bpb.upstream < order.audit_below)
+    _log(f"audited {auditor.trials} rows, {auditor.alone} alone; in all {clock(device) - began:.3f} s of work")
     return {
         "status": "scored",
         "val_bpb": bpb.upstream,
         "val_bpb_bytes": bpb.true,
         "targets": bpb.targets,
-        "causality": causality,
+        "causality": "proved" if proof.proved else "audited",
         "operations": len(prog.nodes),
+        "order": key,
+        "audited": auditor.trials,
+        "alone": auditor.alone,
+        "whole": whole,
+        **asdict(costs),
     }
 
 
-def load(settings: Settings, handed: Path, profile: dict[str, Any], device: torch.device) -> program.Program:
+def _acceptable(settings: Settings, proof: Proof, prog: program.Program, rows: torch.Tensor) -> None:
+    """Raise Refused where policy wants a proof and there is none."""
+    if proof.proved or "audited" in settings.accept:
+        if not proof.proved or "proved" in settings.accept:
+            return
+        raise Refused(Reason.NOT_PROVED, "proved is not accepted by policy")
+    if not proof.unknown_ops:
+        raise Refused(Reason.NON_CAUSAL, f"looks {proof.lookahead} positions ahead, isolated {proof.isolated}")
+    if settings.audit_trials:
+        audit(prog, rows, settings.audit_trials)  # does it, or is it only that nobody can say?
+    raise Refused(Reason.NOT_PROVED, f"no rule for {', '.join(proof.unknown_ops)}")
+
+
+def _audit(settings: Settings, proof: Proof, auditor: Auditor, may_be_kept: bool) -> bool:
+    """Audit what was scored; returns whether it was done on every row. Raises Refused."""
+    trials = settings.audit_trials if proof.proved else settings.audit_trials_unproved
+    try:
+        if not settings.audit_trials:
+            return False
+        auditor.some(trials)
+        if may_be_kept:
+            auditor.every(settings.audit_alone_share)
+    except Refused as refused:
+        if proof.proved and refused.reason is Reason.NON_CAUSAL:
+            raise Refused(Reason.PROOF_CONTRADICTED, refused.detail) from None
+        raise
+    return auditor.trials >= len(auditor.rows)
+
+
+def load(
+    settings: Settings,
+    handed: Path,
+    profile: dict[str, Any],
+    device: torch.device,
+    allowance: Allowance | None = None,
+) -> program.Program:
     """The validated program of a hand-over directory; raises Refused."""
+    allowed = allowance or Allowance(settings.fold_share, settings.scoring_ratio, 1)
     graph_path, weights_path = handed / "graph.json", handed / "weights.safetensors"
     if not (graph_path.is_file() and weights_path.is_file()) or not graph_path.stat().st_size:
         raise Refused(Reason.MISSING, "no hand-over")
@@ -107,24 +205,8 @@ def load(settings: Settings, handed: Path, profile: dict[str, Any], device: torc
         vocab=profile["vocab_size"],
         device=device,
         limits=settings.limits,
+        allow=allowed.folding,
     )
-
-
-def _verdict(settings: Settings, proof: Proof, prog: program.Program, rows: torch.Tensor) -> str:
-    """'proved' or 'audited', if the policy accepts it; raises Refused."""
-    if proof.proved:
-        audit.audit(prog, rows, settings.audit_trials)  # an independent check of prover and interpreter
-        causality = "proved"
-    else:
-        causality = "audited"
-        if "audited" not in settings.accept and not proof.unknown_ops:
-            raise Refused(Reason.NON_CAUSAL, f"looks {proof.lookahead} positions ahead, isolated {proof.isolated}")
-        audit.audit(
-            prog, rows, settings.audit_trials_unproved if "audited" in settings.accept else settings.audit_trials
-        )
-    if causality not in settings.accept:
-        raise Refused(Reason.NOT_PROVED, f"{causality} is not accepted by policy")
-    return causality
 
 
 def _array(path: Path) -> torch.Tensor:

@@ -84,3 +84,18 @@ def allowed() -> dict[str, torch._ops.OpOverload]:
             if packet is not None and overload in packet.overloads():
                 out[f"aten.{entry}"] = getattr(packet, overload)
     return out
+
+
+@cache
+def unary() -> tuple[torch._ops.OpOverload, ...]:
+    """The admitted pointwise operations that one floating operand is enough for."""
+    pointwise = [allowed()[f"aten.{entry}"] for entry in _ALLOWED["pointwise"].split()]
+    return tuple(op for op in pointwise if _needs_one(op) and op.name() not in _NEED_MORE)
+
+
+_NEED_MORE = frozenset({"aten::bitwise_not", "aten::clamp", "aten::clamp.Tensor"})  # integers, a bound
+
+
+def _needs_one(op: torch._ops.OpOverload) -> bool:
+    first, *rest = op._schema.arguments
+    return str(first.real_type) == "Tensor" and all(argument.has_default_value() for argument in rest)

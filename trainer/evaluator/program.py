@@ -1,19 +1,25 @@
 """A validated graph bound to its weights: dry run, constant folding, execution. TRUSTED.
 
-Order matters: `prepare` measures shapes, memory and FLOPs on fake tensors before the first real
-operation runs, and folding (which executes) comes after it. Otherwise a graph of constants could burn
-the machine before any limit was looked at.
+Order matters: `prepare` measures shapes, memory and work on fake tensors before the first real operation runs, and
+folding (which executes) comes after it. Otherwise a graph of constants could burn the machine before any limit was
+looked at.
+
+What was reasoned about is what runs: limits and proof speak of the dry run's values, and torch's shape inference is
+not always its kernel's (`aten.index.Tensor`, torch 2.13). So every value that is computed, while folding and in every
+pass, is compared with the dry run's before anything reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainer.evaluator import kernels
 from trainer.evaluator.graph import DTYPES, Graph, Node
 from trainer.evaluator.refusal import Reason, Refused
 
@@ -23,13 +29,23 @@ _DTYPES = frozenset(DTYPES.values())
 
 @dataclass(frozen=True)
 class Limits:
-    """Ceilings of one forward pass; policies/evaluator.yaml sets them."""
+    """Ceilings of one forward pass, folding included; policies/evaluator.yaml sets them."""
 
     weight_bytes: int = 8 << 30
     peak_bytes: int = 16 << 30  # live intermediate values
     elements: int = 1 << 31  # of one value
     total_elements: int = 1 << 36  # written in one pass, what FLOP counters do not see
     flops: float = 1e15
+
+
+class Work(NamedTuple):
+    """What operations cost, counted before they run: FLOPs of products, and elements read and written."""
+
+    flops: float = 0.0
+    elements: int = 0
+
+
+NOTHING = Work()
 
 
 @dataclass
@@ -46,24 +62,47 @@ class Program:
     device: torch.device
     shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     dtypes: dict[int, torch.dtype] = field(default_factory=dict)
-    flops: float = 0.0
-    _free: list[list[int]] = field(default_factory=list)
+    devices: dict[int, str] = field(default_factory=dict)
+    each_pass: Work = NOTHING  # of operations that depend on the input
+    folding: Work = NOTHING  # of the others, which are computed once
+    free: list[list[int]] = field(default_factory=list)
 
     def __call__(
         self, idx: torch.Tensor, watch: dict[int, Callable[[torch.Tensor], None]] | None = None
     ) -> torch.Tensor:
-        """Logits [rows, seq_len, vocab] of idx int64 [rows, seq_len]; `watch` sees values by id."""
+        """Logits [rows, seq_len, vocab] of idx int64 [rows, seq_len]; `watch` sees values by id.
+
+        Raises Refused(SHAPE_MISMATCH) as soon as a value is not what the dry run said, the input included.
+        """
         watch = watch or {}
+        self._same(self.input, idx)
         values = {**self.constants, self.input: idx}
         with torch.no_grad():
-            for node, dead in zip(self.nodes, self._free, strict=True):
-                for id_, value in node.run(values):
+            for node, dead in zip(self.nodes, self.free, strict=True):
+                for id_, value in self.compute(node, values):
                     values[id_] = value
                     if id_ in watch:
                         watch[id_](value)
                 for id_ in dead:
                     values.pop(id_, None)
         return values[self.output]
+
+    def compute(self, node: Node, values: dict[int, Any]) -> list[tuple[int, torch.Tensor]]:
+        """(id, tensor) of each output of a node, all as the dry run said; raises Refused(SHAPE_MISMATCH)."""
+        results = kernels.run(node, values)
+        for id_, value in results:
+            self._same(id_, value)
+        return results
+
+    def note(self, id_: int, value: torch.Tensor) -> None:
+        """Remember what value `id_` will be."""
+        self.shapes[id_], self.dtypes[id_], self.devices[id_] = tuple(value.shape), value.dtype, value.device.type
+
+    def _same(self, id_: int, value: torch.Tensor) -> None:
+        found = (tuple(value.shape), value.dtype, value.device.type)
+        inferred = (self.shapes[id_], self.dtypes[id_], self.devices[id_])
+        if found != inferred:
+            raise Refused(Reason.SHAPE_MISMATCH, f"value {id_} is {found}, the dry run said {inferred}")
 
 
 def rehearse() -> None:
@@ -82,8 +121,12 @@ def prepare(
     vocab: int,
     device: torch.device,
     limits: Limits,
+    allow: Callable[[Program], Callable[[], object]] = lambda _: lambda: None,
 ) -> Program:
-    """Bind, dry-run within `limits`, fold constants; raises Refused."""
+    """Bind, dry-run within `limits`, fold constants; raises Refused.
+
+    `allow` sees the program once it is known what folding costs; what it returns is called after each folded operation.
+    """
     program = Program(
         nodes=_reachable(graph),
         constants=_bind(graph, weights),
@@ -96,7 +139,7 @@ def prepare(
     )
     try:
         _dry_run(program, limits)
-        _fold(program)
+        _fold(program, allow(program))
     except Refused:
         raise
     except Exception as error:  # an operation rejected its arguments: hostile or unsupported
@@ -145,32 +188,39 @@ def _last_use(nodes: list[Node], keep: set[int]) -> list[list[int]]:
 
 
 def _dry_run(program: Program, limits: Limits) -> None:
-    folded = _read_by_rest(program) - _varying(program)  # computed once, then held for every pass
+    """Run on fake tensors: notes what each value will be and what it costs; raises Refused above a limit."""
+    varying = _varying(program)
+    folded = _read_by_rest(program, varying) - varying  # computed once, then held for every pass
     free = _last_use(program.nodes, {program.output, *folded})
-    total = 0
+    work = {True: NOTHING, False: NOTHING}  # by whether the operation depends on the input
     with FakeTensorMode() as fake, FlopCounterMode(display=False) as flops, torch.no_grad():
         values: dict[int, torch.Tensor] = {i: fake.from_tensor(value) for i, value in program.constants.items()}
         values[program.input] = torch.empty(program.rows, program.seq_len, dtype=torch.int64, device=program.device)
+        for id_, value in values.items():
+            program.note(id_, value)
         live = sum(_bytes(value) for value in values.values())
+        total, counted = 0, 0.0
         for node, dead in zip(program.nodes, free, strict=True):
+            read = sum(values[ref].numel() for ref in node.refs)
+            written = 0
             for id_, value in node.run(values):
                 _check_value(value, limits)
                 values[id_] = value
-                program.shapes[id_], program.dtypes[id_] = tuple(value.shape), value.dtype
+                program.note(id_, value)
                 live += _bytes(value)
-                total += value.numel()
-            if live > limits.peak_bytes or total > limits.total_elements or flops.get_total_flops() > limits.flops:
-                raise Refused(Reason.COMPUTE_LIMIT, f"live {live} B, elements {total}, {flops.get_total_flops()} FLOPs")
+                written += value.numel()
+            total += written
+            counted, before = float(flops.get_total_flops()), counted
+            done = work[node.first in varying]
+            work[node.first in varying] = Work(done.flops + counted - before, done.elements + read + written)
+            if live > limits.peak_bytes or total > limits.total_elements or counted > limits.flops:
+                raise Refused(Reason.COMPUTE_LIMIT, f"live {live} B, elements {total}, {counted} FLOPs")
             live -= sum(_bytes(values.pop(id_)) for id_ in dead if id_ in values)
-        program.flops = float(flops.get_total_flops())
         logits = values[program.output]
         expected = (program.rows, program.seq_len) + ((program.vocab,) if program.vocab > 0 else logits.shape[2:])
         if logits.dim() != 3 or tuple(logits.shape) != expected or not logits.is_floating_point():
             raise Refused(Reason.OUTPUT_SHAPE, f"{tuple(logits.shape)} {logits.dtype}")
-    for id_, constant in program.constants.items():
-        program.shapes[id_], program.dtypes[id_] = tuple(constant.shape), constant.dtype
-    program.shapes[program.input] = (program.rows, program.seq_len)
-    program.dtypes[program.input] = torch.int64
+    program.each_pass, program.folding = work[True], work[False]
 
 
 def _check_value(value: torch.Tensor, limits: Limits) -> None:
@@ -187,29 +237,30 @@ def _bytes(value: torch.Tensor) -> int:
 _SHAPE_ONLY = frozenset(["zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"])
 
 
-def _fold(program: Program) -> None:
+def _fold(program: Program, after_each: Callable[[], object]) -> None:
     """Execute the part that depends on weights alone, once; keep the rest with its liveness."""
     constants, rest = program.constants, []
-    kept = _read_by_rest(program)
+    kept = _read_by_rest(program, _varying(program))
     with torch.no_grad():
         for node, dead in zip(program.nodes, _last_use(program.nodes, {program.output}), strict=True):
             if all(ref in constants for ref in node.refs):
-                constants.update(node.run(constants))
+                constants.update(program.compute(node, constants))
             elif node.name in _SHAPE_ONLY:
-                constants.update(node.run({ref: _like(program, ref) for ref in node.refs} | constants))
+                like = {ref: _like(program, ref) for ref in node.refs}
+                constants.update(program.compute(node, like | constants))
             else:
                 rest.append(node)
+            after_each()
             for id_ in dead:
                 if id_ not in kept:
                     constants.pop(id_, None)
     program.constants = {id_: value for id_, value in constants.items() if id_ in kept}
     program.nodes = rest
-    program._free = _last_use(rest, {program.output, *program.constants})
+    program.free = _last_use(rest, {program.output, *program.constants})
 
 
-def _read_by_rest(program: Program) -> set[int]:
+def _read_by_rest(program: Program, varying: set[int]) -> set[int]:
     """Values read by operations that depend on the input, and the output."""
-    varying = _varying(program)
     return {program.output}.union(*(node.refs for node in program.nodes if node.first in varying))
 
 

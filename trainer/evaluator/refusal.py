@@ -18,10 +18,13 @@ class Reason(StrEnum):
     OP_NOT_ALLOWED = "op_not_allowed"  # an operation outside the allow-list
     BAD_ARGUMENT = "bad_argument"  # arguments the operation does not accept
     WEIGHTS_FORMAT = "weights_format"  # malformed, missing or wrongly typed weights
-    COMPUTE_LIMIT = "compute_limit"  # FLOPs or memory above policy
+    COMPUTE_LIMIT = "compute_limit"  # FLOPs, memory or time above policy
+    SHAPE_MISMATCH = "shape_mismatch"  # a value is not what the dry run said it would be
     OUTPUT_SHAPE = "output_shape"  # not floating [rows, seq_len, vocab]
     NOT_FINITE = "not_finite"  # NaN or infinity in logits or where the proof forbids it
     NON_CAUSAL = "non_causal"  # a logit depends on a later token or on another row
+    PROOF_CONTRADICTED = "proof_contradicted"  # the audit saw a proved model look ahead: an incident
+    NONDETERMINISTIC = "nondeterministic"  # the same input gives another score, on one thread too
     NOT_PROVED = "not_proved"  # causality neither proved nor audited as policy asks
     EXECUTION = "execution"  # an operation failed while running
 

@@ -2,6 +2,9 @@
 
 val_bpb = sum of nats over scored targets / (ln 2 * sum of target bytes); targets of zero bytes (special
 tokens) are excluded from both sums (Karpathy, autoresearch prepare.py, evaluate_bpb).
+
+Rows are scored in an order the candidate cannot know, and their nats are kept by row: the audit runs the very same
+batches again. Sums are exact (`math.fsum` over rows), so the order changes no digit of the score.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from trainer.evaluator.program import Program
 from trainer.evaluator.refusal import Reason, Refused
+
+Watch = dict[int, Callable[[Tensor], None]]
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Bpb:
     targets: int
 
 
-def nats(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
     """-log softmax(logits)[target] per position, float64 [rows, seq_len].
 
     The row maximum is subtracted before anything else and the sum is taken in float64: logsumexp minus
@@ -44,31 +50,45 @@ def nats(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def batch(program: Program, tokens: Tensor, targets: Tensor, watch: Watch | None = None) -> Tensor:
+    """Nats of one pass, float64 [rows, seq_len] on the CPU; tokens and targets int64 of that shape."""
+    logits = program(tokens.to(program.device), watch)
+    return nats(logits, targets.to(program.device)).cpu()
+
+
+def losses(program: Program, rows: Tensor, order: Tensor, watch: Watch, progress: Callable[[int], object]) -> Tensor:
+    """Nats of all rows int64 [n, seq_len + 1], n a multiple of program.rows, scored in `order`; by row, not by order.
+
+    `progress` is told after each pass how many rows are done.
+    """
+    out = torch.empty(len(rows), rows.shape[1] - 1, dtype=torch.float64)
+    for done, pick in enumerate(order.split(program.rows), 1):
+        out[pick] = batch(program, rows[pick, :-1], rows[pick, 1:], watch)
+        progress(done * program.rows)
+    return out
+
+
+def bpb(found: Tensor, rows: Tensor, token_bytes: Tensor, true_bytes: Tensor) -> Bpb:
+    """The score of nats [n, seq_len] over rows int64 [n, seq_len + 1]; bytes by token, int64 [vocab]."""
+    targets = rows[:, 1:]
+    counted, counted_true = token_bytes[targets], true_bytes[targets]
+    total = math.fsum((found * (counted > 0)).sum(-1).tolist())
+    total_true = math.fsum((found * (counted_true > 0)).sum(-1).tolist())
+    return Bpb(
+        upstream=total / (math.log(2) * int(counted.sum())),
+        true=total_true / (math.log(2) * int(counted_true.sum())),
+        targets=int((counted > 0).sum()),
+    )
+
+
 def score(
     program: Program,
-    rows: torch.Tensor,
-    token_bytes: torch.Tensor,
-    true_bytes: torch.Tensor,
-    watch: dict[int, Callable[[torch.Tensor], None]],
-    progress: Callable[[int], None],
+    rows: Tensor,
+    token_bytes: Tensor,
+    true_bytes: Tensor,
+    watch: Watch,
+    progress: Callable[[int], object],
 ) -> Bpb:
-    """bpb of `program` over rows int64 [n, seq_len + 1], n a multiple of program.rows."""
-    total = torch.zeros((), dtype=torch.float64)
-    total_true = torch.zeros((), dtype=torch.float64)
-    upstream_bytes = bytes_true = targets = 0
-    for start in range(0, len(rows), program.rows):
-        batch = rows[start : start + program.rows].to(program.device)
-        x, y = batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
-        loss = nats(program(x, watch), y)
-        counted, counted_true = token_bytes[y], true_bytes[y]
-        total += (loss * (counted > 0)).sum().cpu()
-        total_true += (loss * (counted_true > 0)).sum().cpu()
-        upstream_bytes += int(counted.sum())
-        bytes_true += int(counted_true.sum())
-        targets += int((counted > 0).sum())
-        progress(start + len(batch))
-    return Bpb(
-        upstream=float(total) / (math.log(2) * upstream_bytes),
-        true=float(total_true) / (math.log(2) * bytes_true),
-        targets=targets,
-    )
+    """bpb of `program` over rows int64 [n, seq_len + 1] in their own order, n a multiple of program.rows."""
+    found = losses(program, rows, torch.arange(len(rows)), watch, progress)
+    return bpb(found, rows, token_bytes.cpu(), true_bytes.cpu())

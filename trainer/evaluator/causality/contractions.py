@@ -11,7 +11,6 @@ from torch import Tensor
 
 from trainer.evaluator.causality.abstract import LABEL, Abstract, join, reduce, squash
 from trainer.evaluator.causality.context import Context, Rule, by_name
-from trainer.evaluator.causality.obligations import Kind
 
 MAX_ELEMENTS = 1 << 28  # of a table built while looking for silenced operands
 MAX_SCALE = 1e7  # |scale| times head dimension of attention
@@ -51,8 +50,7 @@ def _contract(c: Context, a: Abstract, b: Abstract, *, silence: bool) -> Tensor:
         if silenced is not None:
             bounds.append(torch.maximum(reduce(b.dep, [b.dep.dim() - 2]), silenced.unsqueeze(-2)))
     if len(bounds) > 1:
-        c.used_zero = True
-        c.require(Kind.FINITE, a, b)
+        c.used_zero = True  # and both are finite: rules.py obliges every product to that
     shape = c.shapes[0]
     out = bounds[0].expand(shape)
     for bound in bounds[1:]:
@@ -77,7 +75,7 @@ def _attention(c: Context) -> list[Abstract] | None:
         return None
     scale = c.args.get("scale")
     if not (1.0 if scale is None else abs(scale)) * q.shape[-1] <= MAX_SCALE:
-        return None  # with |q|, |k| < SCORE_BOUND a score then stays finite in float32
+        return None  # with |q|, |k| < SCORE_BOUND a score stays finite in float32
     heads, last = q.dep.dim() - 3, q.dep.dim() - 1
     queries = reduce(q.dep, [heads, last]).squeeze(-1)  # [b, 1, queries]
     keys = torch.maximum(reduce(k.dep, [heads, last]), reduce(v.dep, [heads, last])).squeeze(-1)
@@ -97,10 +95,8 @@ def _attention(c: Context) -> list[Abstract] | None:
         queries = torch.maximum(queries, weight)
     if not bool(visible.all()):
         c.used_zero = True
-        c.require(Kind.BOUNDED, q, k)
-        c.require(Kind.FINITE, v)
         if mask is not None and mask.floating and mask.const is None:
-            return None  # a computed additive mask could itself be +inf or NaN
+            return None  # which keys a computed additive mask hides is for the run to say
     labels = squash(keys).unsqueeze(-2)  # [b, 1, 1, keys]
     reach = torch.where(visible, labels, -1).amax(-1)
     return [c.result(torch.maximum(queries, reach).unsqueeze(-1))]

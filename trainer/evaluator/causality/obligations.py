@@ -1,8 +1,10 @@
 """What must hold of intermediate values at run time for a proof to stand. TRUSTED.
 
 0 * x is 0 only if x is finite, x + -inf is -inf only if x is finite, masked attention ignores a key only
-if its score cannot overflow, and 1 / 0 shows the sign of a zero. The static proof relies on such facts;
-they are checked on every scored row, and a single failure refuses the model.
+if its score cannot overflow, and 1 / 0 shows the sign of a zero. A kernel may load what lies beyond its operand and
+multiply it by zero: that says nothing only if it is finite (uxlfoundation/oneDNN 5717), so every operand of every
+product must be. The static proof relies on such facts; they are checked on every scored row, and a single failure
+refuses the model.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ class Kind(StrEnum):
     FINITE = "finite"
     BOUNDED = "bounded"
     NONZERO = "nonzero"
+    MASK = "mask"  # additive or boolean attention mask: no NaN, no +inf, and every row shows at least one key
 
 
 class Obligations:
@@ -61,10 +64,17 @@ class Obligations:
 
 
 def _holds(value: torch.Tensor, kind: Kind) -> torch.Tensor:
-    if kind is Kind.NONZERO:
-        parts = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
-        return (parts != 0).all()
-    if not (value.is_floating_point() or value.is_complex()):
+    if value.is_complex():
+        value = torch.view_as_real(value.resolve_conj())
+    if value.numel() == 0:
         return torch.ones((), dtype=torch.bool, device=value.device)
-    bound = SCORE_BOUND if kind is Kind.BOUNDED else float("inf")
-    return (value.abs() < bound).all()  # a NaN compares false
+    if kind is Kind.NONZERO:
+        return (value != 0).all()
+    if kind is Kind.MASK and value.dim():
+        most = value.amax(-1)  # of each row; NaN if there is one
+        return most.all() if value.dtype is torch.bool else ((most > -SCORE_BOUND) & (most < SCORE_BOUND)).all()
+    if not value.is_floating_point():
+        return torch.ones((), dtype=torch.bool, device=value.device)
+    bound = float("inf") if kind is Kind.FINITE else SCORE_BOUND
+    least, most = torch.aminmax(value)  # both are NaN if anything is: a comparison is then false
+    return (least > -bound) & (most < bound)

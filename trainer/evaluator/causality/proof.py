@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +50,24 @@ def prove(program: Program) -> Proof:
 
 def _excess(program: Program, labels: torch.Tensor, obligations: Obligations, unknown: set[str]) -> int:
     """The largest amount by which a logit's labels exceed its own token's label."""
-    values = {id_: constant(id_, value) for id_, value in program.constants.items()}
-    values[program.input] = Abstract(program.input, labels, torch.int64)
     if program.output == program.input or program.output in program.constants:
         return 0  # constant logits; scoring refuses the rest
-    for node, dead in zip(program.nodes, program._free, strict=True):
+    *_, last = interpret(program, labels, obligations, unknown)
+    dep = last[program.output].dep.amax(-1)
+    return max(0, int((dep - labels).max()))
+
+
+def interpret(
+    program: Program, labels: torch.Tensor, obligations: Obligations, unknown: set[str]
+) -> Iterator[dict[int, Abstract]]:
+    """The abstract values by id that are alive after each operation, in the program's order.
+
+    The same mapping is yielded every time and changes between two steps. Names of operations that no rule could
+    say anything of are added to `unknown`.
+    """
+    values = {id_: constant(id_, value) for id_, value in program.constants.items()}
+    values[program.input] = Abstract(program.input, labels, torch.int64)
+    for node, dead in zip(program.nodes, program.free, strict=True):
         context = Context(
             node=node,
             args={k: substitute(v, values) for k, v in node.bound().items()},
@@ -70,7 +84,6 @@ def _excess(program: Program, labels: torch.Tensor, obligations: Obligations, un
             if tuple(value.shape) != context.shapes[offset]:
                 raise AssertionError(f"causality rule of {node.name} has the wrong shape")
             values[node.first + offset] = value.named(node.first + offset)
+        yield values
         for id_ in dead:
             values.pop(id_, None)
-    dep = values[program.output].dep.amax(-1)
-    return max(0, int((dep - labels).max()))

@@ -11,6 +11,8 @@ import torch
 from trainer.evaluator.causality import contractions, indexing, movement, pointwise, reductions
 from trainer.evaluator.causality.abstract import LABEL, Abstract
 from trainer.evaluator.causality.context import Context
+from trainer.evaluator.causality.obligations import Kind
+from trainer.evaluator.kernels import CONTRACTIONS
 
 RULES = movement.RULES | pointwise.RULES | reductions.RULES | indexing.RULES | contractions.RULES
 
@@ -21,12 +23,28 @@ _BLIND_TO_SIGNS = frozenset(movement.RULES) | {"complex", "polar", "_conj", "mul
 
 def apply(c: Context) -> list[Abstract] | None:
     """The rule's answer, None where there is no rule or it cannot say."""
+    if c.node.name in CONTRACTIONS:
+        _separate(c)
     rule = RULES.get(c.node.name)
+    empty = 0 in {size for shape in (*c.shapes, *(x.shape for x in c.inputs)) for size in shape}
+    if empty and c.node.name not in movement.RULES:
+        return None  # there is no largest of no labels
     if rule is None or (c.node.name not in pointwise.RULES and _has_number_for_tensor(c)):
         return None
     if c.node.name not in _BLIND_TO_SIGNS and any(d.is_complex for d in (*c.dtypes, *(x.dtype for x in c.inputs))):
         c.require_no_signed_zero(*c.inputs)
     return rule(c)
+
+
+def _separate(c: Context) -> None:
+    """Operands a kernel multiplies across elements are finite, constants too; those of attention bounded, so that
+    every product inside it is."""
+    if c.node.name != "scaled_dot_product_attention":
+        c.require(Kind.FINITE, *c.inputs)
+        return
+    c.require(Kind.BOUNDED, c.args["query"], c.args["key"])
+    c.require(Kind.FINITE, c.args["value"])
+    c.require(Kind.MASK, c.args.get("attn_mask"))
 
 
 def _has_number_for_tensor(c: Context) -> bool:
