@@ -32,9 +32,10 @@ class Code:
     true: float
     scores: dict[int, float | None] = field(default_factory=dict)
     since: int = decide.FIRST_SEED
+    sigma: float = SIGMA  # 0: it ignores its seed
 
     def run(self, seed: int, chance: random.Random) -> None:
-        self.scores[seed] = self.true + chance.gauss(0.0, SIGMA)
+        self.scores[seed] = self.true + chance.gauss(0.0, self.sigma)
 
     @property
     def runs(self) -> Runs:
@@ -59,9 +60,9 @@ class Night:
         self._run(self.best, decide.FIRST_SEED)
         self.codes.append(self.best)
 
-    def propose(self, effect: float) -> Verdict:
-        """One experiment whose train.py is truly better by `effect` val_bpb."""
-        candidate = Code(self.best.true - effect)
+    def propose(self, effect: float, sigma: float = SIGMA) -> Verdict:
+        """One experiment whose train.py is truly better by `effect` val_bpb, and moves by `sigma` from run to run."""
+        candidate = Code(self.best.true - effect, sigma=sigma)
         self._run(candidate, decide.FIRST_SEED)
         self.tried += 1
         while isinstance(found := self._judge(candidate), Wanted):
@@ -101,6 +102,16 @@ def single(rules: Decision, effect: float, nights: int, seed: int = 0, before: i
         kept += search.propose(effect * SIGMA).status is Status.KEEP
         runs += search.spent - spent
     return {"kept": kept / nights, "runs": runs / nights}
+
+
+def seedless(rules: Decision, sigma: float, nights: int, effect: float = 0.0, seed: int = 0) -> float:
+    """Share of nights in which a baseline that ignores its seed loses to the first candidate, better by `effect` sigma."""
+    kept = 0
+    for night in range(nights):
+        chance = random.Random(f"seedless {seed} {night}")  # noqa: S311 - a simulation
+        search = Night(rules, chance, best=Code(1.0, sigma=0.0))
+        kept += search.propose(effect * sigma, sigma).status is Status.KEEP
+    return kept / nights
 
 
 def noise_only(rules: Decision, nights: int, candidates: int, seed: int = 0) -> dict[str, float]:

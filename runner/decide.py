@@ -11,7 +11,9 @@ not_exportable; what the evaluator refused non_causal or rejected.
 4. lower by more than chance gives in 0.8 `alpha` of all cases, and lower in the first pair too: keep, a clear win;
    otherwise stop and discard once the pairs say it is worse, keep when their mean gain is beyond chance at `alpha`;
 5. equal within noise after all pairs and smaller by `simplicity_bytes`: keep, it is simpler.
-The noise comes from reruns of the tag's own files, first of its baseline. The best itself is measured on seeds that
+The noise comes from reruns of the tag's own files, first of its baseline. While they, or the
+best alone, ignore their seed it says nothing of a candidate: then no single run is a clear win, and a candidate is
+weighed by the deviation of its own runs, of two pairs at least. The best itself is measured on seeds that
 played no part in choosing it: a score that was selected for being low stays too low to be fair to what comes next.
 Seeds are numbers here, the first and those after it; what a train.py is given instead cannot be told apart
 (trials.py). docs/decision.md has the error rates.
@@ -116,7 +118,7 @@ def judge(policy: Decision, standing: Standing, candidate: Runs) -> Verdict | Wa
     simpler = best.size - candidate.size >= policy.simplicity_bytes
     if gain <= 0 and not simpler:
         return Verdict(Status.DISCARD, None, claimed)
-    if noise is None or noise.freedom < policy.baseline_runs - 1:
+    if noise is None or (noise.freedom < policy.baseline_runs - 1 and not _ignores_seed(policy, best)):
         seed = _untried(best, since, policy.baseline_runs + SPARE_SEEDS)
         return Wanted("best", seed) if seed else Verdict(Status.DISCARD, "not_confirmed", claimed)
     return _Case(policy, standing, noise, candidate, simpler, claimed).verdict(gain, 1 + 1 / _count(known, noise))
@@ -133,12 +135,22 @@ class _Case:
     simpler: bool
     claimed: float
 
+    @property
+    def still(self) -> bool:
+        """Whether what there is to beat scores the same on every seed, so that its noise is not a candidate's."""
+        return self.noise.sigma <= self.policy.least_noise_bpb or _ignores_seed(self.policy, self.standing.best)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs decide."""
+        return max(2, self.policy.confirm_runs) if self.still else self.policy.confirm_runs
+
     def verdict(self, gain: float, variance: float) -> Verdict | Wanted:
         """By the first run, `gain` of `variance` sigma^2; by pairs where it cannot say."""
         plain = Verdict(Status.DISCARD, None, self.claimed, None, self._interval(gain, variance))
-        clear = gain >= self._needed(CLEAR_SHARE, variance)
+        clear = gain >= self._needed(CLEAR_SHARE, variance) and not self.still
         least = -self.policy.simplicity_sigmas if self.simpler else self.policy.confirm_from_sigmas
-        if not self.policy.confirm_runs:
+        if not self.pairs:
             return self._keep(gain, plain) if clear else plain
         if not clear and gain < least * self.noise.sigma:
             return plain
@@ -149,7 +161,7 @@ class _Case:
         best, candidate = self.standing.best.scores, self.candidate.scores
         pairs: list[tuple[float, float]] = []
         start = max(FIRST_SEED + 1, self.standing.since)
-        for seed in range(start, start + self.policy.confirm_runs + SPARE_SEEDS):
+        for seed in range(start, start + self.pairs + SPARE_SEEDS):
             if seed not in best:
                 return Wanted("best", seed)
             theirs = best[seed]
@@ -170,7 +182,7 @@ class _Case:
 
     def _after(self, pairs: list[tuple[float, float]], plain: Verdict, clear: bool) -> Verdict | None:
         """The verdict after these pairs, None while more are wanted."""
-        last = len(pairs) == self.policy.confirm_runs
+        last = len(pairs) == self.pairs
         mean = math.fsum(theirs - ours for theirs, ours in pairs) / len(pairs)
         theirs, ours = ([*side] for side in zip(*pairs, strict=True))
         variance = 1 / _count(theirs, self.noise) + _wildness(ours, self.noise) / _count(ours, self.noise)
@@ -178,9 +190,9 @@ class _Case:
             confirmed=round(mean, BPB_DIGITS), interval=self._interval(mean, variance), pairs=len(pairs)
         )
         tolerance = self.policy.simplicity_sigmas * self.noise.sigma if self.simpler else 0.0
-        early = EARLY_SHARE / max(1, self.policy.confirm_runs - 1)
+        share = LAST_SHARE if last else EARLY_SHARE / max(1, self.pairs - 1)
         clearly = clear and len(pairs) == 1 and round(mean, BPB_DIGITS) > 0  # as it will be told
-        if clearly or mean >= self._needed(LAST_SHARE if last else early, variance):
+        if clearly or mean >= (self._needed(share, variance) if not self.still else self._by_itself(share, ours)):
             return self._keep(mean, found)
         if mean <= -tolerance or (last and not self.simpler):
             return found._replace(reason="not_confirmed")
@@ -197,6 +209,14 @@ class _Case:
         """The gain that chance reaches in `share` of alpha of all cases."""
         return max(self.policy.minimum_gain_bpb, self.noise.bound(self.policy.alpha * share, variance))
 
+    def _by_itself(self, share: float, ours: list[float]) -> float:
+        """The gain needed if only the candidate's own scores say how much they move; infinite for a single one."""
+        if len(ours) < 2:
+            return math.inf
+        least = self.policy.least_noise_bpb
+        own = Noise(math.hypot(statistics.stdev(ours) / math.sqrt(len(ours)), least), len(ours) - 1)
+        return max(self.policy.minimum_gain_bpb, own.bound(self.policy.alpha * share, 1.0))
+
     def _interval(self, gain: float, variance: float) -> tuple[float, float]:
         width = self.noise.bound(self.policy.alpha / 2, variance)
         return round(gain - width, BPB_DIGITS), round(gain + width, BPB_DIGITS)
@@ -206,6 +226,12 @@ def _count(scores: list[float], noise: Noise) -> int:
     """How many independent scores these are: a train.py that ignores the seed gives one, however often it runs."""
     spread = max(scores) - min(scores)
     return len(scores) if len(scores) == 1 or spread > IGNORES_SEED * noise.sigma else 1
+
+
+def _ignores_seed(policy: Decision, best: Runs) -> bool:
+    """Whether the runs it was not chosen by say that it scores the same on every seed."""
+    known = [score for seed, score in best.scores.items() if seed != FIRST_SEED and score is not None]
+    return len(known) > 1 and max(known) - min(known) <= IGNORES_SEED * policy.least_noise_bpb
 
 
 def _wildness(scores: list[float], noise: Noise) -> float:

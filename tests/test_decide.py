@@ -14,6 +14,7 @@ from runner.decide import Runs, Standing, Verdict, Wanted, failure, judge, measu
 from runner.noise import Noise
 from runner.policy import Decision, EarlyStop, Policies
 from runner.records import EndReason, EngineResult, Score, Scored, Snapshot, Status, Telemetry, Trained
+from tests import samples
 
 RULES = Decision(
     rule="paired",
@@ -51,11 +52,7 @@ def scored(bpb: float | None = 1.0, size: int = 1000, refused: str | None = None
         "telemetry": Telemetry(),
         "handed_over": True,
     }
-    score = (
-        Score(status="refused", reason=refused)
-        if refused
-        else Score(status="scored", val_bpb=bpb, val_bpb_bytes=bpb, causality="proved")
-    )
+    score = Score(status="refused", reason=refused) if refused else samples.scored(bpb)
     return Scored(trained=Trained(**{**base, **trained}), engine=engine(), score=score if bpb is not None else None)
 
 

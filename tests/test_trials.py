@@ -39,6 +39,7 @@ from runner.records import (
 from runner.sealing import Sealer
 from runner.stages import Stages
 from runner.trials import Trials
+from tests import samples
 
 ENGINE = EngineResult(
     exit_code=0,
@@ -73,8 +74,7 @@ def outcome(taken: Snapshot, run: str, value: float | None) -> Scored:
     trained = Trained(snapshot=taken, run=run, engine=engine, telemetry=Telemetry(), handed_over=value is not None)
     if value is None:
         return Scored(trained=trained, engine=None, score=None)
-    score = Score(status="scored", val_bpb=value, val_bpb_bytes=value, causality="proved")
-    return Scored(trained=trained, engine=ENGINE, score=score)
+    return Scored(trained=trained, engine=ENGINE, score=samples.scored(value))
 
 
 class Bench:
@@ -109,7 +109,7 @@ class Bench:
         first = scores["s42"]
         assert isinstance(first, float)
         scored = outcome(taken, run, first)
-        return self.trials.settle(number, scored, lambda found: self._recorded(number, scored, found))
+        return self.trials.settle(number, scored, lambda scored, found: self._recorded(number, scored, found))
 
     def _recorded(self, number: int, scored: Scored, found: Verdict) -> Experiment:
         return self.recorder.finish(number, scored, found, 1.0, lane=self.stages.lane.name)
@@ -202,7 +202,7 @@ def test_a_failed_run_asks_for_nothing_more(bench: Bench, tmp_path: Path) -> Non
     source.write_text("x = 1\n")
     taken = snapshot.take(source, bench.home.snapshots, 4096)
     number = bench.recorder.accept(taken, "x", "f" * 16)
-    verdict = bench.trials.settle(number, outcome(taken, "f" * 16, None), lambda found: found)
+    verdict = bench.trials.settle(number, outcome(taken, "f" * 16, None), lambda _, found: found)
     assert verdict == Verdict(Status.CRASH, "exception")
     assert bench.stages.asked == []
 
@@ -343,3 +343,70 @@ def test_pairs_are_given_the_same_seed_and_other_runs_another(bench: Bench) -> N
     assert first.given == second.given != other.given
     assert bench.trials.first_seed(2) not in (first.given, other.given)
     assert [seed for _, seed in bench.stages.asked[-3:]] == [first.given, second.given, other.given]
+
+
+def _unaudited(bench: Bench, text: str, value: float) -> tuple[int, Scored]:
+    source = bench.home.root / "candidate.py"
+    source.write_text(text)
+    taken = snapshot.take(source, bench.home.snapshots, 4096)
+    run = f"{len(bench.ledger.experiments('t')):016x}"
+    number = bench.recorder.accept(taken, text, run)
+    scored = outcome(taken, run, value)
+    part = samples.AUDITED.model_copy(update={"whole": False, "audited": 8})
+    return number, scored.model_copy(update={"score": samples.scored(value, part)})
+
+
+@pytest.mark.parametrize(
+    ("again", "status", "reason"),
+    [
+        (samples.scored(1.5), Status.KEEP, None),
+        (samples.scored(1.6), Status.REJECTED, "nondeterministic"),
+        (Score(status="refused", reason="proof_contradicted"), Status.NON_CAUSAL, "proof_contradicted"),
+        (None, Status.REJECTED, "evaluation_failed"),
+    ],
+)
+def test_what_would_be_kept_is_audited_on_every_row_before_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, again: Score | None, status: Status, reason: str | None
+) -> None:
+    bench.stages.scores.update({(b"b = 2\n", 43): 1.51, (b"a = 1\n", 43): 2.01})
+    number, scored = _unaudited(bench, "b = 2\n", 1.5)
+    monkeypatch.setattr(Table, "audit", lambda self, scored, _: scored.model_copy(update={"score": again}))
+    row = bench.trials.settle(number, scored, lambda scored, found: bench._recorded(number, scored, found))
+    assert (row.status, row.reason) == (status, reason)
+    if status is Status.KEEP:
+        assert row.evaluation is not None
+        assert row.evaluation.whole
+
+
+def test_what_is_discarded_anyway_is_not_audited_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    number, scored = _unaudited(bench, "b = 2\n", 3.0)
+    monkeypatch.setattr(Table, "audit", lambda *_: pytest.fail("audited"))
+    row = bench.trials.settle(number, scored, lambda scored, found: bench._recorded(number, scored, found))
+    assert row.status is Status.DISCARD
+
+
+def test_without_an_audit_in_policy_none_is_asked_for(bench: Bench) -> None:
+    evaluator = bench.stages.policies.evaluator.model_copy(update={"audit_trials": 0})
+    policies = bench.stages.policies.model_copy(update={"evaluator": evaluator})
+    trials = replace(bench.trials, stages=replace(bench.stages, policies=policies))
+    bench.stages.scores.update({(b"b = 2\n", 43): 1.51, (b"a = 1\n", 43): 2.01})
+    number, scored = _unaudited(bench, "b = 2\n", 1.5)
+    row = trials.settle(number, scored, lambda scored, found: bench._recorded(number, scored, found))
+    assert row.status is Status.KEEP
+
+
+@pytest.mark.parametrize("policy_says", ["stop", "go_on"])
+def test_a_contradicted_proof_is_told_and_ends_the_run_unless_policy_says_go_on(bench: Bench, policy_says: str) -> None:
+    evaluator = bench.stages.policies.evaluator.model_copy(update={"on_contradiction": policy_says})
+    policies = bench.stages.policies.model_copy(update={"evaluator": evaluator})
+    trials = replace(bench.trials, stages=replace(bench.stages, policies=policies))
+    row = samples.experiment(2, reason="proof_contradicted", status=Status.NON_CAUSAL)
+    trials.alarm(2, samples.experiment(2))
+    assert "contradicted" not in bench.events
+    if policy_says == "stop":
+        with pytest.raises(GloveboxError) as caught:
+            trials.alarm(2, row)
+        assert caught.value.exit_code == 10
+    else:
+        trials.alarm(2, row)
+    assert "contradicted" in bench.events

@@ -41,3 +41,15 @@ def test_what_a_night_claims_is_what_it_gained(rules: Decision) -> None:
     ours = decision.mixed(rules, 60)
     assert ours["claimed"] < 1.15 * ours["true"]
     assert ours["false_keeps"] < 0.2 * ours["keeps"]
+
+
+@pytest.mark.parametrize("sigma", [0.0005, 0.001, 0.003, 0.01, 0.03])
+def test_a_baseline_that_ignores_its_seed_loses_to_luck_at_most_as_often_as_alpha(
+    rules: Decision, sigma: float
+) -> None:
+    assert decision.seedless(rules, sigma, 1000) <= rules.alpha
+
+
+@pytest.mark.parametrize("sigma", [0.003, 0.03])
+def test_it_loses_to_a_real_gain(rules: Decision, sigma: float) -> None:
+    assert decision.seedless(rules, sigma, 200, effect=3.0) > 0.85

@@ -23,9 +23,10 @@ from runner.launching import LaunchClient
 from runner.ledger import Ledger
 from runner.loop import Loop
 from runner.recording import Recorder
-from runner.records import EndReason, EngineResult, Score, Scored, Snapshot, Telemetry, Trained
+from runner.records import EndReason, EngineResult, Scored, Snapshot, Telemetry, Trained
 from runner.sealing import Sealer
 from runner.stages import Stages
+from tests.samples import scored
 
 TAG = "faults"
 SEED = b"x = 0\n"
@@ -55,8 +56,7 @@ class Scripted(Stages):
         if failed:
             return Scored(trained=found, engine=None, score=None)
         value = score(text, seed)
-        told = Score(status="scored", val_bpb=value, val_bpb_bytes=value, causality="proved")
-        return Scored(trained=found, engine=engine, score=told)
+        return Scored(trained=found, engine=engine, score=scored(value))
 
 
 def score(text: bytes, seed: int) -> float:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tests.evaluator.build import CPU
-from tests.fuzz_causality import generate
+from tests.fuzz_causality import generate, tokens
 from tests.fuzz_causality.draft import Draft
 from tests.fuzz_causality.generate import Focus
 from trainer.evaluator import graph, program
@@ -31,7 +31,6 @@ from trainer.evaluator.program import Program
 from trainer.evaluator.refusal import Refused
 
 LIMITS = program.Limits(weight_bytes=1 << 24, peak_bytes=256 << 20, elements=1 << 20, total_elements=1 << 25, flops=1e9)
-CHANGES = 6  # runs compared with the first one
 COUNTED = ("graphs", "refused", "nodes", "checks", "pairs", "proved", "unsound", "errors")
 
 
@@ -94,34 +93,43 @@ def _where(error: BaseException) -> str:
 
 
 def prepare(draft: Draft, out: Outcome) -> Program | None:
+    """The program of a draft, with its stray operation if the dry run accepts it; None if it is refused."""
+    for stray in (draft.stray, None):
+        try:
+            parsed, bound = _bind(draft, stray)
+        except Refused as refused:
+            if stray is None:
+                out.counts["refused"] += 1
+                out.refusals[str(refused)[:100]] += 1
+            continue
+        made = [node for node in parsed.nodes if not node.refs or node.name in program._SHAPE_ONLY]
+        out.operations.update(str(node.op).removeprefix("aten.") for node in made)
+        out.counts["nodes"] += len(bound.nodes)
+        return bound
+    return None
+
+
+def _bind(draft: Draft, stray: dict[str, Any] | None) -> tuple[graph.Graph, Program]:
     """Parse and prepare as the evaluator does, but keep operations the output does not need."""
-    sizes = draft.sizes
-    try:
-        parsed = graph.parse(generate.data(draft), CPU)
-        with patch.object(program, "_reachable", lambda parsed: list(parsed.nodes)):
-            bound = program.prepare(
-                parsed,
-                draft.build.weights,
-                rows=sizes.rows,
-                seq_len=sizes.seq,
-                vocab=sizes.vocab,
-                device=CPU,
-                limits=LIMITS,
-            )
-    except Refused as refused:
-        out.counts["refused"] += 1
-        out.refusals[str(refused)[:100]] += 1
-        return None
-    made = [node for node in parsed.nodes if not node.refs or node.name in program._SHAPE_ONLY]
-    out.operations.update(str(node.op).removeprefix("aten.") for node in [*bound.nodes, *made])
-    out.counts["nodes"] += len(bound.nodes)
-    return bound
+    parsed, sizes = graph.parse(generate.data(draft, stray), CPU), draft.sizes
+    with patch.object(program, "_reachable", lambda parsed: list(parsed.nodes)):
+        return parsed, program.prepare(
+            parsed,
+            draft.build.weights,
+            rows=sizes.rows,
+            seq_len=sizes.seq,
+            vocab=sizes.vocab,
+            device=CPU,
+            limits=LIMITS,
+        )
 
 
 def _compare(bound: Program, seed: int, out: Outcome) -> None:
     everything = [_claims(bound, name, labels) for name, labels in _labellings(bound)]
-    inputs = list(_inputs(bound, random.Random(seed)))
-    runs = [_run(bound, tokens) for tokens in inputs]
+    inputs = list(tokens.batches(bound, random.Random(seed)))
+    runs = [_run(bound, batch) for batch in inputs]
+    ran = [node for node in bound.nodes if node.first in runs[0]]
+    out.operations.update(str(node.op).removeprefix("aten.") for node in ran)
     excused = [[_excused(bound, claims, run) for claims in everything] for run in runs]
     for run, excuses in zip(runs, excused, strict=True):
         for claims, excuse in zip(everything, excuses, strict=True):
@@ -160,35 +168,9 @@ def _outputs(node: Node) -> range:
     return range(node.first, node.first + node.outputs)
 
 
-def _inputs(bound: Program, rng: random.Random) -> Iterator[Tensor]:
-    """Tokens, then changes of them: behind a position, in one row, of one token."""
-    generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
-
-    def tokens() -> Tensor:
-        return torch.randint(0, bound.vocab, (bound.rows, bound.seq_len), generator=generator)
-
-    first = tokens()
-    yield first
-    places = [(bound.rows, bound.seq_len - 1)]  # the last position of every row
-    places += [(bound.rows, rng.randrange(bound.seq_len)) for _ in range(CHANGES // 2)]
-    places += [(rng.randrange(bound.rows), rng.randrange(bound.seq_len)) for _ in range(CHANGES - len(places))]
-    for row, position in places:
-        changed = first.clone()
-        where = (slice(None), slice(position, None)) if row == bound.rows else (row, _part(rng, position))
-        fresh = tokens()
-        fresh[-1, -1] = (first[-1, -1] + 1 + rng.randrange(bound.vocab - 1)) % bound.vocab
-        changed[where] = fresh[where]
-        if not torch.equal(changed, first):
-            yield changed
-
-
-def _part(rng: random.Random, position: int) -> slice:
-    return rng.choice((slice(None), slice(position, position + 1), slice(position, None)))
-
-
-def _run(bound: Program, tokens: Tensor) -> dict[int, Any]:
+def _run(bound: Program, batch: Tensor) -> dict[int, Any]:
     """Every value of a real run; those of operations that fail, or the program refuses, are absent."""
-    values: dict[int, Any] = {**bound.constants, bound.input: tokens}
+    values: dict[int, Any] = {**bound.constants, bound.input: batch}
     with torch.no_grad():
         for node in bound.nodes:
             if not all(ref in values for ref in node.refs):

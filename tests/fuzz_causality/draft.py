@@ -18,6 +18,7 @@ from trainer.evaluator.graph import DTYPES, substitute
 MAX_ELEMENTS = 20_000  # of one value
 MAX_OUTPUTS = 64
 KEEP_EMPTY = 0.2  # how often a value without elements is let in: little can be found behind it
+KEEP_STRAY = 0.2
 
 Call = tuple[list[Any], dict[str, Any]]
 Fits = Callable[[Tensor], bool]
@@ -102,6 +103,8 @@ class Draft:
         self.named = {name: Value(ref, weights[name]) for name, ref in self.build.ids.items()}
         self.pool = [self.tokens, *self.named.values()]
         self.moving = [self.tokens]  # what depends on the tokens
+        self.output = self.build.idx
+        self.stray: dict[str, Any] | None = None  # one operation that did not run: the dry run may think otherwise
         self._real: dict[int, Any] = {value.ref["t"]: value.tensor for value in self.pool}
 
     def emit(self, operation: str, *args: Any, **kwargs: Any) -> list[Value]:
@@ -113,6 +116,8 @@ class Draft:
                 given = [substitute(x, self._real) for x in node.args]
                 result = node.op(*given, **{k: substitute(v, self._real) for k, v in node.kwargs.items()})
         except Exception:  # refused, or the operation rejects its arguments
+            if self.rng.random() < KEEP_STRAY:
+                self.stray = entry
             return []
         tensors = list(result) if node.many else [result]
         if not 0 < len(tensors) <= MAX_OUTPUTS or not all(map(self._usable, tensors)):

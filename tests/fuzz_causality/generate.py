@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
+from typing import Any
 
 from tests.fuzz_causality import arguments, material
 from tests.fuzz_causality.draft import Draft, Sizes, Unfit, Value
@@ -53,6 +55,7 @@ def build(seed: int, focus: Focus | None = None) -> Draft:
         if len(draft.build.nodes) >= goal:
             break
         step(draft, rng.choice(dwell if tried % 6 == 0 else _choices(rng, focus)))
+    _finish(draft)
     return draft
 
 
@@ -89,7 +92,14 @@ def _try(draft: Draft, pipeline: Pipeline, x: Value) -> None:
         return
 
 
-def data(draft: Draft) -> bytes:
-    """The graph as bytes, with logits at its end that do not matter here."""
+def _finish(draft: Draft) -> None:
+    """Append logits, which do not matter here."""
     wide = draft.build.op("_to_copy.default", draft.tokens.ref, dtype={"d": "float32"})
-    return draft.build.data(draft.build.logits(wide))
+    draft.output = draft.build.logits(wide)
+
+
+def data(draft: Draft, stray: dict[str, Any] | None = None) -> bytes:
+    """A finished graph as bytes, with one more operation at its end."""
+    document = json.loads(draft.build.data(draft.output))
+    document["nodes"] += [stray] if stray else []
+    return json.dumps(document).encode()

@@ -63,7 +63,7 @@ def convolution(d: Draw, name: str) -> Named:
     """conv1d, conv2d and convolution in one to three dimensions, grouped, transposed, without a batch."""
     rank = {"conv1d": 1, "conv2d": 2}.get(name) or d.rng.choice((1, 1, 2, 2, 3))
     groups, transposed = d.rng.choice((1, 1, 1, 2, 3)), name == "convolution" and d.often(0.4)
-    per, out = _size(d), groups * d.rng.choice((0, 1, 1, 2, 2))
+    per, out = _size(d), groups * (0 if d.often(0.05) else d.rng.choice((1, 1, 2)))
     dtype = d.dtype("float" if d.often(0.9) else "any")
     space = [d.rng.choice((0, 1, 2, 4, 5, 6, 7)) if d.often(0.3) else d.rng.choice((3, 4, 5)) for _ in range(rank)]
     kernel = [d.rng.choice((1, 1, 2, 3)) for _ in range(rank)]

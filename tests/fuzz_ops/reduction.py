@@ -89,14 +89,15 @@ def indexed(d: Draw, name: str) -> Named:
     """index and index_put: integers and None in any order, of shapes that broadcast, masks now and then."""
     x = d.any(0 if d.often(0.1) else 1)
     common, indices = d.shape(0, 3), list[Any]()
-    for length in x.shape[: d.rng.randint(0, x.dim())]:
-        if d.often(0.3):
+    count = d.rng.randint(0 if d.often(0.1) else min(1, x.dim()), x.dim())
+    for at, length in enumerate(x.shape[:count]):
+        if d.often(0.3) and (at < count - 1 or d.often(0.3)):
             indices.append(None)
         elif name == "index_put" and d.often(0.1):
             indices.append(d.tensor([length], torch.bool))
         else:
             indices.append(d.index(tensors.narrower(d.rng, common), length))
-    values = d.tensor(d.shape(0, 1) if d.often(0.5) else [], x.dtype)
+    values = d.tensor(d.shape(0, 1) if d.often(0.2) else [], x.dtype)
     return {"self": x, "indices": indices, "values": values}
 
 

@@ -35,14 +35,14 @@ class Worker:
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
-        self._at = _spawn.Value("q", -1)
+        self.at = _spawn.Value("q", -1)
         self._seeds: list[int] = []
         self._start()
 
     def _start(self) -> None:
         self.pipe, theirs = _spawn.Pipe()
-        self._process = _spawn.Process(target=_serve, args=(theirs, self._at, self._names), daemon=True)
-        self._process.start()
+        self.process = _spawn.Process(target=_serve, args=(theirs, self.at, self._names), daemon=True)
+        self.process.start()
         theirs.close()
 
     def give(self, seeds: list[int]) -> None:
@@ -55,8 +55,10 @@ class Worker:
         try:
             result = self.pipe.recv()
         except EOFError:
-            self._process.join()
-            death = Death(int(self._at.value), -(self._process.exitcode or 0))
+            self.process.join()
+            death = Death(int(self.at.value), -(self.process.exitcode or 0))
+            if death.signal <= 0:
+                raise RuntimeError("a worker ended by itself: its error is above") from None
             self._start()
             self.give([seed for seed in self._seeds if seed != death.seed])
             return death
@@ -64,9 +66,9 @@ class Worker:
         return result
 
     def end(self) -> None:
-        """Ask the process to leave."""
-        self.pipe.send(None)
-        self._process.join()
+        """End the process, whatever it is at."""
+        self.process.terminate()
+        self.process.join()
 
 
 def _serve(pipe: Connection, at: Any, names: list[str]) -> None:
@@ -79,7 +81,8 @@ def _serve(pipe: Connection, at: Any, names: list[str]) -> None:
     gc.disable()  # a tenth of the time; collected between chunks
     campaign = Campaign(names)
     with settled():
-        while (seeds := pipe.recv()) is not None:
+        while True:
+            seeds = pipe.recv()
             campaign.tally = Tally()
             signal.alarm(_STUCK)
             for seed in seeds:

@@ -28,7 +28,7 @@ from trainer.evaluator.refusal import Reason, Refused
 
 @dataclass
 class Auditor:
-    """Runs scored batches again. `found`: nats [n, seq_len] by row, as they were scored; `order`: rows in that order."""
+    """Runs scored batches again. `found`: nats [n, seq_len] by row, `order`: rows as they were scored."""
 
     program: Program
     rows: Tensor
