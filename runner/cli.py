@@ -30,7 +30,7 @@ from runner import (
     report,
 )
 from runner import verify as verifier
-from runner.cli_common import Json, TagOption, interruptible, newest, say, show
+from runner.cli_common import Gpu, Json, TagOption, interruptible, newest, say, show
 from runner.errors import GloveboxError
 from runner.home import NAME, Home, find
 
@@ -111,6 +111,11 @@ def doctor_(
     clock: Annotated[
         bool, typer.Option("--clock", help="Print the newest run's time limit and what it leaves open.")
     ] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Test whether this machine's kernels keep elements apart.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=5, max=3600, help="How long, with --kernels.")] = 60,
+    gpu: Gpu = None,
     json_: Json = False,
 ) -> None:
     """Check everything a run needs; every failed line says how to fix it."""
@@ -118,6 +123,11 @@ def doctor_(
         _clock(json_)
         return
     interruptible()
+    if kernels:
+        with console.stderr().status(f"kernels: {seconds:.0f} s in the evaluator's container"):
+            one, document = doctor.kernels(seconds, gpu)
+        say({**one.__dict__, **document}, json_, f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.detail}")
+        raise typer.Exit(0 if one.ok else 5)
     found = list(doctor.checks())
     if json_:
         print(json.dumps({"ok": all(c.ok for c in found), "checks": [c.__dict__ for c in found]}))

@@ -6,6 +6,7 @@ It ends with attempts on the engine itself: what must fail in a production conta
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import stat
 import subprocess
@@ -15,21 +16,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import docker
+from pydantic import ValidationError
 from securesystemslib.signer import CryptoSigner
 
-from runner import audit, clock, gpu, keys, leak, policy
+from runner import audit, clock, gpu, keys, leak, policy, receipts
 from runner.artifacts import store
 from runner.artifacts.manifest import Statement
 from runner.errors import GloveboxError
 from runner.home import SOURCE, Home, find
 from runner.launcher import connect_engine
 from runner.ledger import Ledger
+from runner.recording import now
+from runner.records import Lane
 from runner.redteam.campaign import unfit_because
 from runner.redteam.probes import PROBES
 from runner.redteam.stage import stage
+from trainer.evaluator import strict_json
 
 MIN_FREE_BYTES = 5 << 30
 MUST_FAIL = (
@@ -49,6 +54,7 @@ _ODD = (  # requests errors are OSErrors
     KeyError,
     ValueError,
 )
+_KERNELS_BYTES = 64 << 10
 T = TypeVar("T")
 
 
@@ -243,6 +249,37 @@ def _attempts(client: docker.DockerClient, policies: policy.Policies, home: Home
         good = ended.exit_code == 0 and b"worked" in output
         detail = "torch, hand-over files, /tmp, /cache" if good else output.decode(errors="replace")[-200:].strip()
         yield Check("must work: trainer", good, detail, "make images")
+
+
+def kernels(seconds: float, device: str | None) -> tuple[Check, dict[str, Any]]:
+    """Whether the kernels of the evaluator's image keep elements apart on this machine; remembered by the bench.
+
+    Raises GloveboxError if there is no bench or no engine.
+    """
+    home = find()
+    policies = policy.load(*home.policies)
+    client = connect_engine(policies.sandbox)
+    source = f"from trainer.evaluator import isolation; isolation.main(['', '{secrets.randbits(30)}', '{seconds}'])"
+    with stage(client, policies, home.root) as made:
+        spec = made.specification("evaluator", lane=Lane(gpu=device))
+        ended, output = made.run(spec, source, seconds=seconds + 120)
+    try:
+        found = strict_json.loads(output[-_KERNELS_BYTES:].splitlines()[-1], max_bytes=_KERNELS_BYTES)
+        kept = receipts.Kernels(
+            ok=not found["coupled"] and found["cases"] > 0,
+            image=ended.image,
+            device=found["device"],
+            torch=found["torch"],
+            when=now(),
+            cases=found["cases"],
+            coupled=len(found["coupled"]),
+        )
+    except (strict_json.StrictJsonError, ValidationError, IndexError, KeyError, TypeError):
+        told = output[-200:].decode(errors="replace").strip()
+        return Check("kernels", False, f"no result: {told}", "see: glovebox doctor"), {}
+    receipts.keep_kernels(home, kept)
+    detail = f"{kept.cases} cases, {kept.coupled} in which a row moved another; torch {kept.torch}, {kept.device}"
+    return Check("kernels", kept.ok, detail, "do not score on this machine; report it with --json (SECURITY.md)"), found
 
 
 def _compose() -> tuple[bool, str]:

@@ -22,7 +22,7 @@ from runner import analysis, keys, report, results, session_report, standing, tr
 from runner.artifacts import signing, store
 from runner.artifacts.files import hash_file
 from runner.errors import GloveboxError
-from runner.gitline import GitLine
+from runner.gitline import GitLine, message
 from runner.home import Home
 from runner.ledger import Ledger
 from runner.policy import Decision, Policies
@@ -105,8 +105,7 @@ def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path)
 def _step(line: GitLine, row: Experiment) -> tuple[dict[str, bytes], str, str]:
     """Files, message and time of one keep's commit."""
     score = "" if row.val_bpb is None else f": val_bpb {row.val_bpb:.6f}"
-    told = "".join(" " if c in "#@[]" else c for c in row.description)  # no mention, issue or [skip ci] on a forge
-    return {"train.py": line.content(row.commit)}, f"experiment {row.id}{score}\n\n{told}\n", row.started
+    return {"train.py": line.content(row.commit)}, message(f"experiment {row.id}{score}", row.description), row.started
 
 
 def _closing(folder: Path, tag: str, keeps: list[Experiment]) -> tuple[dict[str, bytes], str, str]:

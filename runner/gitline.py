@@ -29,6 +29,16 @@ _ENVIRONMENT = {
 FILE = "train.py"
 
 
+def message(title: str, description: str) -> str:
+    """A commit message in which the agent's line is text and nothing else.
+
+    Indented behind a word of ours it is no trailer (a description once was a `Signed-off-by:`), and without # @ [ ] no
+    mention, no issue and no [skip ci] on a forge.
+    """
+    told = " ".join("".join(" " if c in "#@[]" or not c.isprintable() else c for c in description).split())
+    return f"{title}\n\n    description: {told}\n"
+
+
 class GitLine:
     """Branch autoresearch/<tag> of keeps, and one ref per experiment whatever its outcome."""
 

@@ -105,6 +105,11 @@ class Home:
         return self.root / "redteam.json"
 
     @property
+    def kernels(self) -> Path:
+        """The newest result of `glovebox doctor --kernels` on this bench."""
+        return self.root / "kernels.json"
+
+    @property
     def spent(self) -> Path:
         """The broker's meter."""
         return self.broker / "spent.sqlite"

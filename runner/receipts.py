@@ -38,6 +38,34 @@ class Probes(Frozen):
     unnoticed: int
 
 
+class Kernels(Frozen):
+    """Whether this machine's kernels keep elements apart (trainer/evaluator/isolation.py)."""
+
+    ok: bool
+    image: str
+    device: str
+    torch: str
+    when: str
+    cases: int
+    coupled: int
+
+
+def keep_kernels(home: Home, found: Kernels) -> None:
+    """Remember the newest result of `doctor --kernels`."""
+    with whole(home.kernels) as file:
+        file.write(found.model_dump_json().encode())
+
+
+def kernels(home: Home, engines: list[EngineResult]) -> Kernels | None:
+    """The newest result, if it was taken on the image that scored."""
+    try:
+        with home.kernels.open("rb") as file:
+            found = Kernels.model_validate_json(file.read(_MAX_BYTES))
+    except (OSError, ValidationError):
+        return None
+    return found if len(engines) > 1 and found.image == engines[1].image else None
+
+
 def keep_probes(home: Home, probes: Probes) -> None:
     """Remember the newest result of a red team."""
     with whole(home.redteam) as file:
@@ -69,7 +97,12 @@ def row_digest(row: Experiment) -> str:
 
 
 def receipt(
-    row: Experiment, engines: list[EngineResult], found: Probes | None, *, recovered: bool = False
+    row: Experiment,
+    engines: list[EngineResult],
+    found: Probes | None,
+    apart: Kernels | None = None,
+    *,
+    recovered: bool = False,
 ) -> dict[str, Any]:
     """The entry for one row; `engines` are its trainer and, if it came so far, its evaluator.
 
@@ -81,6 +114,7 @@ def receipt(
         "containers": _containers(engines),
         **({"recovered": True} if recovered else {}),
         "probes": None if found is None else found.model_dump(mode="json"),
+        "kernels": None if apart is None else apart.model_dump(mode="json"),
     }
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from runner import audit, decide, faults, receipts, reserve, results
 from runner.audit import AuditLog
 from runner.errors import GloveboxError
-from runner.gitline import GitLine
+from runner.gitline import GitLine, message
 from runner.home import Home
 from runner.ledger import Ledger
 from runner.records import (
@@ -144,24 +144,24 @@ class Recorder:
             data = path.read_bytes()
         except OSError:
             raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup") from None
-        title = f"experiment {number}: {status}\n\n{opened.description}\n"
+        told = message(f"experiment {number}: {status}", opened.description)
         return Experiment(
             **opened._asdict(),
             tag=self.tag,
             status=status,
-            commit=self._committed(number, data, title),
+            commit=self._committed(number, data, told),
             artifact=self.artifact,
             policy=self.policy,
             **fields,
         )
 
-    def _committed(self, number: int, data: bytes, title: str) -> str:
+    def _committed(self, number: int, data: bytes, told: str) -> str:
         try:
-            return self.line.commit(self.tag, number, data, title)
+            return self.line.commit(self.tag, number, data, told)
         except GloveboxError:
             if not reserve.give_up(self.home):
                 raise
-            return self.line.commit(self.tag, number, data, title)
+            return self.line.commit(self.tag, number, data, told)
 
     def commit(self, row: Experiment, engines: list[EngineResult]) -> None:
         """Ledger first, then what follows from it; on a full disk in the reserve, and then it is an error."""
@@ -191,7 +191,8 @@ class Recorder:
 
     def _vouch(self, row: Experiment, engines: list[EngineResult], *, recovered: bool = False) -> None:
         found = receipts.probes(self.home, row.policy)
-        self.audit_log.append("finished", receipts.receipt(row, engines, found, recovered=recovered))
+        apart = receipts.kernels(self.home, engines)
+        self.audit_log.append("finished", receipts.receipt(row, engines, found, apart, recovered=recovered))
 
     def reconcile(self) -> None:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import unicodedata
 from pathlib import Path
 
 from runner.records import Experiment, Status
@@ -31,6 +32,7 @@ COLUMNS = (
     "confirmed",
     "pairs",
 )
+FORMULA = ("=", "+", "-", "@")  # full-width forms too: some spreadsheets read them alike
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _UPSTREAM_STATUS = {Status.KEEP: "keep", Status.DISCARD: "discard"}
 
@@ -38,7 +40,7 @@ _UPSTREAM_STATUS = {Status.KEEP: "keep", Status.DISCARD: "discard"}
 def cell(text: str) -> str:
     """One neutral cell."""
     text = _CONTROL.sub(" ", text).replace('"', "'").strip()
-    return f"'{text}" if text[:1] in "=+-@" and text else text
+    return f"'{text}" if text and unicodedata.normalize("NFKC", text)[:1] in FORMULA else text
 
 
 def line(e: Experiment) -> str:

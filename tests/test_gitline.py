@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from runner.gitline import GitLine
+from runner.gitline import GitLine, message
 
 
 @pytest.fixture
@@ -75,3 +77,48 @@ def test_hooks_and_configuration_of_the_user_have_no_effect(
     # Positive control: with a plain git the same hooks do run.
     subprocess.run(["git", "update-ref", "refs/heads/other", commit], cwd=line.path, check=True)
     assert mark.exists()
+
+
+def trailers(text: str) -> str:
+    done = subprocess.run(
+        ["git", "interpret-trailers", "--parse"], input=text, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "Signed-off-by: Somebody <s@example.org>",
+        "Co-authored-by: A <a@example.org>",
+        "x\nSigned-off-by: A <a@example.org>",
+        "x\n\nSigned-off-by: A <a@example.org>",
+        "x\x85Signed-off-by: A <a@example.org>",
+        "cherry picked from commit abc)",
+        "Fixes: #1",
+    ],
+)
+def test_a_description_is_no_trailer(description: str) -> None:
+    assert trailers(message("experiment 2: keep", description)) == ""
+
+
+@given(st.text(max_size=200))
+def test_a_commit_message_is_a_title_and_one_indented_line(description: str) -> None:
+    title, empty, told, end = message("experiment 2: keep", description).split("\n")
+    assert (title, empty, end) == ("experiment 2: keep", "", "")
+    assert told.startswith("    description: ")
+    assert told.isprintable()
+    assert not set("#@[]") & set(told)
+
+
+def test_a_real_commit_has_no_trailer_from_a_description(line: GitLine) -> None:
+    commit = line.commit("t", 1, b"a = 1\n", message("experiment 1: keep", "Signed-off-by: Linus <l@example.org>"))
+    found = subprocess.run(
+        ["git", "log", "-1", "--format=%(trailers)", commit], cwd=line.path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == ""
+    forged = line.commit("t", 2, b"a = 1\n", "experiment 2: keep\n\nSigned-off-by: Linus <l@example.org>\n")
+    found = subprocess.run(
+        ["git", "log", "-1", "--format=%(trailers)", forged], cwd=line.path, capture_output=True, text=True, check=True
+    )
+    assert "Signed-off-by" in found.stdout  # the control: as it was

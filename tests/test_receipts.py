@@ -12,7 +12,7 @@ from runner.home import Home
 from runner.loop import Loop
 from runner.receipts import Probes
 from runner.records import Crash, Status
-from tests.samples import experiment
+from tests.samples import AUDITED, experiment
 from tests.test_sealing import bench as bench  # noqa: PLC0414 - a fixture
 from tests.test_sealing import ended
 from tests.test_sealing import witness as witness  # noqa: PLC0414 - a fixture
@@ -83,13 +83,19 @@ def test_a_crash_needs_no_evaluator() -> None:
 
 def test_rows_from_before_a_field_existed_keep_their_hash() -> None:
     row = experiment(1, status=Status.CRASH, val_bpb=None, crash=Crash(error="ValueError", line=3))
-    old = row.model_dump(mode="json", exclude={"interval", "pairs", "pace", "hopeless", "lane"}) | {
+    old = row.model_dump(mode="json", exclude={"interval", "pairs", "pace", "hopeless", "lane", "evaluation"}) | {
         "crash": {"error": "ValueError", "line": 3}
     }
     assert receipts.row_digest(row) == hashlib.sha256(audit.canonical(old)).hexdigest()
     told = row.model_copy(update={"crash": Crash(error="ValueError", line=3, template="matmul", message="x")})
     assert receipts.row_digest(told) != receipts.row_digest(row)
-    for later in ({"interval": (0.1, 0.2)}, {"pairs": 3}, {"pace": [(0.5, 3.0)]}, {"lane": "0-3"}):
+    for later in (
+        {"interval": (0.1, 0.2)},
+        {"pairs": 3},
+        {"pace": [(0.5, 3.0)]},
+        {"lane": "0-3"},
+        {"evaluation": AUDITED},
+    ):
         assert receipts.row_digest(row.model_copy(update=later)) != receipts.row_digest(row)
 
 

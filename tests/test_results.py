@@ -23,7 +23,7 @@ def test_upstreams_five_columns_come_first(tmp_path: Path) -> None:
     assert second.split("\t")[6] == "timeout"
 
 
-@pytest.mark.parametrize("start", list("=+-@"))
+@pytest.mark.parametrize("start", list("=+-@＝＋－＠"))
 def test_a_description_cannot_start_a_formula(start: str) -> None:
     assert results.cell(start + "cmd|' /C calc'!A0").startswith("'" + start)
     assert results.cell("a" + start) == "a" + start

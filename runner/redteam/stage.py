@@ -24,7 +24,7 @@ from runner.errors import EngineError
 from runner.home import Home
 from runner.launcher import Launcher
 from runner.policy import Box, Policies
-from runner.records import EngineResult, LaunchRequest
+from runner.records import WHOLE_HOST, EngineResult, Lane, LaunchRequest
 from runner.redteam import inside
 from runner.redteam.controls import CONTROLS, Control, Spec, of_stage
 from runner.redteam.probes import Room
@@ -85,13 +85,14 @@ class Stage:
             policies = policies.model_copy(update={"sandbox": sandbox.model_copy(update=changed)})
         return Launcher(self.client, self.home, doors.Places(self.home.root / "doors"), policies)
 
-    def specification(self, room: Room, *, small: bool = False) -> Spec:
+    def specification(self, room: Room, *, small: bool = False, lane: Lane = WHOLE_HOST) -> Spec:
         """The container of a room as production makes it, with the probes' setuid program beside."""
         request = LaunchRequest(
             role=room,
             run=RUN,
             policy=self.policies.digest,
             artifact="probe-1" if room != "agent" else None,
+            lane=lane,
         )
         spec = self.launcher(small=small).specification(request, self.home.run(RUN))
         return spec | {"mounts": [*spec["mounts"], box.bind(str(self.home.root / "probe"), "/probe")]}

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import closing
 from typing import Any
 
@@ -52,7 +53,7 @@ def campaign(names: list[str], wanted: int, start: int, jobs: int, quiet: bool) 
 
 def summary(tally: Tally, deaths: list[Death], names: list[str], seconds: float) -> dict[str, Any]:
     """Sums, and per operation where fake and real disagree about an error."""
-    compared = tally.counts.get("compared", {})
+    compared = tally.counts.get("compared", Counter[str]())
     sums = ("compared", "both_raise", "forbidden", "unparsed", "refused", "large", "mismatched")
     return {
         "calls": tally.calls,

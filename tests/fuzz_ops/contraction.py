@@ -147,7 +147,7 @@ def gru(d: Draw, _: str) -> Named:
     steps, batch, wide, hidden = _size(d), _size(d), _size(d), _size(d)
     params, ways = [], 1 + two
     for layer in range(layers):
-        for _ in range(ways):
+        for _way in range(ways):
             params += [t(3 * hidden, wide if layer == 0 else ways * hidden), t(3 * hidden, hidden)]
             params += [t(3 * hidden), t(3 * hidden)] if biases else []
     first = d.often(0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -121,7 +122,7 @@ class Draw:
             return None if self.often(0.3) else self.kind(kind.removeprefix("Optional[")[:-1], wild)
         if kind.startswith("List["):
             return [self.kind(kind.removeprefix("List[")[:-1], wild) for _ in range(self.rng.randrange(5))]
-        return {
+        values: dict[str, Callable[[], Any]] = {
             "Tensor": lambda: self.number() if self.often(0.3) else self.any(),
             "int": lambda: self.rng.choice(_WILD) if wild else self.rng.randint(-3, 5),
             "float": lambda: self.rng.choice(_REALS if wild else (0.0, 0.5, 1.0)),
@@ -132,4 +133,5 @@ class Draw:
             "ScalarType": self.dtype,
             "MemoryFormat": lambda: self.rng.choice(tuple(MEMORY_FORMATS.values())),
             "Layout": lambda: None,
-        }[kind]()
+        }
+        return values[kind]()

@@ -22,7 +22,7 @@ def viewed(d: Draw, name: str) -> Named:
     x = d.any()
     if d.often(0.5):
         x = d.tensor(list(x.shape), x.dtype)
-    size, left = [], x.numel()
+    size, left = list[int](), x.numel()
     while left > 1 and len(size) < 5 and d.often(0.7):
         size.append(_divisor(d, left))
         left //= size[-1]
@@ -109,7 +109,7 @@ def cut(d: Draw, _: str) -> Named:
     factors = [one, left // one if left else 0] + [1] * d.rng.randrange(2)
     if d.often(0.4):
         factors[d.rng.randrange(len(factors))] = -1
-    sizes = []
+    sizes = list[int]()
     while left > 0 and len(sizes) < 5:
         sizes.append(d.rng.randint(0, left))
         left -= sizes[-1]

@@ -6,7 +6,7 @@ import gc
 import multiprocessing
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.fuzz_ops.campaign import Campaign, Tally, settled
 
-CHUNK = 5000  # seeds
+CHUNK = 1000  # seeds
 _HEADROOM = 6 << 30  # bytes a worker may map beyond what it starts with
 _REMEMBERED = 100_000  # results in the cache that dry runs of one process share
 _STUCK = 300  # seconds for a chunk, then the worker is ended
@@ -95,7 +95,7 @@ def _serve(pipe: Connection, at: Any, names: list[str]) -> None:
             pipe.send(campaign.tally)
 
 
-def results(names: list[str], start: int, jobs: int) -> Iterator[Tally | Death]:
+def results(names: list[str], start: int, jobs: int) -> Generator[Tally | Death]:
     """Results of chunk after chunk from `start` on, without end; closing the iterator ends the processes."""
     workers = [Worker(names) for _ in range(jobs)]
     ahead = start
