@@ -105,7 +105,7 @@ def single(rules: Decision, effect: float, nights: int, seed: int = 0, before: i
 
 
 def seedless(rules: Decision, sigma: float, nights: int, effect: float = 0.0, seed: int = 0) -> float:
-    """Share of nights in which a baseline that ignores its seed loses to the first candidate, better by `effect` sigma."""
+    """Share of nights in which a baseline that ignores its seed loses to the first candidate, `effect` sigma better."""
     kept = 0
     for night in range(nights):
         chance = random.Random(f"seedless {seed} {night}")  # noqa: S311 - a simulation

@@ -261,6 +261,7 @@ def kernels(seconds: float, device: str | None) -> tuple[Check, dict[str, Any]]:
     client = connect_engine(policies.sandbox)
     source = f"from trainer.evaluator import isolation; isolation.main(['', '{secrets.randbits(30)}', '{seconds}'])"
     with stage(client, policies, home.root) as made:
+        made.specification("trainer")  # makes the files that an evaluator finds
         spec = made.specification("evaluator", lane=Lane(gpu=device))
         ended, output = made.run(spec, source, seconds=seconds + 120)
     try:

@@ -72,7 +72,7 @@ def is_inexact(t: Tensor) -> bool:
 
 
 def is_bool(t: Tensor) -> bool:
-    return t.dtype is torch.bool
+    return bool(t.dtype is torch.bool)
 
 
 def is_index(t: Tensor) -> bool:
@@ -86,7 +86,7 @@ def is_long(t: Tensor) -> bool:
 def broadcasts(a: Any, b: Any) -> bool:
     """Whether two shapes broadcast to one that is not too large."""
     try:
-        return math.prod(torch.broadcast_shapes(a, b)) <= MAX_ELEMENTS
+        return bool(math.prod(torch.broadcast_shapes(a, b)) <= MAX_ELEMENTS)
     except RuntimeError:
         return False
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from torch import Tensor
+
 from tests.fuzz_causality.draft import Call, Draft, Unfit, Value, call, literal
 
 Chooser = Callable[[Draft, str], Call]
@@ -127,7 +129,7 @@ def _join(d: Draft, operation: str) -> Call:
     x = d.pick()
     stacked, rank = operation.startswith("stack"), x.tensor.dim()
 
-    def fits(t):
+    def fits(t: Tensor) -> bool:
         return t.shape == x.tensor.shape if stacked else t.dim() == rank
 
     parts = [x] + [d.pick(fits) for _ in range(d.rng.randint(1, 3))]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from trainer.evaluator import graph, ops
-from trainer.evaluator.arguments import Ref, misfit
+from trainer.evaluator.arguments import Ref, misfit, trap
 
 
 def parses(op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any]) -> bool:
@@ -21,7 +21,9 @@ def parses(op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any]) -
 
 def forbidden(op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any]) -> bool:
     """Whether a rule made for a known difference between fake and real refuses this call, given tensors."""
-    return False
+    names = [argument.name for argument in op._schema.arguments]
+    bound = dict(zip(names, args, strict=False)) | kwargs
+    return trap(str(op._schema.name).removeprefix("aten::"), bound) is not None
 
 
 def refs(value: Any) -> Any:

@@ -180,18 +180,19 @@ def _over_features(op: str, *rest: Any) -> Callable[[Maker, torch.dtype], Case]:
     def make(m: Maker, dtype: torch.dtype) -> Case:
         x = m.noise(2, m.size(), m.size(), dtype=dtype)
         told = [[x.shape[-1]] if one is _WIDTH else one for one in rest]
-        return Case(op.split(".", maxsplit=1)[0], op, [_Value(0), *told], {}, [x], {0: 1}, 1)
+        return Case(op.partition(".")[0], op, [_Value(0), *told], {}, [x], {0: 1}, 1)
 
     return make
 
 
 def _across(op: str, *rest: Any, kwargs: dict[str, Any] | None = None) -> Callable[[Maker, torch.dtype], Case]:
     """Reductions over the middle of [2, features, rows]."""
+    name = op.partition(".")[0]
 
     def make(m: Maker, dtype: torch.dtype) -> Case:
         x = m.noise(2, m.size(), m.size(), dtype=dtype)
         return Case(
-            f"{op.split('.', maxsplit=1)[0]} in the middle", op, [_Value(0), *rest], kwargs or {}, [x], {0: 2}, -1
+            name + " in the middle", op, [_Value(0), *rest], kwargs or {}, [x], {0: 2}, -1
         )
 
     return make

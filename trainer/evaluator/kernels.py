@@ -51,21 +51,21 @@ def run(node: Node, values: dict[int, Any]) -> list[tuple[int, Tensor]]:
     """(id, tensor) of each output; on a CPU products of half precision go through float32."""
     if node.name not in CONTRACTIONS:
         return list(node.run(values))
-    half = {ref: values[ref] for ref in node.refs if values[ref].dtype in HALVES and values[ref].device.type == "cpu"}
-    if not half:
+    floating = {ref: values[ref] for ref in node.refs if values[ref].is_floating_point()}
+    types = {value.dtype for value in floating.values()}
+    on_cpu = all(value.device.type == "cpu" for value in floating.values())
+    if not (on_cpu and len(types) == 1 and types <= HALVES):  # operands of several types are the kernel's to refuse
         return list(node.run(values))
-    wide = node.run(values | {ref: value.float() for ref, value in half.items()})
-    dtype = next(iter(half.values())).dtype
-    return [(id_, value.to(dtype)) for id_, value in wide]
+    wide = node.run(values | {ref: value.float() for ref, value in floating.items()})
+    return [(id_, value.to(*types)) for id_, value in wide]
 
 
 def warm(device: torch.device) -> None:
     """Call every function of one operand before it counts: on one thread, then on all of them."""
     threads = torch.get_num_threads()
     with torch.no_grad():
-        for count in (1, threads):
+        for count, size in ((1, 64), (threads, 64 * (1 + threads * _PER_THREAD // 64))):
             torch.set_num_threads(count)
-            size = _PER_THREAD * 2 * count
             for dtype in (torch.float32, torch.float64, torch.bfloat16):
                 x = torch.linspace(0.1, 0.9, size, device=device).to(dtype)
                 for op in ops.unary():

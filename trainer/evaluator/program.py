@@ -20,7 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.evaluator import kernels
-from trainer.evaluator.graph import DTYPES, Graph, Node
+from trainer.evaluator.arguments import trap
+from trainer.evaluator.graph import DTYPES, Graph, Node, substitute
 from trainer.evaluator.refusal import Reason, Refused
 
 MAX_RANK = 8
@@ -201,6 +202,7 @@ def _dry_run(program: Program, limits: Limits) -> None:
         live = sum(_bytes(value) for value in values.values())
         total, counted = 0, 0.0
         for node, dead in zip(program.nodes, free, strict=True):
+            _refuse_traps(node, values)
             read = sum(values[ref].numel() for ref in node.refs)
             written = 0
             for id_, value in node.run(values):
@@ -221,6 +223,12 @@ def _dry_run(program: Program, limits: Limits) -> None:
         if logits.dim() != 3 or tuple(logits.shape) != expected or not logits.is_floating_point():
             raise Refused(Reason.OUTPUT_SHAPE, f"{tuple(logits.shape)} {logits.dtype}")
     program.each_pass, program.folding = work[True], work[False]
+
+
+def _refuse_traps(node: Node, values: dict[int, Any]) -> None:
+    why = trap(node.name, {k: substitute(v, values) for k, v in node.bound().items()})
+    if why is not None:
+        raise Refused(Reason.BAD_ARGUMENT, f"{node.name}: {why}")
 
 
 def _check_value(value: torch.Tensor, limits: Limits) -> None:
