@@ -89,8 +89,8 @@ def _arange(bound: dict[str, Any]) -> str | None:
 
 def _native_norm(bound: dict[str, Any]) -> str | None:
     """Mean and deviation of a half precision input are float32 if the weight is."""
-    others = [value for key in ("weight", "bias") if isinstance(value := bound.get(key), torch.Tensor)]
-    return "weights of another type" if any(value.dtype != bound["input"].dtype for value in others) else None
+    types = {value.dtype for key in ("input", "weight", "bias") if isinstance(value := bound.get(key), torch.Tensor)}
+    return "weights of another type" if len(types) > 1 else None
 
 
 _TRAPS = {

@@ -45,8 +45,9 @@ def _gather(c: Context) -> list[Abstract] | None:
     dim %= x.dep.dim()
     if any(i != dim and a != b for i, (a, b) in enumerate(zip(x.shape, index.shape, strict=True))):
         return None
-    if index.const is not None:
-        return [c.result(torch.gather(x.dep.contiguous(), dim, index.const))]
+    if index.const is not None:  # take_along_dim wraps what is out of bounds: whatever it does, labels go with it
+        where = (dim, index.const) if c.node.name == "gather" else (index.const, dim)
+        return [c.result(c.node.op(x.dep.contiguous(), *where))]
     return [c.result(join(c.shapes[0], reduce(x.dep, [dim]), index.dep))]
 
 

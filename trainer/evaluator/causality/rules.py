@@ -1,7 +1,8 @@
 """One rule per operation: what its result may depend on. TRUSTED.
 
-A rule returns the abstract results, or None when it cannot say; None (and every operation without a rule) is
-treated as "each element may depend on every element of every input", which is always sound.
+A rule returns the abstract results, or None when it cannot say; None, a rule that fails on the labels as the operation
+would on values, and every operation without a rule are treated as "each element may depend on every element of every
+input", which is always sound.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ def apply(c: Context) -> list[Abstract] | None:
         return None
     if c.node.name not in _BLIND_TO_SIGNS and any(d.is_complex for d in (*c.dtypes, *(x.dtype for x in c.inputs))):
         c.require_no_signed_zero(*c.inputs)
-    return rule(c)
+    try:
+        return rule(c)
+    except (RuntimeError, IndexError):  # labels do not fit: neither would the values, or shapes are not as inferred
+        return None
 
 
 def _separate(c: Context) -> None:
