@@ -6,8 +6,11 @@ The expectation stands in each file: `# expect: STATUS [REASON]`, alternatives s
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,8 @@ from runner import snapshot
 from runner.artifacts import corpus
 from runner.home import SOURCE
 from runner.loop import Loop
-from runner.records import Feedback, LaunchRequest, Release
-from runner.stages import new_run_id
+from runner.records import Feedback, LaunchRequest, Release, Scored, Status
+from runner.stages import Stages, new_run_id
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 CHEATS = sorted((Path(__file__).parent / "cheats").glob("*.py"))
@@ -31,8 +34,39 @@ def expected(path: Path) -> list[list[str]]:
     return [alternative.split() for alternative in match[1].split("|")]
 
 
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of what the experiment handed over; empty if that was nothing."""
+    folder, forget = tmp_path / "handed", Stages.forget
+
+    def copy(stages: Stages, scored: Scored) -> None:
+        for name in ("graph.json", "weights.safetensors"):
+            shutil.copyfile(stages.home.run(scored.trained.run) / name, folder / name)
+        forget(stages, scored)
+
+    folder.mkdir()
+    monkeypatch.setattr(Stages, "forget", copy)
+    return folder
+
+
+def without_audit(loop: Loop, handed: Path, out: Path) -> str | None:
+    """Why the evaluator refuses a hand-over by proof, shapes, obligations and limits alone; None if it does not."""
+    settings = loop.policies.evaluator.model_copy(update={"audit_trials": 0}).model_dump_json()
+    artifacts = loop.home.store / "demo-1"
+    paths = {"GLOVEBOX_HANDED": str(handed), "GLOVEBOX_ARTIFACTS": str(artifacts), "GLOVEBOX_OUT": str(out)}
+    subprocess.run(
+        [sys.executable, "-m", "trainer.evaluator", settings],
+        env={**os.environ, **paths, "GLOVEBOX_GO": "/nonexistent", "OMP_WAIT_POLICY": "PASSIVE"},
+        cwd=SOURCE,
+        check=True,
+        capture_output=True,
+    )
+    reason = json.loads((out / "score.json").read_bytes()).get("reason")
+    return None if reason is None else str(reason)
+
+
 @pytest.mark.parametrize("path", CHEATS, ids=lambda path: path.stem)
-def test_a_cheat_gains_nothing(path: Path, loop: Loop, work: Path) -> None:
+def test_a_cheat_gains_nothing(path: Path, loop: Loop, work: Path, handed: Path, tmp_path: Path) -> None:
     best = loop.ledger.best(loop.tag)
     shutil.copyfile(path, work)
     feedback = loop.experiment(work, path.stem)
@@ -44,6 +78,9 @@ def test_a_cheat_gains_nothing(path: Path, loop: Loop, work: Path) -> None:
     assert not CANARY.search(_words(feedback))
     if feedback.val_bpb is not None:
         assert feedback.val_bpb > 1.0
+    evaluated = loop.ledger.experiments(loop.tag)[-1].eval_seconds > 0
+    if evaluated and feedback.status in (Status.REJECTED, Status.NON_CAUSAL):
+        assert without_audit(loop, handed, tmp_path) == feedback.reason, "only the audit saw it"
 
 
 def _words(feedback: Feedback) -> str:
