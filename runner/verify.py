@@ -250,6 +250,8 @@ def _line(outcome: Outcome, line: GitLine, tag: str, rows: list[Experiment]) -> 
     )
     better = all(b.val_bpb is not None and a.val_bpb is not None for a, b in itertools.pairwise(keeps))
     outcome.check("kept lines", better, f"{tag}: a kept row has no score")
+    audited = all(row.evaluation is None or not row.evaluation.audited or row.evaluation.whole for row in keeps)
+    outcome.check("kept lines", audited, f"{tag}: a kept row was not audited on every row")
 
 
 def _results(outcome: Outcome, home: Home, tag: str, rows: list[Experiment]) -> None:
