@@ -152,6 +152,7 @@ class Evaluator(Strict):
     accept: Annotated[list[Literal["proved", "audited"]], Field(min_length=1, max_length=2)]
     audit_trials: Annotated[int, Field(ge=0, le=100_000)]
     audit_trials_unproved: Annotated[int, Field(ge=1000, le=10_000_000)]
+    audit_share: Annotated[float, Field(ge=0, le=1)]
     audit_alone_share: Annotated[float, Field(ge=0, le=1)]
     fold_share: Annotated[float, Field(gt=0, le=1)]
     scoring_ratio: Annotated[float, Field(ge=1, le=1000)]

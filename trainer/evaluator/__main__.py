@@ -10,6 +10,7 @@ evaluator itself failed. stderr is for people and stays in quarantine.
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import sys
@@ -37,7 +38,8 @@ class Settings:
 
     limits: program.Limits = field(default_factory=program.Limits)
     accept: tuple[str, ...] = ("proved",)
-    audit_trials: int = 8  # row trials on top of a proof; 0: no audit at all
+    audit_trials: int = 8  # row trials on top of a proof, at least; 0: no audit at all
+    audit_share: float = 0.05  # of the rows, on top of a proof
     audit_trials_unproved: int = 20_000  # row trials in place of a proof
     audit_alone_share: float = 0.1  # of the passes of a would-be keep, run again with one row alone
     fold_share: float = 0.01  # of what the baseline costs to score, for constants
@@ -167,7 +169,8 @@ def _acceptable(settings: Settings, proof: Proof, prog: program.Program, rows: t
 
 def _audit(settings: Settings, proof: Proof, auditor: Auditor, may_be_kept: bool) -> bool:
     """Audit what was scored; returns whether it was done on every row. Raises Refused."""
-    trials = settings.audit_trials if proof.proved else settings.audit_trials_unproved
+    share = math.ceil(settings.audit_share * len(auditor.rows))
+    trials = max(settings.audit_trials, share) if proof.proved else settings.audit_trials_unproved
     try:
         if not settings.audit_trials:
             return False
