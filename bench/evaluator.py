@@ -3,7 +3,8 @@
     python -m bench.evaluator [--rows N] [--seq-len T] [--json]
 
 Fixed costs (export, load, proof) are paid once per model and scoring grows with the rows, so both are reported
-apart: `ratio` is for the rows measured, `ratio_full` for upstream's 10,240 rows, from the measured parts.
+apart: `ratio` is for the rows measured, `ratio_full` for upstream's 10,240 rows, from the measured parts. `discard` and
+`keep` are whole evaluations at 10,240 rows, audit included, over one without any.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import torch
 from bench import upstream
 from trainer import hand_over
 from trainer.evaluator import __main__ as evaluator
-from trainer.evaluator import score
+from trainer.evaluator import kernels, score
+from trainer.evaluator.audit import Auditor
 from trainer.evaluator.causality import prove
 
 FULL_ROWS = 10_240
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="rows per pass, both sides")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--fp32", action="store_true", help="no autocast")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,14 +45,25 @@ def main() -> None:
     gpt = upstream.model(config).to(device)
     rows = torch.randint(0, config.vocab_size, (options.rows, options.seq_len + 1))
     token_bytes = torch.randint(0, 9, (config.vocab_size,))
-    theirs_bpb, theirs = _repeat(options.repeats, lambda: _theirs(gpt, rows, token_bytes, options.batch, device))
-    fixed, program, watch = _fixed(gpt, options, config, device)
+    kernels.settle()
+    kernels.warm(device)
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=not options.fp32)
+    theirs_bpb, theirs = _repeat(
+        options.repeats, lambda: _theirs(gpt, rows, token_bytes, options.batch, device, autocast)
+    )
+    fixed, program, watch = _fixed(gpt, options, config, device, autocast)
     ours_bpb, ours = _repeat(options.repeats, lambda: _score(program, rows, token_bytes.to(device), watch))
+    some, every = _audited(program, rows, options.repeats)
     per_row, scale = ours / theirs, FULL_ROWS / options.rows
+    whole = fixed["total"] + ours * scale
+    discard = whole + ours / (options.rows / options.batch) + some * scale  # a first pass, a share of the rows
     result = {
         "ratio": round((fixed["total"] + ours) / theirs, 3),
         "ratio_full": round((fixed["total"] + ours * scale) / (theirs * scale), 3),
         "ratio_per_row": round(per_row, 3),
+        "discard": round(discard / whole, 3),
+        "keep": round((discard + every * scale) / whole, 3),
+        "autocast": not options.fp32,
         "fixed_seconds": {k: round(v, 2) for k, v in fixed.items()},
         "theirs_seconds": round(theirs, 2),
         "rows": options.rows,
@@ -72,18 +86,31 @@ def _repeat(times: int, action: Any) -> tuple[float, float]:
     return value, best
 
 
-def _theirs(gpt: Any, rows: torch.Tensor, token_bytes: torch.Tensor, batch: int, device: torch.device) -> float:
+def _audited(program: Any, rows: torch.Tensor, repeats: int) -> tuple[float, float]:
+    """Seconds of the audit of a discard, and of what a keep adds: the share and the whole of these rows."""
+    settings = evaluator.Settings()
+    order = torch.randperm(len(rows))
+    found = score.losses(program, rows, order, {}, lambda _: None)
+    auditor = Auditor(program, rows, found, order)
+    _, batch = _repeat(repeats, lambda: auditor.suffixes(order[: program.rows]))
+    _, every = _repeat(1, lambda: auditor.every(settings.audit_alone_share))
+    return batch * settings.audit_share * len(rows) / program.rows, every
+
+
+def _theirs(
+    gpt: Any, rows: torch.Tensor, token_bytes: torch.Tensor, batch: int, device: torch.device, autocast: Any
+) -> float:
     split = ((r[:, :-1].contiguous().to(device), r[:, 1:].contiguous().to(device)) for r in rows.split(batch))
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with autocast:
         return upstream.evaluate_bpb(gpt, split, token_bytes.to(device))
 
 
 def _fixed(
-    gpt: Any, options: argparse.Namespace, config: upstream.Config, device: torch.device
+    gpt: Any, options: argparse.Namespace, config: upstream.Config, device: torch.device, autocast: Any
 ) -> tuple[dict[str, float], Any, Any]:
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with autocast:
             hand_over.hand_over(gpt, Path(folder), rows=options.batch, seq_len=options.seq_len)
         exported = time.perf_counter()
         profile = {"eval_batch": options.batch, "max_seq_len": options.seq_len, "vocab_size": config.vocab_size}

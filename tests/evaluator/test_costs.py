@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.evaluator.build import CPU, Build
-from trainer.evaluator import costs, graph, program
+from trainer.evaluator import costs, graph, ops, program
 from trainer.evaluator.costs import Allowance, Costs
 from trainer.evaluator.program import Program, Work
 from trainer.evaluator.refusal import Reason, Refused
@@ -40,7 +40,7 @@ def test_folding_may_take_its_share_of_the_baselines_scoring_and_no_more() -> No
 def test_a_baseline_is_measured_against_itself() -> None:
     assert prepared(1000, Allowance(0.01, 4.0, 100))
     with pytest.raises(Refused):
-        prepared(10_000_000, Allowance(0.01, 4.0, 100))
+        prepared(10_000_000, Allowance(0.01, 4.0, 100), 3)
 
 
 def test_products_of_constants_count_by_their_flops() -> None:
@@ -95,3 +95,34 @@ def test_what_the_launcher_says_is_read() -> None:
     told: dict[str, Any] = {"pass_flops": 1.0, "pass_elements": 2, "passes": 3, "scoring_seconds": 4.0}
     assert Costs.from_go(told) == Costs(1.0, 2, 3, 4.0)
     assert Costs.from_go(None) is None
+
+
+def test_a_pass_may_take_a_multiple_of_the_baselines_elements() -> None:
+    def in_a_pass(count: int, baseline: Costs | None) -> Program:
+        """Counts `count` pairs in every pass, disguised as something that depends on the tokens."""
+        b = Build(table=torch.zeros(16, 16), pairs=torch.zeros(count, dtype=torch.int64), counts=torch.zeros(256))
+        first = b.op("select.int", b.op("select.int", b.idx, 0, 0), 0, 0)
+        pairs = b.op("add.Tensor", b.ids["pairs"], b.op("mul.Scalar", first, 0))
+        ones = b.op("full.default", [count], 1.0)
+        counted = b.op("scatter_add.default", b.ids["counts"], 0, pairs, ones)
+        table = b.op("add.Tensor", b.ids["table"], b.op("view.default", counted, [16, 16]))
+        logits = b.op("index.Tensor", table, [b.idx])
+        return program.prepare(
+            graph.parse(b.data(logits), CPU), b.weights, rows=1, seq_len=8, vocab=16, device=CPU,
+            limits=program.Limits(), allow=Allowance(0.01, 8.0, 10, baseline).folding,
+        )  # fmt: skip
+
+    baseline = Costs(1e9, 100_000, 10, 1.0)
+    assert in_a_pass(1000, baseline).each_pass.elements > 64 * 1000
+    with pytest.raises(Refused) as caught:
+        in_a_pass(100_000, baseline)
+    assert caught.value.reason is Reason.COMPUTE_LIMIT
+    assert in_a_pass(100_000, None)
+
+
+def test_views_cost_nothing_and_scattering_much() -> None:
+    assert ops.cost("view") == ops.cost("transpose") == 0
+    assert ops.cost("mul") == ops.cost("embedding") == 1
+    assert ops.cost("scatter_add") == ops.cost("sort") == 64
+    names = {op._schema.name.removeprefix("aten::") for op in ops.allowed().values()}
+    assert names >= ops._VIEWS | ops._SCATTERED

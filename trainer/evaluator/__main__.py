@@ -43,7 +43,7 @@ class Settings:
     audit_trials_unproved: int = 20_000  # row trials in place of a proof
     audit_alone_share: float = 0.1  # of the passes of a would-be keep, run again with one row alone
     fold_share: float = 0.01  # of what the baseline costs to score, for constants
-    scoring_ratio: float = 4.0  # times what the baseline took to score
+    scoring_ratio: float = 8.0  # times what the baseline took to score
     threads: int = 256  # or all the host has, if fewer
     on_contradiction: str = "stop"  # for the runner
 
@@ -191,8 +191,7 @@ def load(
     device: torch.device,
     allowance: Allowance | None = None,
 ) -> program.Program:
-    """The validated program of a hand-over directory; raises Refused."""
-    allowed = allowance or Allowance(settings.fold_share, settings.scoring_ratio, 1)
+    """The validated program of a hand-over directory, within `allowance` if there is one; raises Refused."""
     graph_path, weights_path = handed / "graph.json", handed / "weights.safetensors"
     if not (graph_path.is_file() and weights_path.is_file()) or not graph_path.stat().st_size:
         raise Refused(Reason.MISSING, "no hand-over")
@@ -208,7 +207,7 @@ def load(
         vocab=profile["vocab_size"],
         device=device,
         limits=settings.limits,
-        allow=allowed.folding,
+        **({"allow": allowance.folding} if allowance else {}),
     )
 
 

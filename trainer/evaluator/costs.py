@@ -2,8 +2,8 @@
 
 A clock on training alone moves the training elsewhere: a hand-over that ships its training tokens as weights can have
 them counted while constants are folded. So folding may take a small share of what the tag's baseline costs to score,
-counted on the dry run before anything is computed, and by time while it is. Scoring may take a multiple of the
-baseline's time. Nothing a pass computes outlives it, so what a pass may do beyond an honest one is small.
+counted on the dry run before anything is computed, and by time while it is. A pass may take a multiple of the
+baseline's, counted and by time. Nothing a pass computes outlives it, so what it may do beyond an honest one is small.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from trainer.evaluator.program import Program, Work
 from trainer.evaluator.refusal import Reason, Refused
 
-LEAST_FOLDING = Work(1e9, 8_000_000)  # always allowed: casts and masks of a small model
+LEAST_FOLDING = Work(1e9, 32_000_000)  # always allowed: casts and masks of a small model
+LEAST_PASS = 1 << 18  # elements a token: those of a GPT of 50 million parameters and 8,192 words
 LEAST_FOLDING_SECONDS = 0.5
 LEAST_SCORING_SECONDS = 10.0
 
@@ -62,10 +63,14 @@ class Allowance:
     baseline: Costs | None = None
 
     def folding(self, program: Program) -> Callable[[], None]:
-        """Refuse work on constants that is out of proportion, before it is done; raises Refused(COMPUTE_LIMIT).
+        """Refuse work that is out of proportion, on constants and in a pass, before any is done; raises Refused.
 
         What it returns is to be called after each operation that is folded, and raises once they take too long.
         """
+        tokens = program.rows * program.seq_len
+        most = max(LEAST_PASS * tokens, self.scoring_ratio * self.baseline.pass_elements if self.baseline else math.inf)
+        if program.each_pass.elements > most:
+            raise Refused(Reason.COMPUTE_LIMIT, f"a pass: {program.each_pass}, {most:.3g} elements are allowed")
         own = Work(program.each_pass.flops * self.passes, program.each_pass.elements * self.passes)
         whole = self.baseline.scoring if self.baseline else own
         flops = max(LEAST_FOLDING.flops, self.fold_share * whole.flops)

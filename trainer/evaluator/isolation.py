@@ -191,9 +191,7 @@ def _across(op: str, *rest: Any, kwargs: dict[str, Any] | None = None) -> Callab
 
     def make(m: Maker, dtype: torch.dtype) -> Case:
         x = m.noise(2, m.size(), m.size(), dtype=dtype)
-        return Case(
-            name + " in the middle", op, [_Value(0), *rest], kwargs or {}, [x], {0: 2}, -1
-        )
+        return Case(name + " in the middle", op, [_Value(0), *rest], kwargs or {}, [x], {0: 2}, -1)
 
     return make
 

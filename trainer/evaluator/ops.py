@@ -73,6 +73,21 @@ PINNED_ARGUMENTS: dict[str, tuple[object, ...]] = {
 }
 
 
+_VIEWS = frozenset(
+    {
+        *("view", "_unsafe_view", "unsqueeze", "squeeze", "transpose", "permute", "expand", "slice", "select", "t"),
+        *("detach", "alias", "split", "split_with_sizes", "chunk", "unbind", "diagonal", "movedim", "unfold"),
+    }
+)
+_SCATTERED = frozenset({"scatter", "scatter_add", "index_add", "index_put", "sort", "argsort", "topk"})
+SCATTERED_COST = 64  # elements of a pointwise operation that take as long as one of these, and more
+
+
+def cost(name: str) -> int:
+    """What an element that the operation reads or writes counts: nothing if it only looks at memory otherwise."""
+    return 0 if name in _VIEWS else SCATTERED_COST if name in _SCATTERED else 1
+
+
 @cache
 def allowed() -> dict[str, torch._ops.OpOverload]:
     """`aten.name.overload` -> operation, for every admitted operation this torch has."""

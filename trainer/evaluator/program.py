@@ -19,7 +19,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.evaluator import kernels
+from trainer.evaluator import kernels, ops
 from trainer.evaluator.arguments import trap
 from trainer.evaluator.graph import DTYPES, Graph, Node, substitute
 from trainer.evaluator.refusal import Reason, Refused
@@ -40,7 +40,7 @@ class Limits:
 
 
 class Work(NamedTuple):
-    """What operations cost, counted before they run: FLOPs of products, and elements read and written."""
+    """What operations cost, counted before they run: FLOPs of products, and elements read and written (ops.cost)."""
 
     flops: float = 0.0
     elements: int = 0
@@ -214,7 +214,8 @@ def _dry_run(program: Program, limits: Limits) -> None:
             total += written
             counted, before = float(flops.get_total_flops()), counted
             done = work[node.first in varying]
-            work[node.first in varying] = Work(done.flops + counted - before, done.elements + read + written)
+            cost = ops.cost(node.name) * (read + written)
+            work[node.first in varying] = Work(done.flops + counted - before, done.elements + cost)
             if live > limits.peak_bytes or total > limits.total_elements or counted > limits.flops:
                 raise Refused(Reason.COMPUTE_LIMIT, f"live {live} B, elements {total}, {counted} FLOPs")
             live -= sum(_bytes(values.pop(id_)) for id_ in dead if id_ in values)
