@@ -87,14 +87,14 @@ def _repeat(times: int, action: Any) -> tuple[float, float]:
 
 
 def _audited(program: Any, rows: torch.Tensor, repeats: int) -> tuple[float, float]:
-    """Seconds of the audit of a discard, and of what a keep adds: the share and the whole of these rows."""
+    """Seconds of the audit of a discard, and of what a keep adds: a share of these rows; all of them, some alone."""
     settings = evaluator.Settings()
     order = torch.randperm(len(rows))
     found = score.losses(program, rows, order, {}, lambda _: None)
     auditor = Auditor(program, rows, found, order)
     _, batch = _repeat(repeats, lambda: auditor.suffixes(order[: program.rows]))
-    _, every = _repeat(1, lambda: auditor.every(settings.audit_alone_share))
-    return batch * settings.audit_share * len(rows) / program.rows, every
+    passes = len(rows) / program.rows
+    return batch * settings.audit_share * passes, batch * (1 + settings.audit_alone_share) * passes
 
 
 def _theirs(

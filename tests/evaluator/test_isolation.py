@@ -55,6 +55,23 @@ def test_the_tail_of_a_tile_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isolation.examine(1, 2.0, CPU, linear)["coupled"]
 
 
+def test_tiles_of_a_convolution_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NNPACK's, which torch takes without oneDNN for 16 rows and more; the evaluator has it off."""
+
+    def convolution(maker: Maker) -> Case:
+        return isolation._convolution(maker, torch.float32)
+
+    kernels.settle()
+    assert not isolation.examine(3, 3.0, CPU, convolution)["coupled"]
+    if not torch.backends.nnpack.is_available():
+        return
+    torch.backends.nnpack.set_flags(True)
+    try:
+        assert isolation.examine(3, 8.0, CPU, convolution)["coupled"]
+    finally:
+        torch.backends.nnpack.set_flags(False)
+
+
 def test_operands_of_attention_are_poisoned_within_their_obligation() -> None:
     maker = Maker(1, CPU)
     for _ in range(50):

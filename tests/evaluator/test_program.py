@@ -130,6 +130,8 @@ HALF, FULL = torch.zeros(4, dtype=torch.bfloat16), torch.zeros(4)
         ("native_layer_norm", {"input": HALF, "weight": HALF, "bias": None}, False),
         ("native_group_norm", {"input": FULL, "weight": FULL, "bias": FULL}, False),
         ("native_group_norm", {"input": 1.0, "weight": FULL}, False),
+        ("pow", {"self": VECTOR.bool(), "exponent": False}, True),
+        ("pow", {"self": VECTOR, "exponent": 2}, False),
         ("add", {"self": VECTOR, "other": SCALAR}, False),
     ],
 )

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from tests.fuzz_ops.campaign import Tally
@@ -35,9 +35,9 @@ def main() -> int:
 
 
 def campaign(names: list[str], wanted: int, start: int, jobs: int, quiet: bool) -> dict[str, Any]:
-    """The summary of at least `wanted` calls."""
+    """The summary of at least `wanted` calls, or of those made until an interrupt."""
     tally, deaths, began = Tally(), list[Death](), time.monotonic()
-    with closing(results(names, start, jobs)) as chunks:
+    with suppress(KeyboardInterrupt), closing(results(names, start, jobs)) as chunks:
         for result in chunks:
             if isinstance(result, Death):
                 deaths.append(result)

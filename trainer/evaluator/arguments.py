@@ -93,7 +93,13 @@ def _native_norm(bound: dict[str, Any]) -> str | None:
     return "weights of another type" if len(types) > 1 else None
 
 
+def _pow(bound: dict[str, Any]) -> str | None:
+    """A truth value to a truth value is one, for the kernel alone."""
+    return "powers of booleans" if torch.bool in {getattr(v, "dtype", None) for v in bound.values()} else None
+
+
 _TRAPS = {
+    "pow": _pow,
     "index": _index,
     "arange": _arange,
     "native_layer_norm": _native_norm,

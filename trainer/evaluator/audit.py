@@ -51,7 +51,7 @@ class Auditor:
                 progress(self.trials)
 
     def every(self, alone_share: float, progress: Callable[[int], object] = lambda _: None) -> None:
-        """Each row with another future, a share of the batches with other neighbours, and as many passes alone."""
+        """Each row with another future, and a share of the passes with one row alone."""
         batches = self.order.split(self.program.rows)
         self.trials = 0
         for done, pick in enumerate(batches, 1):
@@ -60,7 +60,6 @@ class Auditor:
         if self.program.rows > 1:
             for at in torch.randperm(len(batches), generator=self._generator)[: _share(len(batches), alone_share)]:
                 self.by_itself(batches[at])
-                self.neighbours(batches[at])
 
     def suffixes(self, pick: Tensor) -> None:
         """Change what follows a secret cut in each row of a batch."""

@@ -135,7 +135,7 @@ def _convolution(m: Maker, dtype: torch.dtype) -> Case:
     rows, channels, taps, dilation = m.size(), m.chance.choice((1, 2, 8, 16, 32)), m.chance.randint(1, 5), 1
     groups = channels if m.chance.random() < 0.5 else 1
     n = channels if groups > 1 else m.size()
-    x = m.noise(2, channels, rows + taps - 1, dtype=dtype)
+    x = m.noise(m.chance.choice((2, 16, 33)), channels, rows + taps - 1, dtype=dtype)  # NNPACK begins at 16
     weight = m.noise(n, channels // groups, taps, dtype=dtype)
     return Case(
         "conv1d depthwise" if groups > 1 else "conv1d",

@@ -1,16 +1,19 @@
 """Which kernels compute a score: those that keep elements apart and say the same every time. TRUSTED.
 
-A proof speaks of operations; what runs is a kernel of some library, on some processor. Three things were measured:
+A proof speaks of operations; what runs is a kernel of some library, on some processor. Four things were measured:
 
 * oneDNN's AMX products of bfloat16 load the end of a row from the next one (uxlfoundation/oneDNN 5717): inf * 0
   there is NaN here. So oneDNN is off, and on a CPU products of half precision are computed in float32. Whatever
   the library, operands must be finite (causality/obligations.py): then nothing a kernel loads too much can matter.
+* Without oneDNN torch takes NNPACK for convolutions of 16 rows and more: in its Winograd and FFT tiles a later value
+  reaches an earlier result by rounding, and rounding can be made to speak (a red team read every next token). It is
+  off, and so is cuDNN, which has such tiles too.
 * In the first threaded call of a function of the vector library, one thread's share was computed with another
   accuracy (`aten.tanh`, 3.5e-5). So every function is called before anything counts, on one thread, then on all.
 * Atomic additions come in any order on a GPU. So deterministic kernels are asked for; an operation that has none
   goes on, and the audit finds what differs (audit.py).
 
-`isolation.py` tests the first of these on the machine at hand.
+`isolation.py` tests the first two on the machine at hand.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ def settle() -> None:
     """Choose the kernels, once per process and before CUDA is initialised."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    torch.backends.cudnn.enabled = False  # its convolutions may mix positions numerically
+    torch.backends.nnpack.set_flags(False)
+    torch.backends.cudnn.enabled = False
     torch.backends.cuda.enable_cudnn_sdp(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # The warnings would go to the quarantine log a thousand times; what differs is for the audit to say.

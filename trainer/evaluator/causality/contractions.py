@@ -13,7 +13,7 @@ from trainer.evaluator.causality.abstract import LABEL, Abstract, join, reduce, 
 from trainer.evaluator.causality.context import Context, Rule, by_name
 
 MAX_ELEMENTS = 1 << 28  # of a table built while looking for silenced operands
-MAX_SCALE = 1e7  # |scale| times head dimension of attention
+MAX_SCALE = 1e7  # |scale|, at least 1, times head dimension of attention: some kernels scale after the sum
 
 
 def _matmul(c: Context) -> list[Abstract] | None:
@@ -74,7 +74,7 @@ def _attention(c: Context) -> list[Abstract] | None:
     if c.dtypes[0] is torch.float16 or q.dep.dim() != 4 or k.dep.dim() != 4:
         return None
     scale = c.args.get("scale")
-    if not (1.0 if scale is None else abs(scale)) * q.shape[-1] <= MAX_SCALE:
+    if not max(1.0, abs(scale or 1.0)) * q.shape[-1] <= MAX_SCALE:
         return None  # with |q|, |k| < SCORE_BOUND a score stays finite in float32
     heads, last = q.dep.dim() - 3, q.dep.dim() - 1
     queries = reduce(q.dep, [heads, last]).squeeze(-1)  # [b, 1, queries]
