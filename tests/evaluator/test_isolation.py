@@ -72,6 +72,17 @@ def test_tiles_of_a_convolution_are_found(monkeypatch: pytest.MonkeyPatch) -> No
         torch.backends.nnpack.set_flags(False)
 
 
+def test_a_kernel_that_reads_past_its_operand_is_found() -> None:
+    """Attention with one key and eight values, which traps.py refuses."""
+
+    def short_keys(maker: Maker) -> Case:
+        q, k, v = (maker.noise(1, 1, n, 4, dtype=torch.float32) for n in (4, 1, 8))
+        args = [isolation._Value(0), isolation._Value(1), isolation._Value(2)]
+        return Case("short keys", isolation._SDPA, args, {}, [q, k, v], {0: 2}, 2, bounded=True)
+
+    assert isolation.examine(1, 1.0, CPU, short_keys)["coupled"]
+
+
 def test_operands_of_attention_are_poisoned_within_their_obligation() -> None:
     maker = Maker(1, CPU)
     for _ in range(50):

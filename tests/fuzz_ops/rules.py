@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from trainer.evaluator import graph, ops
-from trainer.evaluator.arguments import Ref, misfit, trap
+from trainer.evaluator.arguments import Ref, misfit
+from trainer.evaluator.traps import trap
 
 
 def parses(op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any]) -> bool:

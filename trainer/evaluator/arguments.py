@@ -23,7 +23,6 @@ class Ref:
         return f"%{self.id}"
 
 
-MAX_ARANGE = 1 << 31
 _KINDS: dict[str, tuple[type, ...]] = {
     "Tensor": (Ref, float, int, bool),  # torch makes a number a tensor of no dimensions
     "int": (int,),
@@ -62,46 +61,3 @@ def misfit(op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any]) -
         elif not argument.has_default_value():
             return str(argument.name)
     return None
-
-
-def trap(name: str, bound: dict[str, Any]) -> str | None:
-    """Why a call is refused whose result torch 2.13 infers wrongly; None for all others.
-
-    `name` is the ATen name without overload, `bound` the arguments by schema name with tensors, fake or real, in place
-    of references. Found by a million random calls (`make fuzz-ops`); what it has not found is refused when it runs.
-    """
-    rule = _TRAPS.get(name)
-    return rule(bound) if rule else None
-
-
-def _index(bound: dict[str, Any]) -> str | None:
-    """An index of no dimensions after others: the shape is taken from the last one alone."""
-    given = [index for index in bound["indices"] if isinstance(index, torch.Tensor)]
-    wrong = bool(given) and given[-1].dim() == 0 and any(index.dim() for index in given)
-    return "an index of no dimensions after one with some" if wrong else None
-
-
-def _arange(bound: dict[str, Any]) -> str | None:
-    """The kernel counts in float64, the inference in integers."""
-    large = any(type(value) is int and abs(value) >= MAX_ARANGE for value in bound.values())
-    return "numbers beyond 2**31" if large else None
-
-
-def _native_norm(bound: dict[str, Any]) -> str | None:
-    """Mean and deviation of a half precision input are float32 if the weight is."""
-    types = {value.dtype for key in ("input", "weight", "bias") if isinstance(value := bound.get(key), torch.Tensor)}
-    return "weights of another type" if len(types) > 1 else None
-
-
-def _pow(bound: dict[str, Any]) -> str | None:
-    """A truth value to a truth value is one, for the kernel alone."""
-    return "powers of booleans" if torch.bool in {getattr(v, "dtype", None) for v in bound.values()} else None
-
-
-_TRAPS = {
-    "pow": _pow,
-    "index": _index,
-    "arange": _arange,
-    "native_layer_norm": _native_norm,
-    "native_group_norm": _native_norm,
-}

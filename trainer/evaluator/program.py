@@ -11,6 +11,7 @@ pass, is compared with the dry run's before anything reads it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,12 +20,13 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.evaluator import kernels, ops
-from trainer.evaluator.arguments import trap
+from trainer.evaluator import hidden, kernels, ops
 from trainer.evaluator.graph import DTYPES, Graph, Node, substitute
 from trainer.evaluator.refusal import Reason, Refused
+from trainer.evaluator.traps import trap
 
 MAX_RANK = 8
+DRY_RUN_SECONDS = 120.0  # of processor time; a recurrence is unrolled there, step by step
 _DTYPES = frozenset(DTYPES.values())
 
 
@@ -200,9 +202,10 @@ def _dry_run(program: Program, limits: Limits) -> None:
         for id_, value in values.items():
             program.note(id_, value)
         live = sum(_bytes(value) for value in values.values())
-        total, counted = 0, 0.0
+        total, counted, until = 0, 0, time.process_time() + DRY_RUN_SECONDS
         for node, dead in zip(program.nodes, free, strict=True):
-            _refuse_traps(node, values)
+            bound = {k: substitute(v, values) for k, v in node.bound().items()}
+            _refuse_traps(node, bound)
             read = sum(values[ref].numel() for ref in node.refs)
             written = 0
             for id_, value in node.run(values):
@@ -212,12 +215,18 @@ def _dry_run(program: Program, limits: Limits) -> None:
                 live += _bytes(value)
                 written += value.numel()
             total += written
-            counted, before = float(flops.get_total_flops()), counted
+            new = flops.get_total_flops() - counted
+            counted += new
+            new = new or hidden.flops(node.name, bound)
             done = work[node.first in varying]
             cost = ops.cost(node.name) * (read + written)
-            work[node.first in varying] = Work(done.flops + counted - before, done.elements + cost)
-            if live > limits.peak_bytes or total > limits.total_elements or counted > limits.flops:
-                raise Refused(Reason.COMPUTE_LIMIT, f"live {live} B, elements {total}, {counted} FLOPs")
+            work[node.first in varying] = Work(done.flops + new, done.elements + cost)
+            spent = work[True].flops + work[False].flops
+            peak = live + hidden.scratch(node.name, bound)
+            if peak > limits.peak_bytes or total > limits.total_elements or spent > limits.flops:
+                raise Refused(Reason.COMPUTE_LIMIT, f"live {peak} B, elements {total}, {spent} FLOPs")
+            if time.process_time() > until:
+                raise Refused(Reason.COMPUTE_LIMIT, f"the dry run takes more than {DRY_RUN_SECONDS:.0f} s")
             live -= sum(_bytes(values.pop(id_)) for id_ in dead if id_ in values)
         logits = values[program.output]
         expected = (program.rows, program.seq_len) + ((program.vocab,) if program.vocab > 0 else logits.shape[2:])
@@ -226,8 +235,8 @@ def _dry_run(program: Program, limits: Limits) -> None:
     program.each_pass, program.folding = work[True], work[False]
 
 
-def _refuse_traps(node: Node, values: dict[int, Any]) -> None:
-    why = trap(node.name, {k: substitute(v, values) for k, v in node.bound().items()})
+def _refuse_traps(node: Node, bound: dict[str, Any]) -> None:
+    why = trap(node.name, bound)
     if why is not None:
         raise Refused(Reason.BAD_ARGUMENT, f"{node.name}: {why}")
 
