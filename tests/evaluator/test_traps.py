@@ -98,6 +98,7 @@ GRU = {"input": _like(2, 8, 7), "hx": _like(1, 2, H), "params": WEIGHTS, "has_bi
         ({"params": [*WEIGHTS[:2], _like(2, 1, 3 * H), WEIGHTS[3]]}, True),
         ({"params": WEIGHTS[:2]}, True),
         ({"params": WEIGHTS[:2], "has_biases": False}, False),
+        ({"params": [*WEIGHTS[:3], WEIGHTS[3].double()]}, True),
         ({"hx": _like(5, 2, H)}, True),
         ({"hx": _like(1, 3, H)}, True),
         ({"hx": _like(2, H)}, True),

@@ -90,6 +90,8 @@ def _gru(bound: dict[str, Any]) -> str | None:
     sets = bound["num_layers"] * directions
     if not all(isinstance(v, Tensor) for v in (x, hx, *params)) or x.dim() != 3 or hx.dim() != 3 or sets < 1:
         return "input, state or weights"
+    if len({v.dtype for v in (x, hx, *params)}) > 1:
+        return "operands of several types"
     hidden, batch = hx.shape[-1], x.shape[0 if bound["batch_first"] else 1]
     if hx.shape[:2] != (sets, batch) or len(params) != sets * each or not hidden:
         return "state, or number of weights"
