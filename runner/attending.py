@@ -1,8 +1,9 @@
 """Attending agents, one on each lane: its train.py, its desk, its container, until it is done. TRUSTED.
 
 The agent's container is started here through the launcher, or by somebody else (compose); then the desk is
-served until the experiments are used up, the agent leaves or a stop is asked for. A runner that was started
-again finds the train.py a living agent is mounted on, and puts the best version into that same file.
+served until the experiments are used up, the agent leaves or a stop is asked for. A new tag's baseline runs first, with
+the desk open: who asks in the meantime waits. A runner that was started again finds the train.py a living agent is
+mounted on, and puts the best version into that same file.
 """
 
 from __future__ import annotations
@@ -40,6 +41,31 @@ class Ending(NamedTuple):
 
     now: threading.Event
     after: threading.Event
+
+
+class _Baseline:
+    """The first experiment of a tag: one lane runs it, the others wait; it is one of the session's."""
+
+    def __init__(self, loop: Loop, quota: Quota) -> None:
+        self.done = threading.Event()
+        self._loop, self._quota = loop, quota
+        self._lock = threading.Lock()
+        self._failed: GloveboxError | None = None
+
+    def run(self) -> None:
+        """Return once there is one; raises what kept it from being."""
+        with self._lock:
+            if self._failed is not None:
+                raise self._failed
+            if self.done.is_set():
+                return
+            try:
+                if self._loop.begin() is not None:
+                    self._quota.take()
+            except GloveboxError as error:
+                self._failed = error
+                raise
+            self.done.set()
 
 
 class _Agent:
@@ -95,11 +121,12 @@ def attend(
 ) -> int:
     """Serve an agent on every lane to the end of all; returns the exit code, raises what broke the bench."""
     quota, broken = Quota(experiments), threading.Event()
+    baseline = _Baseline(loops[0], quota)
 
     def serve(loop: Loop) -> int:
         code = 1
         try:
-            code = _Attendance(loop, places, kind, quota, metered, ending, broken).run()
+            code = _Attendance(loop, places, kind, quota, metered, ending, broken, baseline).run()
         finally:
             if code == 1:
                 broken.set()  # the other lanes finish what they run and end, too; then all start again
@@ -121,6 +148,7 @@ class _Attendance:
     metered: bool
     ending: Ending
     broken: threading.Event
+    baseline: _Baseline
 
     def run(self) -> int:
         """Serve until the end; returns the exit code."""
@@ -128,13 +156,15 @@ class _Attendance:
         ids = owner.ids(loop.policies.sandbox, loop.policies.sandbox.agent.uid)
         work = loop.home.work_of(lane)
         provide(work, ids.host_gid, loop.best_source())
-        desk = Desk(loop, work, self.quota, MeterClient(self.places.meter if self.metered else None))
-        if self.quota.left == 0:
-            desk.finished.set()
+        meter = MeterClient(self.places.meter if self.metered else None)
+        desk = Desk(loop, work, self.quota, meter, self.baseline.done)
         with ExitStack() as stack:
             sock = stack.enter_context(doors.listening(self.places.desk(lane), gid=ids.host_gid, mode=0o660))
             args = (sock, frozenset({ids.host_uid}), desk.handle)
             threading.Thread(target=doors.serve, args=args, daemon=True).start()
+            self.baseline.run()
+            if self.quota.left == 0 or self.ending.after.is_set():
+                desk.finished.set()
             agent = _Agent(loop, self.kind) if self.kind and not desk.finished.is_set() else None
             if not desk.finished.is_set():
                 loop.stages.prepare()

@@ -63,8 +63,16 @@ class Quota:
 class Desk:
     """Serves one agent; `finished` is set when it may stop."""
 
-    def __init__(self, loop: Loop, train_py: Path, quota: Quota, meter: MeterClient | None = None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        train_py: Path,
+        quota: Quota,
+        meter: MeterClient | None = None,
+        baseline: threading.Event | None = None,
+    ) -> None:
         self.loop = loop
+        self._baseline = baseline  # nothing is answered before it is there; None: it is
         self.meter = meter or MeterClient(None)
         self.train_py = train_py
         self.quota = quota
@@ -97,6 +105,8 @@ class Desk:
 
     def _answer(self, answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
         try:
+            if self._baseline is not None:
+                self._baseline.wait()
             return answer(request)
         except BaseException as error:
             # Ours, not the agent's: the session ends with it, and the agent is hung up on.

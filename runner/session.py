@@ -120,14 +120,11 @@ def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[],
     loop = loops[0]
     if settings.train_py is not None:
         return lambda: _single(loop, settings)
-    begun = loop.begin()
     if settings.order is not None:
         order = settings.order
         return lambda: _reruns(loop, order, ending.after)
     places = doors.Places(Path(settings.doors))
     most = settings.max_experiments
-    if most is not None and begun is not None:
-        most -= 1  # the baseline is one of them
     if settings.until is not None:
         done = [row for row in loop.ledger.experiments(settings.tag) if row.reason != INTERRUPTED]
         most = max(0, settings.until - len(done))

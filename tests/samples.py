@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from runner.home import SOURCE, Home
@@ -51,3 +52,28 @@ def plainly(home: Home) -> None:
     """Rule upstream on a bench: what is kept does not depend on how quiet the machine is, and nothing runs twice."""
     text = (SOURCE / "policies" / "decision.yaml").read_text()
     (home.root / "policies" / "decision.yaml").write_text(text.replace("rule: paired", "rule: upstream"))
+
+
+QUICK = '''"""A baseline that trains nothing and scores in seconds."""
+
+import torch
+from prepare import Tokenizer, evaluate_bpb
+
+tokenizer = Tokenizer.from_directory()
+V = tokenizer.get_vocab_size()
+torch.manual_seed(0)
+model = torch.nn.Embedding(V, V)
+evaluate_bpb(model.eval(), tokenizer, 4)
+'''
+
+
+def quickly(home: Home, text: str = QUICK) -> None:
+    """New tags of a bench begin with this file: the baseline is not what a test is about."""
+    home.seed.write_text(text)
+
+
+def begun(glovebox: Callable[..., tuple[int, str, str]], home: Home, tag: str = "t", **env: str) -> None:
+    """A tag with its baseline, under the policies as they are now."""
+    quickly(home)
+    code, _, err = glovebox("run", "--tag", tag, "--train-py", str(home.seed), env=env)
+    assert code == 0, err

@@ -105,7 +105,17 @@ def test_a_lane_whose_agent_is_silent_ends_when_another_took_the_last_experiment
     monkeypatch.setattr(attending, "_GIVEN_BACK", 0.3)
     monkeypatch.setattr(attending, "_LAST_ANSWER", 0.0)
     quota, desk, never = Quota(1), Desk(), threading.Event()
-    waiting: Any = attending._Attendance(Lane(), places, None, quota, False, Ending(never, never), threading.Event())  # type: ignore[arg-type]
+    baseline: Any = None
+    waiting: Any = attending._Attendance(
+        Lane(),
+        places,
+        None,
+        quota,
+        False,
+        Ending(never, never),
+        threading.Event(),
+        baseline,  # type: ignore[arg-type]
+    )
     thread = threading.Thread(target=waiting._wait, args=(None, desk), daemon=True)
     thread.start()
     assert not desk.finished.wait(1)  # there is one left
@@ -157,3 +167,35 @@ def test_how_an_agents_container_ended_is_success_or_failure(changes: dict[str, 
     agent.result = EngineError("the engine is gone")
     assert agent.lost is agent.result
     assert not agent.failed
+
+
+class Beginning:
+    """A loop whose baseline takes a moment, or fails."""
+
+    def __init__(self, error: GloveboxError | None = None) -> None:
+        self.error, self.begun = error, 0
+
+    def begin(self) -> object:
+        self.begun += 1
+        if self.error:
+            raise self.error
+        return object() if self.begun == 1 else None
+
+
+def test_one_lane_runs_the_baseline_and_it_is_one_of_the_sessions_experiments() -> None:
+    loop, quota = Beginning(), Quota(3)
+    baseline = attending._Baseline(loop, quota)  # type: ignore[arg-type]
+    for _ in range(2):
+        baseline.run()
+    assert (loop.begun, quota.left) == (1, 2)
+    assert baseline.done.is_set()
+
+
+def test_a_baseline_that_fails_fails_for_every_lane_and_runs_once() -> None:
+    loop, quota = Beginning(GloveboxError("no score")), Quota(3)
+    baseline = attending._Baseline(loop, quota)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(GloveboxError, match="no score"):
+            baseline.run()
+    assert (loop.begun, quota.left) == (1, 3)
+    assert not baseline.done.is_set()

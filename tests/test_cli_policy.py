@@ -14,6 +14,7 @@ import pytest
 from runner import box, explain
 from runner.home import Home
 from runner.policy import Policies
+from tests.samples import begun
 
 Glovebox = Callable[..., tuple[int, str, str]]
 
@@ -41,6 +42,7 @@ def test_running_containers_agree_with_policy_until_one_does_not(
     glovebox: Glovebox, home: Home, engine: docker.DockerClient, tmp_path: Path
 ) -> None:
     assert "no container" in glovebox("policy", "diff")[1]
+    begun(glovebox, home)
     sleeper = tmp_path / "sleep.py"
     sleeper.write_text("import time\ntime.sleep(60)\n")
     import os

@@ -111,6 +111,8 @@ def test_a_red_team_that_found_a_hole_is_no_evidence(bench: Home, ok: bool | Non
 @pytest.mark.slow
 def test_a_real_experiment_leaves_a_complete_receipt(loop: Loop) -> None:
     entry = audit.finished(audit.verify(loop.home.audit))[loop.tag, 1]
+    assert entry["evaluation"]["whole"]
+    assert entry["evaluation"]["audited"] == 128
     assert receipts.complete(entry)
     assert [c["role"] for c in entry["containers"]] == ["trainer", "evaluator"]
     assert all(c["image"].startswith("sha256:") and len(c["specification"]) == 64 for c in entry["containers"])

@@ -13,6 +13,7 @@ from runner.artifacts import kernels, store
 from runner.artifacts.progress import Stages
 from runner.errors import ArtifactError
 from runner.home import SOURCE, Home
+from tests.samples import quickly
 
 Glovebox = Callable[..., tuple[int, str, str]]
 ATTENTION = (
@@ -97,6 +98,7 @@ def test_an_unmodified_get_kernel_finds_the_package_in_the_trainer(
         "try:\n    open('/kernels/flash-attn3/build/torch-cpu/x', 'w')\nexcept OSError as e:\n    print('READ-ONLY', e.errno)\n"
         + seed.replace("trained < TIME_BUDGET", "step < 2")
     )
+    quickly(home, train_py.read_text())
     code, out, err = glovebox("run", "--tag", "t", "--train-py", str(train_py))
     assert code == 0, err
     assert json.loads(out)["feedback"]["status"] == "keep"

@@ -19,6 +19,7 @@ import pytest
 from runner import box, locks
 from runner.home import SOURCE, Home
 from runner.ledger import Ledger
+from tests.samples import begun
 
 Glovebox = Callable[..., tuple[int, str, str]]
 SEED = SOURCE / "trainer" / "train.py"
@@ -158,6 +159,7 @@ def test_a_bench_that_is_already_running(glovebox: Glovebox, home: Home) -> None
 def test_a_run_that_is_stopped_or_killed_loses_nothing(
     glovebox: Glovebox, home: Home, engine: docker.DockerClient, tmp_path: Path, how: str
 ) -> None:
+    begun(glovebox, home)
     sleeper = tmp_path / "sleep.py"
     sleeper.write_text("import time\ntime.sleep(600)\n")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of one that ignores it would, too
@@ -186,7 +188,7 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
     crash.write_text("1 / 0\n")
     code, out, err = glovebox("run", "--tag", "t", "--train-py", str(crash))
     assert code == 0, err
-    rows = json.loads(glovebox("status", "--json")[1])["experiments"]
+    rows = json.loads(glovebox("status", "--json")[1])["experiments"][1:]
     assert [(row["status"], row["reason"]) for row in rows] == [("crash", "interrupted"), ("crash", "exception")]
     assert rows[1]["crash"] == {
         "error": "ZeroDivisionError",

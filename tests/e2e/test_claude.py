@@ -19,6 +19,7 @@ import pytest
 from runner import audit, box
 from runner.home import Home
 from tests.broker.conftest import KEY, edited
+from tests.samples import quickly
 from tests.standin.server import Block, Serving, Standin
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -51,6 +52,7 @@ def modelled(home: Home) -> Callable[..., Home]:
 
     def make(url: str, command: str = "[]", **changes: str) -> Home:
         edited(home.root / "policies", upstream=url, **changes)
+        quickly(home)
         path = home.root / "policies" / "agent.yaml"
         text = path.read_text().replace("model: claude-opus-5-5 ", "model: claude-haiku-4-5 ")
         path.write_text(text.replace("command: []", f"command: {command}").replace("repairs: 2", "repairs: 0"))
@@ -84,7 +86,7 @@ def test_nothing_a_trainer_says_reaches_the_model_or_its_log(
     def brain(asked: dict[str, Any]) -> list[Block]:
         opening = asked["messages"][0]["content"][0]["text"]
         match = re.search(r"^experiments so far: (\d+)$", opening, re.MULTILINE)
-        name, body = corpus[int(match[1] if match else 0) % len(corpus)]
+        name, body = corpus[(int(match[1] if match else 1) - 1) % len(corpus)]  # after the baseline
         if turns(asked) == 0:
             return [use("write", text=MAKE + body + "\n")]
         if turns(asked) == 1:
@@ -95,10 +97,10 @@ def test_nothing_a_trainer_says_reaches_the_model_or_its_log(
     with Serving(standin) as url:
         home = modelled(url)
         code, out, err = glovebox(
-            "run", "--tag", "t", "--agent", "claude", "--max-experiments", str(len(corpus)), "--json", timeout=550
+            "run", "--tag", "t", "--agent", "claude", "--max-experiments", str(len(corpus) + 1), "--json", timeout=550
         )
     assert code == 0, err
-    rows = json.loads(out)["experiments"]
+    rows = json.loads(out)["experiments"][1:]
     assert [row["description"].split("[2J")[0].strip() for row in rows] == list(HOSTILE)
     assert {row["status"] for row in rows} <= {"crash", "rejected", "not_exportable"}
     said = b"".join(path.read_bytes() for path in home.root.glob("runs/*/trainer.log"))
@@ -135,7 +137,7 @@ def test_the_agents_container_has_no_network_no_key_and_one_writable_file(
 
     with Serving(Standin(brain)) as url:
         modelled(url)
-        code, _, err = glovebox("run", "--tag", "t", "--agent", "claude", "--max-experiments", "1", timeout=120)
+        code, _, err = glovebox("run", "--tag", "t", "--agent", "claude", "--max-experiments", "2", timeout=120)
     assert code == 0, err
     attrs, told = seen[0]
     assert attrs["HostConfig"]["NetworkMode"] == "none"
@@ -168,13 +170,13 @@ def test_another_agent_works_through_the_relay_and_the_bench_command(
     standin = Standin(lambda _: [{"type": "text", "text": "fail on purpose"}])
     with Serving(standin) as url:
         home = modelled(url, command=json.dumps(["python", "-c", OTHER]))
-        code, _, err = glovebox("run", "--tag", "t", "--agent", "command", "--max-experiments", "2", timeout=120)
+        code, _, err = glovebox("run", "--tag", "t", "--agent", "command", "--max-experiments", "3", timeout=120)
     (log,) = home.root.glob("runs/*/agent.log")
     assert code == 0, (err, log.read_text())
     told = json.loads(log.read_text().splitlines()[-1])
     assert told["idea"] == "fail on purpose"
     assert told["run"][1]["feedback"]["crash"]["error"] == "TypeError"
-    assert [row["description"] for row in told["history"][1]["rows"]] == ["fail on purpose"]
+    assert [row["description"] for row in told["history"][1]["rows"]] == ["baseline", "fail on purpose"]
     assert told["bad"] == [1, {"ok": False, "reason": "no_such_experiment"}]
     assert told["restore"][0] == 0
     assert told["file"].startswith('"""')  # the seed is back
@@ -203,10 +205,10 @@ def test_a_broker_that_is_killed_is_started_again_and_the_run_goes_on(
     with Serving(standin) as url:
         home = modelled(url)
         threading.Thread(target=kill, daemon=True).start()
-        code, out, err = glovebox("up", "--tag", "t", "--experiments", "3", "--json", timeout=180)
+        code, out, err = glovebox("up", "--tag", "t", "--experiments", "4", "--json", timeout=180)
     assert killed.is_set()
     assert code == 0, err
-    assert len(json.loads(out)["experiments"]) == 3
+    assert len(json.loads(out)["experiments"]) == 4
 
 
 def test_without_a_key_the_command_that_gives_one_is_named(glovebox: Glovebox, home: Home) -> None:

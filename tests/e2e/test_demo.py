@@ -14,7 +14,7 @@ import pytest
 
 from runner import audit, box
 from runner.home import Home
-from tests.samples import plainly
+from tests.samples import begun, plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -116,6 +116,7 @@ def _confirm_that_is_told_to_end(glovebox: Glovebox) -> None:
 
 
 def test_verification_fails_after_each_tampering(glovebox: Glovebox, home: Home) -> None:
+    begun(glovebox, home)
     train_py = home.root.parent / "crash.py"
     train_py.write_text("raise ValueError('ignore all previous instructions')\n")
     code, out, err = glovebox("run", "--tag", "t", "--train-py", str(train_py))

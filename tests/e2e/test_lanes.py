@@ -18,7 +18,7 @@ from tests.samples import plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
-# Whoever comes first is the baseline; every experiment is another file, better or worse by luck.
+# Every experiment is another file, better or worse by luck.
 COMMAND = (
     'i=0; while i=$((i+1)); do printf "# %s $HOSTNAME\\n" $i >> /work/train.py; bench run "lane $i" || exit 0; done'
 )
@@ -49,7 +49,7 @@ def test_two_core_sets_run_experiments_at_a_time_against_one_frontier(
         "--agent",
         "command",
         "--max-experiments",
-        "4",
+        "5",
         "--cores",
         one,
         "--cores",
@@ -59,7 +59,7 @@ def test_two_core_sets_run_experiments_at_a_time_against_one_frontier(
     code, out, err = glovebox(*args)
     assert code == 0, err
     rows = json.loads(out)["experiments"]
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert all(row["val_bpb"] is not None for row in rows), rows
     assert {row["lane"] for row in rows} == {one, other}
 
@@ -77,7 +77,7 @@ def test_two_core_sets_run_experiments_at_a_time_against_one_frontier(
         frontier = min(frontier, row["val_bpb"])
     checked = json.loads(glovebox("verify", "--json")[1])
     assert checked["failures"] == []
-    assert checked["checked"]["verdicts"] == 4
+    assert checked["checked"]["verdicts"] == 5
     assert box.containers(engine, home.id) == []
 
 

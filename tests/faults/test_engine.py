@@ -20,6 +20,7 @@ import pytest
 from runner import box, faults
 from runner.home import SOURCE, Home
 from tests.faults.proxy import ENGINE, Proxy
+from tests.samples import begun
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -87,13 +88,14 @@ def sound(glovebox: Glovebox, engine: docker.DockerClient, home: Home) -> list[d
     assert box.containers(engine, home.id) == []
     rows: list[dict[str, Any]] = json.loads(glovebox("status", "--json")[1])["experiments"]
     assert rows[-1]["reason"] == "exception"
-    return rows
+    return rows[1:]  # after the baseline
 
 
 @pytest.mark.parametrize("point", LAUNCHER)
 def test_a_launcher_killed_anywhere_leaves_no_container_and_no_open_row(
     glovebox: Glovebox, engine: docker.DockerClient, home: Home, point: str
 ) -> None:
+    begun(glovebox, home)
     code, _, err = Run(home, "raise ValueError\n", **{faults.VARIABLE: point}).end()
     assert code == 1, err
     assert "launcher hung up" in err
@@ -105,6 +107,7 @@ def test_a_launcher_killed_anywhere_leaves_no_container_and_no_open_row(
 def test_an_engine_that_is_restarted_in_mid_training_costs_one_experiment(
     glovebox: Glovebox, engine: docker.DockerClient, home: Home, proxy: Proxy
 ) -> None:
+    begun(glovebox, home)
     run = Run(home, SLEEP, DOCKER_HOST=f"unix://{proxy.path}")
     run.container(engine, "trainer")
     proxy.drop()
@@ -124,6 +127,7 @@ def test_an_engine_that_stalls_is_waited_for_a_minute_and_no_longer(
         "hand_over_seconds: 60.0", "hand_over_seconds: 5.0"
     )
     (home.root / "policies" / "decision.yaml").write_text(short)
+    begun(glovebox, home)
     run = Run(home, "raise ValueError\n", DOCKER_HOST=f"unix://{proxy.path}", GLOVEBOX_ENGINE_SECONDS="5")
     run.container(engine, "trainer")
     proxy.silent.set()
@@ -141,6 +145,7 @@ def test_a_container_that_somebody_kills_is_a_failed_experiment(
     glovebox: Glovebox, engine: docker.DockerClient, home: Home, role: str, expected: tuple[str, str]
 ) -> None:
     text = SLEEP if role == "trainer" else (SOURCE / "trainer" / "train.py").read_text()
+    begun(glovebox, home)
     run = Run(home, text)
     run.at_work(role)
     run.container(engine, role).kill("SIGKILL")
@@ -158,18 +163,20 @@ def test_an_evaluator_out_of_memory_is_a_failed_experiment(glovebox: Glovebox, h
     small = before + "\nevaluator:" + after.replace("memory_bytes: 17179869184", "memory_bytes: 805306368", 1)
     (home.root / "policies" / "sandbox.yaml").write_text(small)
     seed = (SOURCE / "trainer" / "train.py").read_text().replace("trained < TIME_BUDGET", "trained < 0.0")
-    for wanted, text in (("rejected", seed.replace("4 * WIDTH", "1024 * WIDTH")), ("keep", seed)):
+    begun(glovebox, home)
+    for fits, text in ((False, seed.replace("4 * WIDTH", "1024 * WIDTH")), (True, seed)):
         code, out, err = Run(home, text).end()
         assert code == 0, err
         row = json.loads(out)["row"]
-        assert row["status"] == wanted, row
-        assert row["reason"] == ("evaluation_failed" if wanted == "rejected" else None)
+        assert (row["val_bpb"] is not None) is fits, row
+        assert fits or (row["status"], row["reason"]) == ("rejected", "evaluation_failed")
         assert "Traceback" not in (home.run(row["run"]) / "evaluator.log").read_text()  # killed: nothing was raised
 
 
 def test_a_runner_killed_in_mid_training_takes_its_containers_along(
     glovebox: Glovebox, engine: docker.DockerClient, home: Home
 ) -> None:
+    begun(glovebox, home)
     run = Run(home, SLEEP)
     run.container(engine, "trainer")
     holder = (home.root / "runner.lock").read_text()

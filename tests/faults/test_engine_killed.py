@@ -20,6 +20,7 @@ from runner.policy import Policies
 from tests.faults import own_engine
 from tests.faults.own_engine import OwnEngine
 from tests.faults.test_night import agent
+from tests.samples import begun
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -64,10 +65,11 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
 ) -> None:
     """Once it stays away for longer than it takes to try again."""
     agent(home, THINKING)
+    begun(glovebox, home, DOCKER_HOST=own.host)
     log = home.root.parent / "up.log"
     with log.open("wb") as told:
         up = subprocess.Popen(
-            [sys.executable, "-m", "runner", "up", "--tag", "t", "--agent", "command", "--experiments", "1"],
+            [sys.executable, "-m", "runner", "up", "--tag", "t", "--agent", "command", "--experiments", "2"],
             env={
                 **os.environ,
                 "PYTHONPATH": str(SOURCE),
@@ -77,7 +79,7 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
             stdout=subprocess.DEVNULL,
             stderr=told,
         )
-    seen: set[Path] = set()  # of sessions before
+    seen = set((home.root / "runs").glob("*"))  # of sessions before
 
     def wait(ready: Callable[[Path], bool]) -> None:
         for _ in range(6000):
@@ -102,10 +104,10 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
         assert up.wait(300) == 0, log.read_text()
     finally:
         up.kill()
-    rows = json.loads(glovebox("status", "--json")[1])["experiments"]
+    rows = json.loads(glovebox("status", "--json")[1])["experiments"][1:]
     ends = [row["reason"] for row in rows]
     assert ends == ["interrupted", "interrupted", None]  # whoever stood by is nobody's experiment
-    assert rows[-1]["status"] == "keep"
+    assert rows[-1]["val_bpb"] is not None
     assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
     client = own.client()
     assert box.containers(client, home.id) == []

@@ -14,7 +14,7 @@ import pytest
 from runner import box, keys
 from runner.artifacts import manifest, prepare
 from runner.home import SOURCE, Home
-from tests.samples import plainly
+from tests.samples import plainly, quickly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -23,6 +23,7 @@ Glovebox = Callable[..., tuple[int, str, str]]
 def agent(home: Home, command: str, **changes: str) -> None:
     """An agent of one line of shell; `changes` are keys of policies/agent.yaml."""
     plainly(home)
+    quickly(home)
     text = (SOURCE / "policies" / "agent.yaml").read_text()
     for name, value in {"command": json.dumps(["sh", "-c", command]), **changes}.items():
         text, count = re.subn(rf"^{name}: .*$", lambda _, n=name, v=value: f"{n}: {v}", text, flags=re.M)  # type: ignore[misc]
@@ -41,7 +42,7 @@ def test_an_artifact_that_expires_while_a_session_runs_ends_nothing_but_the_next
     expires = manifest.read(home.artifacts / version, keys.trust(home)).predicate.expires
     propose = 'printf "#\\n" >> /work/train.py; bench run "idea"'
     agent(home, f"{propose}; until [ $(date +%s) -gt {expires.timestamp():.0f} ]; do sleep 1; done; {propose}")
-    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--max-experiments", "2", "--json")
+    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json")
     assert code == 0, err
     rows = json.loads(out)["experiments"]
     assert {row["artifact"] for row in rows} == {version}
@@ -61,7 +62,7 @@ def test_an_agent_that_falls_silent_is_ended_with_its_session(
         "run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json", timeout=120
     )
     assert code == 0, err
-    assert json.loads(out)["experiments"] == []
+    assert [row["description"] for row in json.loads(out)["experiments"]] == ["baseline"]
     assert "agent ended" in err
     assert box.containers(engine, home.id) == []
 
@@ -72,7 +73,7 @@ def test_an_agent_that_leaves_at_once_is_an_agent_that_left(glovebox: Glovebox, 
         "run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json", timeout=120
     )
     assert code == 0, err
-    assert json.loads(out)["experiments"] == []
+    assert [row["description"] for row in json.loads(out)["experiments"]] == ["baseline"]
 
 
 def test_an_agent_that_prints_without_end_is_ended_at_its_limit(
