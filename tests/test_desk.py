@@ -233,3 +233,17 @@ def test_a_runner_killed_between_ledger_and_chain_is_made_whole_again(loop: Loop
     from runner.verify import verify as check
 
     assert check(loop.home).failures == []
+
+
+def test_who_asks_while_the_baseline_runs_waits(loop: Loop, tmp_path: Path) -> None:
+    import threading
+
+    there, answers = threading.Event(), []
+    made = desk.Desk(loop, tmp_path / "train.py", desk.Quota(3), None, there)
+    asking = threading.Thread(target=lambda: answers.append(made._answer(made._history, {"verb": "history"})))
+    asking.start()
+    asking.join(0.3)
+    assert answers == []
+    there.set()
+    asking.join(30)
+    assert answers[0]["ok"]
