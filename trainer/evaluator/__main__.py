@@ -117,25 +117,12 @@ def evaluate(settings: Settings, handed: Path, artifacts: Path, order: Order = N
     proof = prove(prog)
     _log(f"proof: {proof}")
     _acceptable(settings, proof, prog, rows)
-    if device.type == "cuda":
-        kernels.warm(device)
-    score.batch(prog, rows[: prog.rows, :-1], rows[: prog.rows, 1:])  # a first pass never counts
     key = secrets.randbits(63)
     sequence = torch.randperm(len(rows), generator=torch.Generator().manual_seed(key))
     began = clock(device)
-
-    def progress(_: int) -> None:
-        if proof.proved:
-            proof.obligations.discharge()
-        if clock(device) - began > allowance.scoring_seconds:
-            raise Refused(Reason.COMPUTE_LIMIT, f"scoring took more than {allowance.scoring_seconds:.1f} s of work")
-
-    watch = proof.obligations.watch() if proof.proved else {}
-    found = score.losses(prog, rows, sequence, watch, progress)
-    costs = Costs(prog.each_pass.flops, prog.each_pass.elements, allowance.passes, round(clock(device) - began, 3))
+    found, costs = _score(prog, proof, rows, sequence, allowance)
     token_bytes, true_bytes = (_array(artifacts / "tokenizer" / f"{name}.npy") for name in _BYTES)
     bpb = score.bpb(found, rows, token_bytes, true_bytes)
-    _log(f"scored in {costs.scoring_seconds} s of work")
     auditor = Auditor(prog, rows, found, sequence)
     whole = _audit(settings, proof, auditor, order.audit_below is not None and bpb.upstream < order.audit_below)
     _log(f"audited {auditor.trials} rows, {auditor.alone} alone; in all {clock(device) - began:.3f} s of work")
@@ -152,6 +139,28 @@ def evaluate(settings: Settings, handed: Path, artifacts: Path, order: Order = N
         "whole": whole,
         **asdict(costs),
     }
+
+
+def _score(
+    prog: program.Program, proof: Proof, rows: torch.Tensor, sequence: torch.Tensor, allowance: Allowance
+) -> tuple[torch.Tensor, Costs]:
+    """Nats of all rows, scored in `sequence`, obligations discharged after every pass; raises Refused."""
+    if prog.device.type == "cuda":
+        kernels.warm(prog.device)
+    score.batch(prog, rows[: prog.rows, :-1], rows[: prog.rows, 1:])  # a first pass never counts
+    began = clock(prog.device)
+
+    def progress(_: int) -> None:
+        if proof.proved:
+            proof.obligations.discharge()
+        if clock(prog.device) - began > allowance.scoring_seconds:
+            raise Refused(Reason.COMPUTE_LIMIT, f"scoring took more than {allowance.scoring_seconds:.1f} s of work")
+
+    watch = proof.obligations.watch() if proof.proved else {}
+    found = score.losses(prog, rows, sequence, watch, progress)
+    seconds = round(clock(prog.device) - began, 3)
+    _log(f"scored in {seconds} s of work")
+    return found, Costs(prog.each_pass.flops, prog.each_pass.elements, allowance.passes, seconds)
 
 
 def _acceptable(settings: Settings, proof: Proof, prog: program.Program, rows: torch.Tensor) -> None:
