@@ -12,7 +12,7 @@ import docker
 import hypothesis
 import pytest
 
-from runner import keys, policy, supervise
+from runner import clock, keys, policy, supervise
 from runner.artifacts import prepare, store
 from runner.audit import AuditLog
 from runner.gitline import GitLine
@@ -130,7 +130,13 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
     policies = policy.load(home.root / "policies")
     ledger = Ledger(home.ledger)
     ledger.begin_run("attacks", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
-    with supervise.doors() as places, supervise.launcher(home, places):
+    # A cheat's verdict is not for the machine's pace to say: policy's allowances, not the baseline's times 1.5.
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        supervise.doors() as places,
+        supervise.launcher(home, places),
+    ):
+        patch.setattr(clock, "MARGIN", 40.0)
         text = (SOURCE / "trainer" / "train.py").read_text()
         honest = text.replace("else 2**14 ", "else 2**11 ").replace("else 0.001 ", "else 0.004 ")
         made = Loop(

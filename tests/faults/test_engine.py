@@ -20,7 +20,7 @@ import pytest
 from runner import box, faults
 from runner.home import SOURCE, Home
 from tests.faults.proxy import ENGINE, Proxy
-from tests.samples import begun
+from tests.samples import begun, plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -162,6 +162,11 @@ def test_an_evaluator_out_of_memory_is_a_failed_experiment(glovebox: Glovebox, h
     before, after = text.split("\nevaluator:")
     small = before + "\nevaluator:" + after.replace("memory_bytes: 17179869184", "memory_bytes: 805306368", 1)
     (home.root / "policies" / "sandbox.yaml").write_text(small)
+    plainly(home)
+    costs = (SOURCE / "policies" / "evaluator.yaml").read_text()
+    generous = costs.replace("scoring_ratio: 8.0 ", "scoring_ratio: 1000.0 ")  # its memory is to end it, not its work
+    assert generous != costs
+    (home.root / "policies" / "evaluator.yaml").write_text(generous)
     seed = (SOURCE / "trainer" / "train.py").read_text().replace("trained < TIME_BUDGET", "trained < 0.0")
     begun(glovebox, home)
     for fits, text in ((False, seed.replace("4 * WIDTH", "1024 * WIDTH")), (True, seed)):
