@@ -15,7 +15,6 @@ more; if either differs from itself, that is Refused(NONDETERMINISTIC), and the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -38,7 +37,7 @@ class Auditor:
     alone: int = 0  # rows that were run alone
     _generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(secrets.randbits(63)))
 
-    def some(self, trials: int, progress: Callable[[int], object] = lambda _: None) -> None:
+    def some(self, trials: int) -> None:
         """At least `trials` row trials on scored batches drawn at random, one of them with other neighbours too."""
         batches = self.order.split(self.program.rows)
         while self.trials < trials:
@@ -48,15 +47,13 @@ class Auditor:
                 if self.trials >= trials:
                     return
                 self.suffixes(batches[at])
-                progress(self.trials)
 
-    def every(self, alone_share: float, progress: Callable[[int], object] = lambda _: None) -> None:
+    def every(self, alone_share: float) -> None:
         """Each row with another future, and a share of the passes with one row alone."""
         batches = self.order.split(self.program.rows)
         self.trials = 0
-        for done, pick in enumerate(batches, 1):
+        for pick in batches:
             self.suffixes(pick)
-            progress(done * self.program.rows)
         if self.program.rows > 1:
             for at in torch.randperm(len(batches), generator=self._generator)[: _share(len(batches), alone_share)]:
                 self.by_itself(batches[at])
