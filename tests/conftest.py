@@ -114,8 +114,15 @@ def glovebox(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     return run
 
 
+@pytest.fixture
+def loop(begun_loop: Loop, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    """The loop below. A verdict on its candidates is not for the machine's pace to say, so their clock is wider."""
+    monkeypatch.setattr(clock, "MARGIN", 40.0)
+    return begun_loop
+
+
 @pytest.fixture(scope="session")
-def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+def begun_loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """The experiment loop on real containers; its first experiment is the seed, honestly trained."""
     home = Home(tmp_path_factory.mktemp("attacks") / ".glovebox")
     shutil.copytree(prepared.root, home.root)
@@ -130,13 +137,7 @@ def loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPathFactor
     policies = policy.load(home.root / "policies")
     ledger = Ledger(home.ledger)
     ledger.begin_run("attacks", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
-    # A cheat's verdict is not for the machine's pace to say: policy's allowances, not the baseline's times 1.5.
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        supervise.doors() as places,
-        supervise.launcher(home, places),
-    ):
-        patch.setattr(clock, "MARGIN", 40.0)
+    with supervise.doors() as places, supervise.launcher(home, places):
         text = (SOURCE / "trainer" / "train.py").read_text()
         honest = text.replace("else 2**14 ", "else 2**11 ").replace("else 0.001 ", "else 0.004 ")
         made = Loop(
