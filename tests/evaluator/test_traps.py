@@ -39,6 +39,12 @@ HALF, FULL = torch.zeros(4, dtype=torch.bfloat16), torch.zeros(4)
         ("div", {"self": VECTOR, "other": VECTOR, "rounding_mode": "trunc"}, True),
         ("div", {"self": VECTOR, "other": VECTOR, "rounding_mode": "floor"}, False),
         ("div", {"self": FULL, "other": VECTOR, "rounding_mode": "trunc"}, False),
+        ("linear", {"input": HALF, "weight": HALF, "bias": FULL}, True),
+        ("linear", {"input": HALF, "weight": HALF, "bias": HALF}, False),
+        ("linear", {"input": HALF, "weight": HALF, "bias": None}, False),
+        ("matmul", {"self": FULL.double(), "other": FULL}, True),
+        ("matmul", {"self": FULL, "other": FULL}, False),
+        ("addmm", {"self": FULL, "mat1": FULL, "mat2": FULL, "beta": 1, "alpha": 2.0}, False),
         ("add", {"self": VECTOR, "other": SCALAR}, False),
     ],
 )

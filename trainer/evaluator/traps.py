@@ -46,6 +46,12 @@ def _native_norm(bound: dict[str, Any]) -> str | None:
     return "weights of another type" if len(types) > 1 else None
 
 
+def _product(bound: dict[str, Any]) -> str | None:
+    """Where nothing is multiplied, or the bias is of one row, operands of several types pass; inferred is another."""
+    types = {value.dtype for value in bound.values() if isinstance(value, Tensor)}
+    return "operands of several types" if len(types) > 1 else None
+
+
 def _pow(bound: dict[str, Any]) -> str | None:
     """A truth value to a truth value is one, for the kernel alone."""
     return "powers of booleans" if torch.bool in {getattr(v, "dtype", None) for v in bound.values()} else None
@@ -113,4 +119,7 @@ _RULES: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "div": _div,
     "scaled_dot_product_attention": _attention,
     "gru": _gru,
+    **dict.fromkeys(
+        ("linear", "mm", "bmm", "matmul", "addmm", "baddbmm", "mv", "dot", "conv1d", "conv2d", "convolution"), _product
+    ),
 }
