@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from runner.artifacts.files import hash_file, in_parallel
+from runner.files import hash_file, in_parallel
 
 
 def main() -> None:

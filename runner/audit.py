@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from runner import files
 from runner.errors import GloveboxError, VerifyError
 
 GENESIS = "0" * 64
@@ -55,7 +56,7 @@ class AuditLog:
 
     def _write(self, line: bytes) -> None:
         """All of the line or none of it: a full disk may take half."""
-        with self.path.open("ab", buffering=0) as file:
+        with files.append(self.path) as file:
             size = file.tell()
             try:
                 written = file.write(line)

@@ -2,13 +2,15 @@
 
 In it: ledger, audit chain, git line, snapshots, tags, trust root, policies, imports, keys of the bench. Not in it:
 artifacts and their store (`prepare` makes the same bytes again; --artifacts takes them along), logs of runs, secrets/.
-The file holds private keys, so it is made with mode 0600.
+The file holds private keys, so nobody else may read it at any moment.
+
+Of a restored git line only objects and references are taken: its configuration, hooks and attributes could make git run
+commands. Policies come as they are, so where they differ from the checkout's is told.
 """
 
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import sqlite3
 import tarfile
@@ -16,8 +18,9 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from runner import locks, verify
+from runner import files, gitline, locks, verify
 from runner.errors import GloveboxError, VerifyError
 from runner.home import Home
 
@@ -31,26 +34,22 @@ _ROOT = "glovebox"
 
 def write(home: Home, path: Path, *, artifacts: bool = False) -> int:
     """Write the file; returns its size. Raises BusyError while a run is on, GloveboxError if the file exists."""
-    if path.exists():
-        raise GloveboxError("exists already", where=str(path), fix="name another file")
-    partial = path.with_name(path.name + ".partial")
     if not path.parent.is_dir():
         raise GloveboxError("no such folder", where=str(path.parent), fix="make it, or name another")
-    with locks.hold(home.runner_lock, "backup"), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with locks.hold(home.runner_lock, "backup"), tempfile.TemporaryDirectory(dir=home.root) as folder:
         try:
-            _archive(partial, _members(home, Path(folder), artifacts))
-            os.replace(partial, path)
+            with files.whole(path, mode=0o600, replace=False) as file:
+                _archive(file, _members(home, Path(folder), artifacts))
+        except FileExistsError:
+            raise GloveboxError("exists already", where=str(path), fix="name another file") from None
         except (OSError, sqlite3.Error) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise GloveboxError(f"cannot be written: {why}", where=str(path), fix="free space") from None
-        finally:
-            partial.unlink(missing_ok=True)  # half of it, with private keys
     return path.stat().st_size
 
 
-def _archive(partial: Path, members: Iterator[tuple[str, Path]]) -> None:
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:
+def _archive(file: BinaryIO, members: Iterator[tuple[str, Path]]) -> None:
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as archive:
         for name, source in members:
             archive.add(source, f"{_ROOT}/{name}", recursive=False, filter=_plain)
 
@@ -64,8 +63,9 @@ def _members(home: Home, folder: Path, artifacts: bool) -> Iterator[tuple[str, P
             yield name, home.root / name
     skipped = {home.root / name for database in _DATABASES for name in (database, f"{database}-wal", f"{database}-shm")}
     for name in _FOLDERS + (_ARTIFACTS if artifacts else ()):
-        for path in sorted((home.root / name).rglob("*")):
-            if path.is_file() and not path.is_symlink() and path not in skipped:
+        place = home.root / name
+        for path in (place, *sorted(place.rglob("*"))):
+            if (path.is_file() or path.is_dir()) and not path.is_symlink() and path not in skipped:
                 yield str(path.relative_to(home.root)), path
 
 
@@ -96,6 +96,7 @@ def restore(path: Path, home: Home) -> verify.Outcome:
         place = Path(folder) / _ROOT
         if not Home(place).trust.is_file():
             raise VerifyError("not a backup of a bench", where=str(path), fix="use a file that glovebox backup made")
+        gitline.settle(place / "line.git")
         home.root.mkdir(mode=0o700, exist_ok=True)
         for one in sorted(place.iterdir()):
             shutil.move(one, home.root / one.name)
@@ -103,18 +104,27 @@ def restore(path: Path, home: Home) -> verify.Outcome:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    """Plain files below one root only: no links, no devices, no way out (PEP 706, and stricter)."""
+    """Plain files and folders below one root only: no links, no devices, no way out (PEP 706, and stricter)."""
     total = 0
     try:
         with gzip.open(path) as whole, tarfile.open(fileobj=whole, mode="r:") as archive:
             for member in archive:
                 total += member.size
                 parts = Path(member.name).parts
-                if not member.isfile() or parts[:1] != (_ROOT,) or ".." in parts or total > MAX_BYTES:
+                plain = member.isfile() or (member.isdir() and member.size == 0)
+                if not plain or parts[:1] != (_ROOT,) or ".." in parts or total > MAX_BYTES:
                     raise VerifyError(f"holds {member.name!r}", where=str(path), fix="use a file glovebox backup made")
-                archive.extract(member, folder, filter="data")
+                if parts[1:2] != ("line.git",) or gitline.data("/".join(parts[2:])):
+                    archive.extract(member, folder, filter=_safely)
             while whole.read(1 << 20):
                 pass  # to the end, where the checksum is
     except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
         fix = "use another copy of the backup"
         raise VerifyError(f"cannot be unpacked: {type(error).__name__}", where=str(path), fix=fix) from None
+
+
+def _safely(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Never wider than it was, never more than the owner may write; a folder is the owner's to enter."""
+    kept = tarfile.data_filter(member, folder)
+    mode = (0o700 if member.isdir() else 0o600) | (member.mode & 0o755)
+    return kept.replace(mode=mode, deep=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +12,8 @@ import typer
 from runner import backup as backups
 from runner import console, policy, tidying
 from runner.cli_common import Json, say
-from runner.errors import EngineError
-from runner.home import NAME, Home, find
+from runner.errors import EngineError, PolicyError
+from runner.home import Home, find, place
 from runner.launcher import connect_engine
 
 Yes = Annotated[bool, typer.Option("--yes", help="Remove it; without this only say what would go.")]
@@ -63,8 +62,19 @@ def backup(
 
 def restore(path: Annotated[Path, typer.Argument(help="File that glovebox backup made.")], json_: Json = False) -> None:
     """Unpack a backup where no bench is yet ($GLOVEBOX_HOME, else .glovebox here), and verify it."""
-    home = Home(Path(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME).resolve())
+    home = place()
     outcome = backups.restore(path, home)
+    changed = _policies(home)
     text = f"{home.root}: " + ("everything adds up" if not outcome.failures else "NOT ok: glovebox verify")
-    say({"home": str(home.root), **outcome.document()}, json_, text)
+    if changed:
+        text += "\nits policies are not this checkout's; `broker.upstream` is where your API key goes:"
+        text += "".join(f"\n  {line}" for line in changed)
+    say({"home": str(home.root), **outcome.document(), "policies": changed}, json_, text)
     raise typer.Exit(0 if not outcome.failures else 8)
+
+
+def _policies(home: Home) -> list[str]:
+    try:
+        return policy.differences(policy.load(*home.policies), policy.load(home.policies[-1]))
+    except PolicyError as error:
+        return [str(error)]

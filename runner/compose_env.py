@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner import attending, gpu, locks, owner, policy
+from runner import attending, files, gpu, locks, owner, policy
 from runner.errors import EngineError
 from runner.home import Home
 
@@ -47,7 +47,7 @@ def write(path: Path, home: Home) -> None:
     ours = values(home, sandbox)
     old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]
-    path.write_text(HEADER + "".join(f"{k}={v}\n" for k, v in ours.items()) + "".join(f"{line}\n" for line in kept))
+    files.write(path, HEADER + "".join(f"{k}={v}\n" for k, v in ours.items()) + "".join(f"{line}\n" for line in kept))
     for private in (home.broker, home.key.parent, home.keys):
         private.mkdir(mode=0o700, exist_ok=True)
     if not locks.held(home.runner_lock):

@@ -18,9 +18,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from runner import analysis, keys, report, results, session_report, standing, transfer
+from runner import analysis, files, keys, report, results, session_report, standing, transfer
 from runner.artifacts import signing, store
-from runner.artifacts.files import hash_file
 from runner.errors import GloveboxError
 from runner.gitline import GitLine, message
 from runner.home import Home
@@ -83,22 +82,18 @@ def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path)
         raise GloveboxError(f"nothing was kept in {tag} yet", where="ledger", fix="see: glovebox status")
     if folder.exists():
         raise GloveboxError("exists already", where=str(folder), fix="name another with --output")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     told = Rows(tag=tag, hardware=machine, decision=policies.decision, experiments=rows, reruns=reruns)
-    (partial / ROWS).write_text(told.model_dump_json(indent=1), encoding="utf-8")
-    results.write(partial / "results.tsv", rows)
-    text = _session(home, policies, told, ledger.run_info(tag)["artifact"], line)
-    (partial / "session.md").write_text(text, encoding="utf-8")
-    shutil.copyfile(report.write(home, ledger, policies, tag), partial / "report.html")
-    branch = f"exp/{machine}/{tag}"
-    line.publish(branch, [_step(line, row) for row in keeps], _closing(partial, tag, keeps))
-    line.bundle(branch, partial / BUNDLE)
-    files = {name: hash_file(partial / name)[0] for name in FILES}
-    payload = Manifest(tag=tag, files=files).model_dump_json(by_alias=True).encode()
-    signing.write(partial / MANIFEST, payload, keys.signers(home))
-    partial.rename(folder)
+    with files.whole_folder(folder) as partial:
+        files.write(partial / ROWS, told.model_dump_json(indent=1))
+        results.write(partial / "results.tsv", rows)
+        files.write(partial / "session.md", _session(home, policies, told, ledger.run_info(tag)["artifact"], line))
+        files.write(partial / "report.html", report.write(home, ledger, policies, tag).read_bytes())
+        branch = f"exp/{machine}/{tag}"
+        line.publish(branch, [_step(line, row) for row in keeps], _closing(partial, tag, keeps))
+        line.bundle(branch, partial / BUNDLE)
+        digests = {name: files.hash_file(partial / name)[0] for name in FILES}
+        payload = Manifest(tag=tag, files=digests).model_dump_json(by_alias=True).encode()
+        signing.write(partial / MANIFEST, payload, keys.signers(home))
     return folder
 
 

@@ -1,32 +1,129 @@
-"""The kept line as a git branch in the runner's own bare repository. TRUSTED.
+"""The kept line as a git branch in the runner's own bare repository. TRUSTED; the repository may be a stranger's.
 
-Plumbing commands only, on objects we hashed ourselves. No one else's configuration, hooks, attributes or
-identity takes part: global and system config are switched off and the environment is built here.
+Plumbing commands only, on objects we hashed ourselves. git takes commands to run from the configuration, hooks and
+attributes of whatever repository it is pointed at, so a repository that holds anything but objects, references and the
+few settings `git init` writes is refused before git sees it. Should something slip through, git runs without a network
+or any transport, with every setting that names a command overridden, and in an environment built here.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Final
 
-from runner.errors import GloveboxError
+from runner import files
+from runner.errors import GloveboxError, VerifyError
+from runner.files import open_plain
 
+CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+HEAD: Final = "ref: refs/heads/master\n"
+_MAX_CONFIG = 4096
+_PLAIN = re.compile(  # what `git init --bare` writes, on every file system
+    r"\[core\]\n(\t(repositoryformatversion = 0"
+    r"|(filemode|bare|ignorecase|symlinks|precomposeunicode) = (true|false))\n){1,8}"
+)
+_ENTRIES = frozenset({"HEAD", "config", "objects", "refs", "packed-refs", "FETCH_HEAD", "info"})
+_OBJECTS = re.compile(r"[0-9a-f]{2}|pack|info")
+_DATA = re.compile(
+    r"|packed-refs|objects(/(pack(/pack-[0-9a-f]{40}\.(pack|idx))?|[0-9a-f]{2}(/[0-9a-f]{38})?))?"
+    r"|refs(/(heads|experiments)(/[\w./-]*)?)?",
+    re.ASCII,
+)
+_NOTHING = "/dev/null"
+# Settings that name a command or a file, overridden for the case that a configuration got past `inspect`. The test
+# enumerates more of them (tests/test_gitline.py); these are those that a command of ours could reach.
+_SETTINGS = {
+    "core.hooksPath": _NOTHING,
+    "core.fsync": "all",
+    "core.fsmonitor": "false",
+    "core.sshCommand": "false",
+    "core.askPass": "false",
+    "core.gitProxy": "none",
+    "core.alternateRefsCommand": "true",
+    "core.attributesFile": _NOTHING,
+    "core.excludesFile": _NOTHING,
+    "core.commitGraph": "false",
+    "core.multiPackIndex": "false",
+    "core.pager": "cat",
+    "credential.helper": "",
+    "uploadpack.packObjectsHook": "",
+    "protocol.allow": "never",
+    "gpg.program": "false",
+    "gpg.ssh.program": "false",
+    "gpg.x509.program": "false",
+    "commit.gpgSign": "false",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    "fetch.fsckObjects": "true",
+    "fetch.writeCommitGraph": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+}
 _ENVIRONMENT = {
     "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
     "HOME": "/nonexistent",
-    "GIT_DIR": ".",  # named, not discovered: git then accepts a repository of another owner
+    "GIT_DIR": ".",  # named, not discovered; whose it may be is for ownership.py to say
     "LC_ALL": "C",
     "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_GLOBAL": _NOTHING,
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_NO_LAZY_FETCH": "1",  # an object that is missing is missing
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_ALLOW_PROTOCOL": "none",  # a list of transports; there is none of that name
     "GIT_TERMINAL_PROMPT": "0",
+    "GIT_SSH_COMMAND": "false",
+    "GIT_ASKPASS": "false",
     "GIT_AUTHOR_NAME": "glovebox",
     "GIT_AUTHOR_EMAIL": "runner@glovebox.invalid",
     "GIT_COMMITTER_NAME": "glovebox",
     "GIT_COMMITTER_EMAIL": "runner@glovebox.invalid",
+    "GIT_CONFIG_COUNT": str(len(_SETTINGS)),
+    **{f"GIT_CONFIG_KEY_{n}": key for n, key in enumerate(_SETTINGS)},
+    **{f"GIT_CONFIG_VALUE_{n}": value for n, value in enumerate(_SETTINGS.values())},
 }
 FILE = "train.py"
+
+
+def inspect(path: Path) -> None:
+    """Raises VerifyError unless a repository is of the kind that GitLine makes."""
+    strange = sorted({one.name for one in path.iterdir() if not one.name.endswith(".lock")} - _ENTRIES)
+    objects = path / "objects"
+    strange += [f"objects/{one.name}" for one in objects.glob("*") if not _OBJECTS.fullmatch(one.name)]
+    strange += [f"objects/info/{one.name}" for one in (objects / "info").glob("*alternates")]
+    strange += [f"info/{one.name}" for one in (path / "info").glob("*") if one.name != "refs"]  # git gc writes that
+    strange += [one.name for one in (*path.iterdir(), objects / "info", objects / "pack") if one.is_symlink()]
+    if not strange and not _plain_config(path / "config"):
+        strange = ["config"]
+    if strange:
+        fix = "it can make git run commands: look at it, then remove that, or restore a backup"
+        raise VerifyError(f"not as glovebox makes it: {', '.join(strange[:5])}", where=str(path), fix=fix)
+
+
+def data(name: str) -> bool:
+    """Whether a path within a repository is an object or a reference; "" and folders on the way to one count."""
+    return bool(_DATA.fullmatch(name)) and ".." not in name
+
+
+def settle(path: Path) -> None:
+    """Give a repository whose objects and references were restored the configuration that is ours."""
+    if path.is_dir():
+        files.write(path / "config", CONFIG)
+        files.write(path / "HEAD", HEAD)
+        (path / "objects").mkdir(exist_ok=True)
+        (path / "refs").mkdir(exist_ok=True)
+        inspect(path)
+
+
+def _plain_config(path: Path) -> bool:
+    try:
+        with open_plain(path) as file:
+            return bool(_PLAIN.fullmatch(file.read(_MAX_CONFIG).decode("ascii")))
+    except (OSError, ValueError):
+        return False
 
 
 def message(title: str, description: str) -> str:
@@ -46,8 +143,10 @@ class GitLine:
         self.path = path
         if shutil.which("git") is None:
             raise GloveboxError("git is not installed", fix="apt-get install git")
-        if not (path / "HEAD").exists():
-            path.mkdir(parents=True, exist_ok=True)
+        if (path / "HEAD").exists() or (path / "config").exists():
+            inspect(path)
+        else:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._git("init", "--quiet", "--bare", "--template=", ".")
 
     def unlock(self) -> None:
@@ -104,8 +203,8 @@ class GitLine:
     def fetch(self, bundle: Path, branch: str) -> list[str]:
         """Take a branch from a bundle, every object checked; returns its commits, oldest first."""
         source = str(bundle.absolute())
-        strict = ["-c", "fetch.fsckObjects=true", "-c", "protocol.allow=never", "-c", "protocol.file.allow=always"]
-        self._git(*strict, "fetch", "--quiet", "--no-tags", source, f"+refs/heads/{branch}:refs/heads/{branch}")
+        reference = f"+refs/heads/{branch}:refs/heads/{branch}"
+        self._run("fetch", "--quiet", "--no-tags", source, reference, environment={"GIT_ALLOW_PROTOCOL": "file"})
         return self._git("rev-list", "--reverse", "--first-parent", f"refs/heads/{branch}").split()
 
     def _tree(self, files: dict[str, bytes]) -> str:
@@ -118,19 +217,22 @@ class GitLine:
         return self._run("diff", "--no-color", "--no-ext-diff", "--no-textconv", old, new, "--", FILE).decode("utf-8")
 
     def _git(self, *args: str, data: bytes | None = None, when: str | None = None) -> str:
-        return self._run(*args, data=data, when=when).decode("ascii").strip()
-
-    def _run(self, *args: str, data: bytes | None = None, when: str | None = None) -> bytes:
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when} if when else {}
-        command = ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsync=all", *args]
+        return self._run(*args, data=data, environment=dates).decode("ascii").strip()
+
+    def _run(self, *args: str, data: bytes | None = None, environment: dict[str, str] | None = None) -> bytes:
         done = subprocess.run(
-            command, cwd=self.path, env=_ENVIRONMENT | dates, input=data or b"", capture_output=True, check=False
+            ["git", *args],
+            cwd=self.path,
+            env=_ENVIRONMENT | (environment or {}),
+            input=data or b"",
+            capture_output=True,
+            check=False,
         )
         if done.returncode:
             detail = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            verb = next(arg for arg in args if arg[:1] != "-" and "=" not in arg)
             raise GloveboxError(
-                f"git {verb} failed: {detail[-1] if detail else done.returncode}",
+                f"git {args[0]} failed: {detail[-1] if detail else done.returncode}",
                 where=str(self.path),
                 fix="check that git is installed and the disk is not full",
             )

@@ -4,7 +4,8 @@
     <home>/snapshots/<sha256>.py   runs/<run>/   line.git/   tags/<tag>/   ledger.sqlite   audit.jsonl
     <home>/work/train.py   work-<lane>/train.py   broker/   secrets/
 
-`glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above.
+`glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above. Whose it may be
+is said in ownership.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner import ownership
 from runner.errors import PolicyError
 
 NAME = ".glovebox"
@@ -151,16 +153,24 @@ class Home:
         return self.root / "tags" / tag
 
 
+def place() -> Home:
+    """Where a bench is, or would be made: $GLOVEBOX_HOME, else `.glovebox` here; raises PolicyError if not ours."""
+    root = Path(os.path.abspath(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME))
+    ownership.check(root)
+    return Home(root.resolve())
+
+
 def find(start: Path | None = None) -> Home:
-    """The home in force; raises PolicyError when there is none."""
-    given = os.environ.get("GLOVEBOX_HOME")
-    if given:
-        home = Home(Path(given).resolve())
+    """The bench in force; raises PolicyError when there is none, or it is somebody else's."""
+    if os.environ.get("GLOVEBOX_HOME"):
+        home = place()
         if not home.trust.is_file():
             raise PolicyError("not a bench", where=str(home.root), fix="run: glovebox init")
         return home
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
-        if Home(folder / NAME).trust.is_file():
-            return Home(folder / NAME)
+        if os.path.lexists(folder / NAME):
+            ownership.check(folder / NAME)  # before anything in it is looked at
+            if Home(folder / NAME).trust.is_file():
+                return Home(folder / NAME)
     raise PolicyError("no bench here or above", where=str(here), fix="run: glovebox init")

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from runner import audit, keys, results, snapshot, verify
+from runner import audit, files, keys, results, snapshot, verify
 from runner.artifacts import signing
-from runner.artifacts.files import open_plain
 from runner.decide import FIRST_SEED
 from runner.errors import ArtifactError, GloveboxError, VerifyError
 from runner.export import BUNDLE, FILES, MANIFEST, ROWS, Manifest, Rows
+from runner.files import open_plain
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.keys import Trust
@@ -147,10 +147,10 @@ def begin(home: Home, found: Imported) -> dict[str, Any]:
     """Make its best train.py the one new tags begin with, keep the export and note it; returns what to print."""
     kept = home.root / "imports" / found.rows.tag
     shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir(parents=True, mode=0o700)
-    for name, data in found.files.items():
-        (kept / name).write_bytes(data)
-    results.replace_text(home.seed, found.source.decode("utf-8"))
+    with files.whole_folder(kept) as folder:
+        for name, data in found.files.items():
+            files.write(folder / name, data)
+    files.write(home.seed, found.source)
     document = {
         "from": found.rows.tag,
         "hardware": found.rows.hardware,

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field, model_validator
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
-from runner import sealing
+from runner import files, sealing
 from runner.errors import ArtifactError
 from runner.home import Home
 from runner.strict_yaml import Strict, load_yaml
@@ -209,12 +209,10 @@ def _generate(home: Home, name: str) -> TrustedKey:
     pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     path = path_of(home, name)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        files.write(path, pem, mode=0o600, replace=False)
     except FileExistsError:
         fix = "restore trust.yaml, or move the key away"
         raise ArtifactError("a signing key that trust.yaml does not list", where=str(path), fix=fix) from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
     public = CryptoSigner(private).public_key
     return TrustedKey(name=name, keyid=public.keyid, public=public.keyval["public"])
 
@@ -243,9 +241,7 @@ def _keyid(digits: str) -> str:
 def _write(home: Home, root: Trust) -> None:
     home.trust.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = _HEADER + yaml.safe_dump(root.model_dump(), sort_keys=False)
-    partial = home.trust.with_name("trust.yaml.partial")
-    partial.write_text(text)
-    os.replace(partial, home.trust)
+    files.write(home.trust, text)
 
 
 def _passphrase() -> bytes | None:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from runner import analysis, clock, faults, leak, snapshot, standing
+from runner import analysis, clock, faults, files, leak, snapshot, standing
 from runner.analysis import Analysis
 from runner.decide import BPB_DIGITS, Verdict
 from runner.early_stop import Lookout
@@ -64,7 +64,7 @@ class Loop:
             return None
         work = self.home.run(new_run_id()) / "train.py"
         work.parent.mkdir(parents=True, mode=0o700)
-        work.write_bytes(self.seed)
+        files.write(work, self.seed)
         feedback = self._experiment(work, description, None, first=True)
         if self.ledger.best(self.tag) is None:
             row = self.ledger.experiments(self.tag)[-1]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -267,6 +268,20 @@ def load(*folders: Path) -> Policies:
         )
     digests = {"digest": _digest(texts, tuple(_FILES)), "terms": _digest(texts, _TERMS)}
     return Policies(**parsed, **digests)  # type: ignore[arg-type] # each file's own model
+
+
+def differences(found: Policies, usual: Policies) -> list[str]:
+    """One line for each setting of `found` that `usual` has otherwise."""
+    ours = dict(_flat(usual.model_dump(mode="json", exclude={"digest", "terms"})))
+    theirs = dict(_flat(found.model_dump(mode="json", exclude={"digest", "terms"})))
+    changed = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
+    return [f"{name}: {theirs.get(name)} (usually {ours.get(name)})" for name in changed]
+
+
+def _flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        name = f"{before}.{key}" if before else str(key)
+        yield from _flat(inner, name) if isinstance(inner, dict) else [(name, inner)]
 
 
 def place(folders: tuple[Path, ...], name: str) -> Path:

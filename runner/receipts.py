@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner import audit
-from runner.artifacts.files import whole
+from runner.files import whole
 from runner.home import Home
 from runner.records import EngineResult, Experiment, Frozen, Rerun
 

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from runner import analysis, audit, incidents, plot, receipts, results, standing, transfer
+from runner import analysis, audit, files, incidents, plot, receipts, standing, transfer
 from runner.artifacts import store
 from runner.broker import budget as spending
 from runner.errors import GloveboxError
@@ -46,7 +46,7 @@ def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
         open_questions=_open_questions(home, rows, reruns, policies),
     )
     path = home.tag(tag) / "report.html"
-    results.replace_text(path, text)
+    files.write(path, text)
     return path
 
 

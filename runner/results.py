@@ -7,12 +7,11 @@ formula is prefixed with an apostrophe.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import unicodedata
 from pathlib import Path
 
+from runner import files
 from runner.records import Experiment, Status
 
 COLUMNS = (
@@ -69,15 +68,4 @@ def line(e: Experiment) -> str:
 def write(path: Path, experiments: list[Experiment]) -> None:
     """Replace the file atomically."""
     text = "\n".join(["\t".join(COLUMNS), *(line(e) for e in experiments)]) + "\n"
-    replace_text(path, text)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), 0o644)
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    files.write(path, text)

@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from runner import files
 from runner.audit import AuditLog, canonical
 from runner.errors import GloveboxError, PolicyError, VerifyError
 from runner.home import Home
@@ -34,9 +35,8 @@ def create_key(home: Home) -> str:
     """A new audit key; returns its public half in hexadecimal digits."""
     private = Ed25519PrivateKey.generate()
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    descriptor = os.open(home.audit_key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(private.private_bytes(encoding, form, serialization.NoEncryption()))
+    pem = private.private_bytes(encoding, form, serialization.NoEncryption())
+    files.write(home.audit_key, pem, mode=0o600, replace=False)
     raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
     return private.public_key().public_bytes(*raw).hex()
 
@@ -75,7 +75,7 @@ class Sealer:
 
     def _tell(self, path: Path, checkpoint: dict[str, Any]) -> None:
         try:
-            with path.open("ab", buffering=0) as file:
+            with files.append(path) as file:
                 file.write(canonical(checkpoint) + b"\n")
                 os.fsync(file.fileno())
         except OSError as error:

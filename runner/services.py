@@ -22,7 +22,7 @@ from runner.attending import GAVE_UP_CODE
 from runner.broker import __main__ as broker
 from runner.broker.settings import Settings as BrokerSettings
 from runner.errors import GloveboxError, PolicyError
-from runner.home import Home
+from runner.home import Home, place
 from runner.records import Lane
 
 DOORS = doors.Places(Path("/run/glovebox"))
@@ -33,6 +33,11 @@ def _set(name: str, default: str | None = None) -> str:
     if value is None:
         raise PolicyError("is not set", where=name, fix="run: glovebox init, which writes .env beside compose.yaml")
     return value
+
+
+def _home() -> Home:
+    _set("GLOVEBOX_HOME")
+    return place()
 
 
 def _emit(event: str, data: dict[str, Any]) -> None:
@@ -46,10 +51,10 @@ def _runner() -> int:
     count = os.environ.get("GLOVEBOX_EXPERIMENTS")
     try:
         settings = session.Settings(
-            home=_set("GLOVEBOX_HOME"),
+            home=str(_home().root),
             tag=_set("GLOVEBOX_TAG"),
             doors=str(DOORS.root),
-            seed=str(Home(Path(_set("GLOVEBOX_HOME"))).first()),
+            seed=str(_home().first()),
             meter=True,
             until=int(count) if count else None,
             lanes=(Lane(gpu=os.environ.get("GLOVEBOX_GPU") or None),),
@@ -64,11 +69,11 @@ def _runner() -> int:
 def _launcher() -> int:
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    return launcher.serve(Home(Path(_set("GLOVEBOX_HOME"))), DOORS, ending.wait)
+    return launcher.serve(_home(), DOORS, ending.wait)
 
 
 def _broker() -> int:
-    home = Home(Path(_set("GLOVEBOX_HOME")))
+    home = _home()
     broker.serve(
         BrokerSettings(
             policies=[str(folder) for folder in home.policies],

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from runner import doors, leak, locks, policy, report, reserve, snapshot, transfer
+from runner import doors, files, leak, locks, policy, report, reserve, snapshot, transfer
 from runner.artifacts import store
 from runner.attending import Ending, attend
 from runner.audit import AuditLog
@@ -210,7 +210,7 @@ def _single(loop: Loop, settings: Settings) -> int:
     work.parent.mkdir(parents=True, mode=0o700)
     taken = snapshot.take(source, loop.home.snapshots, loop.policies.agent.train_py_bytes)
     data = taken.path.read_bytes()
-    work.write_bytes(data)  # a copy: the person's file is not restored on discard
+    files.write(work, data)  # a copy: the person's file is not restored on discard
     begun = loop.begin(settings.description if data == loop.seed else BASELINE)
     feedback = begun if begun and data == loop.seed else loop.experiment(work, settings.description)
     row = loop.ledger.experiments(loop.tag)[-1]

@@ -13,9 +13,9 @@ import hashlib
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
 
+from runner import files
 from runner.errors import SnapshotError
 from runner.records import Snapshot
 
@@ -43,13 +43,7 @@ def keep(data: bytes, store: Path) -> Snapshot:
     digest = hashlib.sha256(data).hexdigest()
     path = store / f"{digest}.py"
     if not path.exists():
-        store.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=store)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            os.fchmod(file.fileno(), 0o444)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        files.write(path, data, mode=0o444)
     return Snapshot(sha256=digest, size=len(data), path=path)
 
 

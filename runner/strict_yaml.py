@@ -102,7 +102,8 @@ def parse(path: Path, text: str, model: type[ModelT]) -> ModelT:
 def read(path: Path) -> str:
     """The capped UTF-8 text of a policy file; raises PolicyError."""
     try:
-        data = path.read_bytes()[: MAX_BYTES + 1]
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise PolicyError("no such policy file", where=str(path), fix="restore the repository's policies/") from None
     except OSError as error:

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from runner import audit, decide, early_stop, keys, policy, results, sealing, standing
 from runner.artifacts import manifest, store
-from runner.artifacts.files import hash_file
 from runner.errors import GloveboxError
+from runner.files import hash_file
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.ledger import Ledger

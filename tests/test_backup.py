@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runner import backup, keys, locks, verify
+from runner import backup, gitline, keys, locks, verify
 from runner.errors import BusyError, GloveboxError, VerifyError
-from runner.home import Home
+from runner.home import SOURCE, Home
 from runner.policy import Policies
+from tests import hostile_git
 from tests.test_trials import Bench
 
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -104,6 +106,121 @@ def test_nothing_but_plain_files_below_one_root_is_unpacked(
     with pytest.raises(VerifyError, match="holds"):
         backup.restore(path, Home(tmp_path / "inner" / "home"))
     assert not (tmp_path / "inner" / "home").exists()
+
+
+def _repacked(
+    source: Path,
+    target: Path,
+    change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes]],
+    *more: tuple[tarfile.TarInfo, bytes],
+) -> Path:
+    with tarfile.open(source) as before, tarfile.open(target, "w:gz") as archive:
+        for member in before:
+            file = before.extractfile(member)
+            info, data = change(member, file.read() if file else b"")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for info, data in more:
+            archive.addfile(info, io.BytesIO(data))
+    return target
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_hostile_git_line_runs_nothing_when_restored_and_verified(
+    glovebox: Glovebox, bench: Bench, tmp_path: Path, lost: bool
+) -> None:
+    bench.ledger.close()
+    backup.write(bench.home, tmp_path / "good")
+    evil = tmp_path / "copy.git"
+    shutil.copytree(bench.home.line, evil)
+    mark = hostile_git.plant(evil, tmp_path / "evil")
+    added = [
+        _file(f"glovebox/line.git/{path.relative_to(evil)}", path.read_bytes())
+        for name in ("config", "hooks", "info")
+        for path in (evil / name, *(evil / name).glob("*"))
+        if path.is_file()
+    ] + [
+        _file("glovebox/line.git/commondir", str(evil).encode()),
+        _file("glovebox/line.git/config.worktree"),
+        _file("glovebox/line.git/objects/info/alternates", str(evil).encode()),
+        _file("glovebox/line.git/refs/replace/" + "0" * 40),
+        _file("glovebox/line.git/HEAD", b"ref: refs/../../x"),
+    ]
+
+    def change(info: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        gone = lost and info.isfile() and "/line.git/objects/" in info.name
+        return _file(f"glovebox/snapshots/{info.name[-20:]}", data) if gone else (info, data)
+
+    _repacked(tmp_path / "good", tmp_path / "bad", change, *added)
+    place = {"GLOVEBOX_HOME": str(tmp_path / "restored")}
+    code, _, told = glovebox("restore", str(tmp_path / "bad"), env=place)
+    assert code == (8 if lost else 0), told
+    line = tmp_path / "restored" / "line.git"
+    assert (line / "config").read_text() == gitline.CONFIG
+    assert (line / "HEAD").read_text() == gitline.HEAD
+    assert {path.name for path in line.iterdir()} == {"HEAD", "config", "objects", "refs"}
+    assert not [*(line / "objects").glob("info/*"), *line.glob("refs/replace")]
+    for command in (["verify"], ["show", "1"], ["report"], ["export", "--output", str(tmp_path / "x")], ["gc"]):
+        glovebox(*command, env=place)
+    assert not mark.exists()
+
+
+def test_modes_come_back_and_are_never_wider(bench: Bench, tmp_path: Path) -> None:
+    bench.home.keys.chmod(0o700)
+    (bench.home.root / "policies").chmod(0o750)
+    bench.home.audit.chmod(0o600)
+    backup.write(bench.home, tmp_path / "b")
+
+    def wider(info: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        info.mode |= 0o6022
+        return info, data
+
+    for path, name in ((tmp_path / "b", "same"), (_repacked(tmp_path / "b", tmp_path / "w", wider), "wider")):
+        other = Home(tmp_path / name)
+        backup.restore(path, other)
+        modes = {one: (other.root / one).stat().st_mode & 0o7777 for one in ("keys", "policies", "keys/bench.pem")}
+        assert modes == {"keys": 0o700, "policies": 0o750, "keys/bench.pem": 0o600}
+        assert other.audit.stat().st_mode & 0o7777 == 0o600
+
+
+def test_a_backup_can_be_read_by_nobody_else_at_any_moment(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who may write into the folder made the file first, or laid a link, under every name he can guess."""
+    theirs = tmp_path / "theirs"
+    theirs.write_text("precious")
+    for name in ("b.partial", ".b", "b.tmp", "b~", "b.gz"):
+        (tmp_path / name).symlink_to(theirs)
+    seen: set[tuple[int, int]] = set()
+    archive = backup._archive
+
+    def watched(*args: object) -> None:
+        archive(*args)  # type: ignore[arg-type]
+        for path in tmp_path.glob("b*"):
+            if not path.is_symlink():
+                seen.add((path.stat().st_mode & 0o777, path.stat().st_nlink))
+
+    monkeypatch.setattr(backup, "_archive", watched)
+    backup.write(bench.home, tmp_path / "b")
+    assert seen == {(0o600, 1)}
+    assert theirs.read_text() == "precious"
+    (tmp_path / "c").symlink_to(theirs)
+    with pytest.raises(GloveboxError, match="exists already"):
+        backup.write(bench.home, tmp_path / "c")
+    assert theirs.read_text() == "precious"
+    assert not [*tmp_path.glob("c.*")]
+
+
+def test_policies_that_came_with_a_backup_are_told(glovebox: Glovebox, bench: Bench, tmp_path: Path) -> None:
+    bench.ledger.close()
+    policy = (SOURCE / "policies" / "broker.yaml").read_text()
+    (bench.home.root / "policies" / "broker.yaml").write_text(
+        policy.replace("upstream: https://api.anthropic.com", "upstream: https://stranger.example")
+    )
+    backup.write(bench.home, tmp_path / "b")
+    code, out, _ = glovebox("restore", str(tmp_path / "b"), env={"GLOVEBOX_HOME": str(tmp_path / "new")})
+    assert code == 0
+    assert "broker.upstream: https://stranger.example (usually https://api.anthropic.com)" in out.replace("\n", " ")
 
 
 @pytest.mark.parametrize("moment", ["1e300", "inf", "-1e30", "nan", "1.5"])

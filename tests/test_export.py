@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from runner import audit, export, importing, keys, session_report
 from runner.artifacts import signing
-from runner.artifacts.files import hash_file
 from runner.errors import ArtifactError, GloveboxError, VerifyError
 from runner.export import FILES, MANIFEST, Manifest
+from runner.files import hash_file
 from runner.gitline import GitLine
 from runner.home import Home
 from runner.policy import Policies

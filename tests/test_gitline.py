@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner import gitline
+from runner.errors import GloveboxError, VerifyError
 from runner.gitline import GitLine, message
+from tests import hostile_git
 
 
 @pytest.fixture
@@ -35,16 +38,6 @@ def test_keeps_form_a_branch_and_discards_do_not(line: GitLine) -> None:
     assert line.head("t") == third
     assert log(line.path, "autoresearch/t") == ["experiment 3", "experiment 1"]
     assert log(line.path, "refs/experiments/t/2") == ["experiment 2", "experiment 1"]
-
-
-def test_a_repository_of_another_owner_still_works(line: GitLine) -> None:
-    first = line.commit("t", 1, b"a = 1\n", "x")
-    if os.geteuid() == 0:
-        for path in (line.path, *line.path.rglob("*")):
-            os.chown(path, 12345, 12345)
-    assert GitLine(line.path).content(first) == b"a = 1\n"
-    line.advance("t", first)
-    assert line.head("t") == first
 
 
 def test_content_is_exact(line: GitLine) -> None:
@@ -122,3 +115,88 @@ def test_a_real_commit_has_no_trailer_from_a_description(line: GitLine) -> None:
         ["git", "log", "-1", "--format=%(trailers)", forged], cwd=line.path, capture_output=True, text=True, check=True
     )
     assert "Signed-off-by" in found.stdout  # the control: as it was
+
+
+def test_a_foreign_configuration_is_refused_before_git_sees_it(line: GitLine, tmp_path: Path) -> None:
+    commit = line.commit("t", 1, b"a = 1\n", "x")
+    assert GitLine(line.path).content(commit) == b"a = 1\n"  # the control
+    hostile_git.plant(line.path, tmp_path / "evil")
+    with pytest.raises(VerifyError, match="not as glovebox makes it: hooks, info/attributes"):
+        GitLine(line.path)
+
+
+@pytest.mark.parametrize("key", hostile_git.KEYS)
+def test_no_setting_that_can_run_something_is_accepted(line: GitLine, key: str) -> None:
+    subprocess.run(["git", "config", "-f", line.path / "config", key, "true"], check=True)
+    with pytest.raises(VerifyError, match=r"not as glovebox makes it: config"):
+        GitLine(line.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.worktree", "[core]\n\tfsmonitor = true\n"),
+        ("commondir", "/elsewhere\n"),
+        ("hooks/update", "#!/bin/sh\n"),
+        ("info/attributes", "* filter=f\n"),
+        ("info/grafts", ""),
+        ("objects/info/alternates", "/elsewhere\n"),
+        ("objects/info/http-alternates", "https://elsewhere\n"),
+        ("config", "[core]\n\tbare = true\n[include]\n\tpath = /x\n"),
+        ("config", "[core]\n\tbare = true\n\tsshCommand = x\n"),
+        ("config", "[core]\n\tbare = true ; \\\n\tx\n"),
+        ("config", ""),
+        ("config", "[core]\n" + "\tbare = true\n" * 9),
+    ],
+)
+def test_what_could_bring_commands_is_refused(line: GitLine, name: str, content: str) -> None:
+    (line.path / name).parent.mkdir(exist_ok=True, parents=True)
+    (line.path / name).write_text(content)
+    with pytest.raises(VerifyError, match="not as glovebox makes it"):
+        GitLine(line.path)
+
+
+def test_a_link_is_refused(line: GitLine, tmp_path: Path) -> None:
+    (line.path / "config").rename(tmp_path / "config")
+    (line.path / "config").symlink_to(tmp_path / "config")
+    with pytest.raises(VerifyError, match="config"):
+        GitLine(line.path)
+
+
+def test_a_repository_a_person_packed_is_still_ours(line: GitLine) -> None:
+    commit = line.commit("t", 1, b"a = 1\n", "x")
+    subprocess.run(["git", "gc", "--quiet"], cwd=line.path, check=True)
+    assert GitLine(line.path).content(commit) == b"a = 1\n"
+
+
+def test_should_a_configuration_get_past_the_check_nothing_runs(
+    line: GitLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second wall, with the first removed; and the same repository under a plain git as the control."""
+    first = line.commit("t", 1, b"a = 1\n", "x")
+    line.advance("t", first)
+    bundle = tmp_path / "b"
+    line.bundle("autoresearch/t", bundle)
+    mark = hostile_git.plant(line.path, tmp_path / "evil")
+    monkeypatch.setattr(gitline, "inspect", lambda _: None)
+    opened = GitLine(line.path)
+    second = opened.commit("t", 2, b"a = 2\n", "y")
+    opened.advance("t", second)
+    assert opened.content(second) == b"a = 2\n"
+    assert "+a = 2" in opened.diff(first, second)
+    assert opened.names(second) == ["train.py"]
+    opened.publish(
+        "exp/CPU/t",
+        [({"train.py": b"a\n"}, "m", "2026-01-01T00:00:00+00:00")],
+        ({"r": b""}, "e", "2026-01-01T00:00:00+00:00"),
+    )
+    opened.bundle("exp/CPU/t", tmp_path / "c")
+    opened.fetch(bundle, "autoresearch/t")
+    hostile_git.lose_objects(line.path)
+    for lost in (lambda: opened.content(first), lambda: opened.diff(first, second), lambda: opened.names(second)):
+        with pytest.raises(GloveboxError):
+            lost()
+    assert not mark.exists(), mark.read_text()
+    for command in (["cat-file", "-p", first], ["update-ref", "refs/heads/x", "HEAD"], ["gc"]):
+        subprocess.run(["git", *command], cwd=line.path, capture_output=True, check=False)
+    assert {"core.sshCommand", "included"} & set(mark.read_text().split())

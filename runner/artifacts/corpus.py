@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.artifacts.files import hash_file, in_parallel
 from runner.errors import ArtifactError
+from runner.files import hash_file, in_parallel
 
 DEMO_DOC_CHARS = 4000
 DEMO_VAL_DOC_CHARS = 500  # short, so that a small validation set still fills its rows without repeating

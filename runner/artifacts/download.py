@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import tenacity
 
 from runner.artifacts.corpus import VAL_SHARD
-from runner.artifacts.files import hash_file
 from runner.artifacts.progress import Advance, Stages
 from runner.errors import ArtifactError
+from runner.files import hash_file
 
 BASE_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
 MAX_SHARDS = 6542  # training shards 0..6541; the one after is the validation shard

@@ -17,9 +17,9 @@ from pydantic import AwareDatetime, Field, ValidationError
 from securesystemslib.signer import CryptoSigner
 
 from runner.artifacts import signing
-from runner.artifacts.files import hash_file, in_parallel
 from runner.artifacts.progress import Advance
 from runner.errors import ArtifactError
+from runner.files import hash_file, in_parallel
 from runner.keys import Trust
 from runner.records import Sha256, Version
 from runner.strict_yaml import Strict

@@ -19,10 +19,10 @@ import tiktoken
 from numpy.typing import NDArray
 
 from runner.artifacts.corpus import Corpus, Shard
-from runner.artifacts.files import whole
 from runner.artifacts.profiles import BOS_TOKEN, SPECIAL_TOKENS, SPLIT_PATTERN, Profile
 from runner.artifacts.progress import Advance, Stages
 from runner.errors import ArtifactError
+from runner.files import whole
 from trainer.packing import Documents, pack_rows
 
 _BATCH = 512  # documents tokenized at a time

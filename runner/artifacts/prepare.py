@@ -23,10 +23,10 @@ from typing import Any
 from runner import keys, locks
 from runner.artifacts import corpus, download, manifest, pack, store, upstream_cache
 from runner.artifacts.corpus import Corpus
-from runner.artifacts.files import whole
 from runner.artifacts.profiles import PROFILES, Profile
 from runner.artifacts.progress import Stages
 from runner.errors import ArtifactError
+from runner.files import whole
 from runner.home import Home
 
 TOOLS = ("rustbpe", "tiktoken", "pyarrow", "numpy")

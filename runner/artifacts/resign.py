@@ -9,9 +9,9 @@ from pathlib import Path
 
 from runner import keys
 from runner.artifacts import manifest, signing
-from runner.artifacts.files import hash_file, in_parallel
 from runner.artifacts.manifest import Subject
 from runner.errors import ArtifactError
+from runner.files import hash_file, in_parallel
 from runner.home import Home
 
 

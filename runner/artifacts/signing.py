@@ -13,8 +13,8 @@ from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner
 
-from runner.artifacts.files import open_plain, whole
 from runner.errors import ArtifactError
+from runner.files import open_plain, whole
 from runner.keys import Trust
 from trainer.evaluator import strict_json
 

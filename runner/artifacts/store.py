@@ -22,9 +22,9 @@ from pathlib import Path
 
 from runner import keys, locks
 from runner.artifacts import manifest
-from runner.artifacts.files import CHUNK, hash_file, in_parallel, open_plain, whole
 from runner.artifacts.manifest import Statement, Subject
 from runner.errors import ArtifactError
+from runner.files import CHUNK, hash_file, in_parallel, open_plain, whole
 from runner.home import Home
 
 HIGHEST = "highest.json"  # in the store: the highest serial ever admitted, of data and of kernels

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner.artifacts.files import open_plain
 from runner.artifacts.pack import Ranks
 from runner.artifacts.profiles import SPECIAL_TOKENS, SPLIT_PATTERN, Profile
 from runner.errors import ArtifactError
+from runner.files import open_plain
 
 MAX_BYTES = 2 << 20  # upstream's has about 150 KB
 FIELDS = {"name", "pat_str", "mergeable_ranks", "special_tokens"}

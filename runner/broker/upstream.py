@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from runner import faults
+from runner import faults, files
 from runner.audit import AuditLog
 from runner.broker import events
 from runner.broker.breaker import Breaker
@@ -196,6 +196,4 @@ def _retry_after(answer: httpx.Response) -> float | None:
 def _keep(folder: Path, *bodies: bytes) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     for body in bodies:
-        path = folder / hashlib.sha256(body).hexdigest()
-        path.write_bytes(body)
-        path.chmod(0o600)
+        files.write(folder / hashlib.sha256(body).hexdigest(), body, mode=0o600)

@@ -23,8 +23,8 @@ import tiktoken
 
 from runner import keys
 from runner.artifacts import corpus, manifest, pack, prepare, profiles, store
-from runner.artifacts.files import hash_file
 from runner.errors import ArtifactError, BusyError
+from runner.files import hash_file
 from runner.home import SOURCE, Home
 
 Glovebox = Callable[..., tuple[int, str, str]]

@@ -17,8 +17,8 @@ from securesystemslib.signer import CryptoSigner
 from runner import keys
 from runner.artifacts import manifest, prepare, signing, store
 from runner.artifacts import resign as artifacts_resign
-from runner.artifacts.files import hash_file
 from runner.errors import ArtifactError
+from runner.files import hash_file
 from runner.home import Home
 
 VERSION = "demo-1"
