@@ -20,13 +20,12 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from runner import keys, locks
+from runner import files, keys, locks
 from runner.artifacts import corpus, download, manifest, pack, store, upstream_cache
 from runner.artifacts.corpus import Corpus
 from runner.artifacts.profiles import PROFILES, Profile
 from runner.artifacts.progress import Stages
 from runner.errors import ArtifactError
-from runner.files import whole
 from runner.home import Home
 
 TOOLS = ("rustbpe", "tiktoken", "pyarrow", "numpy")
@@ -57,6 +56,7 @@ def prepare(home: Home, profile_name: str, source: Source | None = None, stages:
         if (home.artifacts / plan["version"]).exists():  # killed after it was published
             shutil.rmtree(work)
             return str(plan["version"])
+        files.sweep(work)
         pack.build(documents, profile, folder, stages, ranks)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         with stages.stage("hashing and signing", size) as advance:
@@ -123,8 +123,7 @@ def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, ranks: pa
     shutil.rmtree(work, ignore_errors=True)
     made = int(os.environ.get("SOURCE_DATE_EPOCH") or datetime.now(UTC).timestamp())
     plan = {**wanted, "version": f"{profile.name}-{next_serial(home)}", "made": made}
-    with whole(path) as file:
-        file.write(json.dumps(plan).encode())
+    files.write(path, json.dumps(plan))
     return plan
 
 
