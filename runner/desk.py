@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner import analysis, views
+from runner import analysis, invisible, views
 from runner.doors import Line
 from runner.errors import DoorError, SnapshotError
 from runner.loop import Loop, rounded
@@ -36,7 +36,7 @@ _BRIEF = {
     "description_chars",
     "command",
 }  # of policies/agent.yaml, for the agent to work by
-_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories that are not text
+_NO_TEXT = ("Cc", "Cs", "Cn")  # Unicode categories; what is invisible besides is in invisible.py
 
 
 class Quota:
@@ -227,8 +227,9 @@ class Desk:
 
 def clean(text: str, chars: int) -> str:
     """A one-line description of at most `chars` characters."""
-    visible = "".join(c if unicodedata.category(c) not in _INVISIBLE else " " for c in text)
-    return " ".join(visible.split())[:chars].strip() or "(no description)"
+    visible = "".join(c if unicodedata.category(c) not in _NO_TEXT else " " for c in invisible.blanked(text))
+    # Cut first: what was an emoji may end in the middle.
+    return " ".join(invisible.blanked(" ".join(visible.split())[:chars]).split()) or "(no description)"
 
 
 def _no(reason: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from runner import files
+from runner import files, invisible
 from runner.errors import GloveboxError, VerifyError
 from runner.files import open_plain
 
@@ -132,7 +132,9 @@ def message(title: str, description: str) -> str:
     Indented behind a word of ours it is no trailer (a description once was a `Signed-off-by:`), and without # @ [ ] no
     mention, no issue and no [skip ci] on a forge.
     """
-    told = " ".join("".join(" " if c in "#@[]" or not c.isprintable() else c for c in description).split())
+    told = " ".join(
+        "".join(" " if c in "#@[]" or not c.isprintable() else c for c in invisible.blanked(description)).split()
+    )
     return f"{title}\n\n    description: {told}\n"
 
 

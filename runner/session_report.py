@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
+from runner import invisible
 from runner.analysis import Analysis
 from runner.records import Experiment, Status
 from runner.transfer import Transfer
@@ -20,7 +21,12 @@ _MAX_CELL = 200
 
 def code(text: str) -> str:
     """Agent's text as one harmless code span, also inside a table."""
-    plain = "".join(c if c.isprintable() else " " for c in text).replace("`", "'").replace("|", "/").strip()
+    plain = (
+        "".join(c if c.isprintable() else " " for c in invisible.blanked(text))
+        .replace("`", "'")
+        .replace("|", "/")
+        .strip()
+    )
     return f"`{plain[:_MAX_CELL] or ' '}`"
 
 

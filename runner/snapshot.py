@@ -2,7 +2,7 @@
 
 The agent can write the file at any moment, and on some set-ups replace it. It is opened without following
 links and without blocking (a FIFO or a lease must not hang us), must be one regular file with one link,
-at most `cap` bytes of UTF-8 without NUL, control or bidirectional characters (CVE-2021-42574), must not name another
+at most `cap` bytes of UTF-8 without characters nobody sees (invisible.py), must not name another
 encoding in a coding line (PEP 263: Python would run something else than what people read), and must not change while
 it is read.
 """
@@ -15,19 +15,13 @@ import re
 import stat
 from pathlib import Path
 
-from runner import files
+from runner import files, invisible
 from runner.errors import SnapshotError
 from runner.records import Snapshot
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _TRIES = 3
-# What an editor would not show as it runs: control characters other than tab, newline, form feed and CR LF,
-# and bidirectional, zero-width and tag characters.
-_FORBIDDEN = re.compile(
-    r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
-    r"|[\U000e0000-\U000e007f]|\r(?!\n)"
-)
-
+_LONE_RETURN = re.compile(r"\r(?!\n)")  # ends a line for Python, and for few editors
 # What Python takes for a coding line; it looks for one in the first two lines.
 _CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")
 _UTF8 = re.compile(rb"utf-?8(-.*)?")
@@ -94,8 +88,8 @@ def _check_text(data: bytes, source: Path) -> None:
     named = [found[1] for line in data.split(b"\n", 2)[:2] if (found := _CODING.match(line))]
     if not all(_UTF8.fullmatch(name.lower().replace(b"_", b"-")) for name in named):
         raise _refuse("not_utf8", "names another encoding than UTF-8", source, "remove the coding line")
-    if _FORBIDDEN.search(text):
-        raise _refuse("control_character", "holds a control or bidirectional character", source, "remove it")
+    if next(invisible.hidden(text), None) is not None or _LONE_RETURN.search(text):
+        raise _refuse("control_character", "holds a character that nobody sees", source, "remove it")
 
 
 def _refuse(reason: str, what: str, source: Path, fix: str) -> SnapshotError:

@@ -11,7 +11,6 @@ import pytest
 from runner import peak
 from runner.policy import Policies
 
-
 _FULL = "print('full', flush=True); import time; time.sleep(60)"
 _SHARED = "import mmap; m = mmap.mmap(f, 300 << 20); [m.__setitem__(i, 1) for i in range(0, 300 << 20, 4096)]\n" + _FULL
 WAYS = {  # mem_shared: 1.5 GiB in a memfd was counted as 0.24
@@ -31,7 +30,7 @@ def test_a_container_that_allocates_is_seen_to(engine: docker.DockerClient, poli
         ["python", "-c", WAYS[way]],
         detach=True,
         network_mode="none",
-        tmpfs={"/tmp": "size=400m"},  # noqa: S108 - the container's
+        tmpfs={"/tmp": "size=400m"},
         shm_size="400m",
     )
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from runner import invisible
 from runner.broker.budget import Usage
 from trainer.evaluator import strict_json
 
@@ -95,7 +96,8 @@ def usage_of(body: bytes, max_bytes: int) -> Usage | None:
 def error_of(body: bytes) -> str:
     """The message of an error answer, one printable line; raises MalformedAnswer."""
     message = _dict(_object(body).get("error")).get("message")
-    return "".join(c if c.isprintable() else " " for c in message)[:300] if isinstance(message, str) else ""
+    text = invisible.blanked(message) if isinstance(message, str) else ""
+    return "".join(c if c.isprintable() else " " for c in text)[:300]
 
 
 def _object(data: bytes, max_bytes: int = MAX_EVENT) -> dict[str, Any]:
