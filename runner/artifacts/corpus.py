@@ -1,6 +1,6 @@
 """Where documents come from: parquet shards, or text every Python installation carries. TRUSTED reader.
 
-A shard is read group by group, so that a corpus of any size fits in memory.
+A shard is read group by group, so that a corpus of any size fits in memory (shards.py, by a process of its own).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.artifacts import shards as parquet
 from runner.errors import ArtifactError
 from runner.files import hash_file, in_parallel
 
@@ -89,29 +90,5 @@ def shards(folder: Path, source: str = "parquet shards") -> Corpus:
 
 
 def _parquet(path: Path) -> Shard:
-    import pyarrow.parquet as pq  # noqa: PLC0415 - slow to import and not needed for the demo
-
-    try:
-        metadata = pq.ParquetFile(path).metadata
-        column = metadata.schema.names.index("text")
-        if metadata.schema.column(column).physical_type != "BYTE_ARRAY":
-            raise ValueError("text is not a string column")
-        size = sum(metadata.row_group(i).column(column).total_uncompressed_size for i in range(metadata.num_row_groups))
-        return Shard(path.name, metadata.num_rows, size, hash_file(path)[0], lambda: _row_groups(path))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _row_groups(path: Path) -> Iterator[list[str]]:
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    try:
-        file = pq.ParquetFile(path)
-        for index in range(file.num_row_groups):
-            yield [text or "" for text in file.read_row_group(index, columns=["text"]).column("text").to_pylist()]
-    except (OSError, KeyError, ValueError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> ArtifactError:
-    return ArtifactError(f"not a readable shard: {type(error).__name__}", where=str(path), fix="download it again")
+    told = parquet.describe(path)
+    return Shard(path.name, told.documents, told.text_bytes, hash_file(path)[0], lambda: parquet.groups(path))

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import httpx
-import pyarrow as pa
-import pyarrow.parquet as pq
 import tenacity
 
+from runner.artifacts import shards
 from runner.artifacts.corpus import VAL_SHARD
 from runner.artifacts.progress import Advance, Stages
 from runner.errors import ArtifactError
@@ -139,8 +138,8 @@ def _finish(partial: Path, answer: httpx.Response) -> None:
         re.fullmatch(r"[0-9a-f]{64}", digest) and hash_file(partial)[0] != digest
     )
     try:
-        whole = whole and pq.ParquetFile(partial).metadata.num_rows > 0
-    except (OSError, pa.ArrowException):
+        whole = whole and shards.describe(partial).documents > 0
+    except ArtifactError:
         whole = False
     if not whole:
         partial.unlink(missing_ok=True)
