@@ -22,6 +22,7 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from runner import faults, inspection, peak, receipts
 from runner.errors import EngineError
+from runner.freezing import AGENT_LABEL, LANE_LABEL
 from runner.output import Output
 from runner.policy import Box, Sandbox
 from runner.records import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest
@@ -31,6 +32,7 @@ RUN_LABEL = "glovebox.run"
 BENCH_LABEL = "glovebox.bench"
 LANES_LABEL = "glovebox.lanes"
 _KILL_SECONDS = 30.0
+_LAST = 2  # of a control group's processor shares: whoever else wants to run goes first
 _OOM_SECONDS, _KILLED = 0.5, 137
 _NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # where NVIDIA's runtime is the default, an image's wish is a grant
 
@@ -51,6 +53,7 @@ def specification(
     box: Box = getattr(sandbox, request.role)
     devices = [] if request.role == "agent" else gpus or []
     lane = request.lane if request.role != "agent" else WHOLE_HOST
+    lane = lane.model_copy(update={"cores": cores(sandbox, request)})
     sizes = _sizes(box, lane)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     return {
@@ -65,12 +68,14 @@ def specification(
         "cpuset_cpus": lane.cores,
         "use_config_proxy": False,  # a user's docker client may hold a proxy's password
         "environment": {"OMP_NUM_THREADS": threads} | ({} if devices else _NO_GPU) | environment,
+        "cpu_shares": _LAST if request.role == "agent" else 0,
         "labels": {
             ROLE_LABEL: request.role,
             RUN_LABEL: request.run,
             BENCH_LABEL: bench,
             LANES_LABEL: str(lane.of),
-        },
+        }
+        | ({AGENT_LABEL: bench, LANE_LABEL: str(request.lane.number)} if request.role == "agent" else {}),
     }
 
 
@@ -93,6 +98,24 @@ def _walls(seccomp: str | None) -> dict[str, Any]:
         "auto_remove": False,
         "restart_policy": {"Name": "no"},
     }
+
+
+def cores(sandbox: Sandbox, request: LaunchRequest) -> str | None:
+    """Processors of a container's own. `agents: apart` leaves the host's last one to the agents, and it alone.
+
+    Raises EngineError if nothing is left to train on.
+    """
+    if sandbox.agents == "frozen":
+        return None if request.role == "agent" else request.lane.cores
+    there = os.sched_getaffinity(0)
+    last = max(there)
+    if request.role == "agent":
+        return str(last)
+    left = (cores_of(request.lane.cores) if request.lane.cores else there) - {last}
+    if not left:
+        fix = "give the lane other --cores, or set agents: frozen"
+        raise EngineError("agents have the only processor", where="policies/sandbox.yaml agents", fix=fix)
+    return ",".join(map(str, sorted(left)))
 
 
 def cores_of(text: str) -> set[int]:

@@ -129,7 +129,9 @@ class Desk:
         try:
             if self.finished.is_set() or self._told_enough() or not self.quota.take():
                 return _no("no_experiments_left")
-            return self._experiment(clean(description, self.loop.policies.agent.description_chars))
+            told = clean(description, self.loop.policies.agent.description_chars)
+            with self.loop.frozen():  # before its file is read, until the answer
+                return self._experiment(told)
         finally:
             self._busy.release()
 

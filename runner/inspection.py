@@ -65,6 +65,7 @@ def _expected(spec: dict[str, Any]) -> dict[str, Any]:
         "MemorySwap": spec["memswap_limit"],
         "NanoCpus": spec["nano_cpus"],
         "CpusetCpus": spec["cpuset_cpus"] or "",
+        "CpuShares": spec["cpu_shares"],
         "ShmSize": spec["shm_size"],
         "Tmpfs": spec["tmpfs"],
     }

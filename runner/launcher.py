@@ -2,9 +2,10 @@
 
 Listens on launch.sock. One connection is one container: a LaunchRequest, answered by {"event": "started"}; a Release
 with what it is to do, answered by {"event": "released"}, and its clock runs; {"event": "ended", ...EngineResult}.
-Closing the connection ends the container. There is no field for an image, a mount, a command, a network or a
-capability: those come from policies/ and rooms.py. It parses nothing an untrusted room wrote; what containers print
-goes to quarantine files unread.
+Closing the connection ends the container. Or it is one pause of the agents (freezing.py): a Freeze, answered by
+{"event": "frozen"}. There is no field for an image, a mount, a command, a network or a capability: those come from
+policies/ and rooms.py. It parses nothing an untrusted room wrote; what containers print goes to quarantine files
+unread.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,9 +30,10 @@ from requests.exceptions import RequestException
 from runner import box, doors, faults, gpu, locks, owner, peak, policy, seccomp
 from runner.artifacts import compile_cache
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
+from runner.freezing import EVERY_LANE, Freezer
 from runner.home import Home
 from runner.output import Output
-from runner.records import EngineResult, Frozen, LaunchRequest, Release
+from runner.records import EngineResult, Freeze, Frozen, LaunchRequest, Release
 from runner.rooms import GO, Rooms
 
 ENGINE_SECONDS = float(os.environ.get("GLOVEBOX_ENGINE_SECONDS", "60"))  # an engine that takes longer has stalled
@@ -52,11 +54,14 @@ class Launcher:
         home: Home,
         places: doors.Places,
         policies: policy.Policies | None = None,
+        *,
+        watch: bool = False,
     ) -> None:
         self.client = client
         self.home = home
         self.policies = policies or policy.load(*home.policies)
         self.rooms = Rooms(home, places, self.policies)
+        self.freezer = Freezer(client, home.id, watch=watch)
         self._fitting: set[tuple[str, str, str | None]] = set()
         self._busy: set[int] = set()  # threads that may be making a container
         ours = self.policies.sandbox.seccomp == "glovebox"
@@ -66,7 +71,11 @@ class Launcher:
         """Serve one connection."""
         self._busy.add(threading.get_ident())
         try:
-            request = self._checked(_read(line, LaunchRequest))
+            request = _asked(line)
+            if isinstance(request, Freeze):
+                self._freeze(request, line)
+                return
+            self._checked(request)
             faults.reach("launcher.asked")
             result = self._launch(request, line)
             line.send({"event": "ended", **result.model_dump(mode="json")})
@@ -81,12 +90,20 @@ class Launcher:
         while (box.reap(self.client, self.home.id) or self._busy) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
 
-    def _checked(self, request: LaunchRequest) -> LaunchRequest:
+    def _freeze(self, request: Freeze, line: doors.Line) -> None:
+        """The agents of a lane, until the runner hangs up; of all lanes where they would disturb what trains."""
+        with self.freezer.hold(self._lane(request.freeze)):
+            line.send({"event": "frozen"})
+            line.receive()
+
+    def _lane(self, number: int) -> int:
+        return number if self.policies.sandbox.agents == "apart" else EVERY_LANE
+
+    def _checked(self, request: LaunchRequest) -> None:
         if request.policy != self.policies.digest:
             raise PolicyError("policies changed since the launcher started", fix="run again")
         if request.lane.gpu:
             gpu.check_toolkit(self.policies.sandbox.minimum_toolkit)
-        return request
 
     def _launch(self, request: LaunchRequest, line: doors.Line) -> EngineResult:
         folder = self.home.run(request.run)
@@ -98,9 +115,13 @@ class Launcher:
             def begin(container: str, output: Output) -> float:
                 if request.role == "trainer":
                     _imported(folder / "telemetry.jsonl", line, output)
+                if request.role == "agent":
+                    self.freezer.settle()
                 line.send({"event": "started", "container": container})
                 # An agent works from its first moment, and may print without end or leave at once.
                 work = _read(line, Release) if request.role == "agent" else _released(line, output)
+                if request.role != "agent":
+                    lent.enter_context(self.freezer.hold(self._lane(request.lane.number)))
                 line.send({"event": "released"})
                 if spec["device_requests"] and request.lane.gpu:
                     lent.enter_context(gpu.lent(request.lane.gpu))  # given back when the container is gone
@@ -177,11 +198,22 @@ class Launcher:
         return data
 
 
+def _asked(line: doors.Line) -> LaunchRequest | Freeze:
+    """What a connection is about; raises DoorError."""
+    text = json.dumps(line.receive(max_bytes=4096))
+    with suppress(ValidationError):
+        return Freeze.model_validate_json(text)
+    return _parsed(text, LaunchRequest)
+
+
 def _read(line: doors.Line, model: type[_Message]) -> _Message:
     """The next message, which must be of this kind; raises DoorError."""
+    return _parsed(json.dumps(line.receive(max_bytes=4096)), model)
+
+
+def _parsed(text: str, model: type[_Message]) -> _Message:
     try:
-        # Through JSON: in strict mode only JSON text may become enums and paths.
-        return model.model_validate_json(json.dumps(line.receive(max_bytes=4096)))
+        return model.model_validate_json(text)  # in strict mode only JSON text may become enums and paths
     except ValidationError:
         raise DoorError(f"not a {model.__name__}") from None
 
@@ -259,9 +291,12 @@ def connect_engine(sandbox: policy.Sandbox) -> docker.DockerClient:
     return client
 
 
-def serve(home: Home, places: doors.Places, until: Callable[[], object]) -> int:
-    """Answer launch requests until `until` returns; prints one ready or failed event. Returns the exit code."""
-    return _alone(home, lambda: _serve(home, places, until))
+def serve(home: Home, places: doors.Places, until: Callable[[], object], *, watch: bool = False) -> int:
+    """Answer launch requests until `until` returns; prints one ready or failed event. Returns the exit code.
+
+    `watch`: agents are started by somebody else (freezing.py).
+    """
+    return _alone(home, lambda: _serve(home, places, until, watch))
 
 
 def _alone(home: Home, work: Callable[[], object]) -> int:
@@ -283,9 +318,10 @@ def _failed(error: Exception) -> dict[str, Any]:
     return {"event": "failed", "code": error.exit_code, "error": str(error)}
 
 
-def _serve(home: Home, places: doors.Places, until: Callable[[], object]) -> None:
-    launcher = Launcher(connect_engine(policy.load(*home.policies).sandbox), home, places)
+def _serve(home: Home, places: doors.Places, until: Callable[[], object], watch: bool) -> None:
+    launcher = Launcher(connect_engine(policy.load(*home.policies).sandbox), home, places, watch=watch)
     reaped = box.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
+    launcher.freezer.settle()  # an agent of compose's, which it left standing still
     with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:
         uids = frozenset({os.geteuid()})
         threading.Thread(target=doors.serve, args=(sock, uids, launcher.handle, _MAX_PEERS), daemon=True).start()

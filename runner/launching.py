@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -60,14 +61,18 @@ class Launch:
         self._line.close()
 
     def _receive(self, event: str) -> dict[str, object]:
-        message = self._line.receive()
-        if message is None:
-            raise DoorError("the launcher hung up", fix="run: glovebox doctor")
-        if message.get("event") == "failed":
-            raise RelayedError(str(message.get("error")), int(str(message.get("code", 1))))
-        if message.get("event") != event:
-            raise DoorError(f"expected {event} from the launcher")
-        return message
+        return _receive(self._line, event)
+
+
+def _receive(line: doors.Line, event: str) -> dict[str, object]:
+    message = line.receive()
+    if message is None:
+        raise DoorError("the launcher hung up", fix="run: glovebox doctor")
+    if message.get("event") == "failed":
+        raise RelayedError(str(message.get("error")), int(str(message.get("code", 1))))
+    if message.get("event") != event:
+        raise DoorError(f"expected {event} from the launcher")
+    return message
 
 
 class LaunchClient:
@@ -99,6 +104,17 @@ class LaunchClient:
             launch = Launch(self.door, request)
             self._open.add(launch)
         return launch
+
+    @contextmanager
+    def frozen(self, lane: int) -> Iterator[None]:
+        """The agent of a lane stands still within; raises what the launcher says if it cannot be."""
+        line = doors.connect(self.door)
+        try:
+            line.send({"freeze": lane})
+            _receive(line, "frozen")
+            yield
+        finally:
+            line.close()
 
     def end(self, launch: Launch) -> None:
         """End a container that is wanted no more, or forget one that ended."""

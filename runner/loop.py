@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,6 +186,13 @@ class Loop:
     def policies(self) -> Policies:
         """The policies in force."""
         return self.stages.policies
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """This lane's agent stands still within; waits for a launcher that is away."""
+        self.launches.ready(LAUNCHER_SECONDS)
+        with self.launches.frozen(self.stages.lane.number):
+            yield
 
     @property
     def launches(self) -> LaunchClient:

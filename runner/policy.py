@@ -51,6 +51,7 @@ class Sandbox(Strict):
     minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
     minimum_toolkit: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
     standby: bool
+    agents: Literal["frozen", "apart"]
     userns: Literal["none", "remap", "rootless"]
     userns_base: Annotated[int, Field(ge=0, le=4_000_000_000)]
     trainer: Box

@@ -103,6 +103,12 @@ class LaunchRequest(Frozen):
     lane: Lane = WHOLE_HOST
 
 
+class Freeze(Frozen):
+    """Asks a launcher to let the agent of a lane stand still until the asker hangs up."""
+
+    freeze: Annotated[int, Field(ge=0, lt=MAX_LANES)]
+
+
 class Costs(Frozen):
     """What an evaluation took (trainer/evaluator/costs.py); a baseline's is the yardstick of its tag."""
 

@@ -69,7 +69,7 @@ def _runner() -> int:
 def _launcher() -> int:
     ending = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ending.set())
-    return launcher.serve(_home(), DOORS, ending.wait)
+    return launcher.serve(_home(), DOORS, ending.wait, watch=True)
 
 
 def _broker() -> int:
