@@ -12,6 +12,7 @@ Who is to be frozen follows from what is held; who is, the engine says, every ti
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ AGENT_LABEL = "glovebox.agent"  # its value: the bench; of the launcher's own ag
 LANE_LABEL = "glovebox.lane"
 EVERY_LANE = -1
 _LOOK_SECONDS = 2.0  # how long an agent that somebody else started may run beside a trainer
+_FREEZE_SECONDS = 15.0  # for one agent
 _GONE = (404, 409)  # HTTP: it ended meanwhile, or is as it should be already
 
 
@@ -76,11 +78,17 @@ class Freezer:
             raise EngineError(f"the agent cannot be frozen: {str(error)[:120]}", fix="glovebox doctor") from None
 
     def _switch(self, container: dict[str, Any], wanted: bool) -> None:
-        try:
-            (self._client.api.pause if wanted else self._client.api.unpause)(container["Id"])
-        except docker.errors.APIError as error:
-            if error.status_code not in _GONE:
-                raise
+        """Where a quota of processor time is used up, version 1 of control groups freezes at another try only."""
+        deadline = time.monotonic() + _FREEZE_SECONDS
+        while True:
+            try:
+                (self._client.api.pause if wanted else self._client.api.unpause)(container["Id"])
+                return
+            except docker.errors.APIError as error:
+                if error.status_code in _GONE:
+                    return
+                if time.monotonic() > deadline:
+                    raise
 
     def _watch(self) -> None:
         quiet = threading.Event()
