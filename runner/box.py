@@ -20,7 +20,7 @@ import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
-from runner import faults, inspection, peak, receipts
+from runner import counters, faults, inspection, peak, receipts
 from runner.errors import EngineError
 from runner.freezing import AGENT_LABEL, LANE_LABEL
 from runner.output import Output
@@ -31,6 +31,17 @@ ROLE_LABEL = "glovebox.role"
 RUN_LABEL = "glovebox.run"
 BENCH_LABEL = "glovebox.bench"
 LANES_LABEL = "glovebox.lanes"
+_CONTAINER = (
+    "image",
+    "command",
+    "user",
+    "environment",
+    "labels",
+    "working_dir",
+    "stdin_open",
+    "tty",
+    "use_config_proxy",
+)
 _KILL_SECONDS = 30.0
 _LAST = 2  # of a control group's processor shares: whoever else wants to run goes first
 _OOM_SECONDS, _KILLED = 0.5, 137
@@ -58,6 +69,7 @@ def specification(
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     return {
         **_walls(seccomp),
+        "host_config": {"MaskedPaths": counters.masked(request.role)},
         **sizes,
         "image": box.image,
         "command": command,
@@ -100,18 +112,18 @@ def _walls(seccomp: str | None) -> dict[str, Any]:
     }
 
 
-def cores(sandbox: Sandbox, request: LaunchRequest) -> str | None:
-    """Processors of a container's own. `agents: apart` leaves the host's last one to the agents, and it alone.
+def agent_cores(sandbox: Sandbox) -> str | None:
+    """Processors of the agents' own: with `agents: apart` the host's last one, and it alone."""
+    return str(max(os.sched_getaffinity(0))) if sandbox.agents == "apart" else None
 
-    Raises EngineError if nothing is left to train on.
-    """
-    if sandbox.agents == "frozen":
-        return None if request.role == "agent" else request.lane.cores
+
+def cores(sandbox: Sandbox, request: LaunchRequest) -> str | None:
+    """Processors of a container's own; raises EngineError if the agents leave nothing to train on."""
+    theirs = agent_cores(sandbox)
+    if request.role == "agent" or theirs is None:
+        return theirs if request.role == "agent" else request.lane.cores
     there = os.sched_getaffinity(0)
-    last = max(there)
-    if request.role == "agent":
-        return str(last)
-    left = (cores_of(request.lane.cores) if request.lane.cores else there) - {last}
+    left = (cores_of(request.lane.cores) if request.lane.cores else there) - cores_of(theirs)
     if not left:
         fix = "give the lane other --cores, or set agents: frozen"
         raise EngineError("agents have the only processor", where="policies/sandbox.yaml agents", fix=fix)
@@ -152,6 +164,16 @@ def bind(source: str, target: str, *, writable: bool = False) -> Mount:
     return Mount(target=target, source=source, type="bind", read_only=not writable, propagation="rprivate")
 
 
+def create(client: docker.DockerClient, spec: dict[str, Any]) -> Container:
+    """A container of this specification; `host_config` holds settings that docker-py has no word for."""
+    plain = {name: spec[name] for name in _CONTAINER if name in spec}
+    rest = {name: value for name, value in spec.items() if name not in (*_CONTAINER, "host_config")}
+    host = client.api.create_host_config(**rest) | spec.get("host_config", {})
+    made = client.api.create_container(host_config=host, **plain)
+    found: Container = client.containers.get(made["Id"])
+    return found
+
+
 def run(
     client: docker.DockerClient,
     spec: dict[str, Any],
@@ -169,7 +191,7 @@ def run(
     by the host's clock, by too much output, or when the peer closes `hang_up`. `memory` says what it uses now, MiB.
     """
     try:
-        container = client.containers.create(**spec)
+        container = create(client, spec)
     except docker.errors.ImageNotFound:
         raise EngineError(f"image {spec['image']} is missing", fix="run: make images") from None
     except docker.errors.APIError as error:

@@ -52,7 +52,6 @@ def diff(json_: Json = False) -> None:
 def differences(home: Home) -> dict[str, list[str]]:
     """What the engine says otherwise than policy, by container; raises EngineError, PolicyError."""
     policies = policy.load(*home.policies)
-    profile = seccomp.profile(policies.seccomp) if policies.sandbox.seccomp == "glovebox" else None
     client = launcher.connect_engine(policies.sandbox)
     out = {}
     for container in client.containers.list(filters={"label": f"{box.BENCH_LABEL}={home.id}"}):
@@ -79,7 +78,7 @@ def differences(home: Home) -> dict[str, list[str]]:
             gid=gid,
             environment=dict(pair.split("=", 1) for pair in attrs["Config"].get("Env") or []),
             bench=home.id,
-            seccomp=profile,
+            seccomp=seccomp.of_role(policies.sandbox.seccomp, policies.seccomp, role),
         )
         if role != "agent":
             spec["device_requests"] = gpus

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner import attending, files, gpu, locks, owner, policy
+from runner import attending, box, files, gpu, locks, owner, policy, seccomp
 from runner.errors import EngineError
 from runner.home import Home
 
@@ -36,6 +36,9 @@ def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
         "GLOVEBOX_AGENT_GID": str(owner.ids(sandbox, sandbox.agent.uid).host_gid),
         "GLOVEBOX_TRAINER_GID": str(owner.ids(sandbox, sandbox.trainer.uid).host_gid),
         gpu.TOOLKIT_VARIABLE: ".".join(map(str, gpu.toolkit() or ())),
+        "GLOVEBOX_BENCH": home.id,
+        "GLOVEBOX_AGENT_SECCOMP": str(home.agent_seccomp) if sandbox.seccomp == "glovebox" else "builtin",
+        "GLOVEBOX_AGENT_CORES": box.agent_cores(sandbox) or "",
         "GLOVEBOX_DOCKER_GID": str(group),
         "GLOVEBOX_DOCKER_SOCKET": str(socket),
     }
@@ -43,8 +46,10 @@ def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
 
 def write(path: Path, home: Home) -> None:
     """Update the settings at `path`, and make what compose mounts before anything runs."""
-    sandbox = policy.load(*home.policies).sandbox
+    policies = policy.load(*home.policies)
+    sandbox = policies.sandbox
     ours = values(home, sandbox)
+    files.write(home.agent_seccomp, seccomp.profile(policies.seccomp, "agent"))
     old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]
     files.write(path, HEADER + "".join(f"{k}={v}\n" for k, v in ours.items()) + "".join(f"{line}\n" for line in kept))

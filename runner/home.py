@@ -107,6 +107,11 @@ class Home:
         return self.root / "redteam.json"
 
     @property
+    def agent_seccomp(self) -> Path:
+        """The agent's seccomp profile, for compose."""
+        return self.root / "agent.seccomp.json"
+
+    @property
     def kernels(self) -> Path:
         """The newest result of `glovebox doctor --kernels` on this bench."""
         return self.root / "kernels.json"

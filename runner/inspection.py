@@ -87,7 +87,8 @@ def _lists(host: dict[str, Any], spec: dict[str, Any]) -> list[str]:
     devices = [_device(request) for request in host.pop("DeviceRequests", None) or []]
     if devices != [_device(request) for request in spec["device_requests"]]:
         found.append(f"DeviceRequests: {devices}")
-    for name, least in (("MaskedPaths", MASKED), ("ReadonlyPaths", READ_ONLY)):
+    masked = MASKED | set(spec.get("host_config", {}).get("MaskedPaths", ()))
+    for name, least in (("MaskedPaths", masked), ("ReadonlyPaths", READ_ONLY)):
         if missing := least - set(host.pop(name, None) or []):
             found.append(f"{name} without {', '.join(sorted(missing))}")
     return found

@@ -64,8 +64,6 @@ class Launcher:
         self.freezer = Freezer(client, home.id, watch=watch)
         self._fitting: set[tuple[str, str, str | None]] = set()
         self._busy: set[int] = set()  # threads that may be making a container
-        ours = self.policies.sandbox.seccomp == "glovebox"
-        self.seccomp = seccomp.profile(self.policies.seccomp) if ours else None
 
     def handle(self, line: doors.Line) -> None:
         """Serve one connection."""
@@ -173,7 +171,7 @@ class Launcher:
             gpus=gpus,
             environment=room.environment,
             bench=self.home.id,
-            seccomp=self.seccomp,
+            seccomp=seccomp.of_role(self.policies.sandbox.seccomp, self.policies.seccomp, request.role),
         )
 
     def _fits(self, cache: str, device: str | None) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from runner import counters
 from runner.strict_yaml import Strict
 
 EPERM, ENOSYS = 1, 38
@@ -105,10 +106,11 @@ class Seccomp(Strict):
         return self
 
 
-def profile(policy: Seccomp) -> str:
-    """The profile as JSON text for security_opt."""
+def profile(policy: Seccomp, role: str = "trainer") -> str:
+    """The profile of a role's containers as JSON text for security_opt."""
     allow = "SCMP_ACT_ALLOW"
-    rules: list[dict[str, Any]] = [{"names": sorted(g.calls), "action": allow} for g in policy.groups]
+    refused = counters.REFUSED if role == "agent" else frozenset()
+    rules: list[dict[str, Any]] = [{"names": sorted({*g.calls} - refused), "action": allow} for g in policy.groups]
     rules += [{"names": ["socket"], "action": allow, "args": [_argument(0, "EQ", f)]} for f in FAMILIES]
     rules += [
         {"names": ["clone"], "action": allow, "args": [_argument(0, "MASKED_EQ", NEW_NAMESPACES)]},
@@ -122,3 +124,8 @@ def profile(policy: Seccomp) -> str:
 
 def _argument(index: int, operation: str, value: int) -> dict[str, Any]:
     return {"index": index, "value": value, "valueTwo": 0, "op": f"SCMP_CMP_{operation}"}
+
+
+def of_role(choice: str, policy: Seccomp, role: str) -> str | None:
+    """The profile where `choice` (policies/sandbox.yaml seccomp) is ours; None leaves the engine's."""
+    return profile(policy, role) if choice == "glovebox" else None

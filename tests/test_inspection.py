@@ -43,7 +43,7 @@ def made(engine: docker.DockerClient) -> Iterator[Callable[[dict[str, Any]], dic
     containers = []
 
     def make(spec: dict[str, Any]) -> dict[str, Any]:
-        container = engine.containers.create(**spec)
+        container = box.create(engine, spec)
         containers.append(container)
         container.reload()
         return dict(container.attrs)
@@ -76,7 +76,7 @@ LOOSENED: dict[str, dict[str, Any]] = {
     "a group added": {"group_add": ["999"]},
     "a mount added": {"mounts": [Mount("/host", HERE, type="bind")]},
     "a mount made writable": {},
-    "a bind in the old way": {"volumes": {HERE: {"bind": "/host", "mode": "rw"}}},
+    "a bind in the old way": {"binds": {HERE: {"bind": "/host", "mode": "rw"}}},
     "a device": {"devices": ["/dev/null:/dev/x:rwm"]},
     "a device rule": {"device_cgroup_rules": ["a *:* rwm"]},
     "no limit of processes": {"pids_limit": -1},
@@ -91,9 +91,10 @@ LOOSENED: dict[str, dict[str, Any]] = {
     "a host name": {"extra_hosts": {"evil": "10.0.0.1"}},
     "a name server": {"dns": ["10.0.0.1"]},
     "a sysctl": {"sysctls": {"net.ipv4.ip_forward": "1"}, "network_mode": "none"},
-    "a published port": {"ports": {"80/tcp": 8080}},
+    "a published port": {"port_bindings": {"80/tcp": 8080}},
     "a volume of another container": {"volume_driver": "other"},
     "no end by memory": {"oom_kill_disable": True},
+    "fewer masked paths": {"host_config": {"MaskedPaths": sorted(inspection.MASKED)}},
     "another command": {"command": ["sh"]},
     "a terminal": {"tty": True},
 }
@@ -110,12 +111,12 @@ def test_a_wall_that_is_taken_away_shows(spec: dict[str, Any], made: Any, name: 
 def test_a_container_that_differs_is_not_started(
     engine: docker.DockerClient, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = engine.containers.create
+    create = box.create
 
-    def meddling(**wanted: Any) -> Any:
-        return create(**{**wanted, "read_only": False})
+    def meddling(client: docker.DockerClient, wanted: dict[str, Any]) -> Any:
+        return create(client, {**wanted, "read_only": False})
 
-    monkeypatch.setattr(type(engine), "containers", property(lambda self: _With(self, meddling)), raising=True)
+    monkeypatch.setattr(box, "create", meddling)
     ours, theirs = socket.socketpair()
     with pytest.raises(EngineError, match="ReadonlyRootfs"):
         box.run(
@@ -124,13 +125,6 @@ def test_a_container_that_differs_is_not_started(
         )  # fmt: skip
     theirs.close()
     ours.close()
-
-
-class _With:
-    """The engine's containers, made by somebody else's function."""
-
-    def __init__(self, client: docker.DockerClient, create: Any) -> None:
-        self.create = create
 
 
 def test_a_variable_or_an_entry_point_nobody_asked_for_is_a_difference(spec: dict[str, Any], made: Any) -> None:

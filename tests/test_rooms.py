@@ -111,8 +111,9 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
         "artifacts/download.py",
         "launcher.py",
         "peak.py",
+        "freezing.py",
         "notify.py",
-    }  # launcher and peak: docker's errors; notify: the webhook of the host process that follows a run
+    }  # launcher, peak and freezing: docker's errors; notify: the webhook of the host process that follows a run
 
 
 def test_only_the_broker_reads_the_api_key_and_notify_its_own_secret() -> None:
@@ -139,7 +140,7 @@ def test_only_the_launchers_modules_talk_to_the_engine() -> None:
         if any(n.split(".")[0] == "docker" for n in imports(path))
     }
     ours = {name for name in users if not name.startswith("redteam/")}
-    assert ours == {"box.py", "launcher.py", "rooms.py", "gpu.py", "peak.py"} | {
+    assert ours == {"box.py", "launcher.py", "rooms.py", "gpu.py", "peak.py", "freezing.py"} | {
         "doctor.py",
         "tidying.py",
         "cli_operations.py",

@@ -117,7 +117,7 @@ class Stage:
         spec = spec | {"command": ["python", "-c", source, argument]}
         spec["labels"] = spec["labels"] | {LABEL: self.bench}
         try:
-            container = self._create(spec.pop("host_config", {}), spec)
+            container = box.create(self.client, spec)
         except docker.errors.ImageNotFound:
             raise EngineError(f"image {spec['image']} is missing", fix="run: make images") from None
         except docker.errors.APIError as error:
@@ -127,18 +127,6 @@ class Stage:
         finally:
             with suppress(docker.errors.APIError):
                 container.remove(force=True, v=True)
-
-    def _create(self, host_config: dict[str, Any], spec: Spec) -> Any:
-        """docker-py has no word for some settings (masked paths): they go into the request it makes."""
-        api: Any = self.client.api
-        plain = api.create_container_from_config
-        api.create_container_from_config = lambda config, *rest: plain(
-            {**config, "HostConfig": {**config["HostConfig"], **host_config}}, *rest
-        )
-        try:
-            return self.client.containers.create(**spec)
-        finally:
-            del api.create_container_from_config
 
     def attend(self, container: Any, seconds: float = 60.0, output: int = OUTPUT_BYTES) -> tuple[EngineResult, bytes]:
         """Run a container to its end: (result, what it printed)."""
