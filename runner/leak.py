@@ -6,8 +6,10 @@ says so. Such lengths are those of a prefix code (Kraft-McMillan), so answers of
 things apart, whoever encodes. The sum over a tag is kept below policies/metrics.yaml's leak.night_bits: first answers
 lose their telemetry and crash numbers, and when even the bare outcome no longer fits no experiment begins.
 
-Not counted: what the agent itself put in (description, train.py), and what it can see of the shared machine besides
-its answers, apart from the moment at which they come. History and telemetry repeat what answers already told.
+Not counted: what the agent itself put in (description, train.py). Of the shared machine it sees next to nothing: it
+stands still while a candidate runs (freezing.py), and the host's counters are masked (counters.py); what is left are
+the moment of an answer and the space a run's files take, and both are counted. Under compose files in /proc cannot be
+masked, so there runtime runsc belongs to this claim. History and telemetry repeat what answers already told.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ BPB_LEVELS = 64 * 10**6  # below 64, six digits (scores.py, loop.py)
 GAIN_DIGITS = 5  # of a confirmed gain, which is told within 1 (loop.py)
 LINES = 100_001
 _NOISE_LEVELS = 90 * 8 + 1  # two significant digits from 1e-6 to 64 (analysis.py)
+_BLOCK = 4096  # bytes
 _ENDING = 60.0  # seconds by which the end of a container may be late
 _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
 
@@ -60,7 +63,8 @@ def channels(policies: Policies) -> dict[str, float]:
 
 def _outcome(policies: Policies) -> dict[str, float]:
     """What every answer tells, with telemetry or without."""
-    train = policies.sandbox.trainer.max_seconds + _ENDING
+    trainer = policies.sandbox.trainer
+    train = trainer.max_seconds + _ENDING
     evaluate = policies.decision.evaluation_seconds + _ENDING
     return {
         "status and reason": 1 + math.log2(len(Status) * (REASONS + 1)),  # 1: whether the rest is told
@@ -69,8 +73,14 @@ def _outcome(policies: Policies) -> dict[str, float]:
         "noise": math.log2(_NOISE_LEVELS),
         "causality": 2.0,
         "seconds": math.log2(10 * train + 1) + math.log2(10 * evaluate + 1),
+        "left on the disk": math.log2(_blocks(trainer.file_bytes)) + math.log2(_blocks(trainer.output_bytes)),
         "moment of the answer": math.log2(_MOMENTS_PER_SECOND * (train + evaluate) * _most_runs(policies)),
     }
+
+
+def _blocks(size: int) -> float:
+    """Sizes a file can have as free blocks show it: of a run telemetry and log stay, and statfs(2) tells everybody."""
+    return size / _BLOCK + 2
 
 
 def _most_runs(policies: Policies) -> int:

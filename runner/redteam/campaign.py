@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from docker.errors import DockerException
 
 from runner.errors import EngineError
+from runner.redteam.channels import CHANNEL_SCENARIOS
 from runner.redteam.intake import INTAKE
 from runner.redteam.probes import GVISOR, GVISOR_ANSWERS, PROBES, Probe, Room
 from runner.redteam.runs import RUNS
 from runner.redteam.scenario import Blocked, Scenario, Unable
 from runner.redteam.stage import Stage
 
-SCENARIOS = [*RUNS, *INTAKE]
+SCENARIOS = [*RUNS, *INTAKE, *CHANNEL_SCENARIOS]
 Tell = Callable[[str], None]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from docker.types import Mount
 
-from runner import box
+from runner import box, counters
 
 Spec = dict[str, Any]
 
@@ -110,6 +110,7 @@ CONTROLS = {
         Control("host name namespace", "5.21", _set(uts_mode="host")),
         Control("cgroup namespace", "5.25", _set(cgroupns="host")),
         Control("masked paths", "-", _set(host_config={"MaskedPaths": [], "ReadonlyPaths": []})),
+        Control("masked counters", "-", _set(host_config={"MaskedPaths": list(counters.DEFAULT)})),
         Control("init process", "-", _set(init=False)),
         Control("read-only mounts", "5.13", _writable),
         Control("no devices", "5.18", _set(devices=["/dev/kmsg:/dev/kmsg:rwm", "/dev/fuse:/dev/fuse:rwm"])),
