@@ -33,6 +33,7 @@ GAVE_UP_CODE = 9  # errors.py
 LONGEST_EXPERIMENT = 86_400.0  # seconds; each container has its own, much shorter limit
 _LAST_ANSWER = 1.0  # seconds
 _GIVEN_BACK = 5.0  # seconds after which an experiment that was taken has begun
+_BETWEEN_PEERS = 0.05  # seconds
 _AGENT_GRACE = 15.0  # seconds the agent gets to leave once it was told it is done
 
 
@@ -160,7 +161,7 @@ class _Attendance:
         desk = Desk(loop, work, self.quota, meter, self.baseline.done)
         with ExitStack() as stack:
             sock = stack.enter_context(doors.listening(self.places.desk(lane), gid=ids.host_gid, mode=0o660))
-            args = (sock, frozenset({ids.host_uid}), desk.handle)
+            args = (sock, frozenset({ids.host_uid}), desk.handle, doors.MAX_PEERS, _BETWEEN_PEERS)
             threading.Thread(target=doors.serve, args=args, daemon=True).start()
             self.baseline.run()
             if self.quota.left == 0 or self.ending.after.is_set():

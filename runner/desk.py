@@ -24,6 +24,7 @@ from runner.metering import Budgets, MeterClient
 MAX_REQUEST = 16 << 10
 _REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered, doubled while nothing else comes: a loop fills no log
 _LONGEST_PAUSE = 30.0
+_PER_SECOND, _BURST = 5.0, 50  # requests of one agent
 LEAVING = ("done", "budget", "api_refused", "failed")
 _BRIEF = {
     "model",
@@ -37,6 +38,27 @@ _BRIEF = {
     "command",
 }  # of policies/agent.yaml, for the agent to work by
 _NO_TEXT = ("Cc", "Cs", "Cn")  # Unicode categories; what is invisible besides is in invisible.py
+
+
+class Pace:
+    """So many requests a second from one agent, whatever number of connections; a burst is made up for by waiting.
+
+    The desk's work is done on the processors that candidates train on.
+    """
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._gap, self._ahead = 1.0 / per_second, burst / per_second
+        self._next = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Return when it is this request's turn."""
+        with self._lock:
+            now = time.monotonic()
+            self._next = max(self._next, now - self._ahead) + self._gap
+            due = self._next
+        if due > now:
+            time.sleep(due - now)
 
 
 class Quota:
@@ -80,6 +102,7 @@ class Desk:
         self.failure: BaseException | None = None
         self.left_because: str | None = None  # the agent's own word, from LEAVING
         self._busy = threading.Lock()
+        self._pace = Pace(_PER_SECOND, _BURST)
         self._refusals = 0
         self._settled = False
 
@@ -99,6 +122,7 @@ class Desk:
             "leave": self._leave,
         }
         while (request := line.receive(MAX_REQUEST)) is not None:
+            self._pace.wait()
             verb = request.get("verb")
             answer = verbs.get(verb) if isinstance(verb, str) else None
             line.send(self._answer(answer, request) if answer else _no("unknown_verb"))

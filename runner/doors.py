@@ -146,8 +146,17 @@ def remove_if_empty(*folders: Path) -> None:
                 folder.rmdir()
 
 
-def serve(sock: socket.socket, uids: frozenset[int], handle: Callable[[Line], None], peers: int = MAX_PEERS) -> None:
-    """Accept until the socket is closed; a peer of an allowed uid gets a thread while there are few of them."""
+def serve(
+    sock: socket.socket,
+    uids: frozenset[int],
+    handle: Callable[[Line], None],
+    peers: int = MAX_PEERS,
+    pause: float = 0.0,
+) -> None:
+    """Accept until the socket is closed; a peer of an allowed uid gets a thread while there are few of them.
+
+    `pause`: seconds between two connections, where a peer may be one that makes them without end.
+    """
     free = threading.BoundedSemaphore(peers)
     while True:
         try:
@@ -163,6 +172,8 @@ def serve(sock: socket.socket, uids: frozenset[int], handle: Callable[[Line], No
         peer.settimeout(None)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
         threading.Thread(target=_handle, args=(Line(peer), handle, free), daemon=True).start()
+        if pause:
+            time.sleep(pause)
 
 
 def _handle(line: Line, handle: Callable[[Line], None], free: threading.BoundedSemaphore) -> None:

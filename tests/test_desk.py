@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -88,6 +89,19 @@ def test_history_and_telemetry_of_what_is_recorded(served: tuple[desk.Desk, Path
     assert bench.telemetry(1)["curve"] == [[0, 6.9], [10, 5.0]]
     with pytest.raises(Refused, match="no_such_experiment"):
         bench.telemetry(2)
+
+
+def test_requests_without_end_wait_and_a_usual_night_does_not() -> None:
+    pace = desk.Pace(100.0, 20)
+    began = time.monotonic()
+    for _ in range(20):
+        pace.wait()
+    threads = [threading.Thread(target=pace.wait) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began > 0.38  # at 100 a second, on as many connections
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "10 MB", "binary", "missing"])
