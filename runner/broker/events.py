@@ -6,13 +6,16 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html and the M
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from runner import invisible
 from runner.broker.budget import Usage
+from runner.broker.key import Key
 from trainer.evaluator import strict_json
 
 MAX_EVENT = 4 << 20
+MAX_SAID = 8 << 10  # characters of a stream in which a secret is looked for: longer than any key
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _FIELDS = {
     "input": "input_tokens",
@@ -29,7 +32,9 @@ class MalformedAnswer(Exception):
 class Events:
     """Cuts a byte stream into whole events and keeps the usage they carry."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key | None = None) -> None:
+        self._key = key  # must not leave, however many events it is spread over
+        self._said = ""
         self._rest = b""
         self._counts: dict[str, int] = {}
         self._output = False  # the final count of what was written has come
@@ -43,6 +48,7 @@ class Events:
         events = []
         while match := _END.search(self._rest, seen):
             event, self._rest, seen = self._rest[: match.end()], self._rest[match.end() :], 0
+            event = self._key.scrub(event) if self._key else event
             self._read(event)
             events.append(event)
         if len(self._rest) > MAX_EVENT:
@@ -59,6 +65,9 @@ class Events:
         if not lines:
             return
         value = _object(b"\n".join(lines))
+        self._said = (self._said + "".join(_spoken(value.get("delta"))))[-MAX_SAID:]
+        if self._key and (self._key.echoed(self._said) or self._key.echoed("\n".join(strings(value)))):
+            raise MalformedAnswer("secret")
         kind = value.get("type")
         if kind == "message_start":
             self._count(_dict(value.get("message")).get("usage"))
@@ -77,6 +86,24 @@ class Events:
                 self._counts[name] = max(value, self._counts.get(name, 0))
 
 
+def strings(value: Any) -> Iterator[str]:
+    """All text in a decoded value, names too, in order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+
+
+def _spoken(delta: Any) -> Iterator[str]:
+    """The pieces of text, JSON or thinking that a delta adds to what came before; not its names and types."""
+    return (text for name, text in _dict(delta).items() if name != "type" and isinstance(text, str))
+
+
 def usage(found: Any) -> Usage | None:
     """The usage object of a message; None if it lacks what is billed."""
     counts = _dict(found)
@@ -86,6 +113,14 @@ def usage(found: Any) -> Usage | None:
     if not all(type(value) is int and 0 <= value < 10**9 for value in values.values()):
         return None
     return Usage(**values)
+
+
+def without(key: Key, body: bytes, max_bytes: int) -> bytes:
+    """A whole answer without the key; raises MalformedAnswer if it is no object, or says the key in another way."""
+    body = key.scrub(body)
+    if key.echoed("\n".join(strings(_object(body, max_bytes)))):
+        raise MalformedAnswer("secret")
+    return body
 
 
 def usage_of(body: bytes, max_bytes: int) -> Usage | None:

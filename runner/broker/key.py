@@ -14,6 +14,7 @@ from pathlib import Path
 from runner.errors import PolicyError
 
 _MAX_BYTES = 4096
+_PART = 20  # characters of a key in a row; what all keys begin with is shorter
 _SHAPE = re.compile(r"[\x21-\x7e]{8,512}")
 
 
@@ -22,6 +23,11 @@ class Key:
 
     def __init__(self, value: str) -> None:
         self._value = value
+        each = (
+            b"(?:" + re.escape(c.encode()) + rb"|\\u00(?i:%02x)" % ord(c) + (rb"|\\/)" if c == "/" else b")")
+            for c in value
+        )
+        self._written = re.compile(b"".join(each))
 
     def __repr__(self) -> str:
         return "[key]"
@@ -31,8 +37,13 @@ class Key:
         return self._value
 
     def scrub(self, data: bytes) -> bytes:
-        """`data` without the key, should it have been echoed."""
-        return data.replace(self._value.encode(), b"[key]")
+        """`data` without the key, should it have been echoed, as it is or in JSON's escapes."""
+        return self._written.sub(b"[key]", data)
+
+    def echoed(self, text: str) -> bool:
+        """Whether decoded text holds so much of the key, anywhere, that it is no coincidence."""
+        most = min(_PART, len(self._value))
+        return any(self._value[at : at + most] in text for at in range(len(self._value) - most + 1))
 
 
 def read(path: Path, what: str = "API key") -> Key:

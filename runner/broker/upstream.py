@@ -74,7 +74,7 @@ class Upstream:
                 call.status = answer.status_code
                 if call.status == 200:
                     pieces = _streamed if "event-stream" in answer.headers.get("content-type", "") else _whole
-                    async for piece in pieces(answer, call, self.policy.response_bytes):
+                    async for piece in pieces(answer, call, self.policy.response_bytes, self.key):
                         yield self._passed(call, piece)
                         if time.monotonic() - call.began > self.policy.call_seconds:
                             call.outcome = "too_long"
@@ -102,7 +102,6 @@ class Upstream:
             yield _broken(call.outcome)
 
     def _passed(self, call: Call, piece: bytes) -> bytes:
-        piece = self.key.scrub(piece)
         call.response.update(piece)
         call.response_bytes += len(piece)
         if self.policy.log_bodies:
@@ -147,8 +146,8 @@ class Upstream:
         self.log.append("call", data)
 
 
-async def _streamed(answer: httpx.Response, call: Call, cap: int) -> AsyncIterator[bytes]:
-    reader, total = events.Events(), 0
+async def _streamed(answer: httpx.Response, call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
+    reader, total = events.Events(key), 0
     async for data in answer.aiter_bytes():
         total += len(data)
         if total > cap:
@@ -162,10 +161,11 @@ async def _streamed(answer: httpx.Response, call: Call, cap: int) -> AsyncIterat
         raise events.MalformedAnswer("incomplete")
 
 
-async def _whole(answer: httpx.Response, call: Call, cap: int) -> AsyncIterator[bytes]:
+async def _whole(answer: httpx.Response, call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
     body = await _capped(answer, cap)
     if len(body) >= cap:
         raise events.MalformedAnswer("too_large")
+    body = events.without(key, body, cap)
     call.usage = events.usage_of(body, cap)
     yield body
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from runner.broker import events
 from runner.broker.budget import Usage
+from runner.broker.key import Key
 
 
 def event(**value: object) -> bytes:
@@ -80,3 +81,40 @@ def test_any_bytes_are_events_or_malformed(data: bytes) -> None:
         events.Events().feed(data)
     except events.MalformedAnswer as error:
         assert str(error).replace("_", "").isalpha()
+
+
+SECRET = "sk-ant-api03-" + "Ab3/x9_-" * 8
+
+
+def deltas(text: str, size: int, name: str = "text") -> list[bytes]:
+    cut = [text[at : at + size] for at in range(0, len(text), size)]
+    return [event(type="content_block_delta", index=0, delta={"type": "d", name: part}) for part in cut]
+
+
+@pytest.mark.parametrize("size", [1, 5, 19, 40])
+@pytest.mark.parametrize("name", ["text", "partial_json", "thinking"])
+def test_a_key_spread_over_events_ends_the_stream_before_it_is_out(size: int, name: str) -> None:
+    reader, out = events.Events(Key(SECRET)), b""
+    with pytest.raises(events.MalformedAnswer, match="secret"):
+        for one in deltas(f"my key is {SECRET}.", size, name):
+            out += b"".join(reader.feed(one))
+    told = "".join(json.loads(line[5:])["delta"][name] for line in out.split(b"\n") if line.startswith(b"data:"))
+    assert not any(SECRET[at : at + 20] in told for at in range(len(SECRET) - 19))
+
+
+def test_a_key_in_one_event_is_blanked_and_what_all_keys_begin_with_passes() -> None:
+    reader = events.Events(Key(SECRET))
+    (whole,) = reader.feed(event(type="content_block_delta", delta={"text": SECRET}))
+    assert b"[key]" in whole
+    assert SECRET.encode() not in whole
+    assert reader.feed(event(type="content_block_delta", delta={"text": "they begin with sk-ant-api03-"}))
+
+
+def test_a_key_in_escapes_is_blanked_or_refused() -> None:
+    written = "".join(rf"\u{ord(c):04X}" if at % 2 else c for at, c in enumerate(SECRET)).replace("/", r"\/")
+    assert SECRET in json.loads(f'"{written}"')
+    body = f'{{"content": [{{"text": "{written}"}}]}}'.encode()
+    assert events.without(Key(SECRET), body, 1 << 20) == b'{"content": [{"text": "[key]"}]}'
+    part = "".join(rf"\u{ord(c):04x}" for c in SECRET[10:40])
+    with pytest.raises(events.MalformedAnswer, match="secret"):
+        events.without(Key(SECRET), f'{{"a": {{"{part}": 1}}}}'.encode(), 1 << 20)
