@@ -26,6 +26,10 @@ def redteam(
     mutate: Annotated[bool, typer.Option("--mutate", help="Also remove each control alone: is it noticed?")] = False,
     runtime: Annotated[str | None, typer.Option(help="runc or runsc, instead of the policy's.")] = None,
     only: Annotated[str, typer.Option(help="Only probes whose id begins so.")] = "",
+    tenant: Annotated[
+        int,
+        typer.Option(min=1, max=2**31 - 1, help="Uid of the other user to attack as; default: nobody."),
+    ] = 65534,
     json_: Json = False,
 ) -> None:
     """Attack the walls: every probe in the production container, and in one without its walls. Exit 8 if one fails.
@@ -45,6 +49,7 @@ def redteam(
     client = launcher.connect_engine(policies.sandbox)
     interruptible()
     with console.stderr().status("red team") as status, stage(client, policies, home.root if home else None) as made:
+        made.tenant = tenant
         found = campaign.run(made, status.update, only)
         noticed = campaign.mutate(made, status.update) if mutate else {}
     unnoticed = sorted(name for name, probes in noticed.items() if not probes)

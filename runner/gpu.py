@@ -146,7 +146,8 @@ def _locked(gpu: str) -> Iterator[None]:
             os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise EngineError(f"no lock: {error.strerror}", where=str(path), fix=f"remove {path}") from None
+        fix = f"ask its owner or root to remove it: ls -l {path}"
+        raise EngineError(f"no lock: {error.strerror}", where=str(path), fix=fix) from None
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:

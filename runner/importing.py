@@ -30,6 +30,7 @@ from runner.sealing import Sealer
 
 MAX_FILE = 256 << 20
 MAX_ROWS = 64 << 20
+_PAGE = "report.html"  # kept as text: whoever signed it could have put a script into it
 _ASK = "ask for the folder again, and for the key: glovebox keys list --json"
 
 
@@ -149,7 +150,7 @@ def begin(home: Home, found: Imported) -> dict[str, Any]:
     shutil.rmtree(kept, ignore_errors=True)
     with files.whole_folder(kept) as folder:
         for name, data in found.files.items():
-            files.write(folder / name, data)
+            files.write(folder / (f"{name}.txt" if name == _PAGE else name), data)
     files.write(home.seed, found.source)
     document = {
         "from": found.rows.tag,

@@ -4,7 +4,7 @@ The agent can write the file at any moment, and on some set-ups replace it. It i
 links and without blocking (a FIFO or a lease must not hang us), must be one regular file with one link,
 at most `cap` bytes of UTF-8 without characters nobody sees (invisible.py), must not name another
 encoding in a coding line (PEP 263: Python would run something else than what people read), and must not change while
-it is read.
+it is read, twice. That is the second wall: the agent stands still by then (freezing.py).
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def _read_stable(source: Path, cap: int) -> bytes | None:
             data += chunk
         if len(data) > cap or before.st_size > cap:
             raise _refuse("too_large", f"larger than {cap} bytes", source, "shorten train.py")
+        again = os.pread(descriptor, cap + 1, 0)  # what is written through a mapping changes no time for a while
         after = os.fstat(descriptor)
     finally:
         os.close(descriptor)
@@ -77,7 +78,7 @@ def _read_stable(source: Path, cap: int) -> bytes | None:
         after.st_mtime_ns,
         after.st_ctime_ns,
     )
-    return bytes(data) if stable and len(data) == after.st_size else None
+    return bytes(data) if stable and data == again and len(data) == after.st_size else None
 
 
 def _check_text(data: bytes, source: Path) -> None:

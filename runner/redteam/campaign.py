@@ -21,8 +21,9 @@ from runner.redteam.probes import GVISOR, GVISOR_ANSWERS, PROBES, Probe, Room
 from runner.redteam.runs import RUNS
 from runner.redteam.scenario import Blocked, Scenario, Unable
 from runner.redteam.stage import Stage
+from runner.redteam.tenant import TENANT
 
-SCENARIOS = [*RUNS, *INTAKE, *CHANNEL_SCENARIOS]
+SCENARIOS = [*RUNS, *INTAKE, *CHANNEL_SCENARIOS, *TENANT]
 Tell = Callable[[str], None]
 
 
