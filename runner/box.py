@@ -182,13 +182,13 @@ def run(
     sink: Callable[[bytes], None],
     hang_up: socket.socket,
     begin: Callable[[str, Output], float],
-    memory: Callable[[str], float] = lambda _: 0.0,
+    look: Callable[[str], peak.Use] = lambda _: peak.Use(),
 ) -> EngineResult:
     """Create, attach, start and drain one container, then remove it.
 
     `begin` is called with the id and the output of the started container, may let it wait, and returns the seconds it
     has from then on. `sink` gets stdout and stderr as they come, at most `output_bytes` in all. The run ends by exit,
-    by the host's clock, by too much output, or when the peer closes `hang_up`. `memory` says what it uses now, MiB.
+    by the host's clock, by too much output, or when the peer closes `hang_up`. `look` says what it uses now.
     """
     try:
         container = create(client, spec)
@@ -207,7 +207,7 @@ def run(
             raise EngineError(
                 f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix
             )
-        ended = attend(container, client, output_bytes, sink, hang_up, begin, memory)
+        ended = attend(container, client, output_bytes, sink, hang_up, begin, look)
         faults.reach("launcher.ended")
         return ended.model_copy(update={"specification": receipts.specification_digest(spec)})
     finally:
@@ -223,7 +223,7 @@ def attend(
     sink: Callable[[bytes], None],
     hang_up: socket.socket,
     begin: Callable[[str, Output], float],
-    memory: Callable[[str], float] = lambda _: 0.0,
+    look: Callable[[str], peak.Use] = lambda _: peak.Use(),
 ) -> EngineResult:
     """Start and drain a container that was made and checked; it is the caller's to remove."""
     # Attach before start: nothing is lost and no log driver is needed.
@@ -238,7 +238,7 @@ def attend(
         output = Output(stream, sink, output_bytes)
         seconds = begin(str(container.id), output)
         began = time.monotonic()
-        with peak.watched(lambda: memory(str(container.id))) as most:
+        with peak.watched(lambda: look(str(container.id))) as most:
             reason = _drain(output, hang_up, began + seconds)
             # Close before kill: with an attached reader that does not read, the engine blocks in kill and wait.
             _close(stream)
@@ -259,6 +259,7 @@ def attend(
         image=str(container.attrs["Image"]),
         container=str(container.id),
         peak_mb=round(most.mb, 1),
+        neighbours=round(most.neighbours, 2),
     )
 
 

@@ -191,7 +191,7 @@ class _Case:
         )
         tolerance = self.policy.simplicity_sigmas * self.noise.sigma if self.simpler else 0.0
         share = LAST_SHARE if last else EARLY_SHARE / max(1, self.pairs - 1)
-        clearly = clear and len(pairs) == 1 and round(mean, BPB_DIGITS) > 0  # as it will be told
+        clearly = clear and len(pairs) == 1 and found.interval is not None and found.interval[0] > 0  # as it is told
         if clearly or mean >= (self._needed(share, variance) if not self.still else self._by_itself(share, ours)):
             return self._keep(mean, found)
         if mean <= -tolerance or (last and not self.simpler):

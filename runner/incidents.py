@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from runner.decide import CONTRADICTED
-from runner.records import INTERRUPTED, EndReason, Experiment, Status
+from runner.records import INTERRUPTED, EndReason, Experiment, Rerun, Status
 
 _SAYS = {
     Status.NON_CAUSAL: "a model that looks ahead was not scored",
@@ -36,9 +36,17 @@ class Incident(NamedTuple):
 
 
 def found(
-    rows: Sequence[Experiment], entries: Iterable[dict[str, Any]], calls: Iterable[dict[str, Any]], tag: str
+    rows: Sequence[Experiment],
+    entries: Iterable[dict[str, Any]],
+    calls: Iterable[dict[str, Any]],
+    tag: str,
+    reruns: Sequence[Rerun] = (),
+    most: float = 0.5,
 ) -> list[Incident]:
-    """Everything of one tag, most frequent first; `entries` and `calls` are the two chains as far as they are whole."""
+    """Everything of one tag, most frequent first; `entries` and `calls` are the two chains as far as they are whole.
+
+    `most`: processors by which the neighbours of a pair's two sides may differ.
+    """
     seen: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if row.reason == CONTRADICTED:
@@ -47,6 +55,8 @@ def found(
             seen[_SAYS[row.status], row.reason or ""] += 1
         elif row.reason in _CUT:
             seen[_CUT[row.reason], row.reason] += 1
+    if uneven := uneven_pairs(reruns, most):
+        seen["the two sides of a pair ran beside unlike neighbours", "uneven"] = uneven
     for data in _of(entries, "refused", tag):
         seen["a train.py was refused before it was read", str(data.get("reason"))] += 1
     refused: Counter[str] = Counter()
@@ -57,6 +67,13 @@ def found(
         seen["a request to the model was refused, at least so often", reason] = times
     ordered = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
     return [Incident(what, detail, count) for (what, detail), count in ordered]
+
+
+def uneven_pairs(reruns: Sequence[Rerun], most: float) -> int:
+    """Pairs one side of which had more than `most` processors more at work for others beside it."""
+    best = {(r.pair, r.seed, r.lane): r.neighbours for r in reruns if r.pair and r.experiment == r.pair}
+    other = [(best.get((r.pair, r.seed, r.lane)), r.neighbours) for r in reruns if r.pair and r.experiment != r.pair]
+    return sum(theirs is not None and abs(theirs - ours) > most for theirs, ours in other)
 
 
 def crashes(rows: Sequence[Experiment]) -> list[Incident]:

@@ -133,7 +133,7 @@ class Launcher:
                 sink=lambda data: _keep(log, data),
                 hang_up=line.sock,
                 begin=begin,
-                memory=self._memory(request),
+                look=self._look(request),
             )
 
     def _provide(self, request: LaunchRequest, work: Release, folder: Path) -> None:
@@ -148,11 +148,12 @@ class Launcher:
         told = work.model_dump(mode="json", include=_TOLD[request.role])
         _fill(folder / GO.format(role=request.role), json.dumps(told).encode() + b"\n")
 
-    def _memory(self, request: LaunchRequest) -> Callable[[str], float]:
-        """How a trainer's memory is looked at; of the others nobody asks."""
+    def _look(self, request: LaunchRequest) -> Callable[[str], peak.Use]:
+        """How a trainer is looked at while it runs; of the others nobody asks."""
         if request.role != "trainer":
-            return lambda _: 0.0
-        return lambda container: peak.memory(self.client, container, request.lane.gpu)
+            return lambda _: peak.Use()
+        cores = box.cores_of(request.lane.cores) if request.lane.cores else None
+        return lambda container: peak.use(self.client, container, request.lane.gpu, cores)
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""

@@ -20,7 +20,7 @@ from runner.records import EngineResult, Experiment, Frozen, Rerun
 
 _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality", "evaluation"}
-_LATER = ("interval", "pairs", "pace", "hopeless", "lane", "evaluation")
+_LATER = ("interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours")
 _TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
 
 

@@ -140,6 +140,7 @@ class EngineResult(Frozen):
     image: str  # image id, sha256:...
     container: str
     specification: str = ""  # SHA-256 of what the engine's inspect was compared with before the start
+    neighbours: float = 0.0  # processors that worked for others on average, of those it had
     peak_mb: float = 0.0  # most memory it was seen to use (of the GPU it was lent, else of the host); 0: not seen
 
 
@@ -263,6 +264,7 @@ class Experiment(Frozen):
     reason: str | None = None
     crash: Crash | None = None
     memory_gb: float = 0.0
+    neighbours: float = 0.0  # processors that worked for others on average while it trained
     seconds: float = 0.0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -293,6 +295,7 @@ class Rerun(Frozen):
     reason: str | None = None
     val_bpb: float | None = None
     memory_gb: float = 0.0
+    neighbours: float = 0.0
     seconds: float = 0.0
     lane: str = ""  # where it ran (Lane.name)
     pair: int = 0  # the best whose pairs its draw belongs to; 0: a person asked for it, or an older row

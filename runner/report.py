@@ -38,7 +38,7 @@ def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
         **ledger.run_info(tag),
         **_headline(rows, reruns, policies, _budget(home, ledger.run_info(tag)["artifact"], rows)),
         **_learned(home, rows, reruns, policies),
-        **_events(home, rows, tag),
+        **_events(home, rows, reruns, policies, tag),
         **_spent(home, rows, reruns, tag),
         experiments=rows,
         plot=Markup(plot.frontier(rows)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
@@ -82,10 +82,11 @@ def _learned(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: 
     }
 
 
-def _events(home: Home, rows: list[Experiment], tag: str) -> dict[str, Any]:
+def _events(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies, tag: str) -> dict[str, Any]:
     """What happened, from chains that are read and not kept; None if ours is broken: no part of it is shown."""
     try:
-        seen = incidents.found(rows, audit.read(home.audit), _whole(home.broker / "calls.jsonl"), tag)
+        calls = _whole(home.broker / "calls.jsonl")
+        seen = incidents.found(rows, audit.read(home.audit), calls, tag, reruns, policies.decision.uneven_processors)
     except GloveboxError:
         seen = None
     return {"incidents": seen, "crashes": incidents.crashes(rows)}

@@ -183,12 +183,13 @@ class Trials:
 
 
 def _outcome(scored: Scored) -> dict[str, object]:
+    used: dict[str, object] = {"memory_gb": memory_gb(scored), "neighbours": scored.trained.engine.neighbours}
     failed = decide.failure(scored)
     if failed is not None:
-        return {"status": failed.status, "reason": failed.reason, "memory_gb": memory_gb(scored)}
+        return {"status": failed.status, "reason": failed.reason, **used}
     score = scored.score
     told = {"val_bpb": score.val_bpb, "evaluation": score.evaluation} if score else {}
-    return {**told, "memory_gb": memory_gb(scored)}
+    return {**told, **used}
 
 
 def _same(first: Scored, again: Scored) -> bool:

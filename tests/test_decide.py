@@ -17,6 +17,7 @@ from runner.records import EndReason, EngineResult, Score, Scored, Snapshot, Sta
 from tests import samples
 
 RULES = Decision(
+    uneven_processors=0.5,
     rule="paired",
     alpha=0.05,
     baseline_runs=3,

@@ -36,7 +36,7 @@ def test_a_container_that_allocates_is_seen_to(engine: docker.DockerClient, poli
     try:
         for _ in container.logs(stream=True):
             break
-        with peak.watched(lambda: peak.memory(engine, str(container.id), None)) as most:
+        with peak.watched(lambda: peak.use(engine, str(container.id), None)) as most:
             time.sleep(0.5)
         assert 300 <= most.mb < 500
     finally:
@@ -58,19 +58,19 @@ def test_what_can_be_read_from_a_disk_again_does_not_count(
     try:
         for _ in container.logs(stream=True):
             break
-        assert 0 < peak.memory(engine, str(container.id), None) < 100
+        assert 0 < peak.use(engine, str(container.id), None).mb < 100
     finally:
         container.remove(force=True)
 
 
 @pytest.mark.engine
 def test_a_container_that_is_gone_costs_no_error(engine: docker.DockerClient) -> None:
-    assert peak.memory(engine, "0" * 64, None) == 0.0
+    assert peak.use(engine, "0" * 64, None) == peak.Use()
 
 
 def test_the_most_of_several_looks_is_kept() -> None:
-    looks = iter([1.0, 7.0])
-    with peak.watched(lambda: next(looks, 2.0)) as most:
+    looks = iter([peak.Use(1.0), peak.Use(7.0)])
+    with peak.watched(lambda: next(looks, peak.Use(2.0))) as most:
         for _ in range(200):
             if most.mb == 7.0:
                 break
@@ -81,4 +81,27 @@ def test_the_most_of_several_looks_is_kept() -> None:
 def test_a_gpu_whose_driver_is_silent_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     monkeypatch.delenv("GLOVEBOX_TOOLKIT", raising=False)
-    assert peak.memory(docker.DockerClient(base_url="unix:///nonexistent", version="1.44"), "c", "GPU-x") == 0.0
+    client = docker.DockerClient(base_url="unix:///nonexistent", version="1.44")
+    assert peak.use(client, "c", "GPU-x") == peak.Use()
+
+
+@pytest.mark.engine
+def test_a_busy_neighbour_shows_and_the_container_itself_does_not(
+    engine: docker.DockerClient, policies: Policies
+) -> None:
+    image, busy = policies.sandbox.trainer.image, ["python", "-c", "while True: pass"]
+    held = {"detach": True, "network_mode": "none", "cpuset_cpus": "0"}
+    one = engine.containers.run(image, busy, **held)
+    try:
+        beside = []
+        for neighbour in (False, True):
+            other = engine.containers.run(image, busy, **held) if neighbour else None
+            time.sleep(1)
+            with peak.watched(lambda: peak.use(engine, str(one.id), None, {0})) as seen:
+                time.sleep(4)
+            beside.append(seen.neighbours)
+            if other is not None:
+                other.remove(force=True)
+        assert beside[0] + 0.25 < beside[1] < 0.8  # half of the one processor
+    finally:
+        one.remove(force=True)

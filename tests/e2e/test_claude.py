@@ -126,7 +126,8 @@ def test_the_agents_container_has_no_network_no_key_and_one_writable_file(
         for container in engine.containers.list(filters={"label": f"{box.ROLE_LABEL}=agent"}):
             script = (
                 "import os, socket\n"
-                "print('NETS', sorted(os.listdir('/sys/class/net')))\n"
+                "lines = open('/proc/self/net/dev').readlines()\n"
+                "print('NETS', [line.split(':')[0].strip() for line in lines if ':' in line], os.listdir('/sys'))\n"
                 "for path in ('/work/x', '/work/program.md', '/opt/glovebox/x', '/run/glovebox/bench/x', '/etc/x'):\n"
                 "  try: open(path, 'a'); print('WROTE', path)\n"
                 "  except OSError: pass\n"
@@ -145,7 +146,7 @@ def test_the_agents_container_has_no_network_no_key_and_one_writable_file(
     assert KEY not in json.dumps(attrs)
     assert [mount["Destination"] for mount in attrs["Mounts"] if mount["RW"]] == ["/work/train.py"]
     assert not [path for path in (m["Source"] for m in attrs["Mounts"]) if "docker.sock" in path]
-    assert "NETS ['lo']" in told
+    assert "NETS ['lo'] []" in told
     assert "EDITED" in told
     assert "WROTE" not in told
 
