@@ -9,7 +9,7 @@ not_exportable; what the evaluator refused non_causal or rejected.
 2. lower by less than `confirm_from_sigmas`: discard, not worth a rerun;
 3. best and candidate are rerun in pairs, on seeds neither was chosen by, up to `confirm_runs`;
 4. lower by more than chance gives in 0.8 `alpha` of all cases, and the first pair's interval lies above zero: keep, a
-   clear win; otherwise stop and discard once the pairs say it is worse, keep when their mean gain is beyond chance at `alpha`;
+   clear win; otherwise stop and discard once the pairs say it is worse, keep when their mean gain is beyond chance;
 5. equal within noise after all pairs and smaller by `simplicity_bytes`: keep, it is simpler.
 The noise comes from reruns of the tag's own files, first of its baseline. While they, or the
 best alone, ignore their seed it says nothing of a candidate: then no single run is a clear win, and a candidate is
