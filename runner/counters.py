@@ -7,6 +7,7 @@ everybody. Who may change such a number and who may read it have a channel: 147 
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 # What every engine hides already (OCI runtimes' defaults); a container's own list replaces it.
@@ -31,11 +32,18 @@ _ALL: Final = (  # the rest of what the kernel tells of the host
     *("/proc/meminfo", "/proc/modules", "/proc/stat", "/proc/sys", "/proc/uptime", "/proc/version"),
     *("/proc/version_signature", "/proc/vmstat", "/sys"),
 )
+_OWN: Final = ("self", "thread-self", "mounts", "net")  # links to what is the container's own
 # Load and free memory, and a quota that users share. statfs cannot be refused, since runc calls it behind the filter:
 # what a run leaves on the disk is counted instead (leak.py).
-REFUSED: Final = frozenset({"sysinfo", "inotify_init1", "inotify_add_watch", "inotify_rm_watch"})
+REFUSED: Final = frozenset(
+    {"sysinfo", "inotify_init1", "inotify_add_watch", "inotify_rm_watch", "pidfd_open", "pidfd_send_signal"}
+)
 
 
 def masked(role: str) -> list[str]:
-    """Paths that hold nothing in a container of this role."""
-    return [*DEFAULT, *_UNUSED, *(_ALL if role == "agent" else ())]
+    """Paths that hold nothing in a container of this role; for the agent also what this kernel alone has in /proc."""
+    if role != "agent":
+        return [*DEFAULT, *_UNUSED]
+    here = {f"/proc/{name}" for name in os.listdir("/proc") if not name.isdigit() and name not in _OWN}
+    known = [*DEFAULT, *_UNUSED, *_ALL]
+    return known + sorted(here - set(known))

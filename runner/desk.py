@@ -155,16 +155,18 @@ class Desk:
                 return _no("no_experiments_left")
             told = clean(description, self.loop.policies.agent.description_chars)
             with self.loop.frozen():  # before its file is read, until the answer
-                return self._experiment(told)
+                answer = self._experiment(told)
+            return answer if isinstance(answer, dict) else self._refuse(answer)  # who waits for that holds up nobody
         finally:
             self._busy.release()
 
-    def _experiment(self, description: str) -> dict[str, Any]:
+    def _experiment(self, description: str) -> dict[str, Any] | str:
+        """The answer, or why its file was refused."""
         try:
             feedback = self.loop.experiment(self.train_py, description, self.quota.left)
         except SnapshotError as error:
             self.quota.give_back()
-            return self._refuse(error.reason)
+            return error.reason
         self._refusals = 0
         if self.quota.left == 0:
             self.finished.set()

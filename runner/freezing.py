@@ -15,8 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
 
 import docker
 from requests.exceptions import RequestException
@@ -28,7 +27,7 @@ LANE_LABEL = "glovebox.lane"
 EVERY_LANE = -1
 _LOOK_SECONDS = 2.0  # how long an agent that somebody else started may run beside a trainer
 _FREEZE_SECONDS = 15.0  # for one agent
-_GONE = (404, 409)  # HTTP: it ended meanwhile, or is as it should be already
+_AGAIN_SECONDS = 0.01
 
 
 class Freezer:
@@ -39,8 +38,9 @@ class Freezer:
         self._filters = {"label": f"{AGENT_LABEL}={bench}"}
         self._lock = threading.Lock()
         self._held: Counter[int] = Counter()  # by lane
-        if watch:
-            threading.Thread(target=self._watch, daemon=True).start()
+        self._dirty = False  # an agent may not be as it should
+        self._watched = watch
+        threading.Thread(target=self._keep, daemon=True).start()
 
     @contextmanager
     def hold(self, lane: int = EVERY_LANE) -> Iterator[None]:
@@ -56,45 +56,77 @@ class Freezer:
         with self._lock:
             self._settle()
 
+    def release(self) -> None:
+        """Hold nobody any more: the launcher ends."""
+        with self._lock:
+            self._held.clear()
+            self._settle()
+
     def _change(self, lane: int, by: int) -> None:
         with self._lock:
-            self._held[lane] += by
+            before = self._held[lane]
+            self._held[lane] = max(0, before + by)
+            if (before > 0) == (self._held[lane] > 0):
+                return
             try:
-                if self._held[lane] == max(0, by):  # the first, or the last to go
-                    self._settle()
+                self._settle()
             except BaseException:
-                if by > 0:
-                    self._held[lane] -= by
+                if by > 0:  # nobody is held: those that were frozen already are let go
+                    self._held[lane] = before
+                    with suppress(EngineError):
+                        self._settle()
                 raise
 
     def _settle(self) -> None:
+        self._dirty = True
         try:
             for container in self._client.api.containers(filters=self._filters):  # those that run, or stand still
-                lane = int(container["Labels"].get(LANE_LABEL) or 0)
+                lane = _lane(container["Labels"])
                 wanted = self._held[lane] > 0 or self._held[EVERY_LANE] > 0
                 if wanted != (container["State"] == "paused"):
-                    self._switch(container, wanted)
+                    self._switch(str(container["Id"]), wanted)
         except (docker.errors.DockerException, RequestException) as error:
             raise EngineError(f"the agent cannot be frozen: {str(error)[:120]}", fix="glovebox doctor") from None
+        self._dirty = False
 
-    def _switch(self, container: dict[str, Any], wanted: bool) -> None:
-        """Where a quota of processor time is used up, version 1 of control groups freezes at another try only."""
+    def _switch(self, container: str, wanted: bool) -> None:
+        """Where a quota of processor time is used up, version 1 of control groups freezes at another try only.
+
+        What the engine answers is no proof: one that starts again, or has just ended, is a conflict like one that is
+        frozen already. So its state is looked at.
+        """
         deadline = time.monotonic() + _FREEZE_SECONDS
         while True:
             try:
-                (self._client.api.pause if wanted else self._client.api.unpause)(container["Id"])
+                (self._client.api.pause if wanted else self._client.api.unpause)(container)
                 return
-            except docker.errors.APIError as error:
-                if error.status_code in _GONE:
+            except (docker.errors.APIError, RequestException):
+                if self._is(container, wanted):
                     return
                 if time.monotonic() > deadline:
                     raise
+                time.sleep(_AGAIN_SECONDS)
 
-    def _watch(self) -> None:
-        quiet = threading.Event()
-        while not quiet.wait(_LOOK_SECONDS):
-            if +self._held:
-                try:
-                    self.settle()
-                except EngineError:
-                    continue  # an engine that is away runs nothing; the next hold says so
+    def _is(self, container: str, wanted: bool) -> bool:
+        """Whether it is as it should be, or has ended."""
+        try:
+            state = self._client.api.inspect_container(container)["State"]
+        except docker.errors.NotFound:
+            return True
+        except (docker.errors.APIError, RequestException):
+            return False
+        ended = not state["Running"] and not state["Restarting"]
+        return ended or bool(state["Paused"]) == wanted
+
+    def _keep(self) -> None:
+        """Look again at what did not go as it should, and, if `watch`, at what somebody else may have started."""
+        pause = threading.Event()
+        while not pause.wait(_LOOK_SECONDS):
+            with suppress(EngineError, KeyError, TypeError, ValueError), self._lock:
+                if self._dirty or (self._watched and +self._held):
+                    self._settle()
+
+
+def _lane(labels: dict[str, str]) -> int:
+    text = labels.get(LANE_LABEL) or "0"
+    return int(text) if text.isdecimal() else 0

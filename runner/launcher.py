@@ -87,9 +87,11 @@ class Launcher:
         deadline = time.monotonic() + _FINISH_SECONDS
         while (box.reap(self.client, self.home.id) or self._busy) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
+        self.freezer.release()
 
     def _freeze(self, request: Freeze, line: doors.Line) -> None:
         """The agents of a lane, until the runner hangs up; of all lanes where they would disturb what trains."""
+        self._busy.discard(threading.get_ident())  # it makes no container
         with self.freezer.hold(self._lane(request.freeze)):
             line.send({"event": "frozen"})
             line.receive()

@@ -21,16 +21,17 @@ _CALLS: Final = {
     "getpid": (39, 172), "exit": (60, 93), "gettimeofday": (96, 169), "getrusage": (98, 165),
     "sigaltstack": (131, 132), "gettid": (186, 178), "futex": (202, 98), "sched_getaffinity": (204, 123),
     "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "exit_group": (231, 94),
-    "tgkill": (234, 131), "getrandom": (318, 278), "membarrier": (324, 283),
+    "getrandom": (318, 278), "membarrier": (324, 283),
 }  # fmt: skip
 _ARCHITECTURES: Final = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _LOAD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
 _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
-_SET_SECCOMP, _FILTER, _NO_NEW_PRIVILEGES = 22, 2, 38
+_SECCOMP: Final = {"x86_64": 317, "aarch64": 277}  # prctl(2) would cover the calling thread alone
+_SET_FILTER, _EVERY_THREAD, _NO_NEW_PRIVILEGES = 1, 1, 38
 
 
 def confine(memory: int, seconds: int) -> None:
-    """From now on: at most `memory` bytes of address space, `seconds` of processor time, and the calls above.
+    """From now on, in every thread: at most `memory` bytes of address space, `seconds` of work, and these calls.
 
     Raises OSError if the kernel or the processor cannot do it.
     """
@@ -44,10 +45,10 @@ def confine(memory: int, seconds: int) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)))
     libc = ctypes.CDLL(None, use_errno=True)
-    zero = ctypes.c_ulong(0)
-    if libc.prctl(_NO_NEW_PRIVILEGES, ctypes.c_ulong(1), zero, zero, zero) or libc.prctl(
-        _SET_SECCOMP, ctypes.c_ulong(_FILTER), head, zero, zero
-    ):
+    zero, number = ctypes.c_ulong(0), ctypes.c_long(_SECCOMP[platform.machine()])
+    if libc.prctl(_NO_NEW_PRIVILEGES, ctypes.c_ulong(1), zero, zero, zero) or libc.syscall(
+        number, ctypes.c_ulong(_SET_FILTER), ctypes.c_ulong(_EVERY_THREAD), head
+    ):  # a number above 0 names a thread that could not be covered
         raise OSError(ctypes.get_errno(), "seccomp is not available")
 
 

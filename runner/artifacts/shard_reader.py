@@ -2,7 +2,7 @@
 
     python -m runner.artifacts.shard_reader [text] < SHARD
 
-Writes frames, a 4-byte length and so many bytes: first {"rows", "text_bytes"} as the file declares them, then with
+Writes frames, a 4-byte length and so many bytes: first {"documents", "text_bytes"} as the file declares them, then with
 `text` every document as UTF-8, END_OF_GROUP for a length behind each row group, and END_OF_FILE. A shard of 365 bytes
 can stand for 20 GB, so documents are decoded a few at a time, and whoever reads the frames counts them (shards.py).
 """
@@ -34,12 +34,12 @@ def main(argv: list[str]) -> int:
     try:
         file = pq.ParquetFile(source, pre_buffer=False)
         metadata = file.metadata
-        column = metadata.schema.names.index(COLUMN)
+        column = [metadata.schema.column(at).path for at in range(metadata.num_columns)].index(COLUMN)
         if metadata.schema.column(column).physical_type != "BYTE_ARRAY":
             return 1
         groups = range(metadata.num_row_groups)
         size = sum(metadata.row_group(i).column(column).total_uncompressed_size for i in groups)
-        _frame(out, json.dumps({"rows": metadata.num_rows, "text_bytes": size}).encode())
+        _frame(out, json.dumps({"documents": metadata.num_rows, "text_bytes": size}).encode())
         for index in groups if argv[1:] == [COLUMN] else ():
             for batch in file.iter_batches(_DOCUMENTS, row_groups=[index], columns=[COLUMN], use_threads=False):
                 for value in batch.column(0):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import subprocess
@@ -10,26 +9,31 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Annotated, BinaryIO, cast
+
+from pydantic import Field, ValidationError
 
 from runner.artifacts.shard_reader import COLUMN, END_OF_FILE, END_OF_GROUP
 from runner.errors import ArtifactError
 from runner.files import open_plain
 from runner.home import SOURCE
+from runner.records import Frozen
+from trainer.evaluator import strict_json
 
 MAX_VALUE = 16 << 20  # bytes of one document
 MAX_GROUP = 1 << 30  # bytes of text in one row group
-MAX_RATIO = 100  # bytes of text per byte of file; text compresses about three times
+MAX_RATIO = 20  # bytes of text per byte of file; text compresses about three times
+_EACH = 64  # bytes that a document counts at least: an empty one costs us as much
 _SMALL = 64 << 20  # bytes of text any file may hold
 _MAX_DOCUMENTS = 1 << 22  # of a row group, however short
 _MAX_HEAD = 1 << 12
 
 
-class Described(NamedTuple):
+class Described(Frozen):
     """What a shard says of itself."""
 
-    documents: int
-    text_bytes: int
+    documents: Annotated[int, Field(ge=0, lt=1 << 40)]
+    text_bytes: Annotated[int, Field(ge=0, lt=1 << 50)]
 
 
 def describe(path: Path) -> Described:
@@ -50,9 +54,9 @@ def groups(path: Path) -> Iterator[list[str]]:
                 yield documents
                 documents, size = [], 0
                 continue
-            size, total = size + length, total + length
+            size, total = size + max(_EACH, length), total + max(_EACH, length)
             if length > MAX_VALUE or size > MAX_GROUP or total > most or len(documents) >= _MAX_DOCUMENTS:
-                raise _unreadable(path, "more text than a shard of its size holds")
+                raise _unreadable(path, "more text, or larger row groups, than a shard of its size has")
             documents.append(_text(frames, length, path))
 
 
@@ -79,9 +83,9 @@ def _reading(path: Path, *wanted: str) -> Iterator[BinaryIO]:
 def _head(frames: BinaryIO, path: Path) -> Described:
     length = _length(frames, path)
     try:
-        told = json.loads(_text(frames, length, path)) if length <= _MAX_HEAD else {}
-        return Described(int(told["rows"]), int(told["text_bytes"]))
-    except (KeyError, TypeError, ValueError):
+        text = _text(frames, min(length, _MAX_HEAD + 1), path)
+        return Described.model_validate(strict_json.loads(text.encode(), max_bytes=_MAX_HEAD))
+    except (strict_json.StrictJsonError, ValidationError):
         raise _unreadable(path, "no parquet file with text") from None
 
 

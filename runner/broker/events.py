@@ -15,7 +15,11 @@ from runner.broker.key import Key
 from trainer.evaluator import strict_json
 
 MAX_EVENT = 4 << 20
-MAX_SAID = 8 << 10  # characters of a stream in which a secret is looked for: longer than any key
+MAX_SAID = 1 << 10  # characters of what was said before in one place: longer than any key
+MAX_PLACES = 256
+KEEP_ALIVE = b": keep-alive\n\n"
+_NAME = re.compile(rb"event: ?[a-z_]{1,40}")
+Path = tuple[str, ...]
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _FIELDS = {
     "input": "input_tokens",
@@ -34,7 +38,7 @@ class Events:
 
     def __init__(self, key: Key | None = None) -> None:
         self._key = key  # must not leave, however many events it is spread over
-        self._said = ""
+        self._said: dict[Path, str] = {}
         self._rest = b""
         self._counts: dict[str, int] = {}
         self._output = False  # the final count of what was written has come
@@ -45,12 +49,11 @@ class Events:
         """Whole events in `data` and what was left over; raises MalformedAnswer."""
         seen = max(0, len(self._rest) - 3)  # an end may straddle two pieces; what was searched is not searched again
         self._rest += data
-        events = []
-        while match := _END.search(self._rest, seen):
-            event, self._rest, seen = self._rest[: match.end()], self._rest[match.end() :], 0
-            event = self._key.scrub(event) if self._key else event
-            self._read(event)
-            events.append(event)
+        events, begin = [], 0
+        for match in _END.finditer(self._rest, seen):
+            event, begin = self._rest[begin : match.end()], match.end()
+            events.append(self._passed(self._key.scrub(event) if self._key else event))
+        self._rest = self._rest[begin:]
         if len(self._rest) > MAX_EVENT:
             raise MalformedAnswer("event_too_large")
         return events
@@ -60,14 +63,27 @@ class Events:
         """What was billed; None until the stream has ended as it should."""
         return usage(self._counts) if self.finished and self._output else None
 
-    def _read(self, event: bytes) -> None:
-        lines = [line[5:].strip() for line in event.splitlines() if line.startswith(b"data:")]
-        if not lines:
-            return
-        value = _object(b"\n".join(lines))
-        self._said = (self._said + "".join(_spoken(value.get("delta"))))[-MAX_SAID:]
-        if self._key and (self._key.echoed(self._said) or self._key.echoed("\n".join(strings(value)))):
-            raise MalformedAnswer("secret")
+    def _passed(self, event: bytes) -> bytes:
+        """The event as it is relayed: its name and its data; whatever else a line can hold is nobody's business."""
+        lines = event.splitlines()
+        data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        if not data:
+            return KEEP_ALIVE
+        self._read(_object(b"\n".join(data)))
+        return b"".join(line + b"\n" for line in lines if line.startswith(b"data:") or _NAME.fullmatch(line)) + b"\n"
+
+    def _hear(self, value: dict[str, Any]) -> None:
+        """Raise MalformedAnswer if the key is said, all at once or piece by piece in one place of many events."""
+        for place, text in strings(value):
+            said = self._said.get(place, "") + text
+            if self._key and self._key.echoed(said):
+                raise MalformedAnswer("secret")
+            self._said[place] = said[-MAX_SAID:]
+        if len(self._said) > MAX_PLACES:
+            raise MalformedAnswer("too_many_fields")
+
+    def _read(self, value: dict[str, Any]) -> None:
+        self._hear(value)
         kind = value.get("type")
         if kind == "message_start":
             self._count(_dict(value.get("message")).get("usage"))
@@ -86,22 +102,17 @@ class Events:
                 self._counts[name] = max(value, self._counts.get(name, 0))
 
 
-def strings(value: Any) -> Iterator[str]:
-    """All text in a decoded value, names too, in order."""
+def strings(value: Any, place: Path = ()) -> Iterator[tuple[Path, str]]:
+    """(place, text) of all text in a decoded value, names too; the items of a list are in one place."""
     if isinstance(value, str):
-        yield value
+        yield place, value
     elif isinstance(value, dict):
         for name, inner in value.items():
-            yield name
-            yield from strings(inner)
+            yield (*place, "names"), name
+            yield from strings(inner, (*place, name[:40]))
     elif isinstance(value, list):
         for inner in value:
-            yield from strings(inner)
-
-
-def _spoken(delta: Any) -> Iterator[str]:
-    """The pieces of text, JSON or thinking that a delta adds to what came before; not its names and types."""
-    return (text for name, text in _dict(delta).items() if name != "type" and isinstance(text, str))
+            yield from strings(inner, place)
 
 
 def usage(found: Any) -> Usage | None:
@@ -118,7 +129,10 @@ def usage(found: Any) -> Usage | None:
 def without(key: Key, body: bytes, max_bytes: int) -> bytes:
     """A whole answer without the key; raises MalformedAnswer if it is no object, or says the key in another way."""
     body = key.scrub(body)
-    if key.echoed("\n".join(strings(_object(body, max_bytes)))):
+    said: dict[Path, list[str]] = {}
+    for place, text in strings(_object(body, max_bytes)):
+        said.setdefault(place, []).append(text)
+    if any(key.echoed("".join(texts)) for texts in said.values()):
         raise MalformedAnswer("secret")
     return body
 

@@ -127,6 +127,9 @@ class Relay:
             return _error(502, f"glovebox: the model API failed ({call.outcome})", self.policy.breaker.open_seconds)
         try:
             told = events.error_of(head)
+            told = (
+                "" if self.upstream.key.echoed(told) else told
+            )  # some gateways repeat a key, all but a few characters
         except events.MalformedAnswer:
             told = ""
         pause = self.upstream.breaker.left()

@@ -69,6 +69,7 @@ class Upstream:
         try:
             headers = {"x-api-key": self.key.reveal(), "anthropic-version": VERSION}
             headers["content-type"] = "application/json"
+            headers["accept-encoding"] = "identity"  # a few bytes of gzip could stand for all we are to look through
             url = self.policy.upstream + call.path
             async with self.client.stream("POST", url, content=call.body, headers=headers) as answer:
                 call.status = answer.status_code

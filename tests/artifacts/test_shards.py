@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,7 +71,7 @@ def test_a_small_file_that_stands_for_twenty_gigabytes_is_refused_in_little_memo
         check=True,
     )
     what, peak = done.stdout.splitlines()
-    assert what == "not a readable shard: more text than a shard of its size holds"
+    assert what == "not a readable shard: more text, or larger row groups, than a shard of its size has"
     assert int(peak) < 1500, peak  # MiB
 
 
@@ -82,7 +85,7 @@ def test_a_document_has_a_longest_length(tmp_path: Path, size: int) -> None:
         [*shards.groups(path)]
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MAX_GROUP", 250), ("_MAX_DOCUMENTS", 9), ("_SMALL", 250)])
+@pytest.mark.parametrize(("limit", "value"), [("MAX_GROUP", 600), ("_MAX_DOCUMENTS", 9), ("_SMALL", 600)])
 def test_a_group_and_a_file_have_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
@@ -107,6 +110,39 @@ def test_another_column_or_type_is_no_shard(tmp_path: Path) -> None:
         pq.write_table(table, path)
         with pytest.raises(ArtifactError, match="not a readable shard"):
             shards.describe(path)
+
+
+def test_the_column_is_the_one_of_that_name_at_the_top(tmp_path: Path) -> None:
+    table = pa.table({"meta": [{"text": 1}], "text": ["a"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert [*shards.groups(tmp_path / "a.parquet")] == [["a"]]
+
+
+def test_documents_without_text_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = wrote(tmp_path / "a.parquet", [None] * 1000, rows=1000)
+    assert [len(group) for group in shards.groups(path)] == [1000]
+    monkeypatch.setattr(shards, "_SMALL", 63 * 1000)
+    with pytest.raises(ArtifactError, match="more text"):
+        [*shards.groups(path)]
+
+
+@pytest.mark.parametrize(
+    "head", ['{"documents": Infinity, "text_bytes": 1}', '{"documents": 1e999, "text_bytes": 1}', "[" * 4000,
+             '{"documents": -5, "text_bytes": 1}', '{"documents": 1}', "1"]
+)  # fmt: skip
+def test_a_reader_that_was_taken_over_says_nothing_that_hurts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    path = wrote(tmp_path / "a.parquet", ["x"])
+    frame = len(head).to_bytes(4, "big") + head.encode()
+
+    @contextmanager
+    def reading(*_: object) -> Iterator[io.BytesIO]:
+        yield io.BytesIO(frame)
+
+    monkeypatch.setattr(shards, "_reading", reading)
+    with pytest.raises(ArtifactError, match="no parquet file with text"):
+        shards.describe(path)
 
 
 def test_bytes_that_are_no_text_and_a_file_cut_short_are_refused(tmp_path: Path) -> None:
@@ -138,6 +174,9 @@ ATTEMPTS = {
     "a process": "import os; os.fork()",
     "a program": "import os; os.execv('/bin/true', ['true'])",
     "a signal": "import os; os.kill(os.getppid(), 0)",
+    "a signal to a thread": "import ctypes, os; c = ctypes.CDLL(None); "
+    "p = os.getppid(); n = 234 if os.uname().machine == 'x86_64' else 131; c.syscall(n, p, p, 0) and 1 / 0",
+    "another thread": "waiting.set(); done.wait(); assert found == ['open']",
     "memory": "bytearray(3 << 30)",
 }
 
@@ -146,9 +185,16 @@ ATTEMPTS = {
 @pytest.mark.parametrize("confined", [True, False])
 def test_whoever_takes_the_reader_over_has_nothing(attempt: str, confined: bool) -> None:
     code = (
-        "import sys, os, socket\nfrom runner.artifacts.confine import confine\n"
+        "import sys, os, socket, threading\nfrom runner.artifacts.confine import confine\n"
+        "waiting, done, found = threading.Event(), threading.Event(), []\n"
+        "def look():\n"
+        "    waiting.wait()\n"
+        "    try: found.append(open('/etc/hostname') and 'open')\n"
+        "    except OSError: pass\n"
+        "    done.set()\n"
+        "threading.Thread(target=look, daemon=True).start()\n"
         + ("confine(2 << 30, 60)\n" if confined else "")
-        + f"try:\n    {ATTEMPTS[attempt]}\nexcept (OSError, MemoryError):\n    os._exit(9)\nos._exit(0)"
+        + f"try:\n    {ATTEMPTS[attempt]}\nexcept (OSError, MemoryError, ZeroDivisionError, AssertionError):\n    os._exit(9)\nos._exit(0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SOURCE)}, timeout=60, check=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 
@@ -118,3 +119,48 @@ def test_a_key_in_escapes_is_blanked_or_refused() -> None:
     part = "".join(rf"\u{ord(c):04x}" for c in SECRET[10:40])
     with pytest.raises(events.MalformedAnswer, match="secret"):
         events.without(Key(SECRET), f'{{"a": {{"{part}": 1}}}}'.encode(), 1 << 20)
+
+
+WAYS = {
+    "comments": lambda part: f": {part}\n\n".encode(),
+    "ids": lambda part: f"id: {part}\n".encode() + event(type="ping"),
+    "a name of an event": lambda part: f"event: {part}\n".encode() + event(type="ping").partition(b"\n")[2],
+    "a byte order mark": lambda part: "\ufeffdata: {}\n\n".replace("{}", part).encode(),
+    "padded": lambda part: event(type="content_block_delta", delta={"text": part, "z": "x" * 9000}),
+    "types": lambda part: event(type="content_block_delta", delta={"type": part}),
+    "names": lambda part: event(type="content_block_delta", delta={part: 1}),
+    "nested": lambda part: event(type="content_block_delta", delta={"citation": {"cited_text": part}}),
+    "a list": lambda part: event(type="content_block_delta", delta=[part]),
+    "blocks": lambda part: event(type="content_block_start", content_block={"type": "text", "text": part}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_way_of_a_stream_lets_the_key_out_piece_by_piece(way: str) -> None:
+    reader, out = events.Events(Key(SECRET)), b""
+    with contextlib.suppress(events.MalformedAnswer):
+        for at in range(0, len(SECRET), 19):
+            out += b"".join(reader.feed(WAYS[way](SECRET[at : at + 19])))
+    assert not any(SECRET[at : at + 20].encode() in out for at in range(len(SECRET) - 19))
+    told = {SECRET[at : at + 19] for at in range(0, len(SECRET) - 19, 19) if SECRET[at : at + 19].encode() in out}
+    assert len(told) <= 1
+
+
+def test_alternating_blocks_do_not_let_it_out_either() -> None:
+    reader = events.Events(Key(SECRET))
+    with pytest.raises(events.MalformedAnswer, match="secret"):
+        for number, at in enumerate(range(0, len(SECRET), 19)):
+            reader.feed(event(type="content_block_delta", index=number % 2, delta={"text": SECRET[at : at + 19]}))
+    body = json.dumps({"content": [{"type": "text", "text": SECRET[at : at + 19]} for at in range(0, len(SECRET), 19)]})
+    with pytest.raises(events.MalformedAnswer, match="secret"):
+        events.without(Key(SECRET), body.encode(), 1 << 20)
+
+
+def test_what_a_line_can_hold_besides_name_and_data_is_not_relayed() -> None:
+    (told,) = events.Events().feed(b"retry: 1\r\nid: 7\r\nevent: ping\r\n: hm\r\ndata: {}\r\n\r\n")
+    assert told == b"event: ping\ndata: {}\n\n"
+    assert events.Events().feed(b": anything\n\n") == [events.KEEP_ALIVE]
+
+
+def test_many_small_events_in_one_piece_are_cut_in_one_pass() -> None:
+    assert len(events.Events().feed(b": \n\n" * 400_000)) == 400_000  # ten seconds and more, when each was cut off anew
