@@ -6,10 +6,11 @@ says so. Such lengths are those of a prefix code (Kraft-McMillan), so answers of
 things apart, whoever encodes. The sum over a tag is kept below policies/metrics.yaml's leak.night_bits: first answers
 lose their telemetry and crash numbers, and when even the bare outcome no longer fits no experiment begins.
 
-Not counted: what the agent itself put in (description, train.py). Of the shared machine it sees next to nothing: it
-stands still while a candidate runs (freezing.py), and the host's counters are masked (counters.py); what is left are
-the moment of an answer and the space a run's files take, and both are counted. Under compose files in /proc cannot be
-masked, so there runtime runsc belongs to this claim. History and telemetry repeat what answers already told.
+Not counted: what the agent itself put in (description, train.py), and what the kernel tells everybody of the whole host
+and nothing here can hide: inode numbers of new pipes and sockets, cookies of sockets, packets in /proc/self/net. They
+only grow, so a trainer can move them while the agent stands still (freezing.py): about 20 bits a processor and counter.
+The files of /proc and /sys are masked (counters.py; not under compose), and the moment of an answer and the space a run's
+files take are counted. History and telemetry repeat what answers already told.
 """
 
 from __future__ import annotations
