@@ -11,6 +11,7 @@ commands. Policies come as they are, so where they differ from the checkout's is
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -18,17 +19,19 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from runner import files, gitline, locks, verify
+from runner import files, gitline, locks, ownership, verify
 from runner.errors import GloveboxError, VerifyError
-from runner.home import Home
+from runner.home import Home, folders
 
 _FOLDERS = ("policies", "keys", "snapshots", "line.git", "tags", "imports", "broker")
 _FILES = ("audit.jsonl", "audit.pem", "seed.py", "redteam.json")
 _DATABASES = ("ledger.sqlite", "broker/spent.sqlite")
 _ARTIFACTS = ("artifacts", "store")
 MAX_BYTES = 1 << 40
+MAX_MEMBERS = 1 << 20
+_MAX_HEADER = 64 << 10  # bytes of a long name, or of a record of attributes
 _ROOT = "glovebox"
 
 
@@ -90,37 +93,63 @@ def restore(path: Path, home: Home) -> verify.Outcome:
     """Unpack into a place where no bench is, and verify; raises GloveboxError, VerifyError."""
     if home.root.exists() and any(home.root.iterdir()):
         raise GloveboxError("there is a bench already", where=str(home.root), fix="restore into another GLOVEBOX_HOME")
-    home.root.parent.mkdir(parents=True, exist_ok=True)
+    folders(home.root.parent)
     with tempfile.TemporaryDirectory(dir=home.root.parent) as folder:
         _unpack(path, Path(folder))
         place = Path(folder) / _ROOT
         if not Home(place).trust.is_file():
             raise VerifyError("not a backup of a bench", where=str(path), fix="use a file that glovebox backup made")
         gitline.settle(place / "line.git")
-        home.root.mkdir(mode=0o700, exist_ok=True)
-        for one in sorted(place.iterdir()):
-            shutil.move(one, home.root / one.name)
+        place.chmod(0o700)
+        try:
+            os.rename(place, home.root)  # in one step: onto nothing, or an empty folder of ours, never a stranger's
+        except OSError as error:
+            fix = "restore into another GLOVEBOX_HOME"
+            raise GloveboxError(f"cannot be made: {error.strerror}", where=str(home.root), fix=fix) from None
+    ownership.check(home.root)
     return verify.verify(home) if home.ledger.exists() else verify.Outcome()
+
+
+class _Member(tarfile.TarInfo):
+    """A header that cannot make tarfile read without end: no long names, no records of their own, no holes."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        long = self.type in (*tarfile.GNU_TYPES, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        if self.size < 0 or (long and self.size > _MAX_HEADER) or self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("an impossible header")
+        return super()._proc_member(archive)  # type: ignore[misc] # there is no other place before it is read
 
 
 def _unpack(path: Path, folder: Path) -> None:
     """Plain files and folders below one root only: no links, no devices, no way out (PEP 706, and stricter)."""
-    total = 0
+    most, total, members = min(MAX_BYTES, shutil.disk_usage(folder).free), 0, 0
     try:
-        with gzip.open(path) as whole, tarfile.open(fileobj=whole, mode="r:") as archive:
+        with gzip.open(path) as whole, tarfile.open(fileobj=whole, mode="r:", tarinfo=_Member) as archive:
             for member in archive:
-                total += member.size
-                parts = Path(member.name).parts
-                plain = member.isfile() or (member.isdir() and member.size == 0)
-                if not plain or parts[:1] != (_ROOT,) or ".." in parts or total > MAX_BYTES:
+                total, members = total + member.size, members + 1
+                if total > most or members > MAX_MEMBERS:
+                    raise VerifyError("more than a bench, or than fits on the disk", where=str(path), fix="free space")
+                if not _taken(member):
                     raise VerifyError(f"holds {member.name!r}", where=str(path), fix="use a file glovebox backup made")
-                if parts[1:2] != ("line.git",) or gitline.data("/".join(parts[2:])):
+                parts = Path(member.name).parts
+                if parts[1:2] != ("line.git",) or (len(parts) > 2 and gitline.data("/".join(parts[2:]))):
                     archive.extract(member, folder, filter=_safely)
+                archive.members = []  # type: ignore[attr-defined] # it would keep them all
             while whole.read(1 << 20):
                 pass  # to the end, where the checksum is
     except (OSError, tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
         fix = "use another copy of the backup"
         raise VerifyError(f"cannot be unpacked: {type(error).__name__}", where=str(path), fix=fix) from None
+
+
+def _taken(member: tarfile.TarInfo) -> bool:
+    """Whether it is a plain file or folder of a kind that `write` puts in; secrets/ is none."""
+    parts = Path(member.name).parts
+    plain = (member.isfile() and not member.issparse()) or (member.isdir() and member.size == 0)
+    if not plain or ".." in parts or parts[:1] != (_ROOT,):
+        return False
+    files_of_ours = {*_FILES, *_DATABASES}
+    return len(parts) == 1 or parts[1] in (*_FOLDERS, *_ARTIFACTS) or "/".join(parts[1:]) in files_of_ours
 
 
 def _safely(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:

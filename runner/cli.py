@@ -32,7 +32,7 @@ from runner import (
 from runner import verify as verifier
 from runner.cli_common import Gpu, Json, TagOption, interruptible, newest, say, show
 from runner.errors import GloveboxError
-from runner.home import find, place
+from runner.home import find, make, place
 
 _EPILOG = (
     "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
@@ -85,7 +85,7 @@ def init(
     """Create a bench here: .glovebox with a signing key and a trust root, and .env for compose. Safe to repeat."""
     home = place()
     found = cli_export.check(home, from_, key) if from_ is not None else None  # before a bench is made of it
-    home.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make(home)
     fresh = not home.trust.exists()
     if fresh:
         keys.create(home)

@@ -11,7 +11,7 @@ import typer
 
 from runner import backup as backups
 from runner import console, policy, tidying
-from runner.cli_common import Json, say
+from runner.cli_common import Json, interruptible, say
 from runner.errors import EngineError, PolicyError
 from runner.home import Home, find, place
 from runner.launcher import connect_engine
@@ -56,6 +56,7 @@ def backup(
 ) -> None:
     """Write a bench into one file, private keys included: keep it as safe as the bench."""
     home = find()
+    interruptible()
     size = backups.write(home, path.absolute(), artifacts=artifacts)
     say({"backup": str(path), "bytes": size}, json_, f"{path}: {size / 1e6:.1f} MB")
 
@@ -63,6 +64,7 @@ def backup(
 def restore(path: Annotated[Path, typer.Argument(help="File that glovebox backup made.")], json_: Json = False) -> None:
     """Unpack a backup where no bench is yet ($GLOVEBOX_HOME, else .glovebox here), and verify it."""
     home = place()
+    interruptible()
     outcome = backups.restore(path, home)
     changed = _policies(home)
     text = f"{home.root}: " + ("everything adds up" if not outcome.failures else "NOT ok: glovebox verify")

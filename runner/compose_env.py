@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner import attending, box, files, gpu, locks, owner, policy, seccomp
-from runner.errors import EngineError
+from runner import attending, box, files, gpu, locks, owner, ownership, policy, seccomp
+from runner.errors import EngineError, PolicyError
 from runner.home import Home
 
+_MAX_BYTES = 64 << 10
 HEADER = (
     "# Read by docker compose. The lines below are written by `glovebox init`; add GLOVEBOX_TAG and others freely.\n"
 )
@@ -50,11 +51,27 @@ def write(path: Path, home: Home) -> None:
     sandbox = policies.sandbox
     ours = values(home, sandbox)
     files.write(home.agent_seccomp, seccomp.profile(policies.seccomp, "agent"))
-    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    ownership.way(path.absolute().parent.resolve())
+    old = _there(path).splitlines()
     kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]
-    files.write(path, HEADER + "".join(f"{k}={v}\n" for k, v in ours.items()) + "".join(f"{line}\n" for line in kept))
+    lines = [*(f"{name}={value}" for name, value in ours.items()), *kept]
+    files.write(path, HEADER + "".join(f"{line}\n" for line in lines))
     for private in (home.broker, home.key.parent, home.keys):
         private.mkdir(mode=0o700, exist_ok=True)
     if not locks.held(home.runner_lock):
         seed = home.first().read_bytes()
         attending.provide(home.work, owner.ids(sandbox, sandbox.agent.uid).host_gid, seed)
+
+
+def _there(path: Path) -> str:
+    """The file's text, if it is ours: a link, or a stranger's, would bring his settings in, or a secret of ours out."""
+    try:
+        with files.open_plain(path) as file:
+            state = os.fstat(file.fileno())
+            if state.st_uid not in (os.geteuid(), 0) or state.st_nlink != 1:
+                raise PolicyError("belongs to somebody else", where=str(path), fix="name another with --env-file")
+            return file.read(_MAX_BYTES).decode("utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError):
+        raise PolicyError("not a plain text file", where=str(path), fix="name another with --env-file") from None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,7 +84,9 @@ def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path)
     if folder.exists():
         raise GloveboxError("exists already", where=str(folder), fix="name another with --output")
     told = Rows(tag=tag, hardware=machine, decision=policies.decision, experiments=rows, reruns=reruns)
-    with files.whole_folder(folder) as partial:
+    # Made and signed where nobody else can write, then copied out: the folder that is named may be a stranger's.
+    with tempfile.TemporaryDirectory(dir=home.root) as private:
+        partial = Path(private)
         files.write(partial / ROWS, told.model_dump_json(indent=1))
         results.write(partial / "results.tsv", rows)
         files.write(partial / "session.md", _session(home, policies, told, ledger.run_info(tag)["artifact"], line))
@@ -94,6 +97,9 @@ def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path)
         digests = {name: files.hash_file(partial / name)[0] for name in FILES}
         payload = Manifest(tag=tag, files=digests).model_dump_json(by_alias=True).encode()
         signing.write(partial / MANIFEST, payload, keys.signers(home))
+        with files.whole_folder(folder) as given:
+            for name in (*FILES, MANIFEST):
+                files.write(given / name, (partial / name).read_bytes())
     return folder
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ from runner.files import open_plain
 
 CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 HEAD: Final = "ref: refs/heads/master\n"
+MAX_FILE = 64 << 20  # bytes of a train.py, far above policy: an object of a few bytes can stand for gigabytes
+_SECONDS = 600.0
 _MAX_CONFIG = 4096
 _PLAIN = re.compile(  # what `git init --bare` writes, on every file system
     r"\[core\]\n(\t(repositoryformatversion = 0"
@@ -49,6 +52,7 @@ _SETTINGS = {
     "core.commitGraph": "false",
     "core.multiPackIndex": "false",
     "core.pager": "cat",
+    "attr.tree": "4b825dc642cb6eb9a060e54bf8d69288fbee4904",  # the empty one: no attributes come out of commits
     "credential.helper": "",
     "uploadpack.packObjectsHook": "",
     "protocol.allow": "never",
@@ -95,12 +99,19 @@ def inspect(path: Path) -> None:
     strange += [f"objects/{one.name}" for one in objects.glob("*") if not _OBJECTS.fullmatch(one.name)]
     strange += [f"objects/info/{one.name}" for one in (objects / "info").glob("*alternates")]
     strange += [f"info/{one.name}" for one in (path / "info").glob("*") if one.name != "refs"]  # git gc writes that
-    strange += [one.name for one in (*path.iterdir(), objects / "info", objects / "pack") if one.is_symlink()]
+    strange += [str(one.relative_to(path)) for one in path.rglob("*") if not _plain_entry(one)]
     if not strange and not _plain_config(path / "config"):
         strange = ["config"]
     if strange:
         fix = "it can make git run commands: look at it, then remove that, or restore a backup"
         raise VerifyError(f"not as glovebox makes it: {', '.join(strange[:5])}", where=str(path), fix=fix)
+
+
+def _id(commit: str) -> str:
+    """`commit`, if it is the name of an object: anything else might be an option to git."""
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise GloveboxError("not a commit", where=commit[:40], fix="restore the ledger from a backup")
+    return commit
 
 
 def data(name: str) -> bool:
@@ -116,6 +127,11 @@ def settle(path: Path) -> None:
         (path / "objects").mkdir(exist_ok=True)
         (path / "refs").mkdir(exist_ok=True)
         inspect(path)
+
+
+def _plain_entry(path: Path) -> bool:
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not path.name.endswith(".lock"))
 
 
 def _plain_config(path: Path) -> bool:
@@ -158,8 +174,12 @@ class GitLine:
 
     def head(self, tag: str) -> str | None:
         """Commit id of the kept line, None before the first keep."""
-        refs = self._git("for-each-ref", "--format=%(objectname)", f"refs/heads/autoresearch/{tag}")
-        return refs or None
+        wanted = f"refs/heads/autoresearch/{tag}"
+        for line in self._git("for-each-ref", "--format=%(refname) %(objectname) %(symref)", wanted).splitlines():
+            name, commit, *elsewhere = line.split()
+            if name == wanted and not elsewhere:  # the pattern also matches what lies below that name
+                return commit
+        return None
 
     def commit(self, tag: str, experiment: int, data: bytes, message: str) -> str:
         """Commit train.py on top of the kept line under the experiment's own ref; returns the commit id."""
@@ -167,16 +187,35 @@ class GitLine:
         parent = self.head(tag)
         parents = ["-p", parent] if parent else []
         commit = self._git("commit-tree", tree, *parents, data=message.encode())
-        self._git("update-ref", f"refs/experiments/{tag}/{experiment}", commit)
+        self._git("update-ref", "--no-deref", f"refs/experiments/{tag}/{experiment}", commit)
         return commit
 
     def advance(self, tag: str, commit: str) -> None:
         """Move the kept line to `commit`."""
-        self._git("update-ref", f"refs/heads/autoresearch/{tag}", commit)
+        self._git("update-ref", "--no-deref", f"refs/heads/autoresearch/{tag}", commit)
 
     def content(self, commit: str) -> bytes:
         """train.py at a commit."""
-        return self._run("cat-file", "blob", f"{commit}:{FILE}")
+        blob = f"{_id(commit)}:{FILE}"
+        size = self._git("cat-file", "-s", blob)
+        if not size.isdecimal() or int(size) > MAX_FILE:
+            raise GloveboxError("larger than any train.py", where=str(self.path), fix="restore it from a backup")
+        return self._run("cat-file", "blob", blob)
+
+    def sound(self) -> bool:
+        """Whether every object is what its name says, and nothing that refers is missing (git fsck)."""
+        try:
+            self._run("fsck", "--full", "--strict", "--no-dangling", "--no-progress")
+        except GloveboxError:
+            return False
+        return True
+
+    def parent(self, commit: str) -> str | None:
+        """The commit before it, None for the first; raises GloveboxError for a merge."""
+        found = self._git("rev-list", "--no-walk", "--parents", _id(commit)).split()[1:]
+        if len(found) > 1:
+            raise GloveboxError("a merge", where=str(self.path), fix="restore it from a backup")
+        return found[0] if found else None
 
     def publish(
         self, branch: str, steps: list[tuple[dict[str, bytes], str, str]], closing: tuple[dict[str, bytes], str, str]
@@ -191,7 +230,7 @@ class GitLine:
             tree = self._tree(files)
             parents = ["-p", head] if head else []
             head = self._git("commit-tree", tree, *parents, data=message.encode(), when=when)
-        self._git("update-ref", f"refs/heads/{branch}", head)
+        self._git("update-ref", "--no-deref", f"refs/heads/{branch}", head)
         return head
 
     def bundle(self, branch: str, path: Path) -> None:
@@ -200,7 +239,7 @@ class GitLine:
 
     def names(self, commit: str) -> list[str]:
         """All paths of a commit, in order."""
-        return self._git("ls-tree", "-r", "--name-only", "-z", commit).rstrip("\0").split("\0")
+        return self._git("ls-tree", "-r", "--name-only", "-z", _id(commit)).rstrip("\0").split("\0")
 
     def fetch(self, bundle: Path, branch: str) -> list[str]:
         """Take a branch from a bundle, every object checked; returns its commits, oldest first."""
@@ -216,21 +255,27 @@ class GitLine:
 
     def diff(self, old: str, new: str) -> str:
         """Unified diff of train.py between two commits."""
-        return self._run("diff", "--no-color", "--no-ext-diff", "--no-textconv", old, new, "--", FILE).decode("utf-8")
+        plain = ("--no-color", "--no-ext-diff", "--no-textconv")
+        return self._run("diff", *plain, _id(old), _id(new), "--", FILE).decode("utf-8", "replace")
 
     def _git(self, *args: str, data: bytes | None = None, when: str | None = None) -> str:
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when} if when else {}
         return self._run(*args, data=data, environment=dates).decode("ascii").strip()
 
     def _run(self, *args: str, data: bytes | None = None, environment: dict[str, str] | None = None) -> bytes:
-        done = subprocess.run(
-            ["git", *args],
-            cwd=self.path,
-            env=_ENVIRONMENT | (environment or {}),
-            input=data or b"",
-            capture_output=True,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                ["git", *args],
+                cwd=self.path,
+                env=_ENVIRONMENT | (environment or {}),
+                input=data or b"",
+                capture_output=True,
+                check=False,
+                timeout=_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            fix = "look at it, or restore a backup"
+            raise GloveboxError(f"git {args[0]} took too long", where=str(self.path), fix=fix) from None
         if done.returncode:
             detail = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise GloveboxError(

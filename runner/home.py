@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner import ownership
-from runner.errors import PolicyError
+from runner.errors import GloveboxError, PolicyError
 
 NAME = ".glovebox"
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 SOURCE = Path(__file__).resolve().parent.parent  # the checkout: policies, seed, Dockerfiles
 
 
@@ -147,15 +149,41 @@ class Home:
 
     def source(self, sha256: str) -> Path:
         """The stored train.py of that content."""
-        return self.snapshots / f"{sha256}.py"
+        return self.snapshots / f"{_part(sha256)}.py"
 
     def run(self, run: str) -> Path:
         """Files of one run: hand-over, telemetry, quarantined output."""
-        return self.root / "runs" / run
+        return self.root / "runs" / _part(run)
 
     def tag(self, tag: str) -> Path:
         """Files of one tag for people: results.tsv and report.html."""
-        return self.root / "tags" / tag
+        return self.root / "tags" / _part(tag)
+
+
+def _part(name: str) -> str:
+    """`name`, if it names a file in its folder and nothing else; raises GloveboxError."""
+    if not _PART.fullmatch(name):
+        raise GloveboxError(f"no part of a path: {name[:40]!r}", where="ledger", fix="restore it from a backup")
+    return name
+
+
+def folders(path: Path) -> None:
+    """`path` and what is missing above it, for nobody else to write to."""
+    for folder in reversed((path, *path.parents)):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def make(home: Home) -> None:
+    """The bench's own folder; raises PolicyError if somebody else was quicker."""
+    if not home.root.exists():
+        folders(home.root.parent)
+        try:
+            home.root.mkdir(mode=0o700)
+        except FileExistsError:
+            fix = "look at it, then run again"
+            raise PolicyError("was made by somebody else just now", where=str(home.root), fix=fix) from None
+    ownership.check(home.root)
+    home.root.chmod(0o700)
 
 
 def place() -> Home:

@@ -9,8 +9,8 @@ lose their telemetry and crash numbers, and when even the bare outcome no longer
 Not counted: what the agent itself put in (description, train.py), and what the kernel tells everybody of the whole host
 and nothing here can hide: inode numbers of new pipes and sockets, cookies of sockets, packets in /proc/self/net. They
 only grow, so a trainer can move them while the agent stands still (freezing.py): about 20 bits a processor and counter.
-The files of /proc and /sys are masked (counters.py; not under compose), and the moment of an answer and the space a run's
-files take are counted. History and telemetry repeat what answers already told.
+Files of /proc and /sys are masked (counters.py; not under compose), the moment of an answer and the space a run's files
+take are counted. History and telemetry repeat what answers already told.
 """
 
 from __future__ import annotations

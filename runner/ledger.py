@@ -7,17 +7,21 @@ still open when a runner starts was interrupted; it is closed as a crash with re
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from runner import standing
 from runner.errors import GloveboxError
-from runner.records import Costs, Experiment, Rerun, Status
+from runner.records import MAX_TAG, TAG_PATTERN, Costs, Experiment, Frozen, Rerun, RunId, Sha256, Status
 
+_Row = TypeVar("_Row", bound=Frozen)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     tag TEXT PRIMARY KEY, started TEXT NOT NULL, artifact TEXT NOT NULL, policy TEXT NOT NULL
@@ -36,15 +40,18 @@ PRAGMA user_version = 3;
 """
 
 
-class Opened(NamedTuple):
+_TABLES = ("runs", "experiments", "reruns")
+
+
+class Opened(Frozen):
     """The part of a row that is known before anything runs."""
 
     id: int
     started: str
     description: str
-    snapshot: str
+    snapshot: Sha256
     snapshot_size: int
-    run: str
+    run: RunId
 
 
 class Ledger:
@@ -69,12 +76,24 @@ class Ledger:
         (sound,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
         if sound != "ok":
             raise sqlite3.DatabaseError(sound)
+        self._db.execute("PRAGMA trusted_schema = OFF")
+        self._plain()
         if not read_only:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             self._db.executescript(_SCHEMA)
             self._upgrade()
+
+    def _plain(self) -> None:
+        """Refuse what lets a doctored database say this now and that later: views, triggers, computed columns."""
+        for kind, name, text in self._db.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+            ours = kind == "table" and name in _TABLES and str(text).upper().startswith("CREATE TABLE")
+            if not ours and not (kind == "index" and str(name).startswith("sqlite_autoindex_")):
+                raise sqlite3.DatabaseError(f"holds a {kind} that is not ours")
+        for table in _TABLES:
+            if any(row[6] for row in self._db.execute(f"PRAGMA table_xinfo({table})")):
+                raise sqlite3.DatabaseError("holds a column that is not ours")
 
     def _upgrade(self) -> None:
         """A ledger of an older version ran one experiment at a time: they were done in the order of their numbers."""
@@ -148,7 +167,7 @@ class Ledger:
             "SELECT id, started, description, snapshot, snapshot_size, run FROM experiments WHERE tag = ? AND id = ?",
             (tag, number),
         ).fetchone()
-        return Opened(*row)
+        return _parsed(Opened, json.dumps(dict(zip(Opened.model_fields, row, strict=True))), tag)
 
     def experiments(self, tag: str) -> list[Experiment]:
         """Completed experiments in the order in which they were; several may be open at a time.
@@ -162,7 +181,7 @@ class Ledger:
                 f"SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL AND {order} > ? ORDER BY {order}",  # noqa: S608
                 (tag, len(known)),
             ).fetchall()
-            known += [Experiment.model_validate_json(row) for (row,) in rows]
+            known += [_parsed(Experiment, row, tag) for (row,) in rows]
             return list(known)
 
     def last_number(self, tag: str) -> int:
@@ -198,7 +217,7 @@ class Ledger:
     def _reruns(self, query: str, tag: str) -> list[Rerun]:
         (known,) = self._db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'reruns'").fetchone()
         rows = self._db.execute(query, (tag,)).fetchall() if known else []  # none in a ledger of an older version
-        return [Rerun.model_validate_json(row) for (row,) in rows]
+        return [_parsed(Rerun, row, tag) for (row,) in rows]
 
     def best(self, tag: str) -> Experiment | None:
         """The last keep: what a candidate is measured against."""
@@ -215,7 +234,10 @@ class Ledger:
 
     def tags(self) -> list[str]:
         """All tags, newest first."""
-        return [tag for (tag,) in self._db.execute("SELECT tag FROM runs ORDER BY rowid DESC")]
+        found = [str(tag) for (tag,) in self._db.execute("SELECT tag FROM runs ORDER BY rowid DESC")]
+        if any(len(tag) > MAX_TAG or not re.fullmatch(TAG_PATTERN, tag) for tag in found):
+            raise _malformed()
+        return found
 
     def recorded(self, tag: str) -> dict[str, str] | None:
         """What a tag was begun with, None if it is new."""
@@ -227,6 +249,21 @@ class Ledger:
         if row is None:
             raise GloveboxError(f"no run tagged {tag!r}", where="ledger", fix="see: glovebox status")
         return {"started": row[0], "artifact": row[1], "policy": row[2]}
+
+
+def _parsed(model: type[_Row], text: str, tag: str) -> _Row:
+    """A row as its type, which alone makes its tag, run, commit and hashes fit to be parts of paths and arguments."""
+    try:
+        row = model.model_validate_json(text)
+    except ValidationError:
+        raise _malformed() from None
+    if getattr(row, "tag", tag) != tag:
+        raise _malformed()
+    return row
+
+
+def _malformed() -> GloveboxError:
+    return GloveboxError("a malformed row", where="ledger", fix="restore it from a backup: glovebox restore")
 
 
 def summary(ledger: Ledger, tag: str) -> dict[str, object]:

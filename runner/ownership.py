@@ -28,12 +28,17 @@ def check(root: Path) -> None:
     """Raises PolicyError unless the bench at an absolute path, and the way to it, are ours; there may be none yet."""
     if os.environ.get(ACCEPT) == str(root):
         return
-    for path in _way(root):
-        _ours(path, root, shared=path != root)
+    way(root)
     if root.is_symlink():
         raise PolicyError("is a link", where=str(root), fix="set GLOVEBOX_HOME to the folder itself")
-    for path in _inside(root):
+    for path in (root, *_inside(root)):
         _ours(path, root, shared=False)
+
+
+def way(path: Path) -> None:
+    """Raises PolicyError unless every step to an absolute path is ours, but for folders where others can only add."""
+    for step in _way(path):
+        _ours(step, path, shared=True)
 
 
 def _way(path: Path) -> Iterator[Path]:

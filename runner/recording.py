@@ -147,7 +147,7 @@ class Recorder:
             raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup") from None
         told = message(f"experiment {number}: {status}", opened.description)
         return Experiment(
-            **opened._asdict(),
+            **opened.model_dump(),
             tag=self.tag,
             status=status,
             commit=self._committed(number, data, told),

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 
@@ -25,7 +26,8 @@ def _not_lock(tag: str) -> str:
 
 # Also a valid git branch name: no "..", no final ".", no ".lock".
 TAG_PATTERN = r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$"
-Tag = Annotated[str, Field(pattern=TAG_PATTERN, max_length=40), AfterValidator(_not_lock)]
+MAX_TAG = 40
+Tag = Annotated[str, Field(pattern=TAG_PATTERN, max_length=MAX_TAG), AfterValidator(_not_lock)]
 Role = Literal["agent", "trainer", "evaluator"]
 AgentKind = Literal["scripted", "claude", "command"]
 Gpu = Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
@@ -244,16 +246,16 @@ class Experiment(Frozen):
     """One row of the ledger; the defaults are those of a run that produced nothing."""
 
     id: int
-    tag: str
+    tag: Tag
     status: Status
     description: str
     snapshot: Sha256
     snapshot_size: int
-    commit: str
-    run: str
+    commit: Commit
+    run: RunId
     started: str
-    artifact: str
-    policy: str
+    artifact: Version
+    policy: Sha256
     val_bpb: float | None = None
     val_bpb_bytes: float | None = None
     claimed: float | None = None  # gain over the best before, from this single run
@@ -280,16 +282,16 @@ class Rerun(Frozen):
     """One more run of an experiment's train.py: another seed, or other terms."""
 
     id: int
-    tag: str
+    tag: Tag
     experiment: int  # whose train.py
     during: int  # the experiment it helped to decide; 0: a person asked for it
     seed: int  # number of the draw, from 43; asked for by a person: from transfer.FIRST_ASKED
     given: int  # what train.py was given as GLOVEBOX_SEED
     budget: float  # seconds of training
     depth: int | None = None  # put in place of the file's own, None: as it is
-    artifact: str
+    artifact: Version
     snapshot: Sha256  # what ran: the experiment's own, or with another depth
-    run: str
+    run: RunId
     started: str
     status: Status | Literal["scored"]
     reason: str | None = None

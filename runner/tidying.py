@@ -89,8 +89,9 @@ def _halves(home: Home) -> Iterator[Found]:
     for folder in (home.root, home.snapshots, home.keys, *sorted((home.root / "tags").glob("*"))):
         for pattern in _PARTIAL:
             for path in sorted(folder.glob(pattern)):
-                if path.is_file() and _old(path):
-                    yield Found("half a file", str(path.relative_to(home.root)), path.stat().st_size, path)
+                if not path.is_symlink() and _old(path):
+                    size = _size(path) if path.is_dir() else path.stat().st_size
+                    yield Found("half a file", str(path.relative_to(home.root)), size, path)
 
 
 def _store(home: Home) -> Iterator[Found]:

@@ -20,7 +20,7 @@ from runner import audit, decide, early_stop, keys, policy, results, sealing, st
 from runner.artifacts import manifest, store
 from runner.errors import GloveboxError
 from runner.files import hash_file
-from runner.gitline import GitLine
+from runner.gitline import FILE, GitLine
 from runner.home import Home
 from runner.ledger import Ledger
 from runner.receipts import complete, probed, row_digest
@@ -71,6 +71,7 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
     _once(outcome, entries, len(finished))
     ledger = Ledger(home.ledger, read_only=True)
     line = GitLine(home.line)
+    outcome.check("git objects", line.sound(), "git fsck finds objects that are not what their names say")
     rules = _rules(home, outcome)
     seen: set[tuple[str, int]] = set()
     for tag in ledger.tags():
@@ -244,6 +245,7 @@ def _sha256_of(home: Home, row: Experiment | Rerun) -> str:
 
 def _line(outcome: Outcome, line: GitLine, tag: str, rows: list[Experiment]) -> None:
     keeps = [row for row in rows if row.status is Status.KEEP]
+    _history(outcome, line, tag, keeps)
     head = line.head(tag)
     outcome.check(
         "kept lines", head == (keeps[-1].commit if keeps else None), f"{tag}: the branch is not at its last keep"
@@ -252,6 +254,20 @@ def _line(outcome: Outcome, line: GitLine, tag: str, rows: list[Experiment]) -> 
     outcome.check("kept lines", better, f"{tag}: a kept row has no score")
     audited = all(row.evaluation is None or not row.evaluation.audited or row.evaluation.whole for row in keeps)
     outcome.check("kept lines", audited, f"{tag}: a kept row was not audited on every row")
+
+
+def _history(outcome: Outcome, line: GitLine, tag: str, keeps: list[Experiment]) -> None:
+    """Each keep's commit follows the one before it, and holds train.py alone."""
+    before: str | None = None
+    for row in keeps:
+        try:
+            follows = line.parent(row.commit) == before and line.names(row.commit) == [FILE]
+        except GloveboxError:
+            follows = False
+        outcome.check(
+            "kept lines", follows, f"{tag} experiment {row.id}: its commit does not follow the keep before it"
+        )
+        before = row.commit
 
 
 def _results(outcome: Outcome, home: Home, tag: str, rows: list[Experiment]) -> None:
