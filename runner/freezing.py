@@ -40,7 +40,7 @@ class Freezer:
         self._held: Counter[int] = Counter()  # by lane
         self._dirty = False  # an agent may not be as it should
         self._watched = watch
-        threading.Thread(target=self._keep, daemon=True).start()
+        self._keeper: threading.Thread | None = None
 
     @contextmanager
     def hold(self, lane: int = EVERY_LANE) -> Iterator[None]:
@@ -78,6 +78,9 @@ class Freezer:
                 raise
 
     def _settle(self) -> None:
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep, daemon=True)
+            self._keeper.start()
         self._dirty = True
         try:
             for container in self._client.api.containers(filters=self._filters):  # those that run, or stand still

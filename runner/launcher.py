@@ -87,7 +87,8 @@ class Launcher:
         deadline = time.monotonic() + _FINISH_SECONDS
         while (box.reap(self.client, self.home.id) or self._busy) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
-        self.freezer.release()
+        with suppress(EngineError):  # it is away, and so is every agent
+            self.freezer.release()
 
     def _freeze(self, request: Freeze, line: doors.Line) -> None:
         """The agents of a lane, until the runner hangs up; of all lanes where they would disturb what trains."""
