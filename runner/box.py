@@ -20,7 +20,7 @@ import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
-from runner import counters, faults, inspection, peak, receipts
+from runner import cores, counters, faults, inspection, peak, receipts
 from runner.errors import EngineError
 from runner.freezing import AGENT_LABEL, LANE_LABEL
 from runner.output import Output
@@ -64,7 +64,7 @@ def specification(
     box: Box = getattr(sandbox, request.role)
     devices = [] if request.role == "agent" else gpus or []
     lane = request.lane if request.role != "agent" else WHOLE_HOST
-    lane = lane.model_copy(update={"cores": cores(sandbox, request)})
+    lane = lane.model_copy(update={"cores": cores.of(sandbox, request)})
     sizes = _sizes(box, lane)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     return {
@@ -112,33 +112,9 @@ def _walls(seccomp: str | None) -> dict[str, Any]:
     }
 
 
-def agent_cores(sandbox: Sandbox) -> str | None:
-    """Processors of the agents' own: with `agents: apart` the host's last one, and it alone."""
-    return str(max(os.sched_getaffinity(0))) if sandbox.agents == "apart" else None
-
-
-def cores(sandbox: Sandbox, request: LaunchRequest) -> str | None:
-    """Processors of a container's own; raises EngineError if the agents leave nothing to train on."""
-    theirs = agent_cores(sandbox)
-    if request.role == "agent" or theirs is None:
-        return theirs if request.role == "agent" else request.lane.cores
-    there = os.sched_getaffinity(0)
-    left = (cores_of(request.lane.cores) if request.lane.cores else there) - cores_of(theirs)
-    if not left:
-        fix = "give the lane other --cores, or set agents: frozen"
-        raise EngineError("agents have the only processor", where="policies/sandbox.yaml agents", fix=fix)
-    return ",".join(map(str, sorted(left)))
-
-
-def cores_of(text: str) -> set[int]:
-    """The processors a list like 0-3,8 names."""
-    parts = (part.split("-") for part in text.split(","))
-    return {core for part in parts for core in range(int(part[0]), int(part[-1]) + 1)}
-
-
 def _sizes(box: Box, lane: Lane) -> dict[str, Any]:
     """Policy's ceilings, cut to what there is; several lanes share it, so that none takes what another needs."""
-    processors = len(cores_of(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
+    processors = len(cores.named(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
     cpus = min(box.cpus, float(processors))
     memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // lane.of)
     tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container

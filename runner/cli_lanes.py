@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from runner.box import cores_of
+from runner.cores import named
 from runner.records import MAX_LANES, Lane
 
 Gpus = Annotated[
@@ -34,13 +34,13 @@ def lanes_of(gpus: list[str] | None, cores: list[str] | None) -> tuple[Lane, ...
     taken: set[int] = set()
     there = os.sched_getaffinity(0)
     for lane in lanes:
-        own = cores_of(lane.cores) if lane.cores else set()
+        own = named(lane.cores) if lane.cores else set()
         if not own <= there or (lane.cores and not own):
             raise typer.BadParameter(f"--cores {lane.cores}: this host has {min(there)} to {max(there)}")
         if own & taken or (lane.gpu and [one.gpu for one in lanes].count(lane.gpu) > 1):
             raise typer.BadParameter(f"{lane.name} is given twice: experiments on it would disturb each other")
         taken |= own
-    return tuple(lane.model_copy(update={"cores": lane.cores and _ranges(cores_of(lane.cores))}) for lane in lanes)
+    return tuple(lane.model_copy(update={"cores": lane.cores and _ranges(named(lane.cores))}) for lane in lanes)
 
 
 def _ranges(cores: set[int]) -> str:

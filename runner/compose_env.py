@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner import attending, box, files, gpu, locks, owner, ownership, policy, seccomp
+from runner import attending, cores, files, gpu, locks, owner, ownership, policy, seccomp
 from runner.errors import EngineError, PolicyError
 from runner.home import Home
 
@@ -39,7 +39,7 @@ def values(home: Home, sandbox: policy.Sandbox) -> dict[str, str]:
         gpu.TOOLKIT_VARIABLE: ".".join(map(str, gpu.toolkit() or ())),
         "GLOVEBOX_BENCH": home.id,
         "GLOVEBOX_AGENT_SECCOMP": str(home.agent_seccomp) if sandbox.seccomp == "glovebox" else "builtin",
-        "GLOVEBOX_AGENT_CORES": box.agent_cores(sandbox) or "",
+        "GLOVEBOX_AGENT_CORES": cores.of_agents(sandbox) or "",
         "GLOVEBOX_DOCKER_GID": str(group),
         "GLOVEBOX_DOCKER_SOCKET": str(socket),
     }

@@ -27,7 +27,7 @@ import docker
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner import box, doors, faults, gpu, locks, owner, peak, policy, seccomp
+from runner import box, cores, doors, faults, gpu, locks, owner, peak, policy, seccomp
 from runner.artifacts import compile_cache
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.freezing import EVERY_LANE, Freezer
@@ -155,8 +155,8 @@ class Launcher:
         """How a trainer is looked at while it runs; of the others nobody asks."""
         if request.role != "trainer":
             return lambda _: peak.Use()
-        cores = box.cores_of(request.lane.cores) if request.lane.cores else None
-        return lambda container: peak.use(self.client, container, request.lane.gpu, cores)
+        own = cores.named(request.lane.cores) if request.lane.cores else None
+        return lambda container: peak.use(self.client, container, request.lane.gpu, own)
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""

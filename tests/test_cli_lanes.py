@@ -7,8 +7,8 @@ import os
 import pytest
 import typer
 
-from runner.box import cores_of
 from runner.cli_lanes import lanes_of
+from runner.cores import named
 from runner.records import WHOLE_HOST, Lane
 
 A, B = (f"GPU-{digit * 8}-0000-0000-0000-000000000000" for digit in "ab")
@@ -52,6 +52,6 @@ def test_what_is_malformed_or_shared_is_refused(gpus: list[str] | None, cores: l
         lanes_of(gpus, cores)
 
 
-def test_cores_of_a_list() -> None:
-    assert cores_of("0-2,5") == {0, 1, 2, 5}
-    assert cores_of("3-1") == set()
+def test_processors_of_a_list() -> None:
+    assert named("0-2,5") == {0, 1, 2, 5}
+    assert named("3-1") == set()

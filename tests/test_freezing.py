@@ -13,7 +13,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from runner import box, policy, snapshot, supervise
+from runner import box, cores, policy, snapshot, supervise
 from runner.errors import EngineError, RelayedError
 from runner.freezing import AGENT_LABEL, EVERY_LANE, LANE_LABEL, Freezer
 from runner.home import Home
@@ -209,13 +209,13 @@ def test_apart_agents_have_a_processor_no_trainer_has_and_only_their_own_experim
         assert (state(mine), state(others)) == ("paused", "running")
         (container,) = box.containers(engine, home.id)
         last = max(os.sched_getaffinity(0))
-        assert last not in box.cores_of(container.attrs["HostConfig"]["CpusetCpus"])
+        assert last not in cores.named(container.attrs["HostConfig"]["CpusetCpus"])
         launches.end(launch)
     request = LaunchRequest(role="agent", run=new_run_id(), policy=apart.digest)
-    assert box.cores(apart.sandbox, request) == str(last)
+    assert cores.of(apart.sandbox, request) == str(last)
     with pytest.raises(EngineError, match="agents have the only processor"):
-        box.cores(apart.sandbox, trainer(apart, Lane(cores=str(last))))
-    assert box.cores(policies.sandbox, request) is None
+        cores.of(apart.sandbox, trainer(apart, Lane(cores=str(last))))
+    assert cores.of(policies.sandbox, request) is None
 
 
 def test_what_is_no_lane_is_refused(launches: LaunchClient) -> None:
