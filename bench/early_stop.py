@@ -37,11 +37,11 @@ _NOTHING: dict[str, Any] = {
     "description": "",
     "snapshot": "0" * 64,
     "snapshot_size": 0,
-    "commit": "",
-    "run": "",
+    "commit": "0" * 40,
+    "run": "0" * 16,
     "started": "",
-    "artifact": "",
-    "policy": "",
+    "artifact": "demo-1",
+    "policy": "0" * 64,
 }
 
 

@@ -175,7 +175,13 @@ def _covert(stage: Stage, intact: bool) -> None:
 
 
 def _row(number: int, curve: list[tuple[int, float]]) -> Experiment:
-    nothing = {"commit": "0" * 40, "run": "0" * 16, "started": "", "artifact": "probe-1", "policy": "0" * 64}
+    nothing: dict[str, Any] = {
+        "commit": "0" * 40,
+        "run": "0" * 16,
+        "started": "",
+        "artifact": "probe-1",
+        "policy": "0" * 64,
+    }
     return Experiment(
         id=number, tag="probe", status=Status.CRASH, description="", snapshot="0" * 64, snapshot_size=1,
         curve=curve, crash=Crash(error="Exception", line=1), **nothing,
