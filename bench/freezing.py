@@ -21,7 +21,7 @@ from typing import Any
 import docker
 
 from runner import policy
-from runner.freezing import AGENT_LABEL, Freezer
+from runner.freezing import Freezer
 from runner.home import SOURCE
 from runner.redteam.stage import Stage, stage
 
@@ -75,10 +75,9 @@ def main() -> None:
 
 
 def agent(made: Stage, *, masked: bool = True) -> dict[str, Any]:
-    """The agent's container as production makes it, found by a freezer of this bench's name."""
+    """The agent's container as production makes it."""
     spec = made.specification("agent")
-    spec = spec if masked else made.without(spec, ("masked counters",))
-    return spec | {"labels": spec["labels"] | {AGENT_LABEL: made.bench}}
+    return spec if masked else made.without(spec, ("masked counters",))
 
 
 def held(made: Stage, rounds: int) -> float:
@@ -86,7 +85,7 @@ def held(made: Stage, rounds: int) -> float:
     times = []
     with made.container(agent(made), "import time; time.sleep(600)") as one:
         one.start()
-        freezer = Freezer(made.client, made.bench)
+        freezer = Freezer(made.client, made.home.id)
         for _ in range(rounds):
             began = time.perf_counter()
             with freezer.hold():
@@ -104,7 +103,7 @@ def ratio(made: Stage, rounds: int, *, frozen: bool) -> float:
         with made.container(agent(made), _BURN) as one, ExitStack() as stack:
             one.start()
             if frozen:
-                stack.enter_context(Freezer(made.client, made.bench).hold())
+                stack.enter_context(Freezer(made.client, made.home.id).hold())
             found.append(int(made.run(made.specification("trainer"), _PRODUCTS)[1]) / alone)
     return round(statistics.median(found), 3)
 
@@ -122,7 +121,7 @@ def bits(made: Stage, *, masked: bool, frozen: bool) -> float:
         time.sleep(1.5)  # it has read how many there are without us
         with ExitStack() as stack:
             if frozen:
-                stack.enter_context(Freezer(made.client, made.bench).hold())
+                stack.enter_context(Freezer(made.client, made.home.id).hold())
             trainer.start()
             trainer.wait(timeout=60)
         one.wait(timeout=60)

@@ -1,4 +1,4 @@
-"""Host-wide numbers that no untrusted container needs: files that are masked, calls that are refused. TRUSTED, pure.
+"""Host-wide numbers that no untrusted container needs: files that are masked, calls that are refused. TRUSTED.
 
 The kernel counts forks, interrupts, terminals, free blocks and much more for the whole host, exactly, and shows it to
 everybody. Who may change such a number and who may read it have a channel: 147 bits of an answer were counted while

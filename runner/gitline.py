@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -99,7 +99,7 @@ def inspect(path: Path) -> None:
     strange += [f"objects/{one.name}" for one in objects.glob("*") if not _OBJECTS.fullmatch(one.name)]
     strange += [f"objects/info/{one.name}" for one in (objects / "info").glob("*alternates")]
     strange += [f"info/{one.name}" for one in (path / "info").glob("*") if one.name != "refs"]  # git gc writes that
-    strange += [str(one.relative_to(path)) for one in path.rglob("*") if not _plain_entry(one)]
+    strange += [os.path.relpath(one, path) for one in _odd_entries(path)]
     if not strange and not _plain_config(path / "config"):
         strange = ["config"]
     if strange:
@@ -129,9 +129,19 @@ def settle(path: Path) -> None:
         inspect(path)
 
 
-def _plain_entry(path: Path) -> bool:
-    mode = path.lstat().st_mode
-    return stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not path.name.endswith(".lock"))
+def _odd_entries(path: Path) -> Iterator[str]:
+    """What is neither file nor folder, and folders named like locks, anywhere below.
+
+    A night has tens of thousands of entries and every page looks here again, so a folder's own list has to do.
+    """
+    left = [str(path)]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(".lock"):
+                    left.append(entry.path)
+                elif not entry.is_file(follow_symlinks=False):
+                    yield entry.path
 
 
 def _plain_config(path: Path) -> bool:

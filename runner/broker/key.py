@@ -23,6 +23,8 @@ class Key:
 
     def __init__(self, value: str) -> None:
         self._value = value
+        most = min(_PART, len(value))
+        self._parts = [value[at : at + most] for at in range(len(value) - most + 1)]
         each = (
             b"(?:" + re.escape(c.encode()) + rb"|\\u00(?i:%02x)" % ord(c) + (rb"|\\/)" if c == "/" else b")")
             for c in value
@@ -42,8 +44,7 @@ class Key:
 
     def echoed(self, text: str) -> bool:
         """Whether decoded text holds so much of the key, anywhere, that it is no coincidence."""
-        most = min(_PART, len(self._value))
-        return any(self._value[at : at + most] in text for at in range(len(self._value) - most + 1))
+        return any(part in text for part in self._parts)
 
 
 def read(path: Path, what: str = "API key") -> Key:

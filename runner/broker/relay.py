@@ -127,9 +127,8 @@ class Relay:
             return _error(502, f"glovebox: the model API failed ({call.outcome})", self.policy.breaker.open_seconds)
         try:
             told = events.error_of(head)
-            told = (
-                "" if self.upstream.key.echoed(told) else told
-            )  # some gateways repeat a key, all but a few characters
+            if self.upstream.key.echoed(told):  # some gateways repeat a key, all but a few characters
+                told = ""
         except events.MalformedAnswer:
             told = ""
         pause = self.upstream.breaker.left()

@@ -10,8 +10,7 @@ import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from runner.freezing import AGENT_LABEL, Freezer
-from runner.redteam.controls import Spec
+from runner.freezing import Freezer
 from runner.redteam.scenario import Blocked, Scenario, Unable
 from runner.redteam.stage import Stage
 
@@ -90,11 +89,9 @@ def _read(agent: Any, channel: Channel) -> float | None:
 def _frozen(stage: Stage, intact: bool) -> None:
     """Does an agent compute while it is said to stand still?"""
     busy = "import time\nn = 0\nwhile True: n += 1"
-    spec: Spec = stage.specification("agent")
-    spec = spec | {"labels": spec["labels"] | {AGENT_LABEL: stage.bench}}
-    with stage.container(spec, busy) as agent:
+    with stage.container(stage.specification("agent"), busy) as agent:
         agent.start()
-        freezer = Freezer(stage.client, stage.bench if intact else "nobody")
+        freezer = Freezer(stage.client, stage.home.id if intact else "nobody")
         with freezer.hold():
             time.sleep(0.2)
             before = _processor_seconds(stage, agent)

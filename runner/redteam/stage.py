@@ -58,7 +58,7 @@ class Stage:
         self.abstract = f"glovebox-probe-{secrets.token_hex(8)}"
         self.controls: dict[str, Control] = CONTROLS | of_stage(folder)
         self.port = 0
-        self.tenant = 0  # uid of the other user whose attacks are tried; 0: nobody
+        self.tenant = 65534  # uid of the other user whose attacks are tried: nobody, unless one is named
 
     def given(self, spec: Spec) -> dict[str, Any]:
         """What probes are told about the host they attack."""

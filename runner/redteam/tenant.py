@@ -91,7 +91,7 @@ def _reads_backup(stage: Stage, intact: bool) -> None:
             with files.whole(path, mode=0o600, replace=False) as file:
                 file.write(_SECRET.encode())
         else:
-            path.with_name(path.name + ".partial").write_text(_SECRET)
+            _plainly(path.with_name(path.name + ".partial"), _SECRET)
         if "found" not in _as_tenant(stage, _LOOK, folder):
             raise Blocked
 
@@ -117,7 +117,7 @@ def _plainly(path: Path, text: str) -> None:
     try:
         path.write_text(text)
     except PermissionError:
-        raise Unable("this kernel follows no links of others in shared folders (fs.protected_symlinks)") from None
+        raise Unable("this kernel opens no files and links of others in shared folders (fs.protected_*)") from None
 
 
 _PLANT = (
