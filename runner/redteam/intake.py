@@ -9,8 +9,6 @@ import json
 import os
 import secrets
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -22,10 +20,10 @@ from runner import doors, filter, leak, snapshot
 from runner import gpu as devices
 from runner.errors import SnapshotError
 from runner.records import Crash, Experiment, Frozen, Lane, LaunchRequest, Release, Status
-from runner.redteam.scenario import Blocked, Scenario, Unable
+from runner.redteam.scenario import Blocked, Scenario
 from runner.redteam.stage import Stage
+from runner.redteam.tenant import as_tenant
 
-_OTHER_UID = 65534
 _SECRET = b"root:x:0:0"
 
 
@@ -45,29 +43,25 @@ def _fresh(stage: Stage, name: str) -> Path:
 
 
 def _other_uid(stage: Stage, intact: bool) -> None:
-    if os.geteuid() != 0:
-        raise Unable("only root can become another user")
     path = _fresh(stage, "door")
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
         sock.listen(4)
         path.chmod(0o666)
         stage.home.root.chmod(0o755)
-        allowed = frozenset({os.geteuid()}) if intact else frozenset({_OTHER_UID})
+        allowed = frozenset({os.geteuid()}) if intact else frozenset({stage.tenant})
         args = (sock, allowed, lambda line: line.send({"hello": line.receive()}))
         threading.Thread(target=doors.serve, args=args, daemon=True).start()
         client = (
-            "import os, socket, sys\n"
-            f"os.setgid({_OTHER_UID}); os.setuid({_OTHER_UID})\n"
             "sock = socket.socket(socket.AF_UNIX); sock.connect(sys.argv[1])\n"
             "sock.sendall(b'{}\\n'); print(sock.recv(100))"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", client, path.name], cwd=path.parent, capture_output=True, timeout=20, check=False
-        )
-        sock.shutdown(socket.SHUT_RDWR)
-        stage.home.root.chmod(0o700)
-    if b"hello" not in done.stdout:
+        try:
+            told = as_tenant(stage, client, path.name, cwd=path.parent)
+        finally:
+            sock.shutdown(socket.SHUT_RDWR)
+            stage.home.root.chmod(0o700)
+    if "hello" not in told:
         raise Blocked
 
 

@@ -39,7 +39,7 @@ def _shared() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _as_tenant(stage: Stage, source: str, *arguments: object) -> str:
+def as_tenant(stage: Stage, source: str, *arguments: object, cwd: Path = Path("/")) -> str:
     """What he printed; raises Unable if we cannot become him."""
     if os.geteuid() != 0:
         raise Unable("only root can become another user")
@@ -48,7 +48,7 @@ def _as_tenant(stage: Stage, source: str, *arguments: object) -> str:
     become = f"import fcntl, json, os, socket, subprocess, sys\nos.setgroups([]); os.setgid({uid}); os.setuid({uid})\n"
     done = subprocess.run(
         [sys.executable, "-I", "-c", become + source, *map(str, arguments)],
-        cwd="/",
+        cwd=cwd,
         env={"PATH": os.environ.get("PATH", "")},
         capture_output=True,
         text=True,
@@ -77,7 +77,7 @@ def _reads_bench(stage: Stage, intact: bool) -> None:
         if not intact:
             for path in (bench.root, bench.keys):
                 path.chmod(0o755)
-        if "found" not in _as_tenant(stage, _LOOK, bench.root):
+        if "found" not in as_tenant(stage, _LOOK, bench.root):
             raise Blocked
 
 
@@ -86,13 +86,13 @@ def _reads_backup(stage: Stage, intact: bool) -> None:
     with _shared() as folder:
         path = folder / "bench.tar.gz"
         made = "for n in sys.argv[2:]: f = os.open(sys.argv[1] + n, os.O_CREAT | os.O_RDWR, 0o666); os.fchmod(f, 0o666)"
-        _as_tenant(stage, made, f"{path}.", "partial", "tmp")
+        as_tenant(stage, made, f"{path}.", "partial", "tmp")
         if intact:
             with files.whole(path, mode=0o600, replace=False) as file:
                 file.write(_SECRET.encode())
         else:
             _plainly(path.with_name(path.name + ".partial"), _SECRET)
-        if "found" not in _as_tenant(stage, _LOOK, folder):
+        if "found" not in as_tenant(stage, _LOOK, folder):
             raise Blocked
 
 
@@ -103,7 +103,7 @@ def _lays_link(stage: Stage, intact: bool) -> None:
         precious.write_text("precious")
         precious.chmod(0o600)
         link = "for n in ('', '.partial'): os.symlink(sys.argv[1], sys.argv[2] + n)"
-        _as_tenant(stage, link, precious, folder / "report.html")
+        as_tenant(stage, link, precious, folder / "report.html")
         if intact:
             files.write(folder / "report.html", "page")
         else:
@@ -130,7 +130,7 @@ _PLANT = (
 
 
 def _plants(stage: Stage, folder: Path, planted: dict[str, str]) -> None:
-    _as_tenant(stage, _PLANT, folder, json.dumps(planted))
+    as_tenant(stage, _PLANT, folder, json.dumps(planted))
 
 
 def _plants_bench(stage: Stage, intact: bool) -> None:
@@ -190,7 +190,7 @@ def _plants_line(_: Stage, intact: bool) -> None:
 def _reads_process(stage: Stage, intact: bool) -> None:
     """He reads the environment and memory map of the process that runs this bench."""
     source = "print(subprocess.run(['cat', f'/proc/{sys.argv[1]}/environ'], capture_output=True).stdout and 'found')"
-    found = _as_tenant(stage, source, os.getpid() if intact else "self")  # without the wall: one of his own
+    found = as_tenant(stage, source, os.getpid() if intact else "self")  # without the wall: one of his own
     if "found" not in found:
         raise Blocked
 
@@ -200,10 +200,10 @@ def _engine_socket(stage: Stage, intact: bool) -> None:
     path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
     source = "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print('found')"
     if intact:
-        found = _as_tenant(stage, source, path)
+        found = as_tenant(stage, source, path)
     else:
         with _shared() as folder, _listener(folder / "s") as door:
-            found = _as_tenant(stage, source, door)
+            found = as_tenant(stage, source, door)
     if "found" not in found:
         raise Blocked
 
@@ -226,7 +226,7 @@ def _takes_lock(stage: Stage, intact: bool) -> None:
         lock = bench / "runner.lock"
         source = "f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print('found')"
         with locks.hold(lock, "probe") if intact else nullcontext():
-            found = _as_tenant(stage, source, lock)
+            found = as_tenant(stage, source, lock)
     if "found" not in found:
         raise Blocked
 
