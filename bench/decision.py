@@ -3,7 +3,7 @@
     python -m bench.decision [--nights N] [--json]
 
 Scores are a true value plus normal noise of one run; both rules see the same candidates. The decision itself is the
-production code (runner.decide.judge); only training is simulated. Makes the tables of docs/decision.md.
+production code (runner.core.decision.decide.judge); only training is simulated. Makes the tables of docs/decision.md.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from runner import decide, policy
-from runner.decide import Runs, Standing, Verdict, Wanted
-from runner.home import SOURCE
-from runner.policy import Decision
-from runner.records import Status
+from runner.core.base.home import SOURCE
+from runner.core.base.values import Status
+from runner.core.decision import decide
+from runner.core.decision.decide import Runs, Standing, Verdict, Wanted
+from runner.core.policy import policy_files
+from runner.core.policy.policy_files import Decision
 
 SIGMA = 0.001  # val_bpb, standard deviation of one run
 SIZE = 10_000  # bytes of every train.py: simplicity plays no part
@@ -163,7 +164,7 @@ def _ideas(chance: random.Random) -> Iterator[float]:
 
 def compare(nights: int) -> dict[str, dict[str, float]]:
     """The shipped rules, the same with alpha 0.2, and upstream's, by name: every number of the table."""
-    ours = policy.load(SOURCE / "policies").decision
+    ours = policy_files.load(SOURCE / "policies").decision
     others = {
         "paired": ours,
         "paired, alpha 0.2": ours.model_copy(update={"alpha": 0.2}),

@@ -3,7 +3,7 @@
     python -m bench.early_stop [--nights N] [--real N] [--budget S] [--json]
 
 Simulated: nights of 126 experiments whose loss at a look tells of the score to come, more closely the later it is; the
-decision to end one is the production code (runner.early_stop). `late` nights add candidates that are behind for most
+decision to end one is the production code (early_stop.py). `late` nights add candidates that are behind for most
 of the run and catch up. Real: N variations of the seed are trained to their end in containers with every look noted
 (audit: 1), so that one series says what would have been ended and what that would have lost. The last line is one
 JSON object; makes the table of docs/decision.md.
@@ -22,12 +22,13 @@ from typing import Any
 from unittest import mock
 
 from bench import loader, overhead
-from runner import policy, supervise
-from runner.artifacts import profiles
-from runner.early_stop import Lookout
-from runner.home import SOURCE, Home
-from runner.policy import EarlyStop
-from runner.records import Experiment, Status
+from runner.core.artifacts import profiles
+from runner.core.base.home import SOURCE, Home
+from runner.core.base.values import Experiment, Status
+from runner.core.decision.early_stop import Lookout
+from runner.core.policy import policy_files
+from runner.core.policy.policy_files import EarlyStop
+from runner.people.host import processes
 
 RUNS = 126  # of a night, as upstream's
 SIGMA = 0.001  # val_bpb, standard deviation of one run
@@ -97,7 +98,7 @@ def _known(rows: list[Experiment], best: float) -> tuple[list[Experiment], float
 
 def simulated(nights: int, late: bool) -> dict[str, float]:
     """Sums over nights: experiments an hour relative to none ended, shares of runs ended and of wins lost."""
-    rules = policy.load(SOURCE / "policies").decision.early_stop.model_copy(update={"enabled": True})
+    rules = policy_files.load(SOURCE / "policies").decision.early_stop.model_copy(update={"enabled": True})
     found = [night(rules, seed, late) for seed in range(nights)]
     total = {name: sum(one[name] for one in found) for name in found[0]}
     return {
@@ -135,9 +136,9 @@ def real(count: int, budget: int) -> dict[str, Any]:
         folder = Path(name)
         _, artifact = loader.make(folder)
         home, work = Home(folder / "bench"), folder / "train.py"
-        stop = policy.load(SOURCE / "policies").decision.early_stop
+        stop = policy_files.load(SOURCE / "policies").decision.early_stop
         watching = stop.model_copy(update={"enabled": True, "audit": 1.0})
-        with supervise.doors() as places, supervise.launcher(home, places):
+        with processes.doors() as places, processes.launcher(home, places):
             loop = overhead.loop(home, artifact.name, places, early_stop=watching)
             loop.begin()
             for number, text in enumerate(variations(count), 1):

@@ -20,10 +20,10 @@ from typing import Any
 
 import docker
 
-from runner import policy
-from runner.freezing import Freezer
-from runner.home import SOURCE
-from runner.redteam.stage import Stage, stage
+from runner.core.base.home import SOURCE
+from runner.core.policy import policy_files
+from runner.people.redteam.stage import Stage, stage
+from runner.rooms.launcher.freezing import Freezer
 
 SECONDS = 6.0
 SLOT, SYMBOLS = 0.02, 200
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     client = docker.from_env()
-    with stage(client, policy.load(SOURCE / "policies"), None) as made:
+    with stage(client, policy_files.load(SOURCE / "policies"), None) as made:
         result = {
             "hold_ms": held(made, 20 * asked.rounds),
             "products": {

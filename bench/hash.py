@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from runner.files import hash_file, in_parallel
+from runner.core.base.files import hash_file, in_parallel
 
 
 def main() -> None:

@@ -27,11 +27,13 @@ from typing import Any
 
 import torch
 
-from runner import keys, owner, policy, scores, supervise
-from runner.artifacts import prepare, store
-from runner.home import SOURCE, Home
-from runner.launching import Ahead, LaunchClient
-from runner.records import LaunchRequest, Release
+from runner.core.airlock import score_file
+from runner.core.artifacts import keys, prepare, store
+from runner.core.base.home import SOURCE, Home
+from runner.core.base.values import LaunchRequest, Release
+from runner.core.policy import policy_files, users
+from runner.people.host import processes
+from runner.rooms.desk.launch_client import Ahead, LaunchClient
 from trainer import hand_over
 
 FAMILIES = ("sdpa", "masked fill", "sliding window", "linear attention", "ssd decay", "rope complex", "causal conv",
@@ -55,7 +57,7 @@ def main() -> int:
         version = prepare.prepare(home, "demo")
         store.admit(home, version)
         handed = models(folder) | {place.name: place for place in asked.handed}
-        with burning(asked.burners), supervise.doors() as places, supervise.launcher(home, places):
+        with burning(asked.burners), processes.doors() as places, processes.launcher(home, places):
             found = repeat(home, LaunchClient(places.launch), version, handed, asked.evaluations)
     result = {**found, "burners": asked.burners, "load": round(os.getloadavg()[0], 1)}
     if not asked.json:
@@ -100,8 +102,8 @@ def _burn() -> None:
 
 def repeat(home: Home, client: LaunchClient, artifact: str, handed: dict[str, Path], count: int) -> dict[str, Any]:
     """Score so often, one model after the other."""
-    policies = policy.load(*home.policies)
-    group = owner.ids(policies.sandbox, policies.sandbox.trainer.uid).host_gid
+    policies = policy_files.load(*home.policies)
+    group = users.ids(policies.sandbox, policies.sandbox.trainer.uid).host_gid
     refused, seen, seconds = Counter[str](), defaultdict(set), []
     names = list(handed)
     for number in range(count):
@@ -120,7 +122,7 @@ def repeat(home: Home, client: LaunchClient, artifact: str, handed: dict[str, Pa
         launch = ahead.release(request, Release(seconds=900, audit_below=64.0))
         seconds.append(launch.ended().seconds)
         client.end(launch)
-        score = scores.read(place / "score.json")
+        score = score_file.read(place / "score.json")
         if score is None or score.val_bpb is None:
             refused[f"{name}: {score.reason if score else 'no score'}"] += 1
             print((place / "evaluator.log").read_text()[-500:], file=sys.stderr)

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import soak
-from runner import supervise, verify
-from runner.home import Home
-from runner.ledger import Ledger
-from runner.records import Lane
+from runner.core.base.home import Home
+from runner.core.base.values import Lane
+from runner.core.evidence import verify
+from runner.core.evidence.ledger import Ledger
+from runner.people.host import processes
 
 
 def halves() -> tuple[Lane, Lane]:
@@ -40,7 +41,7 @@ def run(home: Home, seed: Path, tag: str, lanes: tuple[Lane, ...], count: int) -
         "tag": tag, "seed": str(seed), "agent": "command", "max_experiments": count, "lanes": lanes
     }  # fmt: skip
     began = time.monotonic()
-    for event in supervise.run(settings, home, home.key):
+    for event in processes.run(settings, home, home.key):
         if event["event"] == "finished":
             row = event["row"]
             text = f"[{time.monotonic() - began:6.1f} s] {tag} {row['id']} {row['status']} on {row['lane']}"

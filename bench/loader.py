@@ -26,9 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from runner import keys
-from runner.artifacts import corpus, prepare, profiles, store
-from runner.home import Home
+from runner.core.artifacts import corpus, keys, prepare, profiles, store
+from runner.core.base.home import Home
 
 SHARDS, GROUP = 4, 200
 PROFILE = profiles.Profile("upstream", 2048, 300, 4096, 2048 * 8, 8, 20_000_000, 10_000)

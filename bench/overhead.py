@@ -25,17 +25,19 @@ from typing import Any
 from unittest import mock
 
 from bench import loader
-from runner import policy, report, supervise
-from runner.artifacts import profiles, store
-from runner.audit import AuditLog
-from runner.gitline import GitLine
-from runner.home import SOURCE, Home
-from runner.launching import LaunchClient
-from runner.ledger import Ledger
-from runner.loop import Loop
-from runner.recording import Recorder
-from runner.sealing import Sealer
-from runner.stages import Stages
+from runner.core.artifacts import profiles, store
+from runner.core.base.home import SOURCE, Home
+from runner.core.evidence.audit_chain import AuditLog
+from runner.core.evidence.checkpoints import Sealer
+from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.recorder import Recorder
+from runner.core.policy import policy_files
+from runner.people.host import processes
+from runner.people.pages import report
+from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.train_and_score import Stages
 
 SEED = SOURCE / "trainer" / "train.py"
 THINKING = 6.0  # seconds between two experiments, as an agent needs to think of one: the next trainer starts meanwhile
@@ -116,7 +118,7 @@ def _said(times: Times) -> str:
 
 def loop(home: Home, artifact: str, places: Any, **decision: Any) -> Loop:
     """A bench with rule upstream: no reruns, one run against one run."""
-    policies = policy.load(SOURCE / "policies")
+    policies = policy_files.load(SOURCE / "policies")
     upstream = policies.decision.model_copy(update={"rule": "upstream", **decision})
     policies = policies.model_copy(update={"decision": upstream})
     ledger = Ledger(home.ledger)
@@ -164,11 +166,11 @@ def main() -> None:
         if asked.plain:
             out = folder / "out"
             out.mkdir()
-            settings = policy.load(SOURCE / "policies").evaluator.model_dump_json()
+            settings = policy_files.load(SOURCE / "policies").evaluator.model_dump_json()
             found = alternate(asked.rounds, lambda: bare(artifact, shards), lambda: plain(artifact, out, settings))
         else:
             home = Home(folder / "bench")
-            with supervise.doors() as places, supervise.launcher(home, places):
+            with processes.doors() as places, processes.launcher(home, places):
                 bench, work = loop(home, artifact.name, places), folder / "train.py"
                 bench.begin()
                 found = alternate(asked.rounds, lambda: bare(artifact, shards), lambda: contained(bench, work))

@@ -26,13 +26,15 @@ from unittest import mock
 
 import docker
 
-from runner import box, keys, supervise, verify
-from runner.artifacts import prepare, profiles, store
-from runner.home import SOURCE, Home
-from runner.ledger import Ledger
+from runner.core.artifacts import keys, prepare, profiles, store
+from runner.core.base.home import SOURCE, Home
+from runner.core.evidence import verify
+from runner.core.evidence.ledger import Ledger
+from runner.people.host import processes
+from runner.rooms.launcher import containers
 
 TAG = "soak"
-PROCESSES = ("runner.session", "runner.launcher", "runner.broker")
+PROCESSES = ("runner.rooms.desk.session", "runner.rooms.launcher.server", "runner.rooms.broker")
 MEMORY_GROWTH, COST_GROWTH = 1.05, 1.1
 _INTERVAL = 2.0  # seconds between two looks
 # Every experiment is another file, none is better by more than luck: rule upstream, so that nothing is rerun.
@@ -123,7 +125,7 @@ def soak(home: Home, seed_py: Path, count: int) -> Watch:
     settings: dict[str, Any] = {"tag": TAG, "seed": str(seed_py), "agent": "command", "max_experiments": count}
     watch, began = Watch(), time.monotonic()
     try:
-        for event in supervise.run(settings, home, home.key):
+        for event in processes.run(settings, home, home.key):
             if event["event"] == "finished":
                 row = event["row"]
                 spent = time.monotonic() - began
@@ -154,7 +156,7 @@ def result(home: Home, samples: list[Sample], client: docker.DockerClient) -> di
     rows = Ledger(home.ledger, read_only=True).experiments(TAG)
     seconds = [row.seconds for row in rows]
     part = max(1, min(50, len(seconds) // 2))
-    left = len(box.containers(client, home.id))
+    left = len(containers.containers(client, home.id))
     own = [row.seconds - row.train_seconds - row.eval_seconds for row in rows]
     document = {
         "experiments": len(rows),

@@ -20,12 +20,13 @@ from typing import Any
 from unittest import mock
 
 from bench import loader, overhead
-from runner import snapshot, supervise
-from runner.artifacts import compile_cache, profiles, store
-from runner.home import SOURCE, Home
-from runner.records import LaunchRequest
-from runner.stages import Stages, new_run_id
-from runner.trials import Trials
+from runner.core.airlock import snapshot
+from runner.core.artifacts import compile_cache, profiles, store
+from runner.core.base.home import SOURCE, Home
+from runner.core.base.values import LaunchRequest
+from runner.people.host import processes
+from runner.rooms.desk.reruns import Trials
+from runner.rooms.desk.train_and_score import Stages, new_run_id
 
 BUDGET = 3  # seconds of training
 _EDITS = {
@@ -62,7 +63,7 @@ def measure(rounds: int) -> dict[str, Any]:
         folder = Path(name)
         _, artifact = loader.make(folder)
         home = Home(folder / "bench")
-        with supervise.doors() as places, supervise.launcher(home, places):
+        with processes.doors() as places, processes.launcher(home, places):
             cold = overhead.loop(home, artifact.name, places).trials()
             version = _fill(home, cold.stages)
             stages = cold.stages

@@ -1,5 +1,5 @@
 """`python -m runner` is `glovebox`."""
 
-from runner.cli import main
+from runner.people.cli.main import main
 
 main()

@@ -12,17 +12,19 @@ import docker
 import hypothesis
 import pytest
 
-from runner import clock, keys, policy, supervise
-from runner.artifacts import prepare, store
-from runner.audit import AuditLog
-from runner.gitline import GitLine
-from runner.home import SOURCE, Home
-from runner.launching import LaunchClient
-from runner.ledger import Ledger
-from runner.loop import Loop
-from runner.recording import Recorder
-from runner.sealing import Sealer
-from runner.stages import Stages
+from runner.core.artifacts import keys, prepare, store
+from runner.core.base.home import SOURCE, Home
+from runner.core.decision import clock
+from runner.core.evidence.audit_chain import AuditLog
+from runner.core.evidence.checkpoints import Sealer
+from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.recorder import Recorder
+from runner.core.policy import policy_files
+from runner.people.host import processes
+from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.train_and_score import Stages
 
 # What a user's shell or a git hook may hold, and what is no business of a test's.
 _THEIRS = {"FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "SOURCE_DATE_EPOCH", "GLOVEBOX_KEY_PASSPHRASE_FILE"}
@@ -46,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             "test_claude.py",
             "test_families.py",
             "test_export.py",
-            "test_transfer.py",
+            "test_requested_reruns.py",
             "test_notify.py",
         )
         if whole or _OTHER_PROCESSES.intersection(getattr(item, "fixturenames", ())):
@@ -54,9 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def policies() -> policy.Policies:
+def policies() -> policy_files.Policies:
     """The shipped policies."""
-    return policy.load(POLICIES)
+    return policy_files.load(POLICIES)
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +87,7 @@ def artifact(prepared: Home) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine(policies: policy.Policies) -> Iterator[docker.DockerClient]:
+def engine(policies: policy_files.Policies) -> Iterator[docker.DockerClient]:
     """The container engine with our images; its absence is a failure, never a skip."""
     client = docker.from_env(timeout=120)
     for image in (policies.sandbox.trainer.image, policies.sandbox.agent.image, "glovebox/runner:dev"):
@@ -134,10 +136,10 @@ def begun_loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPath
         .replace("hand_over_seconds: 60.0", "hand_over_seconds: 10.0")
         .replace("rule: paired", "rule: upstream")  # a cheat that gains is to be kept here, not to be rerun
     )
-    policies = policy.load(home.root / "policies")
+    policies = policy_files.load(home.root / "policies")
     ledger = Ledger(home.ledger)
     ledger.begin_run("attacks", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
-    with supervise.doors() as places, supervise.launcher(home, places):
+    with processes.doors() as places, processes.launcher(home, places):
         text = (SOURCE / "trainer" / "train.py").read_text()
         honest = text.replace("else 2**14 ", "else 2**11 ").replace("else 0.001 ", "else 0.004 ")
         made = Loop(

@@ -10,8 +10,8 @@ import json
 import math
 from itertools import pairwise
 
-from runner.filter import Filtered
-from runner.policy import Metric, Policies
+from runner.core.airlock.telemetry_file import Filtered
+from runner.core.policy.policy_files import Metric, Policies
 
 INT_VALUES = 10**9  # a non-negative {int} blank
 SHAPE_VALUES = 10**7

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner import filter, policy
-from runner.filter import NOT_EXPORTABLE, Filtered
-from runner.policy import Policies
+from runner.core.airlock import telemetry_file
+from runner.core.airlock.telemetry_file import NOT_EXPORTABLE, Filtered
+from runner.core.policy import policy_files
+from runner.core.policy.policy_files import Policies
 
 CANARY = "\u017d\u00df\u4e16\u202eQ"  # not one of these is in any sentence of ours
 NUMBER = re.compile(r"-?\d+(?:\.\d\d)?")
@@ -73,7 +74,7 @@ class Generator:
 
     def _value(self, key: str) -> Any:
         known: dict[str, Callable[[], Any]] = {
-            "phase": lambda: self.rng.choice(filter.PHASES),
+            "phase": lambda: self.rng.choice(telemetry_file.PHASES),
             "name": lambda: self.rng.choice(self.summaries),
             "error": lambda: self.rng.choice(self.errors.classes),
             "reason": lambda: self.rng.choice(NOT_EXPORTABLE),
@@ -152,7 +153,7 @@ class Oracle:
         return found
 
     def _crash(self, crash: Any) -> list[str]:
-        found = [] if crash.error in self.classes and 0 <= crash.line <= filter.MAX_LINE_NUMBER else ["crash"]
+        found = [] if crash.error in self.classes and 0 <= crash.line <= telemetry_file.MAX_LINE_NUMBER else ["crash"]
         if (crash.template is None) != (crash.message is None):
             return [*found, "half a message"]
         if crash.message is not None and not self.sentences[crash.template].fullmatch(crash.message):
@@ -162,11 +163,11 @@ class Oracle:
 
 def fuzz(inputs: int, seed: int) -> Counter[str]:
     """Counts of what left the filter, by kind; `crossed` counts findings of the oracle."""
-    policies = policy.load(Path(__file__).parents[1] / "policies")
+    policies = policy_files.load(Path(__file__).parents[1] / "policies")
     generator, oracle, counts = Generator(policies, seed), Oracle(policies), Counter[str]()
     for _ in range(inputs):
         data = generator.data()
-        out = filter.filter_lines(data, policies.metrics, policies.errors)
+        out = telemetry_file.filter_lines(data, policies.metrics, policies.errors)
         counts["inputs"] += 1
         counts["bytes"] += len(data)
         counts["curves"] += bool(out.telemetry.curve)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runner.home import SOURCE, Home
-from runner.records import Costs, Evaluation, Experiment, Score, Status
+from runner.core.base.home import SOURCE, Home
+from runner.core.base.values import Costs, Evaluation, Experiment, Score, Status
 
 COSTS = Costs(pass_flops=1e9, pass_elements=1000, passes=32, scoring_seconds=1.0)
 AUDITED = Evaluation(order=7, audited=128, alone=3, whole=True, costs=COSTS)  # every row

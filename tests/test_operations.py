@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import faults
-from runner.home import SOURCE
+from runner.core.base import faults
+from runner.core.base.home import SOURCE
 
 DOCUMENT = (SOURCE / "docs" / "operations.md").read_text()
 ROWS = re.findall(r"^\| (.+?) \| .+? \| .+? \| (`tests/.+?) \|$", DOCUMENT, re.MULTILINE)

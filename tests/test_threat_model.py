@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runner import leak
-from runner.home import SOURCE
-from runner.policy import Policies
-from runner.redteam.campaign import SCENARIOS
-from runner.redteam.probes import PROBES
+from runner.core.airlock import leak_budget
+from runner.core.base.home import SOURCE
+from runner.core.policy.policy_files import Policies
+from runner.people.redteam.campaign import SCENARIOS
+from runner.people.redteam.probes import PROBES
 
 DOCUMENT = SOURCE / "docs" / "threat-model.md"
 ROW = re.compile(r"^\| (T\d\d) \| (.+?) \| (.+?) \| (.+?) \| (.*?) \|$", re.MULTILINE)
@@ -48,9 +48,9 @@ def test_rows_are_numbered_without_gaps() -> None:
 
 def test_the_residual_leak_it_states_is_the_one_that_is_computed(policies: Policies) -> None:
     text = DOCUMENT.read_text()
-    assert f"{leak.most(policies):,.0f} bits an experiment" in text
+    assert f"{leak_budget.most(policies):,.0f} bits an experiment" in text
     assert f"{policies.metrics.leak.night_bits:,} bits" in text
-    channels = leak.channels(policies)
+    channels = leak_budget.channels(policies)
     assert f"loss curve {channels['loss curve']:.0f}" in text
     assert f"summary {channels['summary']:.0f}" in text
     assert f"{channels['crash message']:.0f}," in text

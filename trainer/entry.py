@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from trainer import hand_over, kernels_offline, telemetry
-from trainer.evaluator import release
+from trainer.wire import release
 
 SCRIPT = Path(os.environ.get("GLOVEBOX_TRAIN_PY", "/work/train.py"))
 CACHE, WARM, KEPT = Path("/cache"), Path("/warm.tar"), Path("/out/cache.tar")  # compiled code: here, to begin with, out

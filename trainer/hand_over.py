@@ -20,9 +20,9 @@ from torch.export._trace import _export
 from trainer import telemetry
 from trainer.evaluator import graph as wire
 from trainer.evaluator import program as dry
-from trainer.evaluator.refusal import Refused
 from trainer.evaluator.weights import DTYPES
 from trainer.graph_writer import NotExportable, Why, serialise
+from trainer.wire.refusal import Refused
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

@@ -24,7 +24,7 @@ import numpy as np
 import tiktoken
 import torch
 
-from trainer.packing import load, pack_rows
+from trainer.wire.packing import load, pack_rows
 
 ARTIFACTS = Path(os.environ.get("GLOVEBOX_ARTIFACTS", "/artifacts"))
 TOKENIZER_DIR = ARTIFACTS / "tokenizer"

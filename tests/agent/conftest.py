@@ -13,10 +13,10 @@ import pytest
 
 from agent.client import Bench
 from agent.tools import Editor
-from runner import doors
-from runner.policy import Policies
+from runner.core.base import doors
+from runner.core.policy.policy_files import Policies
 from tests.agent.test_context import brief, history, some
-from tests.broker.conftest import start as start  # noqa: PLC0414 - a fixture
+from tests.rooms.broker.conftest import start as start  # noqa: PLC0414 - a fixture
 
 SEED = "HEAD = 0.001 \n"
 

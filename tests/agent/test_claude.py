@@ -14,7 +14,7 @@ from agent.client import Bench
 from agent.model import Model, Permanent
 from agent.tools import Editor
 from tests.agent.conftest import SEED, FakeDesk
-from tests.broker.conftest import Start
+from tests.rooms.broker.conftest import Start
 from tests.standin.server import Block, Standin
 
 Desk = tuple[FakeDesk, Callable[[], Bench], Editor]

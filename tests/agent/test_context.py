@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import context
-from runner import filter as filter_
-from runner.desk import clean
-from runner.policy import Policies
-from runner.records import Crash, Experiment, Status, Telemetry
+from runner.core.airlock import telemetry_file as filter_
+from runner.core.base.values import Crash, Experiment, Status, Telemetry
+from runner.core.policy.policy_files import Policies
+from runner.rooms.desk.desk import clean
 from tests.samples import experiment
 
 FIELDS = {"id", "status", "val_bpb", "claimed", "description", "snapshot_size", "reason", "crash"}

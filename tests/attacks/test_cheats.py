@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner import snapshot
-from runner.artifacts import corpus
-from runner.home import SOURCE
-from runner.loop import Loop
-from runner.records import Feedback, LaunchRequest, Release, Scored, Status
-from runner.stages import Stages, new_run_id
+from runner.core.airlock import snapshot
+from runner.core.artifacts import corpus
+from runner.core.base.home import SOURCE
+from runner.core.base.values import Feedback, LaunchRequest, Release, Scored, Status
+from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.train_and_score import Stages, new_run_id
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 CHEATS = sorted((Path(__file__).parent / "cheats").glob("*.py"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from bench import decision
-from runner import policy
-from runner.home import SOURCE
-from runner.policy import Decision
+from runner.core.base.home import SOURCE
+from runner.core.policy import policy_files
+from runner.core.policy.policy_files import Decision
 
 
 @pytest.fixture(scope="module")
 def rules() -> Decision:
-    return policy.load(SOURCE / "policies").decision
+    return policy_files.load(SOURCE / "policies").decision
 
 
 @pytest.mark.parametrize("candidates", [1, 10, 60])

@@ -16,9 +16,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from runner import box, locks
-from runner.home import SOURCE, Home
-from runner.ledger import Ledger
+from runner.core.base import locks
+from runner.core.base.home import SOURCE, Home
+from runner.core.evidence.ledger import Ledger
+from runner.rooms.launcher import containers
 from tests.samples import begun
 
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -197,7 +198,7 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
         "message": "division by zero",
     }
     assert glovebox("verify")[0] == 0
-    assert box.containers(engine, home.id) == []
+    assert containers.containers(engine, home.id) == []
 
 
 @pytest.mark.engine

@@ -16,9 +16,10 @@ from typing import Any
 import docker
 import pytest
 
-from runner import audit, box
-from runner.home import Home
-from tests.broker.conftest import KEY, edited
+from runner.core.base.home import Home
+from runner.core.evidence import audit_chain
+from runner.rooms.launcher import containers
+from tests.rooms.broker.conftest import KEY, edited
 from tests.samples import quickly
 from tests.standin.server import Block, Serving, Standin
 
@@ -112,7 +113,7 @@ def test_nothing_a_trainer_says_reaches_the_model_or_its_log(
     assert not [text for text in openings if "\x1b" in text or "\u202e" in text]  # descriptions are cleaned
     assert KEY.encode() not in shown
     assert glovebox("verify")[0] == 0
-    calls = [entry["data"] for entry in audit.verify(home.broker / "calls.jsonl")]
+    calls = [entry["data"] for entry in audit_chain.verify(home.broker / "calls.jsonl")]
     assert len(calls) == len(standin.bodies)
     assert json.loads(glovebox("status", "--json")[1])["cost"]["requests"] == len(calls)
 
@@ -123,7 +124,7 @@ def test_the_agents_container_has_no_network_no_key_and_one_writable_file(
     seen: list[Any] = []
 
     def brain(asked: dict[str, Any]) -> list[Block]:
-        for container in engine.containers.list(filters={"label": f"{box.ROLE_LABEL}=agent"}):
+        for container in engine.containers.list(filters={"label": f"{containers.ROLE_LABEL}=agent"}):
             script = (
                 "import os, socket\n"
                 "lines = open('/proc/self/net/dev').readlines()\n"
@@ -198,7 +199,7 @@ def test_a_broker_that_is_killed_is_started_again_and_the_run_goes_on(
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):  # it ended in the meantime
                 words = path.read_bytes()
-                if b"runner.broker" in words.split(b"\0") and str(home.root).encode() in words:
+                if b"runner.rooms.broker" in words.split(b"\0") and str(home.root).encode() in words:
                     os.kill(int(path.parent.name), 9)
                     killed.set()
 

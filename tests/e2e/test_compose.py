@@ -15,9 +15,9 @@ from typing import Any
 import docker
 import pytest
 
-from runner.home import SOURCE, Home
-from runner.ledger import Ledger
-from tests.broker.conftest import edited
+from runner.core.base.home import SOURCE, Home
+from runner.core.evidence.ledger import Ledger
+from tests.rooms.broker.conftest import edited
 from tests.samples import plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]

@@ -12,8 +12,9 @@ from typing import Any
 import docker
 import pytest
 
-from runner import audit, box
-from runner.home import Home
+from runner.core.base.home import Home
+from runner.core.evidence import audit_chain
+from runner.rooms.launcher import containers
 from tests.samples import begun, plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -46,13 +47,13 @@ def test_five_experiments_show_keep_discard_and_crash(
         ["git", "log", "--format=%h", "autoresearch/demo"], cwd=home.line, capture_output=True, text=True, check=True
     ).stdout.split()
     assert log[::-1] == [row["commit"][: len(log[0])] for row in rows if row["status"] == "keep"]
-    assert {e["kind"] for e in audit.verify(home.audit)} == {"accepted", "finished", "checkpoint"}
+    assert {e["kind"] for e in audit_chain.verify(home.audit)} == {"accepted", "finished", "checkpoint"}
     assert glovebox("verify")[0] == 0
 
     page = Path(document["report"]).read_text()
     assert "<script" not in page
     assert "baseline" in page
-    assert box.containers(engine, home.id) == []
+    assert containers.containers(engine, home.id) == []
     assert rows[0]["memory_gb"] > 0.1  # measured from outside
     _and_the_morning_after(glovebox, home, document)
 

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 import docker
 import pytest
 
-from runner import box
-from runner.home import SOURCE, Home
+from runner.core.base.home import SOURCE, Home
+from runner.rooms.launcher import containers
 from tests.samples import plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -78,7 +78,7 @@ def test_two_core_sets_run_experiments_at_a_time_against_one_frontier(
     checked = json.loads(glovebox("verify", "--json")[1])
     assert checked["failures"] == []
     assert checked["checked"]["verdicts"] == 5
-    assert box.containers(engine, home.id) == []
+    assert containers.containers(engine, home.id) == []
 
 
 def test_lanes_that_would_share_a_core_are_refused(glovebox: Glovebox) -> None:

@@ -12,7 +12,7 @@ from tests.evaluator.build import Build
 from trainer.evaluator import score
 from trainer.evaluator.audit import Auditor, audit
 from trainer.evaluator.program import Program
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 ROWS, B, T, V = 24, 2, 8, 16
 F32 = {"d": "float32"}

@@ -14,7 +14,7 @@ from tests.evaluator.conftest import Load
 from tests.evaluator.zoo import DIM, SEQ, VOCAB, Attend, Base
 from trainer.evaluator import audit
 from trainer.evaluator.causality import prove
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 
 class Wrap(nn.Module):

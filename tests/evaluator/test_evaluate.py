@@ -16,7 +16,7 @@ from trainer.evaluator import __main__ as evaluator
 from trainer.evaluator import audit, score
 from trainer.evaluator.__main__ import Order, Settings, evaluate, main
 from trainer.evaluator.costs import Costs
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 ROWS, B = 8, 2
 HONEST = Settings()
@@ -120,17 +120,18 @@ def test_scoring_that_takes_too_long_is_refused(handed: Path, artifacts: Path, m
 def test_the_document_is_what_the_runner_reads(
     handed: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runner import policy, scores
-    from runner.home import SOURCE
+    from runner.core.airlock import score_file
+    from runner.core.base.home import SOURCE
+    from runner.core.policy import policy_files
 
-    settings = policy.load(SOURCE / "policies").evaluator.model_dump_json()
+    settings = policy_files.load(SOURCE / "policies").evaluator.model_dump_json()
     go = tmp_path / "go.json"
     baseline = {"pass_flops": 1e9, "pass_elements": 10**9, "passes": 4, "scoring_seconds": 5.0}
     go.write_text(json.dumps({"audit_below": 64.0, "baseline": baseline}) + "\n")
-    monkeypatch.setattr("trainer.evaluator.release.GO", go)
+    monkeypatch.setattr("trainer.wire.release.GO", go)
     _quietly(monkeypatch)
     assert main(["x", settings], handed, artifacts, tmp_path) == 0
-    found = scores.read(tmp_path / "score.json")
+    found = score_file.read(tmp_path / "score.json")
     assert found is not None
     assert found.evaluation is not None
     assert found.evaluation.whole
@@ -142,15 +143,15 @@ def test_the_document_is_what_the_runner_reads(
 def test_a_score_that_does_not_say_how_it_was_taken_is_none(
     handed: Path, artifacts: Path, tmp_path: Path, missing: str
 ) -> None:
-    from runner import scores
+    from runner.core.airlock import score_file
 
-    document = evaluate(HONEST, handed, artifacts) | {"format": scores.FORMAT, "seconds": 1.0}
+    document = evaluate(HONEST, handed, artifacts) | {"format": score_file.FORMAT, "seconds": 1.0}
     path = tmp_path / "score.json"
     path.write_text(json.dumps(document))
-    assert scores.read(path) is not None
+    assert score_file.read(path) is not None
     del document[missing]
     path.write_text(json.dumps(document))
-    assert scores.read(path) is None
+    assert score_file.read(path) is None
 
 
 def _quietly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.evaluator.build import Build
 from trainer.evaluator import graph, ops, program, weights
 from trainer.evaluator.causality import prove
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 COUNT = int(os.environ.get("GLOVEBOX_FUZZ", "1500"))
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from trainer.evaluator import program
 from trainer.evaluator.causality import prove
 from trainer.evaluator.graph import Node
 from trainer.evaluator.program import Program
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 T, V = 8, 16
 

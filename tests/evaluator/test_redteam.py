@@ -15,7 +15,7 @@ from tests.evaluator.build import Build
 from trainer.evaluator import score
 from trainer.evaluator.causality import prove
 from trainer.evaluator.program import Limits
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 T = 8
 F32, F64, F16, BF16, BOOL = ({"d": name} for name in ("float32", "float64", "float16", "bfloat16", "bool"))

@@ -10,7 +10,7 @@ import torch
 from tests.evaluator.build import Build
 from trainer.evaluator import program, traps
 from trainer.evaluator.causality import prove
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 VECTOR, SCALAR = torch.zeros(3, dtype=torch.int64), torch.zeros((), dtype=torch.int64)
 HALF, FULL = torch.zeros(4, dtype=torch.bfloat16), torch.zeros(4)

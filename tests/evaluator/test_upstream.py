@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from bench import upstream
-from runner.artifacts import corpus
-from runner.artifacts.profiles import PROFILES
+from runner.core.artifacts import corpus
+from runner.core.artifacts.profiles import PROFILES
 from tests.evaluator.conftest import Load
 from trainer.evaluator import score
 from trainer.evaluator.causality import prove
-from trainer.packing import Documents, pack_rows
+from trainer.wire.packing import Documents, pack_rows
 
 SMALL = upstream.Config(sequence_len=64, vocab_size=256, n_layer=4, n_head=2, n_kv_head=2, n_embd=64)
 published = pytest.mark.skipif(

@@ -14,18 +14,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runner import attending, faults, locks, policy, report
-from runner.artifacts import store
-from runner.audit import AuditLog
-from runner.gitline import GitLine
-from runner.home import SOURCE, Home
-from runner.launching import LaunchClient
-from runner.ledger import Ledger
-from runner.loop import Loop
-from runner.recording import Recorder
-from runner.records import EndReason, EngineResult, Scored, Snapshot, Telemetry, Trained
-from runner.sealing import Sealer
-from runner.stages import Stages
+from runner.core.artifacts import store
+from runner.core.base import faults, locks
+from runner.core.base.home import SOURCE, Home
+from runner.core.base.values import EndReason, EngineResult, Scored, Snapshot, Telemetry, Trained
+from runner.core.evidence.audit_chain import AuditLog
+from runner.core.evidence.checkpoints import Sealer
+from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.recorder import Recorder
+from runner.core.policy import policy_files
+from runner.people.pages import report
+from runner.rooms.desk import attending
+from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.train_and_score import Stages
 from tests.samples import scored
 
 TAG = "faults"
@@ -74,7 +77,7 @@ def candidate(best: bytes, number: int) -> bytes:
 
 def loop(home: Home) -> Loop:
     """The real loop around the stand-in."""
-    policies = policy.load(SOURCE / "policies")
+    policies = policy_files.load(SOURCE / "policies")
     ledger = Ledger(home.ledger)
     ledger.begin_run(TAG, "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
     recorder = Recorder(

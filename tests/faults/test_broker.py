@@ -7,10 +7,10 @@ import signal
 
 import pytest
 
-from runner import faults
-from runner.broker import budget
-from tests.broker.conftest import Start, spawn, stop
-from tests.broker.conftest import start as start  # noqa: PLC0414 - a fixture
+from runner.core.base import faults
+from runner.rooms.broker import budget
+from tests.rooms.broker.conftest import Start, spawn, stop
+from tests.rooms.broker.conftest import start as start  # noqa: PLC0414 - a fixture
 
 pytestmark = pytest.mark.slow
 

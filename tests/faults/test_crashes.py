@@ -17,11 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner import audit, faults, verify
-from runner.gitline import GitLine
-from runner.home import SOURCE, Home
-from runner.ledger import Ledger
-from runner.records import INTERRUPTED, Status
+from runner.core.base import faults
+from runner.core.base.home import SOURCE, Home
+from runner.core.base.values import INTERRUPTED, Status
+from runner.core.evidence import audit_chain, verify
+from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.ledger import Ledger
 from tests.faults import driver
 
 pytestmark = pytest.mark.slow
@@ -55,7 +56,7 @@ def agree(home: Home) -> None:
     assert ledger.open_reruns(driver.TAG) == []
     lines = (home.tag(driver.TAG) / "results.tsv").read_text().splitlines()
     assert len(lines) == len(rows) + 1
-    chain = audit.verify(home.audit)
+    chain = audit_chain.verify(home.audit)
     ended = Counter((e["data"]["tag"], e["data"]["id"]) for e in chain if e["kind"] == "finished")
     assert set(ended.values()) == {1}
     assert len(ended) == len(rows)

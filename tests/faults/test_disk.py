@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from runner import ledger as ledgers
-from runner import recording, reserve, verify
-from runner.errors import GloveboxError
-from runner.home import Home
-from runner.ledger import Ledger
-from runner.policy import Policies
-from runner.records import Status
-from tests.test_trials import Bench
+from runner.core.base.errors import GloveboxError
+from runner.core.base.home import Home
+from runner.core.base.values import Status
+from runner.core.evidence import disk_reserve, recorder, verify
+from runner.core.evidence import ledger as ledgers
+from runner.core.evidence.ledger import Ledger
+from runner.core.policy.policy_files import Policies
+from tests.rooms.desk.test_reruns import Bench
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def fill(home: Home) -> None:
 def test_a_disk_that_fills_up_costs_no_record(small_disk: Home, policies: Policies) -> None:
     bench = Bench(small_disk, policies)
     bench.experiment("a = 1\n", s42=2.0)
-    reserve.hold(small_disk)
+    disk_reserve.hold(small_disk)
     real = bench.recorder._commit
 
     def commit(row: object, engines: object) -> None:
@@ -75,10 +75,10 @@ def test_a_disk_that_fills_up_costs_no_record(small_disk: Home, policies: Polici
     assert not small_disk.reserve.exists()
     with pytest.raises(GloveboxError, match="the disk is full"):
         fill(small_disk)
-        reserve.hold(small_disk)
+        disk_reserve.hold(small_disk)
     (small_disk.root / "filler").unlink()
-    reserve.hold(small_disk)
-    assert small_disk.reserve.stat().st_size == reserve.SIZE
+    disk_reserve.hold(small_disk)
+    assert small_disk.reserve.stat().st_size == disk_reserve.SIZE
 
 
 def test_without_the_reserve_the_record_would_be_lost(small_disk: Home, policies: Policies) -> None:
@@ -98,8 +98,8 @@ def test_without_the_reserve_the_record_would_be_lost(small_disk: Home, policies
 
 
 def test_an_error_that_is_not_a_full_disk_keeps_the_reserve(home: Home) -> None:
-    reserve.hold(home)
-    assert reserve.give_up(home) is False
+    disk_reserve.hold(home)
+    assert disk_reserve.give_up(home) is False
     assert home.reserve.exists()
 
 
@@ -134,7 +134,7 @@ def test_a_clock_that_jumps_back_changes_no_order(
 ) -> None:
     bench = Bench(home, policies)
     bench.experiment("a = 1\n", s42=2.0)
-    monkeypatch.setattr(recording, "now", lambda: "1999-12-31T23:59:59+00:00")
+    monkeypatch.setattr(recorder, "now", lambda: "1999-12-31T23:59:59+00:00")
     bench.experiment("b = 2\n", s42=3.0)
     bench.ledger.begin_run("later", "1999-12-31T23:59:59+00:00", "demo-1", policies.digest)
     assert [row.id for row in bench.ledger.experiments("t")] == [1, 2]

@@ -17,8 +17,9 @@ from typing import Any
 import docker
 import pytest
 
-from runner import box, faults
-from runner.home import SOURCE, Home
+from runner.core.base import faults
+from runner.core.base.home import SOURCE, Home
+from runner.rooms.launcher import containers
 from tests.faults.proxy import ENGINE, Proxy
 from tests.samples import begun, plainly
 
@@ -55,7 +56,9 @@ class Run:
 
     def container(self, engine: docker.DockerClient, role: str) -> Any:
         """The running container of a role of this bench."""
-        labels: dict[str, Any] = {"label": [f"{box.ROLE_LABEL}={role}", f"{box.BENCH_LABEL}={self.home.id}"]}
+        labels: dict[str, Any] = {
+            "label": [f"{containers.ROLE_LABEL}={role}", f"{containers.BENCH_LABEL}={self.home.id}"]
+        }
         for _ in range(3600):
             found = engine.containers.list(filters={**labels, "status": "running"})
             if found:
@@ -85,7 +88,7 @@ def sound(glovebox: Glovebox, engine: docker.DockerClient, home: Home) -> list[d
     code, _, err = glovebox("run", "--tag", "t", "--train-py", str(source))
     assert code == 0, err
     assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
-    assert box.containers(engine, home.id) == []
+    assert containers.containers(engine, home.id) == []
     rows: list[dict[str, Any]] = json.loads(glovebox("status", "--json")[1])["experiments"]
     assert rows[-1]["reason"] == "exception"
     return rows[1:]  # after the baseline
@@ -99,7 +102,7 @@ def test_a_launcher_killed_anywhere_leaves_no_container_and_no_open_row(
     code, _, err = Run(home, "raise ValueError\n", **{faults.VARIABLE: point}).end()
     assert code == 1, err
     assert "launcher hung up" in err
-    assert box.containers(engine, home.id) == []
+    assert containers.containers(engine, home.id) == []
     rows = sound(glovebox, engine, home)
     assert [row["reason"] for row in rows] == ["interrupted", "exception"]
 
@@ -188,5 +191,5 @@ def test_a_runner_killed_in_mid_training_takes_its_containers_along(
     os.kill(int(holder.split(" pid ")[1].split()[0]), signal.SIGKILL)
     code, _, _ = run.end()
     assert code != 0
-    assert box.containers(engine, home.id) == []
+    assert containers.containers(engine, home.id) == []
     assert [row["reason"] for row in sound(glovebox, engine, home)] == ["interrupted", "exception"]

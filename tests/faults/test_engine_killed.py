@@ -14,9 +14,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from runner import box
-from runner.home import SOURCE, Home
-from runner.policy import Policies
+from runner.core.base.home import SOURCE, Home
+from runner.core.policy.policy_files import Policies
+from runner.rooms.launcher import containers
 from tests.faults import own_engine
 from tests.faults.own_engine import OwnEngine
 from tests.faults.test_night import agent
@@ -110,7 +110,7 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
     assert rows[-1]["val_bpb"] is not None
     assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
     client = own.client()
-    assert box.containers(client, home.id) == []
+    assert containers.containers(client, home.id) == []
     client.close()
     assert "Traceback" not in log.read_text()
     assert log.read_text().count("started again in") >= 3

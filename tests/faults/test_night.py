@@ -11,9 +11,9 @@ from unittest import mock
 import docker
 import pytest
 
-from runner import box, keys
-from runner.artifacts import manifest, prepare
-from runner.home import SOURCE, Home
+from runner.core.artifacts import keys, manifest, prepare
+from runner.core.base.home import SOURCE, Home
+from runner.rooms.launcher import containers
 from tests.samples import plainly, quickly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -64,7 +64,7 @@ def test_an_agent_that_falls_silent_is_ended_with_its_session(
     assert code == 0, err
     assert [row["description"] for row in json.loads(out)["experiments"]] == ["baseline"]
     assert "agent ended" in err
-    assert box.containers(engine, home.id) == []
+    assert containers.containers(engine, home.id) == []
 
 
 def test_an_agent_that_leaves_at_once_is_an_agent_that_left(glovebox: Glovebox, home: Home) -> None:
@@ -88,4 +88,4 @@ def test_an_agent_that_prints_without_end_is_ended_at_its_limit(
     assert "the agent failed" in err
     (log,) = home.root.glob("runs/*/agent.log")
     assert 0 < log.stat().st_size <= 64 << 20
-    assert box.containers(engine, home.id) == []
+    assert containers.containers(engine, home.id) == []

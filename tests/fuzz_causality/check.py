@@ -28,7 +28,7 @@ from trainer.evaluator.causality.abstract import LABEL, Abstract
 from trainer.evaluator.causality.obligations import Kind, Obligations, _holds
 from trainer.evaluator.graph import Node
 from trainer.evaluator.program import Program
-from trainer.evaluator.refusal import Refused
+from trainer.wire.refusal import Refused
 
 LIMITS = program.Limits(weight_bytes=1 << 24, peak_bytes=256 << 20, elements=1 << 20, total_elements=1 << 25, flops=1e9)
 COUNTED = ("graphs", "refused", "nodes", "checks", "pairs", "proved", "unsound", "errors")

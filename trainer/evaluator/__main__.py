@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.evaluator import graph, kernels, program, release, score, weights
+from trainer.evaluator import graph, kernels, program, score, weights
 from trainer.evaluator.audit import Auditor, audit
 from trainer.evaluator.causality import Proof, prove
 from trainer.evaluator.costs import Allowance, Costs, clock
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire import release
+from trainer.wire.refusal import Reason, Refused
 
 SCORE_FORMAT = "glovebox-score/1"
 _BYTES = ("token_bytes", "token_bytes_true")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from trainer.evaluator import score
 from trainer.evaluator.program import Program
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 
 @dataclass

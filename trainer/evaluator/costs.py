@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from trainer.evaluator.program import Program, Work
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 LEAST_FOLDING = Work(1e9, 32_000_000)  # always allowed: casts and masks of a small model
 LEAST_PASS = 1 << 18  # elements a token: those of a GPT of 50 million parameters and 8,192 words

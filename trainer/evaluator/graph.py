@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from trainer.evaluator import ops, strict_json
+from trainer.evaluator import ops
 from trainer.evaluator.arguments import Ref, misfit
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire import strict_json
+from trainer.wire.refusal import Reason, Refused
 
 FORMAT = "glovebox-graph/1"
 MAX_GRAPH_BYTES = 16 << 20

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.evaluator import hidden, kernels, ops
 from trainer.evaluator.graph import DTYPES, Graph, Node, substitute
-from trainer.evaluator.refusal import Reason, Refused
 from trainer.evaluator.traps import trap
+from trainer.wire.refusal import Reason, Refused
 
 MAX_RANK = 8
 DRY_RUN_SECONDS = 120.0  # of processor time; a recurrence is unrolled there, step by step

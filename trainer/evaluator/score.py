@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from trainer.evaluator.program import Program
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 Watch = dict[int, Callable[[Tensor], None]]
 

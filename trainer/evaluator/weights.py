@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from trainer.evaluator import strict_json
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire import strict_json
+from trainer.wire.refusal import Reason, Refused
 
 MAX_HEADER = 4 << 20  # bytes
 MAX_TENSORS = 20_000

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import torch
 
-from trainer.evaluator.refusal import Reason, Refused
+from trainer.wire.refusal import Reason, Refused
 
 SCORE_BOUND = 1e15  # |q|, |k| below this: a float32 dot product of 2**20 terms stays finite
 

@@ -1,0 +1,1 @@
+"""Where untrusted bytes become values, and where the bits that cross are counted. TRUSTED, hostile input."""

@@ -1,0 +1,152 @@
+"""How much can the trainer tell the agent? Counted in bits from the schema, and limited. TRUSTED, pure.
+
+Code the agent wrote sees the training data; whatever the agent reads of an experiment is a channel out of that room.
+Every Feedback has a length here: the bits it takes to write it down, parts that are absent costing only the word that
+says so. Such lengths are those of a prefix code (Kraft-McMillan), so answers of n bits in all can tell at most 2^n
+things apart, whoever encodes. The sum over a tag is kept below policies/metrics.yaml's leak.night_bits: first answers
+lose their telemetry and crash numbers, and when even the bare outcome no longer fits no experiment begins.
+
+Not counted: what the agent itself put in (description, train.py), and what the kernel tells everybody of the whole host
+and nothing here can hide: inode numbers of new pipes and sockets, cookies of sockets, packets in /proc/self/net. They
+only grow, so a trainer can move them while the agent stands still (freezing.py): about 20 bits a processor and counter.
+Files of /proc and /sys are masked (counters.py; not under compose), the moment of an answer and the space a run's files
+take are counted. History and telemetry repeat what answers already told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from runner.core.base.errors import PolicyError
+from runner.core.base.values import MAX_LANES, Crash, Experiment, Status, Telemetry
+from runner.core.decision.decide import SPARE_SEEDS
+from runner.core.policy.policy_files import Errors, Metric, Metrics, Policies
+
+REASONS = 40  # more than there are codes: decide.py, filter.NOT_EXPORTABLE, evaluator Reason, EndReason; a test counts
+BPB_LEVELS = 64 * 10**6  # below 64, six digits (score_file.py, experiment.py)
+GAIN_DIGITS = 5  # of a confirmed gain, which is told within 1 (experiment.py)
+LINES = 100_001
+_NOISE_LEVELS = 90 * 8 + 1  # two significant digits from 1e-6 to 64 (analysis.py)
+_BLOCK = 4096  # bytes
+_ENDING = 60.0  # seconds by which the end of a container may be late
+_MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
+
+
+class Told(NamedTuple):
+    """A tag's rows as far as the agent may see them, and the bits they told."""
+
+    rows: list[Experiment]
+    whole: bool  # whether the last was told with its telemetry
+    bits: float
+    limit: int
+    bare: float  # of an outcome without telemetry
+
+    @property
+    def exhausted(self) -> bool:
+        """True if not even a bare outcome fits any more."""
+        return self.bits + self.bare > self.limit
+
+
+def channels(policies: Policies) -> dict[str, float]:
+    """The most bits of each part of an answer."""
+    metrics, errors = policies.metrics, policies.errors
+    return {
+        **_outcome(policies),
+        "loss curve": math.log2(metrics.curve_points + 1) + _curve(metrics.curve_points, metrics),
+        "summary": sum(math.log2(_levels(metric)) + 1 for metric in metrics.summaries.values()),
+        "dropped lines": math.log2(metrics.lines + 1),
+        "crash": 1 + math.log2(len(errors.classes) + 1) + math.log2(LINES),
+        "crash message": math.log2(len(errors.templates) + 1) + max((t.bits for t in errors.templates), default=0.0),
+    }
+
+
+def _outcome(policies: Policies) -> dict[str, float]:
+    """What every answer tells, with telemetry or without."""
+    trainer = policies.sandbox.trainer
+    train = trainer.max_seconds + _ENDING
+    evaluate = policies.decision.evaluation_seconds + _ENDING
+    return {
+        "status and reason": 1 + math.log2(len(Status) * (REASONS + 1)),  # 1: whether the rest is told
+        "val_bpb": math.log2(BPB_LEVELS + 1),
+        "confirmed gain": math.log2(2 * 10**GAIN_DIGITS + 2),
+        "noise": math.log2(_NOISE_LEVELS),
+        "causality": 2.0,
+        "seconds": math.log2(10 * train + 1) + math.log2(10 * evaluate + 1),
+        "left on the disk": math.log2(_blocks(trainer.file_bytes)) + math.log2(_blocks(trainer.output_bytes)),
+        "moment of the answer": math.log2(_MOMENTS_PER_SECOND * (train + evaluate) * _most_runs(policies)),
+    }
+
+
+def _blocks(size: int) -> float:
+    """Sizes a file can have as free blocks show it: of a run telemetry and log stay, and statfs(2) tells everybody."""
+    return size / _BLOCK + 2
+
+
+def _most_runs(policies: Policies) -> int:
+    """Runs that may pass before one answer: the candidate's own, and every rerun for its sake."""
+    decision = policies.decision
+    return 1 + max(decision.baseline_runs, decision.confirm_runs) + decision.confirm_runs + 2 * SPARE_SEEDS
+
+
+def most(policies: Policies) -> float:
+    """The most bits of one answer."""
+    return sum(channels(policies).values())
+
+
+def check(policies: Policies) -> None:
+    """Raises PolicyError if one answer could tell more than policy allows."""
+    limit = policies.metrics.leak.experiment_bits
+    if most(policies) > limit:
+        raise PolicyError(
+            f"leak.experiment_bits: an answer can carry {math.ceil(most(policies))} bits, {limit} are allowed",
+            where="policies/metrics.yaml",
+            fix="narrow ranges, digits, curve_points or templates; or allow more",
+        )
+
+
+def cost(policies: Policies, telemetry: Telemetry, crash: Crash | None) -> float:
+    """Bits of an answer with this telemetry and crash."""
+    metrics, errors = policies.metrics, policies.errors
+    bits = sum(_outcome(policies).values()) + 1  # 1: whether there is a crash
+    bits += math.log2(metrics.curve_points + 1) + _curve(len(telemetry.curve), metrics)
+    bits += sum(
+        math.log2(_levels(metric)) + 1 if name in telemetry.summary else 1.0
+        for name, metric in metrics.summaries.items()
+    )
+    bits += math.log2(metrics.lines + 1)
+    return bits + (_crash(crash, errors) if crash is not None else 0.0)
+
+
+def _crash(crash: Crash, errors: Errors) -> float:
+    template = next((t for t in errors.templates if t.id == crash.template), None)
+    said = math.log2(len(errors.templates) + 1) + (template.bits if template else 0.0)
+    return math.log2(len(errors.classes) + 1) + math.log2(LINES) + said
+
+
+def _curve(points: int, metrics: Metrics) -> float:
+    """Rising steps are a set, so their order tells nothing: log2 of a binomial, plus the losses."""
+    steps = _levels(metrics.step)
+    chosen = math.lgamma(steps + 1) - math.lgamma(points + 1) - math.lgamma(max(steps - points, 0) + 1)
+    return chosen / math.log(2) + points * math.log2(_levels(metrics.loss))
+
+
+def _levels(metric: Metric) -> float:
+    """How many values a rounded number can have."""
+    return (metric.maximum - metric.minimum) * 10.0**metric.digits + 1
+
+
+def told(policies: Policies, rows: Iterable[Experiment]) -> Told:
+    """What answers of a tag have told. It follows from the ledger and the policies alone: there is no other state."""
+    bare, limit = sum(_outcome(policies).values()), policies.metrics.leak.night_bits
+    others = (MAX_LANES - 1) * bare  # what other lanes have begun must still be told
+    bits, whole, shown = 0.0, True, []
+    for row in rows:
+        full = cost(policies, Telemetry(curve=row.curve, summary=row.summary), row.crash)
+        whole = bits + full + others <= limit
+        if not whole and bits + bare > limit:
+            break  # nothing more is told, not even that there is more
+        bits += full if whole else bare
+        shown.append(row if whole else row.model_copy(update={"curve": [], "summary": {}, "crash": None}))
+    return Told(shown, whole, bits, limit, bare)

@@ -1,0 +1,119 @@
+"""Compiled code of the baseline as a signed artifact: what torch.compile need not do again. TRUSTED.
+
+`make` runs the seed, or a train.py that a person names and vouches for, in a trainer of its own, and signs what it
+compiled, together with the image and the device it was compiled for; the launcher refuses it for any other. Trainers
+get it read-only and copy it into their own /cache, which dies with them: no candidate writes what another one loads.
+An archive of an agent's file could smuggle trained weights into later runs, so an imported seed is not taken unasked.
+The archive is never opened on the host. What in it fits is decided by torch's own keys (source, versions, device).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from runner.core.airlock import snapshot
+from runner.core.artifacts import keys, manifest, store
+from runner.core.base import locks
+from runner.core.base.errors import ArtifactError, GloveboxError
+from runner.core.base.home import Home
+from runner.core.base.values import EndReason, EngineResult, LaunchRequest, Release
+from runner.rooms.launcher import gpu as devices
+
+FILE = "cache/compiled.tar"
+_CPU = Path("/proc/cpuinfo")
+_MAX_CPU = 1 << 20
+Train = Callable[[LaunchRequest, Release], EngineResult]
+
+
+def source(home: Home, given: Path | None) -> bytes:
+    """The train.py to compile; raises ArtifactError if an agent wrote it and nobody vouched for it."""
+    if given is None and home.first() == home.seed:
+        raise ArtifactError(
+            "tags of this bench begin with an imported train.py, which an agent wrote",
+            where=str(home.seed),
+            fix=f"read it, and if you trust it: glovebox warm --train-py {home.seed}",
+        )
+    try:
+        return (given or home.first()).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot be read: {error.strerror}", where=str(given), fix="check the path") from None
+
+
+def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds: float, budget: int) -> str:
+    """Train `text` for `budget` seconds and publish what it compiled; returns the version.
+
+    `train` runs a container for `request`, which may live for `seconds`.
+    """
+    from runner.core.artifacts import prepare  # noqa: PLC0415 - the launcher needs `check` alone, not what makes data
+
+    taken = snapshot.keep(text, home.snapshots)
+    home.artifacts.mkdir(parents=True, exist_ok=True)
+    with locks.hold(home.artifacts / ".lock", "another prepare"):
+        signers = keys.signers(home)
+        engine = train(request, Release(seconds=seconds, snapshot=taken.sha256, budget=budget))
+        folder, version = home.run(request.run), f"{store.CACHE}-{prepare.next_serial(home)}"
+        kept = folder / "cache.tar"
+        if engine.reason is not EndReason.EXIT or engine.exit_code or not kept.stat().st_size:
+            told = engine.reason if engine.reason is not EndReason.EXIT else f"exit code {engine.exit_code}"
+            raise GloveboxError(
+                f"the baseline did not run to its end: {told}", where=str(folder / "trainer.log"), fix="read that log"
+            )
+        work = home.artifacts / f".work-{store.CACHE}"
+        shutil.rmtree(work, ignore_errors=True)
+        (work / FILE).parent.mkdir(parents=True)
+        shutil.move(kept, work / FILE)
+        manifest.sign(
+            work,
+            signers,
+            profile={"name": store.CACHE},
+            version=version,
+            serial=store.serial_of(version),
+            provenance={"image": engine.image, "device": device(request.lane.gpu), "train_py": taken.sha256},
+            made=datetime.now(UTC),
+        )
+        work.rename(home.artifacts / version)
+    shutil.rmtree(folder, ignore_errors=True)
+    return version
+
+
+def check(home: Home, version: str, image: str, gpu: str | None) -> None:
+    """Raises ArtifactError unless the cache was made for this image and device."""
+    made = manifest.read(home.store / version, keys.trust(home)).predicate.provenance
+    for what, found in (("image", image), ("device", device(gpu))):
+        if made.get(what) != found:
+            raise ArtifactError(
+                f"compile cache {version} was made for {what} {str(made.get(what))[:40]}, this is {found[:40]}",
+                where=str(home.store / version),
+                fix="run: glovebox warm, and begin a new --tag; or without one: glovebox warm --forget",
+            )
+
+
+def device(gpu: str | None) -> str:
+    """What compiled code depends on: the kind of GPU, or of the processor and its instructions."""
+    if gpu is not None:
+        return devices.model(gpu)
+    try:
+        with _CPU.open(encoding="utf-8", errors="replace") as file:
+            lines = file.read(_MAX_CPU).split("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    told = dict(line.split(":", 1) for line in lines if ":" in line)
+    named = {name.strip(): value.strip() for name, value in told.items()}
+    flags = " ".join(sorted((named.get("flags") or named.get("Features") or "").split()))
+    model = named.get("model name") or platform.machine()
+    return f"{model}, instructions {hashlib.sha256(flags.encode()).hexdigest()[:12]}"
+
+
+def forget(home: Home) -> list[str]:
+    """Remove every compile cache of a bench; returns their versions. Raises BusyError while a run is on."""
+    with locks.hold(home.runner_lock, "warm --forget"):
+        gone = store.caches(home)
+        for version in gone:
+            for folder in (home.artifacts, home.store):
+                shutil.rmtree(folder / version, ignore_errors=True)
+    return gone

@@ -1,0 +1,94 @@
+"""Where documents come from: parquet shards, or text every Python installation carries. TRUSTED reader.
+
+A shard is read group by group, so that a corpus of any size fits in memory (shards.py, by a process of its own).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.core.artifacts import shards as parquet
+from runner.core.base.errors import ArtifactError
+from runner.core.base.files import hash_file, in_parallel
+
+DEMO_DOC_CHARS = 4000
+DEMO_VAL_DOC_CHARS = 500  # short, so that a small validation set still fills its rows without repeating
+# The demo's validation text. The trainer image carries a Python too, so Dockerfile.trainer removes these modules
+# from it: otherwise a train.py could read the answers. Nothing the trainer needs imports them.
+DEMO_VAL_MODULES = [
+    *("aifc", "cgi", "cgitb", "chunk", "imaplib", "mailbox", "mailcap", "nntplib", "pipes", "poplib", "pyclbr"),
+    *("smtpd", "smtplib", "sunau", "telnetlib", "trace", "wave", "xdrlib"),
+]
+VAL_SHARD = "shard_06542.parquet"  # upstream's pinned validation shard
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Documents in row groups; `groups()` yields the same every time."""
+
+    name: str
+    documents: int
+    text_bytes: int
+    sha256: str  # of the file, or of the texts
+    groups: Callable[[], Iterator[list[str]]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Training shards in upstream's order, the validation shard, and where they came from."""
+
+    train: list[Shard]
+    val: Shard
+    source: str
+
+    @property
+    def text_bytes(self) -> int:
+        """Uncompressed text of the training shards."""
+        return sum(shard.text_bytes for shard in self.train)
+
+    def texts(self) -> Iterator[str]:
+        """All training documents in order."""
+        for shard in self.train:
+            for group in shard.groups():
+                yield from group
+
+
+def demo() -> Corpus:
+    """The top-level modules of Python's standard library, cut into documents; needs no network."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    train: list[str] = []
+    val: list[str] = []
+    for path in sorted(folder.glob("*.py")):
+        held_out = path.stem in DEMO_VAL_MODULES
+        size = DEMO_VAL_DOC_CHARS if held_out else DEMO_DOC_CHARS
+        text = path.read_text(encoding="utf-8", errors="replace")
+        (val if held_out else train).extend(text[i : i + size] for i in range(0, len(text), size))
+    if len(train) < 200 or len(val) < 200:
+        raise ArtifactError(
+            "the standard library's sources are missing", where=str(folder), fix="use Python 3.11 or 3.12"
+        )
+    return Corpus([_in_memory("demo", train)], _in_memory("demo val", val), "python standard library sources")
+
+
+def _in_memory(name: str, texts: list[str]) -> Shard:
+    data = "\0".join(texts).encode()
+    return Shard(name, len(texts), len(data), hashlib.sha256(data).hexdigest(), lambda: iter([texts]))
+
+
+def shards(folder: Path, source: str = "parquet shards") -> Corpus:
+    """Parquet shards with a `text` column; the pinned validation shard, or else the last one, is held out."""
+    paths = sorted(folder.glob("*.parquet"))
+    if len(paths) < 2:
+        raise ArtifactError("needs at least two .parquet shards", where=str(folder), fix="add a training shard")
+    held_out = next((p for p in paths if p.name == VAL_SHARD), paths[-1])
+    *train, val = in_parallel(_parquet, [*(path for path in paths if path != held_out), held_out])
+    return Corpus(train, val, f"{source}, validation {held_out.name}")
+
+
+def _parquet(path: Path) -> Shard:
+    told = parquet.describe(path)
+    return Shard(path.name, told.documents, told.text_bytes, hash_file(path)[0], lambda: parquet.groups(path))

@@ -1,0 +1,124 @@
+"""Kernel packages as a signed artifact: downloaded once, by a person, and mounted read-only. TRUSTED.
+
+On disk as on the hub: kernels/NAME/build/VARIANT/... What a package does when it is loaded is its author's
+choice, in the trainer's container; that it is the same bytes as when it was signed is ours.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import platform
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from runner.core.artifacts import keys, manifest, prepare, store
+from runner.core.artifacts.progress import Stages
+from runner.core.base import locks
+from runner.core.base.errors import ArtifactError
+from runner.core.base.home import Home
+from runner.core.base.strict_yaml import Strict, load_yaml
+from runner.core.policy import policy_files
+
+KIND = "kernels"
+Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}/[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
+Variant = Annotated[str, Field(pattern=r"^torch[a-z0-9*_-]{0,60}$")]
+
+
+class Package(Strict):
+    """One kernel repository, its version and which of its builds are wanted."""
+
+    repo: Repo
+    version: Annotated[int, Field(ge=0, le=10_000)]
+    variants: Annotated[list[Variant], Field(min_length=1, max_length=20)]
+
+    @property
+    def name(self) -> str:
+        """Folder name: the last part of the repository's."""
+        return self.repo.rsplit("/", 1)[-1]
+
+
+class Kernels(Strict):
+    """policies/kernels.yaml."""
+
+    packages: Annotated[list[Package], Field(max_length=50)]
+
+    @model_validator(mode="after")
+    def _apart(self) -> Kernels:
+        if len({package.name for package in self.packages}) != len(self.packages):
+            raise ValueError("two packages would share a folder")
+        return self
+
+
+def provision(home: Home, source: Path | None, stages: Stages) -> str:
+    """Fetch (or copy from `source`) every package of the policy, sign them, publish; returns the version."""
+    path = policy_files.place(home.policies, "kernels.yaml")
+    packages = load_yaml(path, Kernels).packages
+    home.artifacts.mkdir(parents=True, exist_ok=True)
+    with locks.hold(home.artifacts / ".lock", "another prepare"):
+        signers = keys.signers(home)
+        version = f"{KIND}-{prepare.next_serial(home)}"
+        work = home.artifacts / f".work-{KIND}"
+        shutil.rmtree(work, ignore_errors=True)
+        provenance = {"python": platform.python_version()}
+        for package in packages:
+            stages.say(f"kernel package {package.repo}, version {package.version}")
+            folder = work / KIND / package.name
+            commit = _copy(source, package, folder) if source else _download(package, folder)
+            if commit is not None:
+                provenance[package.repo] = commit
+        if not any(work.rglob("*.py")):
+            raise ArtifactError("no kernel package was found", where=str(source or path), fix="check kernels.yaml")
+        manifest.sign(
+            work,
+            signers,
+            profile={"name": KIND},
+            version=version,
+            serial=store.serial_of(version),
+            provenance=provenance,
+            made=datetime.now(UTC),
+        )
+        work.rename(home.artifacts / version)
+    return version
+
+
+def _copy(source: Path, package: Package, target: Path) -> str | None:
+    """The wanted builds of a local copy of the repository; None if there is none."""
+    builds = source / package.name / "build"
+    wanted = [path for path in sorted(builds.glob("*")) if _wanted(path.name, package)]
+    for path in wanted:
+        if path.is_symlink() or builds.is_symlink() or builds.parent.is_symlink():
+            raise ArtifactError("not a regular file", where=str(path), fix="copy the package itself, not a link to it")
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        try:
+            shutil.copytree(path, target / "build" / path.name, symlinks=True, ignore=ignored)
+        except (shutil.Error, OSError) as error:
+            fix = "check the folder for pipes, sockets and unreadable files"
+            raise ArtifactError(f"cannot be copied: {type(error).__name__}", where=str(path), fix=fix) from None
+    return "local copy" if wanted else None
+
+
+def _download(package: Package, target: Path) -> str:
+    try:
+        from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - an optional dependency
+    except ImportError:
+        fix = "pip install 'glovebox[kernels]', or pass --kernels-from FOLDER"
+        raise ArtifactError("downloading kernels needs the kernels package", where=package.repo, fix=fix) from None
+    try:
+        commit = str(HfApi().model_info(package.repo, revision=f"v{package.version}").sha)
+        patterns = [f"build/{variant}/*" for variant in package.variants]
+        found = snapshot_download(package.repo, revision=commit, allow_patterns=patterns)
+        for build in (Path(found) / "build").iterdir():  # the hub's cache holds links; a copy holds files
+            if _wanted(build.name, package):
+                shutil.copytree(build, target / "build" / build.name)
+    except Exception as error:  # noqa: BLE001 - the hub's client raises its own, its transport's and the system's
+        fix = "check the network and kernels.yaml, or pass --kernels-from FOLDER"
+        raise ArtifactError(f"cannot be downloaded: {type(error).__name__}", where=package.repo, fix=fix) from None
+    return commit
+
+
+def _wanted(variant: str, package: Package) -> bool:
+    return any(fnmatch.fnmatchcase(variant, pattern) for pattern in package.variants)

@@ -1,0 +1,148 @@
+"""`glovebox prepare`: make a signed artifact from a corpus. TRUSTED, run by a person.
+
+Work goes on in artifacts/.work-PROFILE/ under a plan that is written first. A preparation that was killed, at
+any point, is continued by the next one with the same plan and ends in the same bytes: every file appears whole
+or not at all, and the time that is signed is the plan's (or SOURCE_DATE_EPOCH). The finished folder is renamed
+into place, so a half-made artifact is never seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from runner.core.artifacts import corpus, download, keys, manifest, pack, store, upstream_cache
+from runner.core.artifacts.corpus import Corpus
+from runner.core.artifacts.profiles import PROFILES, Profile
+from runner.core.artifacts.progress import Stages
+from runner.core.base import files, locks
+from runner.core.base.errors import ArtifactError
+from runner.core.base.home import Home
+
+TOOLS = ("rustbpe", "tiktoken", "pyarrow", "numpy")
+_PER_TEXT_BYTE = 1.3  # bytes of working files and of the store's copy per byte of text, and some air
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the documents come from; at most one of the three is set, none downloads (or is the demo)."""
+
+    shards: Path | None = None  # a folder of parquet files
+    upstream_cache: Path | None = None  # karpathy/autoresearch's own cache
+    mirror: str = download.BASE_URL
+    count: int = 10  # training shards to download, upstream's default
+
+
+def prepare(home: Home, profile_name: str, source: Source | None = None, stages: Stages | None = None) -> str:
+    """Build, sign and publish one artifact, or continue one that was interrupted; returns its version."""
+    profile, stages = PROFILES[profile_name], stages or Stages(None)
+    home.artifacts.mkdir(parents=True, exist_ok=True)
+    with locks.hold(home.artifacts / ".lock", "another prepare"):
+        signers = keys.signers(home)  # before the work, not after it
+        documents, ranks = _documents(home, profile, source or Source(), stages)
+        _room(home, documents, stages)
+        work = home.artifacts / f".work-{profile.name}"
+        plan = _plan(home, work, profile, documents, ranks)
+        folder = work / "files"
+        if (home.artifacts / plan["version"]).exists():  # killed after it was published
+            shutil.rmtree(work)
+            return str(plan["version"])
+        files.sweep(work)
+        pack.build(documents, profile, folder, stages, ranks)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        with stages.stage("hashing and signing", size) as advance:
+            manifest.sign(
+                folder,
+                signers,
+                profile=asdict(profile),
+                version=plan["version"],
+                serial=store.serial_of(plan["version"]),
+                provenance=plan["provenance"],
+                made=datetime.fromtimestamp(plan["made"], UTC),
+                advance=advance,
+            )
+        os.replace(folder, home.artifacts / plan["version"])
+        shutil.rmtree(work)
+        return str(plan["version"])
+
+
+def _documents(home: Home, profile: Profile, source: Source, stages: Stages) -> tuple[Corpus, pack.Ranks | None]:
+    """The corpus, and a tokenizer if the source has one."""
+    stages.say("reading documents")
+    if source.upstream_cache is not None:
+        folder = source.upstream_cache
+        return corpus.shards(folder / "data", "upstream's cache"), upstream_cache.ranks(folder, profile)
+    if source.shards is not None:
+        return corpus.shards(source.shards), None
+    if profile.name == "demo":
+        return corpus.demo(), None
+    folder = home.root / "shards"
+    download.fetch(folder, source.count, source.mirror, stages)
+    wanted = set(download.names(source.count))
+    found = corpus.shards(folder, source.mirror)
+    kept = [shard for shard in found.train if shard.name in wanted]
+    return Corpus(kept, found.val, found.source), None
+
+
+def _room(home: Home, documents: Corpus, stages: Stages) -> None:
+    """Say what the disk will hold, and refuse before the work begins what it cannot."""
+    needed = int(_PER_TEXT_BYTE * documents.text_bytes)
+    free = shutil.disk_usage(home.artifacts).free
+    if free < needed:
+        text = (
+            f"about {needed >> 20} MiB are needed for {documents.text_bytes >> 20} MiB of text, {free >> 20} are free"
+        )
+        raise ArtifactError(text, where=str(home.artifacts), fix="free disk space, or use fewer shards")
+    stages.say(f"{documents.text_bytes >> 20} MiB of text: about {needed >> 20} MiB of disk, {free >> 20} MiB are free")
+
+
+def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, ranks: pack.Ranks | None) -> dict[str, Any]:
+    """What is being made; the one on disk if it is the same, else a new one from scratch."""
+    shards = [[shard.name, shard.sha256] for shard in (*documents.train, documents.val)]
+    tokenizer = "rustbpe" if ranks is None else f"upstream's cache, {_sha256(sorted(ranks.items()))}"
+    wanted = {
+        "profile": asdict(profile),
+        "shards": shards,
+        "provenance": {"source": documents.source, "tokenizer": tokenizer, "python": platform.python_version()}
+        | {"shards_sha256": _sha256(shards), "validation_sha256": documents.val.sha256}
+        | {name: installed(name) for name in TOOLS},
+    }
+    path = work / "plan.json"
+    there = json.loads(path.read_bytes()) if path.exists() else {}
+    if {name: there.get(name) for name in wanted} == wanted:
+        return dict(there)
+    shutil.rmtree(work, ignore_errors=True)
+    made = int(os.environ.get("SOURCE_DATE_EPOCH") or datetime.now(UTC).timestamp())
+    plan = {**wanted, "version": f"{profile.name}-{next_serial(home)}", "made": made}
+    files.write(path, json.dumps(plan))
+    return plan
+
+
+def _sha256(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+def newest(home: Home, profile: str) -> str | None:
+    """The newest version of a profile that would be accepted."""
+    found = {store.serial_of(path.name): path for path in home.artifacts.glob(f"{profile}-*")}
+    for _, path in sorted(found.items(), reverse=True):
+        with contextlib.suppress(ArtifactError):
+            return manifest.read(path, keys.trust(home)).predicate.version
+    return None
+
+
+def next_serial(home: Home) -> int:
+    """One more than any artifact there is, was used or is planned, and what the trust root asks for."""
+    there = [store.serial_of(path.name) for path in (*home.artifacts.glob("*-*"), *home.store.glob("*-*"))]
+    planned = [json.loads(path.read_bytes())["version"] for path in home.artifacts.glob(".work-*/plan.json")]
+    there += [store.serial_of(version) for version in planned]
+    return max([*there, *store.highest(home).values(), keys.trust(home).minimum_serial - 1, 0]) + 1

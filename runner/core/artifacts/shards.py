@@ -1,0 +1,110 @@
+"""Parquet shards as documents, decoded by a process of its own and counted here. TRUSTED reader of a hostile file."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO, cast
+
+from pydantic import Field, ValidationError
+
+from runner.core.artifacts.shard_reader import COLUMN, END_OF_FILE, END_OF_GROUP
+from runner.core.base.errors import ArtifactError
+from runner.core.base.files import open_plain
+from runner.core.base.home import SOURCE
+from runner.core.base.values import Frozen
+from trainer.wire import strict_json
+
+MAX_VALUE = 16 << 20  # bytes of one document
+MAX_GROUP = 1 << 30  # bytes of text in one row group
+MAX_RATIO = 20  # bytes of text per byte of file; text compresses about three times
+_EACH = 64  # bytes that a document counts at least: an empty one costs us as much
+_SMALL = 64 << 20  # bytes of text any file may hold
+_MAX_DOCUMENTS = 1 << 22  # of a row group, however short
+_MAX_HEAD = 1 << 12
+
+
+class Described(Frozen):
+    """What a shard says of itself."""
+
+    documents: Annotated[int, Field(ge=0, lt=1 << 40)]
+    text_bytes: Annotated[int, Field(ge=0, lt=1 << 50)]
+
+
+def describe(path: Path) -> Described:
+    """Documents and uncompressed bytes, as the file declares them; raises ArtifactError."""
+    with _reading(path) as frames:
+        return _head(frames, path)
+
+
+def groups(path: Path) -> Iterator[list[str]]:
+    """The documents of each row group; raises ArtifactError for what is no shard, or more text than a shard holds."""
+    with _reading(path, COLUMN) as frames:
+        _head(frames, path)
+        most = max(_SMALL, MAX_RATIO * path.stat().st_size)
+        documents: list[str] = []
+        size = total = 0
+        while (length := _length(frames, path)) != END_OF_FILE:
+            if length == END_OF_GROUP:
+                yield documents
+                documents, size = [], 0
+                continue
+            size, total = size + max(_EACH, length), total + max(_EACH, length)
+            if length > MAX_VALUE or size > MAX_GROUP or total > most or len(documents) >= _MAX_DOCUMENTS:
+                raise _unreadable(path, "more text, or larger row groups, than a shard of its size has")
+            documents.append(_text(frames, length, path))
+
+
+@contextmanager
+def _reading(path: Path, *wanted: str) -> Iterator[BinaryIO]:
+    try:
+        source = open_plain(path)
+    except OSError as error:
+        raise _unreadable(path, str(error.strerror)) from None
+    environment = {"PYTHONPATH": str(SOURCE), "PATH": os.environ.get("PATH", ""), "ARROW_IO_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "runner.core.artifacts.shard_reader", *wanted]
+    with (
+        source,
+        subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        ) as reader,
+    ):
+        try:
+            yield cast("BinaryIO", reader.stdout)
+        finally:
+            reader.kill()  # it has said everything, or nobody listens
+
+
+def _head(frames: BinaryIO, path: Path) -> Described:
+    length = _length(frames, path)
+    try:
+        text = _text(frames, min(length, _MAX_HEAD + 1), path)
+        return Described.model_validate(strict_json.loads(text.encode(), max_bytes=_MAX_HEAD))
+    except (strict_json.StrictJsonError, ValidationError):
+        raise _unreadable(path, "no parquet file with text") from None
+
+
+def _length(frames: BinaryIO, path: Path) -> int:
+    data = frames.read(4)
+    if len(data) < 4:
+        raise _unreadable(path, "no parquet file with text, or it needs too much memory")
+    return int(struct.unpack(">I", data)[0])
+
+
+def _text(frames: BinaryIO, length: int, path: Path) -> str:
+    data = frames.read(length)
+    try:
+        if len(data) == length:
+            return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _unreadable(path, "not UTF-8") from None
+    raise _unreadable(path, "its end is missing")
+
+
+def _unreadable(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(f"not a readable shard: {what}", where=str(path), fix="download it again")

@@ -1,0 +1,1 @@
+"""Errors, values, doors, paths, locks and files. TRUSTED; knows of nothing above it."""

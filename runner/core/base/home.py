@@ -1,0 +1,209 @@
+"""Where a bench keeps its state on disk. TRUSTED, paths only.
+
+    <home>/policies/trust.yaml   keys/   artifacts/<version>/   store/<version>/
+    <home>/snapshots/<sha256>.py   runs/<run>/   line.git/   tags/<tag>/   ledger.sqlite   audit.jsonl
+    <home>/work/train.py   work-<lane>/train.py   broker/   secrets/
+
+`glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above. Whose it may be
+is said in ownership.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.core.base import ownership
+from runner.core.base.errors import GloveboxError, PolicyError
+
+NAME = ".glovebox"
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+SOURCE = Path(__file__).resolve().parents[3]  # the checkout: policies, seed, Dockerfiles
+
+
+@dataclass(frozen=True)
+class Home:
+    """All paths of one bench."""
+
+    root: Path
+
+    @property
+    def id(self) -> str:
+        """Short name of this bench on its engine."""
+        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def trust(self) -> Path:
+        return self.root / "policies" / "trust.yaml"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def line(self) -> Path:
+        return self.root / "line.git"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.sqlite"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit.jsonl"
+
+    @property
+    def audit_key(self) -> Path:
+        """Private key of the checkpoints; the runner's, unlike those in keys/."""
+        return self.root / "audit.pem"
+
+    @property
+    def policies(self) -> tuple[Path, Path]:
+        """Where policy files are looked for, file by file: the bench's own folder, then the checkout's."""
+        return self.root / "policies", SOURCE / "policies"
+
+    @property
+    def runner_lock(self) -> Path:
+        return self.root / "runner.lock"
+
+    @property
+    def up_lock(self) -> Path:
+        return self.root / "up.lock"
+
+    @property
+    def launcher_lock(self) -> Path:
+        return self.root / "launcher.lock"
+
+    @property
+    def work(self) -> Path:
+        """The train.py the agent edits: one file, kept in place, since a container is mounted on it."""
+        return self.root / "work" / "train.py"
+
+    def work_of(self, lane: int) -> Path:
+        """The train.py the agent of a lane edits."""
+        return self.root / f"work-{lane}" / "train.py" if lane else self.work
+
+    @property
+    def broker(self) -> Path:
+        """The broker's own folder: calls.jsonl and spent.sqlite."""
+        return self.root / "broker"
+
+    @property
+    def redteam(self) -> Path:
+        """The newest result of `glovebox redteam` on this bench."""
+        return self.root / "redteam.json"
+
+    @property
+    def agent_seccomp(self) -> Path:
+        """The agent's seccomp profile, for compose."""
+        return self.root / "agent.seccomp.json"
+
+    @property
+    def kernels(self) -> Path:
+        """The newest result of `glovebox doctor --kernels` on this bench."""
+        return self.root / "kernels.json"
+
+    @property
+    def spent(self) -> Path:
+        """The broker's meter."""
+        return self.broker / "spent.sqlite"
+
+    @property
+    def key(self) -> Path:
+        """The API key, unless another file is named."""
+        return self.root / "secrets" / "anthropic_api_key"
+
+    @property
+    def webhook(self) -> Path:
+        """The address notifications go to: a secret, since whoever knows it can post there."""
+        return self.root / "secrets" / "webhook_url"
+
+    @property
+    def reserve(self) -> Path:
+        """Disk space kept for the ledger."""
+        return self.root / "reserve"
+
+    @property
+    def seed(self) -> Path:
+        """An imported train.py that new tags begin with."""
+        return self.root / "seed.py"
+
+    def first(self) -> Path:
+        """The train.py a new tag begins with: an imported one, else the checkout's seed."""
+        return self.seed if self.seed.is_file() else SOURCE / "trainer" / "train.py"
+
+    def source(self, sha256: str) -> Path:
+        """The stored train.py of that content."""
+        return self.snapshots / f"{_part(sha256)}.py"
+
+    def run(self, run: str) -> Path:
+        """Files of one run: hand-over, telemetry, quarantined output."""
+        return self.root / "runs" / _part(run)
+
+    def tag(self, tag: str) -> Path:
+        """Files of one tag for people: results.tsv and report.html."""
+        return self.root / "tags" / _part(tag)
+
+
+def _part(name: str) -> str:
+    """`name`, if it names a file in its folder and nothing else; raises GloveboxError."""
+    if not _PART.fullmatch(name):
+        raise GloveboxError(f"no part of a path: {name[:40]!r}", where="ledger", fix="restore it from a backup")
+    return name
+
+
+def folders(path: Path) -> None:
+    """`path` and what is missing above it, for nobody else to write to."""
+    for folder in reversed((path, *path.parents)):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def make(home: Home) -> None:
+    """The bench's own folder; raises PolicyError if somebody else was quicker."""
+    if not home.root.exists():
+        folders(home.root.parent)
+        try:
+            home.root.mkdir(mode=0o700)
+        except FileExistsError:
+            fix = "look at it, then run again"
+            raise PolicyError("was made by somebody else just now", where=str(home.root), fix=fix) from None
+    ownership.check(home.root)
+    home.root.chmod(0o700)
+
+
+def place() -> Home:
+    """Where a bench is, or would be made: $GLOVEBOX_HOME, else `.glovebox` here; raises PolicyError if not ours."""
+    root = Path(os.path.abspath(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME))
+    ownership.check(root)
+    return Home(root.resolve())
+
+
+def find(start: Path | None = None) -> Home:
+    """The bench in force; raises PolicyError when there is none, or it is somebody else's."""
+    if os.environ.get("GLOVEBOX_HOME"):
+        home = place()
+        if not home.trust.is_file():
+            raise PolicyError("not a bench", where=str(home.root), fix="run: glovebox init")
+        return home
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if os.path.lexists(folder / NAME):
+            ownership.check(folder / NAME)  # before anything in it is looked at
+            if Home(folder / NAME).trust.is_file():
+                return Home(folder / NAME)
+    raise PolicyError("no bench here or above", where=str(here), fix="run: glovebox init")

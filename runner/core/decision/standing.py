@@ -1,0 +1,69 @@
+"""What a tag's ledger says about its train.py files: scores by seed, noise, what there is to beat. TRUSTED, pure.
+
+The loop decides by it, and verify and the report read the same rows the same way. Scores are compared within a lane:
+on another GPU the same file trains a little more or less. A best that was kept elsewhere is run here first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
+from runner.core.decision import decide
+from runner.core.decision.decide import Runs, Standing
+from runner.core.decision.noise import Noise
+from runner.core.policy.policy_files import Decision
+
+
+def scores(number: int, reruns: Sequence[Rerun]) -> dict[int, float | None]:
+    """Scores of an experiment's reruns by seed, as the tag's own terms gave them."""
+    return {r.seed: r.val_bpb for r in reruns if r.experiment == number and r.during and r.reason != INTERRUPTED}
+
+
+def runs(row: Experiment, reruns: Sequence[Rerun], lane: str | None = None) -> Runs:
+    """What is known of a recorded experiment's train.py, on one lane (None: on all)."""
+    found = scores(row.id, on(lane, reruns))
+    if lane in (None, row.lane):
+        found[decide.FIRST_SEED] = row.val_bpb
+    return Runs(found, row.snapshot_size, row.memory_gb * 1024, row.val_bpb)
+
+
+def on(lane: str | None, reruns: Sequence[Rerun]) -> list[Rerun]:
+    """The reruns on a lane; None: all."""
+    return [rerun for rerun in reruns if lane in (None, rerun.lane)]
+
+
+def paired(best: int, reruns: Sequence[Rerun]) -> list[Rerun]:
+    """Without those whose draws were for pairs with another best: the best may change while a candidate is rerun."""
+    return [rerun for rerun in reruns if rerun.pair in (0, best)]
+
+
+def noise(
+    policy: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun], lane: str | None = None
+) -> Noise | None:
+    """The tag's noise so far, on one lane (None: on all); None before it was measured."""
+    here = on(lane, reruns)
+    again = {rerun.experiment for rerun in here if rerun.during}
+    baseline = next((row.id for row in rows if row.status is Status.KEEP), None)
+    measured = [runs(row, here, lane) for row in rows if row.id in again or row.id == baseline]
+    others = [Runs(scores(number, here), 0) for number in sorted(again - {row.id for row in rows})]
+    return decide.measured([*measured, *others], policy.least_noise_bpb)
+
+
+def best(rows: Sequence[Experiment]) -> Experiment | None:
+    """The last keep: what a candidate is measured against."""
+    return next((row for row in reversed(rows) if row.status is Status.KEEP and row.val_bpb is not None), None)
+
+
+def standing(
+    policy: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun], lane: str | None = None
+) -> Standing | None:
+    """What the next candidate of a lane is measured against, None before the first keep."""
+    keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
+    if not keeps:
+        return None
+    last = keeps[-1]
+    chosen_by = [r.seed for r in reruns if r.experiment == last.id == r.during]
+    since = decide.FIRST_SEED if len(keeps) == 1 else max(chosen_by, default=decide.FIRST_SEED) + 1
+    known = runs(last, paired(last.id, reruns), lane)
+    return Standing(known, noise(policy, rows, reruns, lane), keeps[0].memory_gb * 1024, since)

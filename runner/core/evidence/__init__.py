@@ -1,0 +1,1 @@
+"""The record: ledger, audit chain, git line, receipts, results.tsv, and verify. TRUSTED."""

@@ -1,0 +1,256 @@
+"""Recording an experiment: ledger, git line, audit chain and results.tsv, in this order. TRUSTED.
+
+The ledger is the state; the other three follow from it. A runner that dies between two of them leaves them
+behind, and `reconcile` brings them up to the ledger again before the next experiment.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from runner.core.base import faults
+from runner.core.base.errors import GloveboxError
+from runner.core.base.home import Home
+from runner.core.base.values import (
+    INTERRUPTED,
+    Crash,
+    EngineResult,
+    Experiment,
+    Hopeless,
+    Rerun,
+    Score,
+    Scored,
+    Snapshot,
+    Status,
+)
+from runner.core.decision import decide
+from runner.core.evidence import audit_chain, disk_reserve, receipts, results_tsv
+from runner.core.evidence.audit_chain import AuditLog
+from runner.core.evidence.checkpoints import Sealer
+from runner.core.evidence.git_line import GitLine, message
+from runner.core.evidence.ledger import Ledger
+
+HAND_OVER = ("graph.json", "weights.safetensors", "telemetry.jsonl")
+_INPUTS = ("train.py", "trainer.go.json", "evaluator.go.json")  # the snapshots folder keeps every train.py
+
+
+def now() -> str:
+    """UTC time stamp."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Recorder:
+    """Writes the rows of one tag."""
+
+    home: Home
+    tag: str
+    ledger: Ledger
+    line: GitLine
+    audit_log: AuditLog
+    artifact: str  # version
+    policy: str  # digest
+    sealer: Sealer
+    lock: threading.RLock = field(default_factory=threading.RLock)  # lanes record one after the other
+
+    def accept(self, taken: Snapshot, description: str, run: str) -> int:
+        """Open a row before anything runs; returns the experiment's number."""
+        with self.lock:
+            number = self.ledger.open_experiment(
+                self.tag, started=now(), description=description, snapshot=taken.sha256, size=taken.size, run=run
+            )
+            faults.reach("ledger.opened")
+            told = {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run}
+            self.audit_log.append("accepted", told)
+        return number
+
+    def refuse(self, reason: str) -> None:
+        """Note a train.py that was not even read."""
+        with self.lock:
+            self.audit_log.append("refused", {"tag": self.tag, "reason": reason})
+
+    def finish(
+        self,
+        number: int,
+        scored: Scored,
+        verdict: decide.Verdict,
+        seconds: float,
+        hopeless: Hopeless | None = None,
+        lane: str = "",
+    ) -> Experiment:
+        """Complete the open row of an experiment that ran."""
+        trained, score = scored.trained, scored.score
+        usable = score if score is not None and score.status == "scored" else None
+        row = self._row(
+            number,
+            status=verdict.status,
+            reason=verdict.reason,
+            claimed=verdict.claimed,
+            confirmed=verdict.confirmed,
+            interval=verdict.interval,
+            pairs=verdict.pairs,
+            val_bpb=usable.val_bpb if usable else None,
+            val_bpb_bytes=usable.val_bpb_bytes if usable else None,
+            causality=_causality(score),
+            crash=(trained.crash or Crash(error="Exception", line=0)) if verdict.reason == "exception" else None,
+            memory_gb=memory_gb(scored),
+            neighbours=trained.engine.neighbours,
+            seconds=round(seconds, 3),
+            train_seconds=trained.engine.seconds,
+            eval_seconds=scored.engine.seconds if scored.engine else 0.0,
+            curve=trained.telemetry.curve,
+            summary=trained.telemetry.summary,
+            pace=trained.pace,
+            hopeless=hopeless,
+            lane=lane,
+            evaluation=usable.evaluation if usable else None,
+        )
+        self.commit(row, [e for e in (trained.engine, scored.engine) if e])
+        return row
+
+    def begin_rerun(self, begun: Rerun) -> Rerun:
+        """Open a rerun before it runs; returns it numbered."""
+        opened = self.ledger.open_rerun(begun)
+        faults.reach("rerun.opened")
+        return opened
+
+    def end_rerun(self, rerun: Rerun, engines: list[EngineResult], *, recovered: bool = False) -> None:
+        """Complete a rerun and vouch for it."""
+        faults.reach("rerun.evaluated")
+        with self.lock:
+            self._end_rerun(rerun, receipts.of_rerun(rerun, engines, recovered=recovered))
+
+    def _end_rerun(self, rerun: Rerun, receipt: dict[str, Any]) -> None:
+        try:
+            self.ledger.close_rerun(rerun)
+            faults.reach("rerun.recorded")
+            self.audit_log.append("rerun", receipt)
+            self.sealer.seal(self.audit_log)
+        except (OSError, sqlite3.Error, GloveboxError):
+            if not disk_reserve.give_up(self.home):
+                raise
+            if rerun.id in {one.id for one in self.ledger.open_reruns(self.tag)}:
+                self.ledger.close_rerun(rerun)
+            raise disk_reserve.full(self.home, f"; rerun {rerun.id} is recorded") from None
+
+    def _row(self, number: int, *, status: Status, **fields: Any) -> Experiment:
+        """The row from what was accepted, the outcome, and a commit of its snapshot."""
+        opened = self.ledger.opened(self.tag, number)
+        path = self.home.snapshots / f"{opened.snapshot}.py"
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup") from None
+        told = message(f"experiment {number}: {status}", opened.description)
+        return Experiment(
+            **opened.model_dump(),
+            tag=self.tag,
+            status=status,
+            commit=self._committed(number, data, told),
+            artifact=self.artifact,
+            policy=self.policy,
+            **fields,
+        )
+
+    def _committed(self, number: int, data: bytes, told: str) -> str:
+        try:
+            return self.line.commit(self.tag, number, data, told)
+        except GloveboxError:
+            if not disk_reserve.give_up(self.home):
+                raise
+            return self.line.commit(self.tag, number, data, told)
+
+    def commit(self, row: Experiment, engines: list[EngineResult]) -> None:
+        """Ledger first, then what follows from it; on a full disk in the reserve, and then it is an error."""
+        try:
+            self._commit(row, engines)
+        except (OSError, sqlite3.Error, GloveboxError):
+            if not disk_reserve.give_up(self.home):
+                raise
+            if row.id in self.ledger.open_numbers(self.tag):
+                self.ledger.close_experiment(row)
+            self._follow()
+            raise disk_reserve.full(self.home, f"; experiment {row.id} is recorded") from None
+
+    def _commit(self, row: Experiment, engines: list[EngineResult]) -> None:
+        faults.reach("row.committed")
+        self.ledger.close_experiment(row)
+        faults.reach("row.recorded")
+        if row.status is Status.KEEP:
+            self.line.advance(self.tag, row.commit)
+            faults.reach("branch.advanced")
+        self._vouch(row, engines)
+        faults.reach("row.vouched")
+        self.sealer.seal(self.audit_log)
+        faults.reach("chain.sealed")
+        results_tsv.write(self.home.tag(self.tag) / "results.tsv", self.ledger.experiments(self.tag))
+        faults.reach("results.written")
+
+    def _vouch(self, row: Experiment, engines: list[EngineResult], *, recovered: bool = False) -> None:
+        found = receipts.probes(self.home, row.policy)
+        apart = receipts.kernels(self.home, engines)
+        self.audit_log.append("finished", receipts.receipt(row, engines, found, apart, recovered=recovered))
+
+    def reconcile(self) -> None:
+        """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
+        with self.lock:
+            self.line.unlock()
+            self.close_interrupted()
+            self._follow()
+
+    def _follow(self) -> None:
+        """What follows from the ledger; what other lanes have under way is theirs to end."""
+        rows = self.ledger.experiments(self.tag)
+        entries = audit_chain.verify(self.home.audit)
+        told, seen = audit_chain.finished(entries), audit_chain.reruns(entries)
+        for row in rows:
+            if (row.tag, row.id) not in told:
+                self._vouch(row, [], recovered=True)
+        for rerun in self.ledger.reruns(self.tag):
+            if (rerun.tag, rerun.id) not in seen:
+                self.audit_log.append("rerun", receipts.of_rerun(rerun, [], recovered=True))
+        self.sealer.seal(self.audit_log)
+        keeps = [row for row in rows if row.status is Status.KEEP]
+        if keeps and self.line.head(self.tag) != keeps[-1].commit:
+            self.line.advance(self.tag, keeps[-1].commit)
+        if rows:
+            results_tsv.write(self.home.tag(self.tag) / "results.tsv", rows)
+
+    def close_interrupted(self) -> None:
+        """Complete what a dead runner left open: the run is lost, the row is not."""
+        with self.lock:
+            for number in self.ledger.open_numbers(self.tag):
+                tidy(self.home.run(self.ledger.opened(self.tag, number).run))
+                self.commit(self._row(number, status=Status.CRASH, reason=INTERRUPTED), [])
+            for begun in self.ledger.open_reruns(self.tag):
+                tidy(self.home.run(begun.run))
+                lost = begun.model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED})
+                self.end_rerun(lost, [], recovered=True)
+
+
+def _causality(score: Score | None) -> Literal["proved", "audited", "non_causal"] | None:
+    if score is None:
+        return None
+    return "non_causal" if score.reason in decide.LOOKS_AHEAD else score.causality
+
+
+def memory_gb(scored: Scored) -> float:
+    """Peak memory of a training: as measured from outside, else as train.py says; GiB."""
+    trained = scored.trained
+    return round((trained.engine.peak_mb or trained.telemetry.summary.get("peak_vram_mb", 0.0)) / 1024, 2)
+
+
+def tidy(folder: Path, telemetry_bytes: int = 0) -> None:
+    """What a candidate left is large and of no more use: telemetry keeps what was read, the model goes."""
+    for name in (*HAND_OVER, *_INPUTS):
+        path = folder / name
+        if name != "telemetry.jsonl":
+            path.unlink(missing_ok=True)
+        elif path.exists() and path.stat().st_size > telemetry_bytes:
+            os.truncate(path, telemetry_bytes)

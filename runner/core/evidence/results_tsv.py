@@ -1,0 +1,71 @@
+"""results.tsv: upstream's five columns first, then ours. TRUSTED; descriptions come from the agent.
+
+A spreadsheet must not run a description (OWASP, CSV injection): tabs, newlines and control characters become
+spaces, double quotes become single ones (a quoted cell could swallow rows), and a cell that would start a
+formula is prefixed with an apostrophe.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+
+from runner.core.base import files
+from runner.core.base.values import Experiment, Status
+
+COLUMNS = (
+    "commit",
+    "val_bpb",
+    "memory_gb",
+    "status",
+    "description",
+    "experiment",
+    "outcome",
+    "val_bpb_bytes",
+    "claimed",
+    "causality",
+    "seconds",
+    "reason",
+    "snapshot",
+    "confirmed",
+    "pairs",
+)
+FORMULA = ("=", "+", "-", "@")  # full-width forms too: some spreadsheets read them alike
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_UPSTREAM_STATUS = {Status.KEEP: "keep", Status.DISCARD: "discard"}
+
+
+def cell(text: str) -> str:
+    """One neutral cell."""
+    text = _CONTROL.sub(" ", text).replace('"', "'").strip()
+    return f"'{text}" if text and unicodedata.normalize("NFKC", text)[:1] in FORMULA else text
+
+
+def line(e: Experiment) -> str:
+    """One row; upstream knows keep, discard and crash, so the fourth column is one of the three."""
+    scored = e.val_bpb is not None
+    values = (
+        e.commit[:7],
+        f"{e.val_bpb or 0.0:.6f}",
+        f"{e.memory_gb:.1f}",
+        _UPSTREAM_STATUS.get(e.status, "crash"),
+        cell(e.description),
+        str(e.id),
+        e.status,
+        f"{e.val_bpb_bytes:.6f}" if scored and e.val_bpb_bytes is not None else "",
+        f"{e.claimed:.6f}" if e.claimed is not None else "",
+        e.causality or "",
+        f"{e.seconds:.1f}",
+        e.reason or "",
+        e.snapshot,
+        f"{e.confirmed:.6f}" if e.confirmed is not None else "",
+        str(e.pairs) if e.pairs else "",
+    )
+    return "\t".join(values)
+
+
+def write(path: Path, experiments: list[Experiment]) -> None:
+    """Replace the file atomically."""
+    text = "\n".join(["\t".join(COLUMNS), *(line(e) for e in experiments)]) + "\n"
+    files.write(path, text)

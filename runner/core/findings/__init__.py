@@ -1,0 +1,1 @@
+"""What the rows teach: kinds of edits, incidents, transfers. TRUSTED, pure."""

@@ -1,0 +1,95 @@
+"""What a security reviewer asks of a night: what was refused, rejected, cut off or interrupted. TRUSTED, pure.
+
+From the ledger, the audit chain and the broker's log. Reasons are closed codes; only the broker's `where` (a field's
+name) comes from the agent, and is shown as text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from runner.core.base.values import INTERRUPTED, EndReason, Experiment, Rerun, Status
+from runner.core.decision.decide import CONTRADICTED
+
+_SAYS = {
+    Status.NON_CAUSAL: "a model that looks ahead was not scored",
+    Status.REJECTED: "a hand-over was refused by the evaluator",
+    Status.NOT_EXPORTABLE: "a model could not be exported",
+    Status.TIMEOUT: "a training was ended by the host's clock",
+}
+_CUT = {
+    EndReason.OUTPUT: "a training was ended for flooding its output",
+    EndReason.OOM: "a training was ended for its memory",
+    INTERRUPTED: "an experiment was interrupted with its runner",
+    EndReason.CANCELLED: "an experiment was stopped",
+}
+
+
+class Incident(NamedTuple):
+    """One kind of event."""
+
+    what: str
+    detail: str  # a reason code
+    times: int
+
+
+def found(
+    rows: Sequence[Experiment],
+    entries: Iterable[dict[str, Any]],
+    calls: Iterable[dict[str, Any]],
+    tag: str,
+    reruns: Sequence[Rerun] = (),
+    most: float = 0.5,
+) -> list[Incident]:
+    """Everything of one tag, most frequent first; `entries` and `calls` are the two chains as far as they are whole.
+
+    `most`: processors by which the neighbours of a pair's two sides may differ.
+    """
+    seen: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if row.reason == CONTRADICTED:
+            seen["A PROOF FAILED: the audit saw a proved model look ahead", CONTRADICTED] += 1
+        elif row.status in _SAYS:
+            seen[_SAYS[row.status], row.reason or ""] += 1
+        elif row.reason in _CUT:
+            seen[_CUT[row.reason], row.reason] += 1
+    if uneven := uneven_pairs(reruns, most):
+        seen["the two sides of a pair ran beside unlike neighbours", "uneven"] = uneven
+    for data in _of(entries, "refused", tag):
+        seen["a train.py was refused before it was read", str(data.get("reason"))] += 1
+    refused: Counter[str] = Counter()
+    for data in _of(calls, "refused", tag):  # logged at the first, second, fourth, ... time of a reason
+        times = data.get("times")
+        refused[str(data.get("reason"))] = max(refused[str(data.get("reason"))], times if isinstance(times, int) else 1)
+    for reason, times in refused.items():
+        seen["a request to the model was refused, at least so often", reason] = times
+    ordered = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
+    return [Incident(what, detail, count) for (what, detail), count in ordered]
+
+
+def uneven_pairs(reruns: Sequence[Rerun], most: float) -> int:
+    """Pairs one side of which had more than `most` processors more at work for others beside it."""
+    best = {(r.pair, r.seed, r.lane): r.neighbours for r in reruns if r.pair and r.experiment == r.pair}
+    other = [(best.get((r.pair, r.seed, r.lane)), r.neighbours) for r in reruns if r.pair and r.experiment != r.pair]
+    return sum(theirs is not None and abs(theirs - ours) > most for theirs, ours in other)
+
+
+def crashes(rows: Sequence[Experiment]) -> list[Incident]:
+    """Exceptions by class, with the newest line and message."""
+    failed = [row for row in rows if row.crash is not None]
+    counts = Counter(row.crash.error for row in failed if row.crash)
+    last = {row.crash.error: row.crash for row in failed if row.crash}
+    told = {
+        name: f"last in line {crash.line}" + (f": {crash.message}" if crash.message else "")
+        for name, crash in last.items()
+    }
+    return [Incident(name, told[name], count) for name, count in counts.most_common()]
+
+
+def _of(entries: Iterable[dict[str, Any]], kind: str, tag: str) -> Iterable[dict[str, Any]]:
+    for entry in entries:
+        data = entry.get("data")
+        if entry.get("kind") == kind and isinstance(data, dict) and data.get("tag") == tag:
+            yield data

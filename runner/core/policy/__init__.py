@@ -1,0 +1,1 @@
+"""The models of policies/*.yaml and what follows from them alone. TRUSTED, fails closed."""

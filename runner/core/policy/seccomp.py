@@ -1,0 +1,131 @@
+"""Our seccomp profile: policies/seccomp.yaml as the JSON the engine takes. TRUSTED, pure.
+
+Source: the OCI runtime specification, config-linux.md#seccomp; Docker's default profile allows about 60 calls
+more. The text is given to the engine with each container, so nothing on the engine's side can be out of date.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from runner.core.base.strict_yaml import Strict
+from runner.core.policy import counters
+
+EPERM, ENOSYS = 1, 38
+FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
+NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
+TIOCSTI = 0x5412  # one condition only: runc makes alternatives of two on the same argument
+NEVER = frozenset(
+    [
+        "ptrace",
+        "process_vm_readv",
+        "process_vm_writev",
+        "process_madvise",
+        "kcmp",
+        "keyctl",
+        "add_key",
+        "request_key",
+        "bpf",
+        "perf_event_open",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "userfaultfd",
+        "personality",
+        "modify_ldt",
+        "iopl",
+        "ioperm",
+        "vmsplice",
+        "mount",
+        "umount2",
+        "pivot_root",
+        "chroot",
+        "unshare",
+        "setns",
+        "move_mount",
+        "open_tree",
+        "fsopen",
+        "fsmount",
+        "fsconfig",
+        "fspick",
+        "mount_setattr",
+        "name_to_handle_at",
+        "open_by_handle_at",
+        "fanotify_init",
+        "quotactl",
+        "lookup_dcookie",
+        "mknod",
+        "mknodat",
+        "sethostname",
+        "setdomainname",
+        "init_module",
+        "finit_module",
+        "delete_module",
+        "kexec_load",
+        "kexec_file_load",
+        "reboot",
+        "swapon",
+        "swapoff",
+        "acct",
+        "syslog",
+        "settimeofday",
+        "clock_settime",
+        "adjtimex",
+        "clock_adjtime",
+        "socket",
+        "clone",
+        "clone3",
+        "ioctl",
+    ]
+)  # the last four have rules of their own, below
+Call = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,40}$")]
+
+
+class Group(Strict):
+    """Calls allowed for one purpose."""
+
+    purpose: Annotated[str, Field(min_length=5, max_length=200)]
+    calls: Annotated[list[Call], Field(min_length=1, max_length=120)]
+
+
+class Seccomp(Strict):
+    """policies/seccomp.yaml."""
+
+    groups: Annotated[list[Group], Field(min_length=1, max_length=30)]
+
+    @model_validator(mode="after")
+    def _narrow(self) -> Seccomp:
+        named = [call for group in self.groups for call in group.calls]
+        if twice := {call for call in named if named.count(call) > 1}:
+            raise ValueError(f"named twice: {', '.join(sorted(twice))}")
+        if wide := NEVER.intersection(named):
+            raise ValueError(f"never allowed: {', '.join(sorted(wide))}")
+        return self
+
+
+def profile(policy: Seccomp, role: str = "trainer") -> str:
+    """The profile of a role's containers as JSON text for security_opt."""
+    allow = "SCMP_ACT_ALLOW"
+    refused = counters.REFUSED if role == "agent" else frozenset()
+    rules: list[dict[str, Any]] = [{"names": sorted({*g.calls} - refused), "action": allow} for g in policy.groups]
+    rules += [{"names": ["socket"], "action": allow, "args": [_argument(0, "EQ", f)]} for f in FAMILIES]
+    rules += [
+        {"names": ["clone"], "action": allow, "args": [_argument(0, "MASKED_EQ", NEW_NAMESPACES)]},
+        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},  # the C library then uses clone
+        {"names": ["ioctl"], "action": allow, "args": [_argument(1, "NE", TIOCSTI)]},
+    ]
+    architectures = [{"architecture": f"SCMP_ARCH_{name}", "subArchitectures": []} for name in ("X86_64", "AARCH64")]
+    document = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": EPERM, "archMap": architectures}
+    return json.dumps(document | {"syscalls": rules}, separators=(",", ":"))
+
+
+def _argument(index: int, operation: str, value: int) -> dict[str, Any]:
+    return {"index": index, "value": value, "valueTwo": 0, "op": f"SCMP_CMP_{operation}"}
+
+
+def of_role(choice: str, policy: Seccomp, role: str) -> str | None:
+    """The profile where `choice` (policies/sandbox.yaml seccomp) is ours; None leaves the engine's."""
+    return profile(policy, role) if choice == "glovebox" else None

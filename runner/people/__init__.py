@@ -1,0 +1,1 @@
+"""What a person starts. TRUSTED; nothing that runs unattended imports it."""

@@ -1,0 +1,1 @@
+"""The `glovebox` command. TRUSTED."""

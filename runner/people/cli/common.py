@@ -1,0 +1,101 @@
+"""What the commands share: options, output, the newest run. TRUSTED."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from runner.core.base.errors import BusyError, GloveboxError
+from runner.core.base.home import Home
+from runner.core.evidence import ledger
+from runner.core.policy import policy_files
+from runner.people.host import notify
+from runner.people.pages import console
+from runner.rooms.broker import budget
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
+Tell = Callable[[dict[str, Any]], None]
+TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
+
+
+def interruptible() -> None:
+    """SIGTERM and SIGHUP end us in order, as Ctrl-C does; a SIGHUP that nohup(1) had ignored stays so."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def say(document: dict[str, Any], as_json: bool, text: str) -> None:
+    """One result, as a document or in words."""
+    if as_json:
+        print(json.dumps(document))
+    else:
+        console.stdout().print(text, markup=False)
+
+
+def show(home: Home, tag: str | None, as_json: bool) -> None:
+    """A run's experiments, baseline, best and cost."""
+    book = ledger.Ledger(home.ledger, read_only=True)
+    document = ledger.summary(book, newest(book, tag))
+    page = home.tag(str(document["tag"])) / "report.html"
+    cost = budget.spent(home.spent, str(document["tag"]))
+    if as_json:
+        print(json.dumps(document | {"report": str(page), "cost": cost}))
+        return
+    out = console.stdout()
+    console.table(document, out)
+    if cost is not None:
+        out.print(f"model: ${cost['dollars']:.4f}, {cost['requests']} calls, {cost['tokens']} tokens", markup=False)
+    out.print(f"report: {page}", markup=False)
+
+
+def ended(code: int) -> dict[str, Any]:
+    """The event of a run's end, as the webhook is told of it."""
+    return {"event": "exit", "code": code}
+
+
+@contextmanager
+def notifying(home: Home, tag: str) -> Iterator[Tell]:
+    """What to call with every event of a run: tells the webhook, if there is one.
+
+    An error that ends the run is told, too.
+    """
+    err = console.stderr()
+    found = notify.notifier(
+        home, policy_files.load(*home.policies).notify, tag, lambda text: err.print(f"glovebox: {text}", markup=False)
+    )
+    if found is None:
+        yield lambda _: None
+        return
+    try:
+        if home.ledger.exists():
+            book = ledger.Ledger(home.ledger, read_only=True)
+            for row in book.experiments(tag):
+                found.row(row.model_dump(mode="json"), old=True)
+            book.close()
+        yield found.event
+    except BusyError:
+        raise  # it is another's run, which goes on
+    except GloveboxError as error:
+        found.event(ended(error.exit_code))
+        raise
+    finally:
+        found.close()
+
+
+def newest(book: ledger.Ledger, tag: str | None) -> str:
+    """The tag asked for, else the newest; raises GloveboxError if there is none."""
+    tags = book.tags()
+    if tag is None and not tags:
+        raise GloveboxError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
+    return tag or tags[0]

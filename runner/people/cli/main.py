@@ -1,0 +1,186 @@
+"""The `glovebox` command. TRUSTED; every command prints data to stdout and progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runner.core.artifacts import keys
+from runner.core.base.errors import GloveboxError
+from runner.core.base.home import find, make, place
+from runner.core.evidence import ledger
+from runner.core.evidence import verify as verifier
+from runner.core.policy import policy_files
+from runner.people.cli import artifacts, export, operations, policy, redteam, run, up, views, warm
+from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show
+from runner.people.host import compose_env, doctor, importing
+from runner.people.pages import console, report
+
+_EPILOG = (
+    "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
+    "5 engine or images (doctor: any failed check), 6 busy, 7 train.py refused, 8 verification failed, "
+    "9 the agent gave up, 130 interrupted."
+)
+app = typer.Typer(
+    name="glovebox",
+    help="A sealed bench for unattended ML research.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+app.add_typer(artifacts.keys_app)
+app.add_typer(policy.policy_app)
+for command in (
+    run.run,
+    up.up,
+    export.export,
+    run.rerun,
+    run.confirm,
+    up.stop,
+    artifacts.prepare,
+    warm.warm,
+    redteam.redteam,
+    operations.gc,
+    operations.backup,
+    operations.restore,
+    views.history,
+    views.show,
+    views.watch,
+):
+    app.command()(command)
+
+
+@app.command()
+def init(
+    env_file: Annotated[
+        Path | None, typer.Option(help="Settings for docker compose; default: .env, if compose.yaml is here.")
+    ] = None,
+    from_: Annotated[
+        Path | None, typer.Option("--from", help="Folder of glovebox export: new tags begin with its best train.py.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Public key the export must be signed by, 64 digits.")] = None,
+    json_: Json = False,
+) -> None:
+    """Create a bench here: .glovebox with a signing key and a trust root, and .env for compose. Safe to repeat."""
+    home = place()
+    found = export.check(home, from_, key) if from_ is not None else None  # before a bench is made of it
+    make(home)
+    fresh = not home.trust.exists()
+    if fresh:
+        keys.create(home)
+        if not os.environ.get("GLOVEBOX_KEY_PASSPHRASE_FILE"):
+            note = "the signing key is not encrypted (for a passphrase set GLOVEBOX_KEY_PASSPHRASE_FILE before init)"
+            console.stderr().print(note, markup=False)
+    document: dict[str, Any] = {"home": str(home.root), "created": fresh}
+    text = f"bench {'created' if fresh else 'exists'}: {home.root}"
+    if found is not None:
+        document["imported"] = importing.begin(home, found)
+        text += f"\nnew tags begin with experiment {found.best.id} of {found.rows.tag}, {found.best.val_bpb:.6f} there"
+    if env_file is None and Path("compose.yaml").exists():
+        env_file = Path.cwd() / ".env"
+    if env_file is not None:
+        compose_env.write(env_file, home)
+        document["env"] = str(env_file)
+        text += f"\nsettings for docker compose: {document['env']}"
+    say(document, json_, text)
+
+
+@app.command("doctor")
+def doctor_(
+    clock: Annotated[
+        bool, typer.Option("--clock", help="Print the newest run's time limit and what it leaves open.")
+    ] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Test whether this machine's kernels keep elements apart.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(min=5, max=3600, help="How long, with --kernels.")] = 60,
+    gpu: Gpu = None,
+    json_: Json = False,
+) -> None:
+    """Check everything a run needs; every failed line says how to fix it."""
+    if clock:
+        _clock(json_)
+        return
+    interruptible()
+    if kernels:
+        with console.stderr().status(f"kernels: {seconds:.0f} s in the evaluator's container"):
+            one, document = doctor.kernels(seconds, gpu)
+        say({**one.__dict__, **document}, json_, f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.detail}")
+        raise typer.Exit(0 if one.ok else 5)
+    found = list(doctor.checks())
+    if json_:
+        print(json.dumps({"ok": all(c.ok for c in found), "checks": [c.__dict__ for c in found]}))
+    else:
+        out = console.stdout()
+        for check in found:
+            fix = "" if check.ok else f"\n      fix: {check.fix}"
+            out.print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}{fix}", markup=False)
+    raise typer.Exit(0 if all(c.ok for c in found) else 5)
+
+
+def _clock(as_json: bool) -> None:
+    tag, found = doctor.clock_of(find())
+    document = {**found._asdict(), "tag": tag, "limit": found.limit, "advantage": found.advantage}
+    share = 100 * found.advantage / found.budget
+    basis = "calibrated by the baseline" if found.baseline_overhead is not None else "from policy, no baseline yet"
+    text = (
+        f"training budget        {found.budget:8.1f} s\n"
+        f"allowance              {found.allowance:8.1f} s  ({basis})\n"
+        f"container limit        {found.limit:8.1f} s  (host clock, start to end of hand-over)\n"
+        f"remaining advantage    {found.advantage:8.1f} s  ({share:.0f}% of the budget, for a script that starts and\n"
+        "                                   hands over as fast as the baseline and trains through the rest)"
+    )
+    say(document, as_json, text)
+
+
+@app.command()
+def status(tag: TagOption = None, json_: Json = False) -> None:
+    """Experiments of a run, with the baseline and the best."""
+    home = find()
+    show(home, tag, json_)
+
+
+@app.command("report")
+def report_(tag: TagOption = None, json_: Json = False) -> None:
+    """Write the run's report.html again and print its path."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    path = report.write(home, book, policy_files.load(*home.policies), newest(book, tag))
+    say({"report": str(path)}, json_, str(path))
+
+
+@app.command("verify")
+def verify_(
+    witness: Annotated[Path | None, typer.Option(help="The witness file of policies/audit.yaml, or a copy.")] = None,
+    json_: Json = False,
+) -> None:
+    """Check audit chain, ledger, snapshots, git line, results.tsv and artifacts against each other."""
+    document = verifier.verify(find(), witness).document()
+    if json_:
+        print(json.dumps(document))
+    else:
+        out = console.stdout()
+        for what, count in document["checked"].items():
+            out.print(f"checked  {what}: {count}", markup=False)
+        for label, lines in (("FAIL    ", document["failures"]), ("unknown ", document["not_verified"])):
+            for line in lines:
+                out.print(f"{label} {line}", markup=False)
+        out.print("ok" if document["ok"] else "NOT ok", markup=False)
+    raise typer.Exit(0 if document["ok"] else 8)
+
+
+def main() -> None:
+    """Entry point: one line per error, its exit code documented in errors.py."""
+    try:
+        app()
+    except GloveboxError as error:
+        console.stderr().print(f"glovebox: {error}", markup=False)
+        sys.exit(error.exit_code)

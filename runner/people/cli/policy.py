@@ -1,0 +1,94 @@
+"""`glovebox policy`: what the rooms may do, and whether running containers agree. TRUSTED."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from runner.core.airlock import leak_budget
+from runner.core.base.home import Home, find
+from runner.core.base.values import Lane, LaunchRequest
+from runner.core.policy import policy_files, seccomp, users
+from runner.people.cli.common import Json
+from runner.people.pages import console, explain
+from runner.rooms.launcher import containers, inspection, server
+
+policy_app = typer.Typer(name="policy", help="What the rooms may do.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@policy_app.command("explain")
+def explain_(json_: Json = False) -> None:
+    """Say in plain words what each room may do under the policies in force."""
+    policies = policy_files.load(*find().policies)
+    rooms = explain.rooms(policies)
+    if json_:
+        told = {
+            "channels": leak_budget.channels(policies),
+            "most": leak_budget.most(policies),
+            **policies.metrics.leak.model_dump(),
+        }
+        print(json.dumps({"digest": policies.digest, "terms": policies.terms, "rooms": rooms, "leak_bits": told}))
+        return
+    out = console.stdout()
+    for room, lines in rooms.items():
+        out.print(room, markup=False, style="bold")
+        for line in lines:
+            out.print(f"  {line}", markup=False, soft_wrap=True)
+    out.print(f"policy {policies.digest}", markup=False)
+
+
+@policy_app.command("diff")
+def diff(json_: Json = False) -> None:
+    """Compare this bench's running containers, as the engine sees them, with the policies; exit 8 on a difference."""
+    home = find()
+    found = differences(home)
+    if json_:
+        print(json.dumps({"ok": not any(found.values()), "containers": found}))
+    else:
+        out = console.stdout()
+        for name, lines in found.items():
+            out.print(f"{'FAIL' if lines else 'ok  '}  {name}", markup=False)
+            for line in lines:
+                out.print(f"      {line}", markup=False)
+        if not found:
+            out.print("no container of this bench is running", markup=False)
+    raise typer.Exit(8 if any(found.values()) else 0)
+
+
+def differences(home: Home) -> dict[str, list[str]]:
+    """What the engine says otherwise than policy, by container; raises EngineError, PolicyError."""
+    policies = policy_files.load(*home.policies)
+    client = server.connect_engine(policies.sandbox)
+    out = {}
+    for container in client.containers.list(filters={"label": f"{containers.BENCH_LABEL}={home.id}"}):
+        role = container.labels.get(containers.ROLE_LABEL, "")
+        name = f"{role or 'unknown role'} {container.short_id}"
+        if role not in ("trainer", "evaluator", "agent"):
+            out[name] = ["a role that policy does not know"]
+            continue
+        # What differs from run to run (files, command, GPU) is the launcher's to choose; it checked it at the start.
+        attrs = container.attrs
+        host, gpus = attrs["HostConfig"], attrs["HostConfig"].get("DeviceRequests") or []
+        lanes = container.labels.get(containers.LANES_LABEL, "1")
+        lane = Lane(cores=host.get("CpusetCpus") or None, of=int(lanes) if lanes.isdecimal() else 1)
+        named = {"role": role, "run": "0" * 16, "policy": policies.digest, "lane": lane}
+        request = LaunchRequest.model_validate(named)
+        gid = users.ids(policies.sandbox, getattr(policies.sandbox, role).uid).gid
+        spec = containers.specification(
+            policies.sandbox,
+            request,
+            command=attrs["Config"]["Cmd"],
+            mounts=[
+                containers.bind(m["Source"], m["Target"], writable=not m.get("ReadOnly"))
+                for m in host.get("Mounts") or []
+            ],
+            gid=gid,
+            environment=dict(pair.split("=", 1) for pair in attrs["Config"].get("Env") or []),
+            bench=home.id,
+            seccomp=seccomp.of_role(policies.sandbox.seccomp, policies.seccomp, role),
+        )
+        if role != "agent":
+            spec["device_requests"] = gpus
+        out[name] = inspection.differences(attrs, spec)
+    return out

@@ -1,0 +1,103 @@
+"""`glovebox run`, `rerun` and `confirm`: work that a person waits for. TRUSTED."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runner.core.base.home import find
+from runner.core.base.values import Lane
+from runner.core.evidence import ledger
+from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notifying, show
+from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
+from runner.people.cli.session import AGENTS, KeyFile, follow, secret_of, settings_of
+from runner.people.pages import console
+from runner.rooms.desk.desk import clean
+
+MAX_DESCRIPTION = 200
+Seeds = Annotated[int, typer.Option(min=1, max=20, help="Runs of each of the two files.")]
+
+
+def run(
+    tag: Annotated[str, typer.Option(help="Name of the run: lower case letters, digits, . _ -")],
+    agent: Annotated[str, typer.Option(help=f"Who proposes: {', '.join(AGENTS)}.")] = "scripted",
+    max_experiments: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
+    train_py: Annotated[
+        Path | None, typer.Option(help="Run this one file as one experiment, without an agent.")
+    ] = None,
+    description: Annotated[str | None, typer.Option(help="One line for the record, with --train-py.")] = None,
+    artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
+    gpu: Gpus = None,
+    cores: CoreSets = None,
+    key_file: KeyFile = None,
+    json_: Json = False,
+) -> None:
+    """Run experiments: with an agent in its container, or one given train.py."""
+    home = find()
+    lanes = lanes_of(gpu, cores)
+    settings = settings_of(home, tag, agent, artifact, lanes) | {"max_experiments": max_experiments}
+    if train_py is not None:
+        if len(lanes) > 1:
+            raise typer.BadParameter("one file runs on one --gpu or set of --cores")
+        settings |= {
+            "agent": None,
+            "train_py": str(train_py.absolute()),
+            "description": clean(description or train_py.name, MAX_DESCRIPTION),
+        }
+    secret = secret_of(home, settings["agent"], key_file)
+    with notifying(home, tag) as told:
+        answer, code, _ = follow(settings, home, secret, told)
+        told(ended(code))
+    if code == 0 and answer is not None and train_py is not None:
+        print(json.dumps({"feedback": answer["feedback"], "row": answer["row"]}))
+    elif code == 0:
+        show(home, tag, json_)
+    raise typer.Exit(code)
+
+
+def rerun(
+    experiment: Annotated[int, typer.Argument(help="Number of the experiment.")],
+    tag: TagOption = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Seconds of training; default: the artifact's.")] = None,
+    seeds: Seeds = 3,
+    depth: Annotated[int | None, typer.Option(min=1, help="Put in place of DEPTH in both files.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Newest artifact of this profile instead of the tag's.")] = None,
+    gpu: Gpu = None,
+    json_: Json = False,
+) -> None:
+    """Run an experiment and the keep before it again, on other seeds or terms: does its gain hold?"""
+    order = {"experiments": (experiment,), "seeds": seeds, "budget": budget, "depth": depth, "profile": profile}
+    _transfer(tag, order, gpu, json_)
+
+
+def confirm(
+    top: Annotated[int, typer.Option(min=1, help="So many keeps, by claimed gain.")] = 3,
+    tag: TagOption = None,
+    seeds: Seeds = 3,
+    gpu: Gpu = None,
+    json_: Json = False,
+) -> None:
+    """Measure the largest gains once more, on fresh seeds."""
+    _transfer(tag, {"top": top, "seeds": seeds}, gpu, json_)
+
+
+def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: bool) -> None:
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(book, tag)
+    version = book.run_info(name)["artifact"]
+    settings = settings_of(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None, "order": order}
+    with notifying(home, name) as told:
+        answer, code, _ = follow(settings, home, None, told)
+        told(ended(code))
+    if code == 0 and answer is not None:
+        if answer["stopped"]:
+            console.stderr().print("stopped as asked for; the same command goes on with what is missing", markup=False)
+        if as_json:
+            print(json.dumps({"tag": name, "transfers": answer["transfers"]}))
+        else:
+            console.transfers(answer["transfers"], console.stdout())
+    raise typer.Exit(code)

@@ -1,0 +1,76 @@
+"""What `run`, `up`, `rerun` and `confirm` share: a session's settings, its key, and following it. TRUSTED."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, get_args
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+
+from runner.core.base import locks, secret_file
+from runner.core.base.errors import BusyError
+from runner.core.base.home import Home
+from runner.core.base.values import AgentKind, Lane, Tag
+from runner.people.cli.common import Tell, interruptible
+from runner.people.host import processes
+from runner.people.pages import console
+
+AGENTS = get_args(AgentKind)
+KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
+_WORK = ("agent_started", "serving", "started")  # events of a session that got to work
+
+
+class Followed(NamedTuple):
+    """How a session ended: its answer, if it gave one, its exit code, and whether it got to work at all."""
+
+    answer: dict[str, Any] | None
+    code: int
+    worked: bool
+
+
+def settings_of(home: Home, tag: str, agent: str, artifact: str | None, lanes: tuple[Lane, ...]) -> dict[str, Any]:
+    """What `run` and `up` ask of a session alike; raises BadParameter."""
+    try:
+        TypeAdapter(Tag).validate_python(tag)
+    except ValidationError:
+        raise typer.BadParameter(
+            f"{tag!r}: use lower case letters and digits, . _ - between them, at most 40"
+        ) from None
+    if agent not in AGENTS:
+        raise typer.BadParameter(f"one of: {', '.join(AGENTS)}")
+    return {"tag": tag, "seed": str(home.first()), "agent": agent, "artifact": artifact, "lanes": lanes}
+
+
+def secret_of(home: Home, agent: str | None, given: Path | None) -> Path | None:
+    """The file of the API key for an agent that needs one, read once here so that a mistake shows at once."""
+    if agent in (None, "scripted"):
+        return None
+    path = given or home.key
+    secret_file.read(path)
+    return path
+
+
+def follow(settings: dict[str, Any], home: Home, key_file: Path | None, told: Tell) -> Followed:
+    """Show a session's events to its end, and tell them on; raises what kept it from starting."""
+    if locks.held(home.runner_lock):
+        found = locks.holder(home.runner_lock)
+        who = f"{found.name}, pid {found.pid}" if found else "by another process"
+        raise BusyError(f"already running: {who}", where=str(home.runner_lock), fix="wait, or run: glovebox stop")
+    answer, code, worked, err = None, 1, False, console.stderr()
+    interruptible()
+    try:
+        for event in console.follow(processes.run(settings, home, key_file), err):
+            worked = worked or event["event"] in _WORK
+            if event["event"] == "failed":
+                err.print(f"glovebox: {event['error']}", markup=False)
+            elif event["event"] == "answer":
+                answer = event
+            elif event["event"] == "exit":
+                code = event["code"]
+                continue  # of a session; whether the run ends with it is the caller's to say
+            told(event)
+    except KeyboardInterrupt:
+        err.print("stopped: the running experiment is recorded as interrupted", markup=False)
+        code = 130
+    return Followed(answer, code, worked)

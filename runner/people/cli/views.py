@@ -1,0 +1,153 @@
+"""`glovebox history`, `show` and `watch`: reading the ledger, of one tag, of one run, now. TRUSTED."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from runner.core.artifacts import store
+from runner.core.base.errors import GloveboxError
+from runner.core.base.home import find
+from runner.core.base.values import Experiment, Status
+from runner.core.evidence import audit_chain, ledger
+from runner.core.evidence.git_line import GitLine
+from runner.core.policy import policy_files
+from runner.people.cli.common import Json, TagOption, newest, notifying
+from runner.people.pages import console, views
+from runner.people.pages import watch as watching
+
+MAX_DIFF_LINES = 400
+
+
+def history(
+    tag: TagOption = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only experiments that ended so.")] = None,
+    json_: Json = False,
+) -> None:
+    """All experiments of a run, with what they told the agent in bits."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(book, tag)
+    rows = book.experiments(name)
+    glance = views.history(rows, policy_files.load(*home.policies))
+    chosen = [row for row in rows if status in (None, row.status)][-(last or len(rows)) :]
+    document = {**ledger.summary(book, name), **glance}
+    document["experiments"] = [row.model_dump(mode="json") for row in chosen]
+    if json_:
+        print(json.dumps(document))
+        return
+    out = console.stdout()
+    console.table(document, out)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in glance["outcomes"].items() if count)
+    out.print(
+        f"{counts or 'nothing yet'}; {glance['since_keep']} since the last keep; {glance['hours']} h", markup=False
+    )
+    out.print(f"told the agent: {glance['leak_bits']} of {glance['leak_limit']} bits", markup=False)
+
+
+def watch(
+    tag: TagOption = None,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one picture and end.")] = False,
+    notify: Annotated[
+        bool, typer.Option("--notify", help="Tell the webhook of policies/notify.yaml, as glovebox up does.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Watch a run: the experiment in progress with its curve, the frontier, last results, cost. Ctrl-C ends."""
+    home = find()
+    policies = policy_files.load(*home.policies)
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(book, tag)
+    version = book.run_info(name)["artifact"]
+    training = float(store.admit(home, version).predicate.profile["time_budget_s"])
+    out = console.stdout()
+    unicode = (out.encoding or "").lower().startswith("utf")
+
+    seen = {row.id for row in book.experiments(name)}
+
+    def look() -> watching.State:
+        state = watching.look(home, policies, name, training)
+        for row in state.rows:
+            if row.id not in seen:
+                told({"event": "finished", "row": row.model_dump(mode="json")})
+                seen.add(row.id)
+        return state
+
+    with notifying(home, name) if notify else nullcontext(lambda _: None) as told:
+        if json_ or once or not out.is_terminal:
+            _plainly(look, out, interval, once, json_)
+            return
+        with suppress(KeyboardInterrupt), Live(console=out, auto_refresh=False) as live:
+            while True:
+                live.update(watching.frame(look(), out.width, unicode=unicode), refresh=True)
+                time.sleep(interval)
+
+
+def _plainly(look: Callable[[], watching.State], out: Console, interval: float, once: bool, json_: bool) -> None:
+    """Where nobody watches a terminal: a line or a document whenever an experiment begins or ends."""
+    before = None
+    with suppress(KeyboardInterrupt):
+        while True:
+            state = look()
+            now = (len(state.rows), [one.number for one in state.running])
+            if now != before:
+                if json_:
+                    print(json.dumps(watching.document(state)), flush=True)
+                else:
+                    out.print(watching.frame(state, out.width, unicode=False))
+            if once:
+                return
+            before = now
+            time.sleep(interval)
+
+
+def show(
+    experiment: Annotated[int, typer.Argument(help="Number of the experiment.")],
+    tag: TagOption = None,
+    json_: Json = False,
+) -> None:
+    """One experiment: its change, scores, loss curve, and what vouches for it."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(book, tag)
+    rows = book.experiments(name)
+    row = next((row for row in rows if row.id == experiment), None)
+    if row is None:
+        known = f"1 to {max(row.id for row in rows)}" if rows else "none yet"
+        raise GloveboxError(f"no experiment {experiment} in tag {name}", where="ledger", fix=f"experiments: {known}")
+    before = views.parent(rows, row)
+    diff = GitLine(home.line).diff(before.commit, row.commit) if before else ""
+    reruns = [rerun for rerun in book.reruns(name) if rerun.experiment == row.id]
+    receipt = audit_chain.finished(audit_chain.verify(home.audit)).get((name, experiment))
+    if json_:
+        document = {"experiment": row.model_dump(mode="json"), "compared_with": before.id if before else None}
+        again = [rerun.model_dump(mode="json") for rerun in reruns]
+        print(json.dumps({**document, "reruns": again, "diff": diff, "receipt": receipt}))
+        return
+    _print(row, views.details(row, before, reruns), diff, receipt is not None)
+
+
+def _print(row: Experiment, details: list[tuple[str, str]], diff: str, vouched: bool) -> None:
+    out = console.stdout()
+    out.print(f"{row.tag}, experiment {row.id}", markup=False, style="bold")
+    for name, value in details:
+        out.print(f"  {name:<18} {value}", markup=False, soft_wrap=True)
+    out.print(f"  {'receipt':<18} {'in the audit chain' if vouched else 'MISSING'}", markup=False)
+    unicode = (out.encoding or "").lower().startswith("utf")
+    for line in views.chart(row.curve, max(20, out.width - 4), unicode=unicode):
+        out.print(f"  {line}", markup=False)
+    lines = diff.splitlines()
+    for line in lines[:MAX_DIFF_LINES]:
+        color = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+        out.print(line, markup=False, style=color, soft_wrap=True)
+    if len(lines) > MAX_DIFF_LINES:
+        out.print(f"... {len(lines) - MAX_DIFF_LINES} lines more: --json has them all", markup=False)

@@ -1,0 +1,80 @@
+"""Writes .env beside compose.yaml: where the bench is and who may reach which file. TRUSTED.
+
+Only the lines named in OURS are written; what a person set (tag, experiments, GPU, key file) stays.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runner.core.base import files, locks, ownership
+from runner.core.base.errors import EngineError, PolicyError
+from runner.core.base.home import Home
+from runner.core.policy import policy_files, seccomp, users
+from runner.rooms.desk import attending
+from runner.rooms.launcher import cores, gpu
+
+_MAX_BYTES = 64 << 10
+HEADER = (
+    "# Read by docker compose. The lines below are written by `glovebox init`; add GLOVEBOX_TAG and others freely.\n"
+)
+
+
+def values(home: Home, sandbox: policy_files.Sandbox) -> dict[str, str]:
+    """The lines we write."""
+    engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    if not engine.startswith("unix://"):
+        raise EngineError(
+            "the launcher needs the engine's socket", where=f"DOCKER_HOST={engine}", fix="use unix://PATH"
+        )
+    socket = Path(engine.removeprefix("unix://"))
+    group = socket.stat().st_gid if socket.exists() else os.getegid()
+    return {
+        "GLOVEBOX_HOME": str(home.root),
+        "GLOVEBOX_UID": str(os.geteuid()),
+        "GLOVEBOX_GID": str(os.getegid()),
+        "GLOVEBOX_AGENT_UID": str(sandbox.agent.uid),
+        "GLOVEBOX_AGENT_PIDS": str(sandbox.agent.pids),
+        "GLOVEBOX_AGENT_MEMORY": str(sandbox.agent.memory_bytes),
+        "GLOVEBOX_AGENT_GID": str(users.ids(sandbox, sandbox.agent.uid).host_gid),
+        "GLOVEBOX_TRAINER_GID": str(users.ids(sandbox, sandbox.trainer.uid).host_gid),
+        gpu.TOOLKIT_VARIABLE: ".".join(map(str, gpu.toolkit() or ())),
+        "GLOVEBOX_BENCH": home.id,
+        "GLOVEBOX_AGENT_SECCOMP": str(home.agent_seccomp) if sandbox.seccomp == "glovebox" else "builtin",
+        "GLOVEBOX_AGENT_CORES": cores.of_agents(sandbox) or "",
+        "GLOVEBOX_DOCKER_GID": str(group),
+        "GLOVEBOX_DOCKER_SOCKET": str(socket),
+    }
+
+
+def write(path: Path, home: Home) -> None:
+    """Update the settings at `path`, and make what compose mounts before anything runs."""
+    policies = policy_files.load(*home.policies)
+    sandbox = policies.sandbox
+    ours = values(home, sandbox)
+    files.write(home.agent_seccomp, seccomp.profile(policies.seccomp, "agent"))
+    ownership.way(path.absolute().parent.resolve())
+    old = _there(path).splitlines()
+    kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]
+    lines = [*(f"{name}={value}" for name, value in ours.items()), *kept]
+    files.write(path, HEADER + "".join(f"{line}\n" for line in lines))
+    for private in (home.broker, home.key.parent, home.keys):
+        private.mkdir(mode=0o700, exist_ok=True)
+    if not locks.held(home.runner_lock):
+        seed = home.first().read_bytes()
+        attending.provide(home.work, users.ids(sandbox, sandbox.agent.uid).host_gid, seed)
+
+
+def _there(path: Path) -> str:
+    """The file's text, if it is ours: a link, or a stranger's, would bring his settings in, or a secret of ours out."""
+    try:
+        with files.open_plain(path) as file:
+            state = os.fstat(file.fileno())
+            if state.st_uid not in (os.geteuid(), 0) or state.st_nlink != 1:
+                raise PolicyError("belongs to somebody else", where=str(path), fix="name another with --env-file")
+            return file.read(_MAX_BYTES).decode("utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError):
+        raise PolicyError("not a plain text file", where=str(path), fix="name another with --env-file") from None

@@ -1,0 +1,294 @@
+"""`glovebox doctor`: is everything a run needs in place? Every failed line says how to fix it. TRUSTED.
+
+It ends with attempts on the engine itself: what must fail in a production container, and what must work there.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import docker
+from pydantic import ValidationError
+from securesystemslib.signer import CryptoSigner
+
+from runner.core.airlock import leak_budget
+from runner.core.artifacts import keys, store
+from runner.core.artifacts.manifest import Statement
+from runner.core.base.errors import GloveboxError
+from runner.core.base.home import SOURCE, Home, find
+from runner.core.base.values import Lane
+from runner.core.decision import clock
+from runner.core.evidence import audit_chain, receipts
+from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.recorder import now
+from runner.core.policy import policy_files
+from runner.people.redteam.campaign import unfit_because
+from runner.people.redteam.probes import PROBES
+from runner.people.redteam.stage import stage
+from runner.rooms.launcher import gpu
+from runner.rooms.launcher.server import connect_engine
+from trainer.wire import strict_json
+
+MIN_FREE_BYTES = 5 << 30
+MUST_FAIL = (
+    "net-route", "fs-root", "fs-tmp-execute", "cap-effective", "sys-ptrace", "sys-user-namespace",
+    "room-engine-socket", "room-validation-data",
+)  # fmt: skip
+MUST_WORK = (
+    "import torch; assert float(torch.ones(4).sum()) == 4\n"
+    "for path in ('/out/graph.json', '/out/weights.safetensors', '/out/telemetry.jsonl', '/tmp/x', '/cache/x'):\n"
+    "    open(path, 'ab').write(b'x')\n"
+    "assert open('/work/train.py').read() == '' and print('worked') is None"
+)
+_ODD = (  # requests errors are OSErrors
+    OSError,
+    docker.errors.DockerException,
+    subprocess.SubprocessError,
+    KeyError,
+    ValueError,
+)
+_KERNELS_BYTES = 64 << 10
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what was looked at, whether it is fine, detail, and the fix if it is not."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def checks() -> Iterator[Check]:
+    """All checks, in the order in which a failure explains later ones."""
+    yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
+    yield Check("git", shutil.which("git") is not None, shutil.which("git") or "not found", "apt-get install git")
+    policies = _guarded("policies", _policies, _digest)
+    yield policies[1]
+    client: docker.DockerClient | None = None
+    if policies[0] is not None:
+        sandbox = policies[0].sandbox
+        engine = _guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
+        client = engine[0]
+        yield engine[1]
+        if client is not None:
+            yield from _safely("engine", _engine(client, policies[0]))
+            yield from _safely("GPU", _graphics(client, policies[0]))
+    home = _guarded("bench", find, _root)
+    yield home[1]
+    if home[0] is not None:
+        yield from _safely("bench", _bench(home[0]))
+    if policies[0] is not None and client is not None:
+        yield from _safely("live attempts", _attempts(client, policies[0], home[0]))
+
+
+def _bench(home: Home) -> Iterator[Check]:
+    yield _guarded("signing keys", lambda: keys.signers(home), _key_detail)[1]
+    yield _guarded("artifact", lambda: store.admit(home, store.latest(home)), _artifact_detail)[1]
+    free = shutil.disk_usage(home.root).free
+    yield from _permissions(home)
+    yield _clock(home)
+    yield Check("disk", free >= MIN_FREE_BYTES, f"{free >> 30} GiB free", f"free space on {home.root}")
+
+
+def _permissions(home: Home) -> Iterator[Check]:
+    """Nobody else may read keys or write anything; the engine's socket is as good as root."""
+    mode = stat.S_IMODE(home.root.stat().st_mode)
+    yield Check("bench permissions", not mode & 0o077, f"{mode:o}", f"chmod 700 {home.root}")
+    open_ = [p for p in (*home.keys.glob("*"), home.key, home.audit_key) if p.is_file() and p.stat().st_mode & 0o077]
+    yield Check(
+        "secret permissions", not open_, f"{len(open_)} readable by others", f"chmod 600 {' '.join(map(str, open_))}"
+    )
+    path = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+    if path.exists():
+        mode = stat.S_IMODE(path.stat().st_mode)
+        yield Check("engine socket", not mode & 0o006, f"{path} {mode:o}", f"chmod 660 {path}")
+
+
+def _clock(home: Home) -> Check:
+    """Expiry of artifacts rests on the clock: it must not be before what was already recorded."""
+    now, last = datetime.now(UTC), None
+    with suppress(GloveboxError):
+        entries = audit_chain.verify(home.audit)
+        last = datetime.fromisoformat(entries[-1]["time"]) if entries else None
+    return Check(
+        "clock",
+        last is None or now >= last,
+        f"{now:%Y-%m-%d %H:%M} UTC",
+        "set the clock: it is before the audit log's end",
+    )
+
+
+def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
+    """The newest tag and its clock; without a tag the clock the next one would begin with."""
+    decision = policy_files.load(*home.policies).decision
+    book = Ledger(home.ledger, read_only=True) if home.ledger.exists() else None
+    tag = next(iter(book.tags()), None) if book else None
+    version = book.run_info(tag)["artifact"] if book and tag else store.latest(home)
+    budget = float(store.admit(home, version).predicate.profile["time_budget_s"])
+    seconds = book.baseline_seconds(tag) if book and tag else None
+    return tag, clock.clock(decision, budget, None if seconds is None else seconds - budget)
+
+
+def _policies() -> policy_files.Policies:
+    found = policy_files.load(*_policy_folders())
+    leak_budget.check(found)
+    return found
+
+
+def _policy_folders() -> tuple[Path, ...]:
+    try:
+        return find().policies
+    except GloveboxError:
+        return (SOURCE / "policies",)
+
+
+def _guarded(name: str, action: Callable[[], T], detail: Callable[[T], str]) -> tuple[T | None, Check]:
+    """An action that may raise GloveboxError, as its value (None if it failed) and a Check."""
+    try:
+        value = action()
+        return value, Check(name, True, detail(value))
+    except GloveboxError as error:
+        return None, Check(name, False, f"{error.where}: {error.what}" if error.where else error.what, error.fix)
+    except _ODD as error:
+        return None, _odd(name, error)
+
+
+def _safely(name: str, found: Iterator[Check]) -> Iterator[Check]:
+    """Checks that may fail in ways they do not foresee: that is a failed check, not the end."""
+    try:
+        yield from found
+    except GloveboxError as error:
+        yield Check(name, False, str(error), error.fix)
+    except _ODD as error:
+        yield _odd(name, error)
+
+
+def _odd(name: str, error: Exception) -> Check:
+    return Check(
+        name, False, f"{type(error).__name__}: {error}"[:200], "run it as the user who runs the bench, or as root"
+    )
+
+
+def _digest(policies: policy_files.Policies) -> str:
+    return policies.digest[:12]
+
+
+def _key_detail(signers: list[CryptoSigner]) -> str:
+    return ", ".join(signer.public_key.keyid[:12] for signer in signers)
+
+
+def _root(home: Home) -> str:
+    return str(home.root)
+
+
+def _engine_detail(client: docker.DockerClient) -> str:
+    info = client.info()
+    return f"{info['ServerVersion']}, cgroup v{info.get('CgroupVersion', '?')}, {info.get('Driver')}"
+
+
+def _artifact_detail(statement: Statement) -> str:
+    predicate = statement.predicate
+    return f"{predicate.version}, expires {predicate.expires:%Y-%m-%d}"
+
+
+def _engine(client: docker.DockerClient, policies: policy_files.Policies) -> Iterator[Check]:
+    info = client.info()
+    options = " ".join(info.get("SecurityOptions") or [])
+    yield Check("seccomp", "seccomp" in options, options or "none", "use an engine built with seccomp")
+    yield Check("user namespaces", True, policies.sandbox.userns)  # connect_engine compared it with the engine
+    yield Check("compose", *_compose(), "install docker and docker-compose 2")
+    limits = info.get("MemoryLimit") and info.get("PidsLimit")
+    yield Check("cgroup limits", bool(limits), "memory and pids", "enable the memory and pids cgroup controllers")
+    runtimes = ", ".join(sorted(info.get("Runtimes") or {}))
+    wanted = policies.sandbox.runtime
+    yield Check(
+        "runtime",
+        wanted in (info.get("Runtimes") or {}),
+        f"{wanted} of {runtimes}",
+        "set runtime in policies/sandbox.yaml",
+    )
+    for image in sorted(
+        {policies.sandbox.trainer.image, policies.sandbox.evaluator.image, policies.sandbox.agent.image}
+    ):
+        try:
+            found = client.images.get(image)
+            yield Check(f"image {image}", True, str(found.short_id))
+        except docker.errors.ImageNotFound:
+            yield Check(f"image {image}", False, "missing", "make images")
+
+
+def _graphics(client: docker.DockerClient, policies: policy_files.Policies) -> Iterator[Check]:
+    """Only where there is a GPU or its runtime."""
+    if shutil.which("nvidia-smi") is None and "nvidia" not in (client.info().get("Runtimes") or {}):
+        yield Check("GPU", True, "none: CPU only")
+        return
+    minimum = policies.sandbox.minimum_toolkit
+    yield _guarded("GPU toolkit", lambda: gpu.check_toolkit(minimum), lambda found: ".".join(map(str, found)))[1]
+
+
+def _attempts(client: docker.DockerClient, policies: policy_files.Policies, home: Home | None) -> Iterator[Check]:
+    """Live: a few attacks that must fail, and the work that must not."""
+    with stage(client, policies, home.root if home else None) as made:
+        spec = made.specification("trainer")
+        wanted = {
+            probe.id: probe.source for probe in PROBES if probe.id in MUST_FAIL and not unfit_because(made, probe)
+        }
+        for name, (result, detail) in made.probe(spec, wanted).items():
+            yield Check(f"must fail: {name}", result == "blocked", detail or result, "glovebox redteam")
+        ended, output = made.run(spec, MUST_WORK)
+        good = ended.exit_code == 0 and b"worked" in output
+        detail = "torch, hand-over files, /tmp, /cache" if good else output.decode(errors="replace")[-200:].strip()
+        yield Check("must work: trainer", good, detail, "make images")
+
+
+def kernels(seconds: float, device: str | None) -> tuple[Check, dict[str, Any]]:
+    """Whether the kernels of the evaluator's image keep elements apart on this machine; remembered by the bench.
+
+    Raises GloveboxError if there is no bench or no engine.
+    """
+    home = find()
+    policies = policy_files.load(*home.policies)
+    client = connect_engine(policies.sandbox)
+    source = f"from trainer.evaluator import isolation; isolation.main(['', '{secrets.randbits(30)}', '{seconds}'])"
+    with stage(client, policies, home.root) as made:
+        made.specification("trainer")  # makes the files that an evaluator finds
+        spec = made.specification("evaluator", lane=Lane(gpu=device))
+        ended, output = made.run(spec, source, seconds=seconds + 120)
+    try:
+        found = strict_json.loads(output[-_KERNELS_BYTES:].splitlines()[-1], max_bytes=_KERNELS_BYTES)
+        kept = receipts.Kernels(
+            ok=not found["coupled"] and found["cases"] > 0,
+            image=ended.image,
+            device=found["device"],
+            torch=found["torch"],
+            when=now(),
+            cases=found["cases"],
+            coupled=len(found["coupled"]),
+        )
+    except (strict_json.StrictJsonError, ValidationError, IndexError, KeyError, TypeError):
+        told = output[-200:].decode(errors="replace").strip()
+        return Check("kernels", False, f"no result: {told}", "see: glovebox doctor"), {}
+    receipts.keep_kernels(home, kept)
+    detail = f"{kept.cases} cases, {kept.coupled} in which a row moved another; torch {kept.torch}, {kept.device}"
+    return Check("kernels", kept.ok, detail, "do not score on this machine; report it with --json (SECURITY.md)"), found
+
+
+def _compose() -> tuple[bool, str]:
+    if shutil.which("docker") is None:
+        return False, "the docker command is missing"
+    done = subprocess.run(["docker", "compose", "version", "--short"], capture_output=True, text=True, check=False)
+    return done.returncode == 0, done.stdout.strip() or "none"

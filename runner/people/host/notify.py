@@ -1,0 +1,131 @@
+"""One optional webhook: a new best, a streak of crashes, the end of a budget, tampering, the end of a run. TRUSTED.
+
+Told by the host process that follows a run; runner, launcher and agent have no way out. A message is a closed event
+name, the person's own tag and numbers; nothing the agent or a training wrote is in it. It is sent from a thread, and a
+webhook that is away is a line on stderr, never a reason to wait.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import tenacity
+
+from runner.core.base import secret_file
+from runner.core.base.errors import PolicyError
+from runner.core.base.home import Home
+from runner.core.base.values import INTERRUPTED
+from runner.core.policy.broker import HOST
+from runner.core.policy.policy_files import Notify
+
+_ADDRESS = re.compile(rf"(https://{HOST}(:\d{{1,5}})?|http://(127\.0\.0\.1|localhost)(:\d{{1,5}})?)(/[\x21-\x7e]*)?")
+_ATTEMPTS = 3
+_WAITING = 100  # messages; more are dropped
+_TAMPER_CODES = (4, 8)  # errors.py: artifacts or keys, verification
+_BUDGETS = ("budget", "api_refused")  # why an agent left
+Message = dict[str, Any]
+
+
+class Notifier:
+    """Follows one run's events and sends what policy asks for."""
+
+    def __init__(self, policy: Notify, address: str, tag: str, warn: Callable[[str], None]) -> None:
+        self.policy, self.tag, self.warn = policy, tag, warn
+        self._address = address
+        self._queue: queue.Queue[Message | None] = queue.Queue(_WAITING)
+        self._best: float | None = None
+        self._baseline: float | None = None
+        self._streak = 0
+        self._thread = threading.Thread(target=self._send_all, daemon=True)
+        self._thread.start()
+
+    def row(self, row: dict[str, Any], *, old: bool = False) -> None:
+        """A finished experiment; `old`: one from before we followed, which only sets the scene."""
+        score = row["val_bpb"]
+        self._streak = 0 if score is not None else self._streak + (row["reason"] != INTERRUPTED)
+        if row["status"] == "keep" and score is not None:
+            before, self._best = self._best, score
+            self._baseline = self._baseline if self._baseline is not None else score
+            if before is not None and not old:
+                numbers = {"val_bpb": score, "before": before, "baseline": self._baseline}
+                self._tell("best", row["id"], {**numbers, "confirmed_gain": row["confirmed"]})
+        if self._streak and self._streak % self.policy.crash_streak == 0 and not old:
+            self._tell("crash_streak", row["id"], {"without_score": self._streak})
+
+    def event(self, event: Message) -> None:
+        """Any event of a session."""
+        name = event["event"]
+        if name == "finished":
+            self.row(event["row"])
+        elif name == "leak_budget" or (name == "agent_ended" and event["because"] in _BUDGETS):
+            self._tell("budget_end", None, {})
+        elif name == "contradicted":
+            self._tell("contradicted", event["experiment"], {})
+        elif name == "failed" and event["code"] in _TAMPER_CODES:
+            self._tell("tamper", None, {"exit_code": event["code"]})
+        elif name == "exit":
+            self._tell("ended", None, {"exit_code": event["code"]})
+
+    def close(self) -> None:
+        """Give what is waiting a moment to leave."""
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(_ATTEMPTS * (self.policy.seconds + 1))
+
+    def _tell(self, name: str, experiment: int | None, numbers: dict[str, float | None]) -> None:
+        if name not in self.policy.events:
+            return
+        numbers = {label: round(value, 6) for label, value in numbers.items() if value is not None}
+        said = ", ".join(f"{label.replace('_', ' ')} {value:g}" for label, value in numbers.items())
+        about = f" (experiment {experiment})" if experiment is not None else ""
+        text = f"glovebox {self.tag}: {name.replace('_', ' ')}{about}" + (f": {said}" if said else "")
+        message: Message = {"text": text, "event": name, "tag": self.tag, "experiment": experiment, **numbers}
+        try:
+            self._queue.put_nowait(message)
+        except queue.Full:
+            self.warn("the webhook is too slow: a notification was dropped")
+
+    def _send_all(self) -> None:
+        with httpx.Client(timeout=self.policy.seconds, follow_redirects=False, trust_env=False) as client:
+            while (message := self._queue.get()) is not None:
+                try:
+                    _post(client, self._address, message)
+                except httpx.HTTPError as error:
+                    self.warn(f"the webhook was not told of {message['event']}: {_why(error)}")
+
+
+@tenacity.retry(
+    stop=tenacity.stop_after_attempt(_ATTEMPTS),
+    wait=tenacity.wait_exponential(multiplier=0.5, max=5),
+    retry=tenacity.retry_if_exception_type(httpx.HTTPError),
+    reraise=True,
+)
+def _post(client: httpx.Client, address: str, message: Message) -> None:
+    with client.stream("POST", address, json=message) as answer:  # its body is nobody's business here
+        if not answer.is_success:
+            raise httpx.HTTPStatusError(f"status {answer.status_code}", request=answer.request, response=answer)
+
+
+def _why(error: httpx.HTTPError) -> str:
+    """Without the address, which is a secret and part of most of httpx's messages."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"status {error.response.status_code}"
+    return type(error).__name__
+
+
+def notifier(home: Home, policy: Notify, tag: str, warn: Callable[[str], None]) -> Notifier | None:
+    """The webhook of a bench, None if policy has it off; raises PolicyError if its address is missing or odd."""
+    if not policy.enabled:
+        return None
+    address = secret_file.read(home.webhook, "webhook's address").reveal()
+    if not _ADDRESS.fullmatch(address):
+        fix = "one line: https://HOST[:PORT]/PATH; http:// only to loopback"
+        raise PolicyError("not a webhook's address", where=str(home.webhook), fix=fix)
+    return Notifier(policy, address, tag, warn)

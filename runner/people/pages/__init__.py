@@ -1,0 +1,1 @@
+"""Everything that is only shown: terminal, HTML, Markdown. TRUSTED, reads only."""

@@ -1,0 +1,102 @@
+"""The frontier plot as inline SVG, in upstream's style: grey discards, green keeps, the running best. TRUSTED."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from runner.core.base.values import Experiment, Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_LABELS = 40
+_LABEL_CHARS = 36
+# Stand-ins that matplotlib accepts, replaced in the text so that the page's light and dark colours apply.
+_COLOURS = {"#010203": "currentColor", "#010204": "var(--good)", "#010205": "var(--grey)"}
+_SOFT, _GOOD, _GREY = _COLOURS
+
+
+def frontier(rows: list[Experiment]) -> str:
+    """An <svg> element without scripts, links or metadata; empty when nothing is scored.
+
+    Scores far above the baseline are drawn at the upper edge, so that one bad idea does not flatten the rest.
+    """
+    scored = [row for row in rows if row.val_bpb is not None]
+    if not scored:
+        return ""
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        place = {row.id: number for number, row in enumerate(rows, 1)}  # in which they ended
+        _draw(figure.add_subplot(), scored, place)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    for stand_in, colour in _COLOURS.items():
+        text = text.replace(stand_in, colour)
+    return text[text.index("<svg") :]
+
+
+def ceiling(scored: list[Experiment]) -> float:
+    """The upper end of the axis: a third of the whole way above the baseline, or the worst score if that is lower."""
+    scores = [row.val_bpb or 0.0 for row in scored]
+    keeps = [row.val_bpb or 0.0 for row in scored if row.status is Status.KEEP]
+    if not keeps:
+        return max(scores)
+    span = keeps[0] - min(keeps)
+    return min(max(scores), keeps[0] + (span / 3 if span > 0 else abs(keeps[0]) / 50))
+
+
+def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int]) -> None:
+    top = ceiling(scored)
+    keeps = [row for row in scored if row.status is Status.KEEP]
+    others = [row for row in scored if row.status is not Status.KEEP]
+    inside = [row for row in others if (row.val_bpb or 0.0) <= top]
+    above = [row for row in others if (row.val_bpb or 0.0) > top]
+    for some, marker, size, colour, label in (
+        (inside, "o", 22, _GREY, "discarded"),
+        (above, "^", 22, _GREY, "discarded, off the scale"),
+        (keeps, "o", 42, _GOOD, "kept"),
+    ):
+        if some:
+            scores = [min(row.val_bpb or 0.0, top) for row in some]
+            places = [place[row.id] for row in some]
+            axes.scatter(places, scores, s=size, color=colour, marker=marker, label=label, zorder=3)
+    if keeps:
+        numbers, scores = [place[row.id] for row in keeps], [row.val_bpb or 0.0 for row in keeps]
+        axes.step([*numbers, place[scored[-1].id]], [*scores, scores[-1]], where="post", color=_GOOD, lw=1.6, alpha=0.7)
+    for row in _labelled(keeps):
+        text = row.description if len(row.description) <= _LABEL_CHARS else row.description[: _LABEL_CHARS - 1] + "…"
+        axes.annotate(
+            text.replace("$", r"\$"),
+            (place[row.id], row.val_bpb or 0.0),
+            xytext=(6, 6),
+            textcoords="offset points",
+            fontsize=8,
+            rotation=30,
+            rotation_mode="anchor",
+            color=_SOFT,
+        )
+    _frame(axes)
+
+
+def _labelled(keeps: list[Experiment]) -> list[Experiment]:
+    """The baseline and the largest gains."""
+    by_gain = sorted(keeps[1:], key=lambda row: -(row.claimed or 0.0))
+    return [*keeps[:1], *by_gain[: MAX_LABELS - 1]]
+
+
+def _frame(axes: Axes) -> None:
+    axes.set_xlabel("experiment", color=_SOFT)
+    axes.set_ylabel("val_bpb (lower is better)", color=_SOFT)
+    axes.tick_params(colors=_SOFT)
+    for spine in axes.spines.values():
+        spine.set_color(_GREY)
+    axes.grid(alpha=0.2, color=_GREY)
+    axes.margins(x=0.08, y=0.12)
+    axes.legend(frameon=False, labelcolor=_SOFT, loc="lower left")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

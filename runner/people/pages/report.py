@@ -1,0 +1,144 @@
+"""report.html: one self-contained page per tag, rewritten after every experiment. TRUSTED.
+
+No scripts, no external resources, a content security policy that forbids both, everything escaped.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from runner.core.artifacts import store
+from runner.core.base import files
+from runner.core.base.errors import GloveboxError
+from runner.core.base.home import Home
+from runner.core.base.values import Experiment, Rerun, Status
+from runner.core.decision import standing
+from runner.core.evidence import audit_chain, receipts
+from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.ledger import Ledger
+from runner.core.findings import analysis, incidents, transfers
+from runner.core.policy.policy_files import Policies
+from runner.people.pages import plot
+from runner.rooms.broker import budget as spending
+
+_TEMPLATES = Path(__file__).parent / "templates"
+MAX_DIFFS = 50  # of the largest gains
+MAX_DIFF_CHARS = 20_000
+
+
+def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
+    """Render the page of one tag; returns its path."""
+    rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
+    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    text = environment.get_template("report.html.j2").render(
+        tag=tag,
+        **ledger.run_info(tag),
+        **_headline(rows, reruns, policies, _budget(home, ledger.run_info(tag)["artifact"], rows)),
+        **_learned(home, rows, reruns, policies),
+        **_events(home, rows, reruns, policies, tag),
+        **_spent(home, rows, reruns, tag),
+        experiments=rows,
+        plot=Markup(plot.frontier(rows)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
+        diffs=_diffs(GitLine(home.line), rows),
+        open_questions=_open_questions(home, rows, reruns, policies),
+    )
+    path = home.tag(tag) / "report.html"
+    files.write(path, text)
+    return path
+
+
+def _budget(home: Home, artifact: str, rows: list[Experiment]) -> float:
+    """Seconds of training of the tag's artifact; 0 if it is not here any more."""
+    try:
+        return float(store.admit(home, artifact).predicate.profile["time_budget_s"]) if rows else 0.0
+    except GloveboxError:
+        return 0.0
+
+
+def _headline(rows: list[Experiment], reruns: list[Rerun], policies: Policies, budget: float) -> dict[str, Any]:
+    keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
+    return {
+        "baseline": keeps[0] if keeps else None,
+        "best": keeps[-1] if keeps else None,
+        "overall": transfers.overall(rows, reruns, policies.decision.alpha, budget),
+        "level": f"{1 - policies.decision.alpha:.0%}",
+        "counts": {str(s): n for s in Status if (n := sum(row.status is s for row in rows))},
+    }
+
+
+def _learned(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> dict[str, Any]:
+    def source(row: Experiment) -> bytes | None:
+        path = home.source(row.snapshot)
+        return path.read_bytes() if path.is_file() else None
+
+    noise = standing.noise(policies.decision, rows, reruns)
+    return {
+        "noise": noise,
+        "analysis": analysis.study(rows, noise, source),
+        "transfers": transfers.transfers(rows, reruns, policies.decision.alpha),
+    }
+
+
+def _events(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies, tag: str) -> dict[str, Any]:
+    """What happened, from chains that are read and not kept; None if ours is broken: no part of it is shown."""
+    try:
+        calls = _whole(home.broker / "calls.jsonl")
+        seen = incidents.found(
+            rows, audit_chain.read(home.audit), calls, tag, reruns, policies.decision.uneven_processors
+        )
+    except GloveboxError:
+        seen = None
+    return {"incidents": seen, "crashes": incidents.crashes(rows)}
+
+
+def _whole(path: Path) -> Iterator[dict[str, Any]]:
+    """A chain's entries as far as it is whole."""
+    with suppress(GloveboxError):
+        yield from audit_chain.read(path)
+
+
+def _spent(home: Home, rows: list[Experiment], reruns: list[Rerun], tag: str) -> dict[str, Any]:
+    return {
+        "cost": spending.spent(home.spent, tag),
+        "compute_seconds": sum(row.train_seconds + row.eval_seconds for row in rows) + sum(r.seconds for r in reruns),
+        "reruns": len(reruns),
+    }
+
+
+def _diffs(line: GitLine, rows: list[Experiment]) -> list[tuple[Experiment, str]]:
+    """Each keep against the keep before it, the largest gains if there are many; in order."""
+    keeps = [row for row in rows if row.status is Status.KEEP]
+    pairs = sorted(itertools.pairwise(keeps), key=lambda pair: -(pair[1].claimed or 0.0))[:MAX_DIFFS]
+    ordered = sorted(pairs, key=lambda pair: pair[1].id)
+    return [(new, line.diff(old.commit, new.commit)[:MAX_DIFF_CHARS]) for old, new in ordered]
+
+
+def _open_questions(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> list[str]:
+    """What nobody has checked, as far as the records tell."""
+    keeps = [row for row in rows if row.status is Status.KEEP]
+    measured = {one.experiment for one in transfers.transfers(rows, reruns, policies.decision.alpha) if one.gain}
+    single = [row.id for row in keeps[1:] if row.confirmed is None and row.id not in measured]
+    audited = sum(row.causality == "audited" for row in rows)
+    probes = receipts.probes(home, policies.digest)
+    found = []
+    if single:
+        numbers = ", ".join(map(str, single[:20])) + (", ..." if len(single) > 20 else "")
+        found.append(f"Kept by a clear first run, without reruns: {numbers} (glovebox confirm).")
+    if probes is None:
+        found.append("The walls were not tried under these policies (glovebox redteam).")
+    elif not probes.ok:
+        found.append(f"A red team found {probes.open} probes open and {probes.unnoticed} controls unnoticed.")
+    if audited:
+        found.append(f"{audited} models were audited, not proved, to be causal.")
+    if not policies.audit.witness:
+        found.append("No witness keeps a copy of the audit chain elsewhere.")
+    if policies.decision.rule == "upstream":
+        found.append("Rule upstream: any lower score was kept, so a part of the gain is luck.")
+    return [*found, "This page is signed by nobody: glovebox verify checks the records behind it."]

@@ -1,0 +1,173 @@
+"""`glovebox watch`: what a bench is doing, for people, while it does it. TRUSTED, reads only.
+
+The ledger, the broker's meter and the telemetry of the experiments in progress, which passes the same filter as what
+the agent is told. A frame is built from a State alone, so it is the same on a terminal, in a pipe and in a test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from runner.core.airlock import telemetry_file
+from runner.core.base.home import Home
+from runner.core.base.values import Experiment, Rerun, Status
+from runner.core.evidence import ledger
+from runner.core.policy.policy_files import Policies
+from runner.people.pages import console, views
+from runner.rooms.broker import budget
+
+SHOWN_ROWS = 8
+_GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total,temperature.gpu"
+
+
+@dataclass(frozen=True)
+class Running:
+    """An experiment in progress; lanes run several at a time."""
+
+    number: int
+    description: str
+    seconds: float  # since it was accepted
+    curve: list[tuple[int, float]]
+    rerun: str = ""  # what is run for its sake, if its own run is over
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a frame shows."""
+
+    tag: str
+    rows: list[Experiment]
+    running: list[Running]
+    cost: dict[str, float] | None
+    budget: float  # seconds of training an experiment has
+    dollars: float  # policy's ceiling for the tag
+    gpus: list[str]
+    hours: float  # since the tag began
+
+
+def look(home: Home, policies: Policies, tag: str, training: float) -> State:
+    """The state of a tag now; `training` is the budget of its artifact in seconds. Raises GloveboxError."""
+    book = ledger.Ledger(home.ledger, read_only=True)
+    try:
+        began = book.run_info(tag)["started"]
+        return State(
+            tag=tag,
+            rows=book.experiments(tag),
+            running=_running(home, policies, book, tag),
+            cost=budget.spent(home.spent, tag),
+            budget=training,
+            dollars=policies.broker.night.dollars,
+            gpus=graphics(),
+            hours=_since(began) / 3600,
+        )
+    finally:
+        book.close()
+
+
+def _running(home: Home, policies: Policies, book: ledger.Ledger, tag: str) -> list[Running]:
+    """Experiments in progress, each with the rerun that helps to decide it; then what a person asked for."""
+    again = book.open_reruns(tag)
+    helping = {rerun.during: rerun for rerun in again}
+
+    def curve(run: str) -> list[tuple[int, float]]:
+        return telemetry_file.read(home.run(run) / "telemetry.jsonl", policies.metrics, policies.errors).telemetry.curve
+
+    found = []
+    for number in book.open_numbers(tag):
+        opened = book.opened(tag, number)
+        if (rerun := helping.get(number)) is None:
+            found.append(Running(number, opened.description, _since(opened.started), curve(opened.run)))
+        else:
+            found.append(_rerun(rerun, number, opened.description, curve(rerun.run)))
+    shown = {one.number for one in found}
+    asked = (rerun for rerun in again if rerun.during not in shown)
+    return found + [_rerun(rerun, rerun.experiment, "", curve(rerun.run)) for rerun in asked]
+
+
+def _rerun(rerun: Rerun, number: int, description: str, curve: list[tuple[int, float]]) -> Running:
+    what = f"rerun of experiment {rerun.experiment}, seed {rerun.seed}"
+    return Running(number, description, _since(rerun.started), curve, what)
+
+
+def _since(moment: str) -> float:
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+
+
+def graphics() -> list[str]:
+    """A line about each GPU, none without one."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line[:120] for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
+    """One picture of a state, at most `width` columns wide."""
+    keeps = [row.val_bpb for row in state.rows if row.status is Status.KEEP and row.val_bpb is not None]
+    head = f"{state.tag}: {len(state.rows)} experiments in {state.hours:.1f} h"
+    if keeps:
+        head += f", val_bpb {keeps[0]:.4f} -> {keeps[-1]:.4f}"
+    parts: list[RenderableType] = [Text(head, style="bold", no_wrap=True, overflow="ellipsis")]
+    if len(keeps) > 1:
+        frontier = [(number, score) for number, score in enumerate(keeps)]
+        parts += [_line(f"frontier  {views.chart(frontier, width - 12, unicode=unicode)[1]}")]
+    parts += [line for now in state.running for line in _now(now, state.budget, width, unicode)]
+    if not state.running:
+        parts.append(_line("now       nothing is running"))
+    if state.rows:
+        parts.append(_results(state.rows[-SHOWN_ROWS:]))
+    if state.cost is not None:
+        spent = f"${state.cost['dollars']:.2f} of ${state.dollars:.2f}, {state.cost['requests']:.0f} calls"
+        parts.append(_line(f"model     {spent}"))
+    parts += [_line(f"GPU       {line}") for line in state.gpus]
+    return Group(*parts)
+
+
+def _now(now: Running, budget: float, width: int, unicode: bool) -> list[RenderableType]:
+    left = budget - now.seconds
+    clock = f"{now.seconds:.0f} s, {left:.0f} s of training left at most" if left > 0 else f"{now.seconds:.0f} s"
+    what = f"{now.rerun}, " if now.rerun else ""
+    lines: list[RenderableType] = [_line(f"now       experiment {now.number}, {what}{clock}: {now.description}")]
+    return lines + [_line(f"          {text}") for text in views.chart(now.curve, width - 12, unicode=unicode)]
+
+
+def _line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _results(rows: list[Experiment]) -> Table:
+    view = Table(box=None, pad_edge=False, show_header=False)
+    for justify in ("right", "left", "right", "right", "left"):
+        view.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
+    for row in reversed(rows):
+        color = console.COLORS.get(row.status, "red")
+        score = f"{row.val_bpb:.6f}" if row.val_bpb is not None else ""
+        gain = f"{row.claimed:+.4f}" if row.claimed is not None else ""
+        view.add_row(f"#{row.id}", f"[{color}]{row.status}[/]", score, gain, escape(row.description))
+    return view
+
+
+def document(state: State) -> dict[str, Any]:
+    """A state as one JSON document."""
+    return {
+        "tag": state.tag,
+        "experiments": len(state.rows),
+        "last": [row.model_dump(mode="json") for row in state.rows[-SHOWN_ROWS:]],
+        "running": [{**one.__dict__} for one in state.running],
+        "cost": state.cost,
+        "gpus": state.gpus,
+        "hours": round(state.hours, 3),
+    }

@@ -1,0 +1,1 @@
+"""The trusted rooms: one power each, a process each, and none imports another."""

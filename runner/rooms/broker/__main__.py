@@ -1,0 +1,126 @@
+"""The broker process: `python -m runner.rooms.broker SETTINGS_JSON`. TRUSTED; key and network, and nothing else.
+
+Serves llm.sock for the agent (HTTP, relay.py) and meter.sock for the runner (JSON lines): the runner says which
+experiment is under way and is told what is left of the budget. Ends when stdin closes, if it was given one to
+hold, and on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from runner.core.base import doors, locks, secret_file
+from runner.core.base.errors import GloveboxError
+from runner.core.evidence.audit_chain import AuditLog
+from runner.core.policy import policy_files, users
+from runner.rooms.broker.budget import Meter
+from runner.rooms.broker.relay import Relay
+from runner.rooms.broker.settings import Settings
+from runner.rooms.broker.upstream import Upstream
+
+_CONNECT_SECONDS = 15.0
+MAX_CONNECTIONS = 32  # more are hung up on, so that descriptors remain for our own files
+
+
+def main(argv: list[str]) -> int:
+    """Serve until told to stop; returns the exit code."""
+    try:
+        serve(Settings.model_validate_json(argv[1]))
+    except GloveboxError as error:
+        print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
+        return error.exit_code
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    """Serve until told to stop; raises GloveboxError if it cannot begin."""
+    policies = policy_files.load(*map(Path, settings.policies))
+    secret = secret_file.read(Path(settings.key_file))
+    state = Path(settings.state)
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locks.hold(state / "lock", "broker", patience=5.0):
+            _listen(settings, policies, secret, state)
+    except (OSError, sqlite3.Error) as error:
+        text = f"disk or budget failed: {error}"
+        raise GloveboxError(text, where=settings.state, fix="check disk and permissions") from None
+
+
+def _listen(settings: Settings, policies: policy_files.Policies, secret: secret_file.Key, state: Path) -> None:
+    agent = users.ids(policies.sandbox, policies.sandbox.agent.uid)
+    places = doors.Places(Path(settings.doors))
+    meter = Meter(state / "spent.sqlite", settings.tag, policies.broker)
+    limits = httpx.Timeout(policies.broker.idle_seconds, connect=_CONNECT_SECONDS)
+    client = httpx.AsyncClient(timeout=limits, follow_redirects=False, trust_env=False)
+    log = AuditLog(state / "calls.jsonl")
+    relay = Relay(Upstream(policies.broker, meter, log, secret, client, state / "bodies"))
+    with (
+        doors.listening(places.llm, gid=agent.host_gid, mode=0o660) as front,
+        doors.listening(places.meter, gid=os.getegid(), mode=0o600) as back,
+    ):
+        args = (back, frozenset({os.geteuid()}), lambda line: _answer(line, meter))
+        threading.Thread(target=doors.serve, args=args, daemon=True).start()
+        config = uvicorn.Config(
+            relay.app,
+            http=_protocol(frozenset({agent.host_uid, os.geteuid()})),
+            lifespan="off",
+            log_level="critical",  # what a hostile peer sends must not fill our log
+            ws="none",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        server = uvicorn.Server(config)
+        if settings.held:
+            threading.Thread(target=_until_closed, args=(server,), daemon=True).start()
+        print(json.dumps({"event": "ready"}), flush=True)
+        server.run(sockets=[front])
+    meter.close()
+
+
+def _protocol(uids: frozenset[int]) -> type[H11Protocol]:
+    """uvicorn's HTTP protocol, hanging up on a peer of another uid and on one too many."""
+
+    class Checked(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            sock = transport.get_extra_info("socket")
+            if doors.peer_uid(sock) in uids and len(self.connections) < MAX_CONNECTIONS:
+                super().connection_made(transport)
+            else:
+                transport.abort()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if getattr(self, "conn", None) is not None and self in self.connections:
+                super().connection_lost(exc)
+
+    return Checked
+
+
+def _until_closed(server: uvicorn.Server) -> None:
+    sys.stdin.read()
+    server.should_exit = True
+
+
+def _answer(line: doors.Line, meter: Meter) -> None:
+    """Serve the runner: {"experiment": n} is answered with what is left."""
+    while (request := line.receive(1024)) is not None:
+        number = request.get("experiment")
+        if set(request) != {"experiment"} or type(number) is not int:
+            line.send({"ok": False, "reason": "bad_request"})
+            continue
+        meter.begin(number)
+        line.send({"ok": True, "left": meter.left()})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,200 @@
+"""One call to the model API, from the network to its line in the log. TRUSTED.
+
+Whatever happens, a call is settled once: from the reported usage, at nothing if the API refused it or was never
+reached, else at its worst case. No call is retried here. The pieces are produced by a generator, which may be
+driven from several tasks, so its time limit is checked between pieces and each silence is limited by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from runner.core.base import faults, files
+from runner.core.base.secret_file import Key
+from runner.core.evidence.audit_chain import AuditLog
+from runner.core.policy.broker import Broker
+from runner.rooms.broker import events
+from runner.rooms.broker.breaker import Breaker
+from runner.rooms.broker.budget import Meter, Usage
+
+VERSION = "2023-06-01"
+MAX_ERROR = 64 << 10
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+@dataclass
+class Call:
+    """One admitted call; `path` is a constant of ours, never the agent's."""
+
+    path: str
+    body: bytes
+    model: str
+    reservation: int
+    began: float = field(default_factory=time.monotonic)
+    status: int = 0
+    usage: Usage | None = None
+    refused: bool = False  # the API said no: nothing is billed
+    response: Any = field(default_factory=hashlib.sha256)
+    response_bytes: int = 0
+    kept: list[bytes] = field(default_factory=list)
+    outcome: str = "ok"
+
+    @property
+    def broke(self) -> bool:
+        """Whether an answer began and did not end as it should, by the API's doing."""
+        return self.status == 200 and self.outcome not in ("ok", "agent_left")
+
+
+class Upstream:
+    """The way to the model API."""
+
+    def __init__(
+        self, policy: Broker, meter: Meter, log: AuditLog, key: Key, client: httpx.AsyncClient, bodies: Path
+    ) -> None:
+        self.policy, self.meter, self.log, self.key, self.client, self.bodies = policy, meter, log, key, client, bodies
+        self.breaker = Breaker(policy.breaker)
+
+    async def pieces(self, call: Call, done: Callable[[], None]) -> AsyncGenerator[bytes, None]:
+        """The API's answer, piece by piece; once begun it settles the call and calls `done`, however it ends."""
+        sent = True
+        try:
+            headers = {"x-api-key": self.key.reveal(), "anthropic-version": VERSION}
+            headers["content-type"] = "application/json"
+            headers["accept-encoding"] = "identity"  # a few bytes of gzip could stand for all we are to look through
+            url = self.policy.upstream + call.path
+            async with self.client.stream("POST", url, content=call.body, headers=headers) as answer:
+                call.status = answer.status_code
+                if call.status == 200:
+                    pieces = _streamed if "event-stream" in answer.headers.get("content-type", "") else _whole
+                    async for piece in pieces(answer, call, self.policy.response_bytes, self.key):
+                        yield self._passed(call, piece)
+                        if time.monotonic() - call.began > self.policy.call_seconds:
+                            call.outcome = "too_long"
+                            break
+                else:
+                    call.refused, call.outcome = True, f"status_{call.status}"
+                    self._api_failed(call, _retry_after(answer))
+                    yield self.key.scrub(await _capped(answer, MAX_ERROR))
+        except _NOT_SENT:
+            sent, call.outcome = False, "cannot_connect"
+        except httpx.HTTPError as error:
+            call.outcome = f"broken_{type(error).__name__}"
+        except events.MalformedAnswer:
+            call.outcome = "malformed"
+        except (GeneratorExit, asyncio.CancelledError):
+            if call.outcome == "ok":
+                call.outcome = "agent_left"
+            raise
+        finally:
+            try:
+                self._settle(call, sent)
+            finally:
+                done()
+        if call.broke:
+            yield _broken(call.outcome)
+
+    def _passed(self, call: Call, piece: bytes) -> bytes:
+        call.response.update(piece)
+        call.response_bytes += len(piece)
+        if self.policy.log_bodies:
+            call.kept.append(piece)
+        return piece
+
+    def _api_failed(self, call: Call, retry_after: float | None) -> None:
+        if call.status == 429 or call.status >= 500:
+            self.breaker.failed(retry_after)
+        else:
+            self.breaker.succeeded()  # it answers, and says that the request is wrong
+
+    def _settle(self, call: Call, sent: bool) -> None:
+        if call.outcome == "ok":
+            self.breaker.succeeded()
+        elif call.outcome == "agent_left":
+            self.breaker.released()
+        elif not call.refused:
+            self.breaker.failed()
+        if call.path.endswith("count_tokens") and call.usage is None:
+            call.usage = Usage()  # counting is free
+        faults.reach("broker.answered")
+        cost = self.meter.settle(call.reservation, Usage() if call.refused or not sent else call.usage)
+        self._write(call, cost)
+
+    def _write(self, call: Call, cost: int) -> None:
+        if self.policy.log_bodies:
+            _keep(self.bodies, call.body, b"".join(call.kept))
+        data = {
+            "tag": self.meter.tag,
+            "path": call.path,
+            "model": call.model,
+            "outcome": call.outcome,
+            "request_sha256": hashlib.sha256(call.body).hexdigest(),
+            "request_bytes": len(call.body),
+            "response_sha256": call.response.hexdigest(),
+            "response_bytes": call.response_bytes,
+            "usage": None if call.usage is None else call.usage.__dict__,
+            "nano_dollars": cost,
+            "seconds": round(time.monotonic() - call.began, 3),
+        }
+        self.log.append("call", data)
+
+
+async def _streamed(answer: httpx.Response, call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
+    reader, total = events.Events(key), 0
+    async for data in answer.aiter_bytes():
+        total += len(data)
+        if total > cap:
+            raise events.MalformedAnswer("too_large")
+        for event in reader.feed(data):
+            call.usage = reader.usage
+            yield event
+    if reader.error is not None:
+        call.outcome = f"stream_{reader.error}"
+    elif call.usage is None:
+        raise events.MalformedAnswer("incomplete")
+
+
+async def _whole(answer: httpx.Response, call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
+    body = await _capped(answer, cap)
+    if len(body) >= cap:
+        raise events.MalformedAnswer("too_large")
+    body = events.without(key, body, cap)
+    call.usage = events.usage_of(body, cap)
+    yield body
+
+
+async def _capped(answer: httpx.Response, cap: int) -> bytes:
+    body = bytearray()
+    async for piece in answer.aiter_bytes():
+        body += piece
+        if len(body) >= cap:
+            break
+    return bytes(body[:cap])
+
+
+def _broken(outcome: str) -> bytes:
+    """The event with which a stream that broke ends, so that it is not taken for a whole one."""
+    error = {"type": "error", "error": {"type": "api_error", "message": f"glovebox: {outcome}"}}
+    return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    try:
+        seconds = float(answer.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < 1e6 else None
+
+
+def _keep(folder: Path, *bodies: bytes) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for body in bodies:
+        files.write(folder / hashlib.sha256(body).hexdigest(), body, mode=0o600)

@@ -1,0 +1,1 @@
+"""The desk: decides, runs experiments, answers the agent. TRUSTED; no engine, no key, no network, no page."""

@@ -1,0 +1,292 @@
+"""One experiment, stage by stage: snapshot, train, evaluate, filter, decide, record, answer. TRUSTED.
+
+Each stage takes the previous stage's type (values.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from runner.core.airlock import leak_budget, snapshot
+from runner.core.airlock.leak_budget import GAIN_DIGITS
+from runner.core.base import faults, files
+from runner.core.base.errors import BaselineError, GloveboxError, SnapshotError
+from runner.core.base.home import Home
+from runner.core.base.values import Experiment, Feedback, Scored, Snapshot, Status, Telemetry, Trained
+from runner.core.decision import clock, standing
+from runner.core.decision.decide import BPB_DIGITS, Verdict
+from runner.core.decision.early_stop import Lookout
+from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.recorder import HAND_OVER, Recorder
+from runner.core.findings import analysis
+from runner.core.findings.analysis import Analysis
+from runner.core.policy.policy_files import Policies
+from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.reruns import Trials
+from runner.rooms.desk.train_and_score import Emit, Stages, new_run_id
+
+MIN_FREE_BYTES = 1 << 30  # what the ledger keeps, however much a candidate writes
+BASELINE = "baseline"  # description of the experiment every tag begins with
+LAUNCHER_SECONDS = 60.0  # how long a launcher that is started again is waited for
+
+
+class _Ended(NamedTuple):
+    """A recorded experiment, the best before it, and all that the agent was told with it."""
+
+    row: Experiment
+    best: Experiment | None
+    seen: leak_budget.Told
+    scored: Scored
+
+
+@dataclass
+class Loop:
+    """What an experiment needs; one per tag."""
+
+    tag: str
+    stages: Stages
+    recorder: Recorder
+    emit: Emit
+    seed: bytes  # train.py a new tag begins with
+    after: Callable[[], object] = lambda: None  # called once an experiment is recorded
+    lanes: int = 1  # at work on the tag at a time
+
+    def begin(self, description: str = BASELINE) -> Feedback | None:
+        """Run the file the tag begins with, before any candidate: clock, memory, noise and headline are measured by it.
+
+        None if that is done. Raises BaselineError if it gives no score.
+        """
+        if self.ledger.best(self.tag) is not None:
+            return None
+        work = self.home.run(new_run_id()) / "train.py"
+        work.parent.mkdir(parents=True, mode=0o700)
+        files.write(work, self.seed)
+        feedback = self._experiment(work, description, None, first=True)
+        if self.ledger.best(self.tag) is None:
+            row = self.ledger.experiments(self.tag)[-1]
+            raise BaselineError(
+                f"the baseline gave no score: {row.status}" + (f" ({row.reason})" if row.reason else ""),
+                where=str(self.home.run(row.run) / "trainer.log"),
+                fix="read that log; the file a tag begins with must train and score by itself",
+            )
+        return feedback
+
+    def experiment(self, source: Path, description: str, left: int | None = None) -> Feedback:
+        """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable."""
+        return self._experiment(source, description, left)
+
+    def _experiment(self, source: Path, description: str, left: int | None, *, first: bool = False) -> Feedback:
+        began = time.monotonic()
+        self._enough_disk()
+        if self.told_enough():
+            raise GloveboxError(
+                "the tag's leak budget is used", where="policies/metrics.yaml leak.night_bits", fix="use a new --tag"
+            )
+        taken = self._snapshot(source)
+        faults.reach("snapshot.kept")
+        self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
+        if first is (self.ledger.best(self.tag) is not None):
+            raise BaselineError("a tag begins with its baseline, once; no candidate comes first", where=self.tag)
+        run = self.stages.next_run()
+        number = self.recorder.accept(taken, description, run)
+        faults.reach("experiment.accepted")
+        self.emit("started", {"experiment": number, "description": description, "seconds": self.stages.budget()})
+        lookout = self._lookout(number)
+        scored = self.stages.run(
+            taken,
+            run,
+            seconds=self.clock().limit,
+            seed=self.trials().first_seed(number),
+            audit_below=self.trials().to_beat(),
+            baseline=self.trials().yardstick(),
+            trained=lambda t: self._trained(number, t),
+            judge=lookout.judge if lookout else None,
+        )
+        faults.reach("experiment.evaluated")
+        ended = self.trials().settle(number, scored, partial(self._finish, number, began, lookout))
+        self.stages.forget(ended.scored)
+        if ended.row.status is not Status.KEEP:
+            self.restore(source)
+        faults.reach("train_py.restored")
+        self.trials().alarm(number, ended.row)
+        self.emit("finished", {"experiment": number, "row": ended.row.model_dump(mode="json")})
+        self._report()
+        faults.reach("report.written")
+        if not ended.seen.rows or ended.seen.rows[-1].id != number:
+            raise GloveboxError(
+                "the leak budget has no room for an answer", where="policies/metrics.yaml leak.night_bits"
+            )
+        telemetry = scored.trained.telemetry if ended.seen.whole else Telemetry()
+        return _feedback(ended.seen.rows[-1], telemetry, ended.best, left, withheld=not ended.seen.whole)
+
+    def analysis(self) -> Analysis:
+        """What the experiments teach, as far as the agent was told of them."""
+        told = self.told().rows
+        ids = {row.id for row in told}  # what reruns say is told with the answer they are for, not before
+        reruns = [rerun for rerun in self.ledger.reruns(self.tag) if rerun.during in ids]
+        noise = standing.noise(self.policies.decision, told, reruns, self.stages.lane.name)
+        return analysis.study([rounded(row) for row in told], noise, self.source)
+
+    def source(self, row: Experiment) -> bytes | None:
+        """A recorded train.py, None if its snapshot is lost."""
+        path = self.home.source(row.snapshot)
+        return path.read_bytes() if path.is_file() else None
+
+    def trials(self) -> Trials:
+        """For reruns under this tag's terms."""
+        return Trials(self.stages, self.recorder, self.emit, lambda budget: self.clock(budget).limit)
+
+    def _finish(self, number: int, began: float, lookout: Lookout | None, scored: Scored, verdict: Verdict) -> _Ended:
+        """Record the verdict; what was the best before, and what the agent has now been told."""
+        best, found = self.ledger.best(self.tag), lookout.found if lookout else None
+        spent = time.monotonic() - began
+        row = self.recorder.finish(number, scored, verdict, spent, found, self.stages.lane.name)
+        return _Ended(row, best, self.told(), scored)
+
+    def _lookout(self, number: int) -> Lookout | None:
+        """What may end the first run of an experiment early, if policy wants that."""
+        policy = self.policies.decision.early_stop
+        if not policy.enabled:
+            return None
+        drawn = self.recorder.sealer.draw(f"{self.tag} audit {number}") / 2**31
+        return Lookout(policy, self.stages.lane.name, self.trials().known, drawn < policy.audit)
+
+    def _report(self) -> None:
+        """The page for people; whatever it stumbles over must not end a night."""
+        try:
+            self.after()
+        except (GloveboxError, OSError, ValueError, ArithmeticError, RecursionError, LookupError) as error:
+            self.emit("warning", {"text": f"the report was not written: {type(error).__name__}"})
+
+    def _trained(self, number: int, trained: Trained) -> None:
+        faults.reach("experiment.trained")
+        done = {"seconds": trained.engine.seconds, "handed_over": trained.handed_over}
+        self.emit("trained", {"experiment": number, **done})
+
+    def told_enough(self) -> bool:
+        """Whether not even a bare outcome of every lane would fit in the tag's leak budget."""
+        seen = self.told()
+        return seen.bits + self.lanes * seen.bare > seen.limit
+
+    def told(self) -> leak_budget.Told:
+        """The tag's rows as far as the agent may see them."""
+        return leak_budget.told(self.policies, self.ledger.experiments(self.tag))
+
+    @property
+    def home(self) -> Home:
+        """The bench."""
+        return self.stages.home
+
+    @property
+    def policies(self) -> Policies:
+        """The policies in force."""
+        return self.stages.policies
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """This lane's agent stands still within; waits for a launcher that is away."""
+        self.launches.ready(LAUNCHER_SECONDS)
+        with self.launches.frozen(self.stages.lane.number):
+            yield
+
+    @property
+    def launches(self) -> LaunchClient:
+        """The way to the launcher."""
+        return self.stages.launches
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger the recorder writes."""
+        return self.recorder.ledger
+
+    @property
+    def line(self) -> GitLine:
+        """The git line the recorder advances."""
+        return self.recorder.line
+
+    def clock(self, budget: float | None = None) -> clock.Clock:
+        """What a training container of this tag gets, calibrated by the tag's baseline."""
+        baseline = self.ledger.baseline_seconds(self.tag)
+        overhead = None if baseline is None else baseline - self.stages.budget()
+        return clock.clock(self.policies.decision, budget or self.stages.budget(), overhead)
+
+    def _enough_disk(self) -> None:
+        """A candidate may fill its files; the ledger must still have room afterwards."""
+        free = shutil.disk_usage(self.home.root).free
+        needed = MIN_FREE_BYTES + self.lanes * len(HAND_OVER) * self.policies.sandbox.trainer.file_bytes
+        if free < needed:
+            raise GloveboxError(
+                f"only {free >> 20} MiB free, {needed >> 20} are needed to begin an experiment",
+                where=str(self.home.root),
+                fix="free disk space, or lower trainer.file_bytes in policies/sandbox.yaml",
+            )
+
+    def _snapshot(self, source: Path) -> Snapshot:
+        try:
+            return snapshot.take(source, self.home.snapshots, self.policies.agent.train_py_bytes)
+        except SnapshotError as error:
+            self.recorder.refuse(error.reason)
+            self.emit("refused", {"reason": error.reason, "error": str(error)})
+            raise
+
+    def best_source(self) -> bytes:
+        """train.py as the agent goes on from: the last keep, or the seed the tag began with."""
+        head = self.line.head(self.tag)
+        return self.seed if head is None else self.line.content(head)
+
+    def restore(self, source: Path) -> None:
+        """Put the best version back; a failure here is the bench's, not a refusal of the candidate."""
+        try:
+            snapshot.restore(source, self.best_source())
+        except SnapshotError as error:
+            raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
+
+
+def rounded(row: Experiment) -> Experiment:
+    """The row as the agent may see it: its numbers are for reasoning, the ledger's for the record."""
+    return row.model_copy(
+        update={
+            "val_bpb": None if row.val_bpb is None else round(row.val_bpb, BPB_DIGITS),
+            "claimed": None if row.claimed is None else round(row.claimed, BPB_DIGITS),
+            "confirmed": None if row.confirmed is None else _told_gain(row.confirmed),
+            "train_seconds": round(row.train_seconds, 1),
+            "eval_seconds": round(row.eval_seconds, 1),
+        }
+    )
+
+
+def _told_gain(gain: float) -> float:
+    """A confirmed gain as the agent may see it: within 1, in steps of 1e-5 (leak_budget.py counts them)."""
+    return max(-1.0, min(1.0, round(gain, GAIN_DIGITS)))
+
+
+def _feedback(
+    row: Experiment, telemetry: Telemetry, best: Experiment | None, left: int | None, *, withheld: bool
+) -> Feedback:
+    shown = rounded(row)
+    before = round(best.val_bpb, BPB_DIGITS) if best and best.val_bpb is not None else None
+    delta = None if shown.val_bpb is None or before is None else round(shown.val_bpb - before, BPB_DIGITS)
+    return Feedback(
+        experiment=row.id,
+        status=row.status,
+        val_bpb=shown.val_bpb,
+        best_bpb=before,
+        delta=delta,
+        confirmed=shown.confirmed,
+        reason=row.reason,
+        crash=row.crash,
+        causality=row.causality,
+        train_seconds=shown.train_seconds,
+        eval_seconds=shown.eval_seconds,
+        telemetry=telemetry,
+        withheld=withheld,
+        experiments_left=left,
+    )

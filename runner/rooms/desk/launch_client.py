@@ -1,0 +1,193 @@
+"""The runner's side of launch.sock: ask for a container, release it to work, wait for its end. TRUSTED.
+
+A container may be asked for ahead of its work (`Ahead`): it starts, imports what the image holds and waits. It has seen
+no candidate by then; which one it runs, on which seed and for how long comes with the release, and so does the clock.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from runner.core.base import doors
+from runner.core.base.errors import DoorError, GloveboxError, RelayedError
+from runner.core.base.values import EngineResult, LaunchRequest, Release
+
+
+class Launch:
+    """One container's life as a connection: close it and the container ends."""
+
+    def __init__(self, door: Path, request: LaunchRequest) -> None:
+        self._line = doors.connect(door)
+        self._line.send(request.model_dump(mode="json"))
+        self.run = request.run
+        self._started = False
+
+    def started(self) -> None:
+        """Wait until the engine has started the container; raises what the launcher says if it cannot be."""
+        if not self._started:
+            self._receive("started")
+            self._started = True
+
+    def release(self, work: Release) -> None:
+        """Let the container work, as soon as it has started."""
+        self.started()
+        self._line.send(work.model_dump(mode="json"))
+        self._receive("released")  # one that ended while it stood by says so here, not as an experiment's end
+
+    def ended(self) -> EngineResult:
+        """Wait for the end."""
+        message = self._receive("ended")
+        message.pop("event")
+        try:
+            return EngineResult.model_validate_json(json.dumps(message))
+        except ValidationError:
+            raise DoorError("the launcher's answer is malformed") from None
+        finally:
+            self._line.close()
+
+    def stop(self) -> None:
+        """End the container, and let `ended` tell how far it came."""
+        self._line.finish()
+
+    def cancel(self) -> None:
+        """End the container by hanging up."""
+        self._line.close()
+
+    def _receive(self, event: str) -> dict[str, object]:
+        return _receive(self._line, event)
+
+
+def _receive(line: doors.Line, event: str) -> dict[str, object]:
+    message = line.receive()
+    if message is None:
+        raise DoorError("the launcher hung up", fix="run: glovebox doctor")
+    if message.get("event") == "failed":
+        raise RelayedError(str(message.get("error")), int(str(message.get("code", 1))))
+    if message.get("event") != event:
+        raise DoorError(f"expected {event} from the launcher")
+    return message
+
+
+class LaunchClient:
+    """Starts containers through the launcher and remembers them, so a stop can end them all."""
+
+    def __init__(self, door: Path) -> None:
+        self.door = door
+        self._lock = threading.RLock()  # a signal handler may cancel while we hold it
+        self._open: set[Launch] = set()
+        self._closed = False
+
+    def ready(self, seconds: float) -> None:
+        """Wait until the launcher accepts connections; raises DoorError if it does not in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                doors.connect(self.door).close()
+                return
+            except DoorError:
+                if self._closed or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def open(self, request: LaunchRequest) -> Launch:
+        """Ask for the container; it starts while we go on."""
+        with self._lock:
+            if self._closed:
+                raise DoorError("the run is being stopped")
+            launch = Launch(self.door, request)
+            self._open.add(launch)
+        return launch
+
+    @contextmanager
+    def frozen(self, lane: int) -> Iterator[None]:
+        """The agent of a lane stands still within; raises what the launcher says if it cannot be."""
+        line = doors.connect(self.door)
+        try:
+            line.send({"freeze": lane})
+            _receive(line, "frozen")
+            yield
+        finally:
+            line.close()
+
+    def end(self, launch: Launch) -> None:
+        """End a container that is wanted no more, or forget one that ended."""
+        launch.cancel()
+        with self._lock:
+            self._open.discard(launch)
+
+    def run(self, request: LaunchRequest, work: Release) -> EngineResult:
+        """One container from its start to its end."""
+        launch = self.open(request)
+        try:
+            launch.release(work)
+            return launch.ended()
+        finally:
+            self.end(launch)
+
+    def cancel_all(self) -> None:
+        """End every container that is still running and start no more."""
+        with self._lock:
+            self._closed = True
+            for launch in self._open:
+                launch.cancel()
+
+
+class Ahead:
+    """Containers of one role, each asked for ahead of its work; one at a time stands by."""
+
+    def __init__(self, launches: LaunchClient) -> None:
+        self._launches = launches
+        self._lock = threading.Lock()
+        self._waiting: tuple[LaunchRequest, Launch] | None = None
+
+    def prepare(self, request: LaunchRequest) -> None:
+        """Have a container for `request` start, unless one stands by already; a launcher that is away is no error."""
+        with self._lock, suppress(GloveboxError):
+            if self._waiting is None:
+                self._waiting = (request, self._launches.open(request))
+
+    def check(self) -> None:
+        """Wait until the one that stands by has started; raises what the launcher says if it cannot be."""
+        with self._lock:
+            waiting = self._waiting
+        if waiting is not None:
+            waiting[1].started()
+
+    @property
+    def waiting(self) -> LaunchRequest | None:
+        """What the one that stands by was asked for with."""
+        return self._waiting[0] if self._waiting else None
+
+    def release(self, request: LaunchRequest, work: Release) -> Launch:
+        """Let the container for `request` work, a fresh one if none stands by or it was lost."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            try:
+                if waiting[0] == request:
+                    waiting[1].release(work)
+                    return waiting[1]
+            except GloveboxError:
+                pass  # a launcher that was started again knows nothing of it
+            self._launches.end(waiting[1])
+        launch = self._launches.open(request)
+        try:
+            launch.release(work)
+        except BaseException:
+            self._launches.end(launch)
+            raise
+        return launch
+
+    def drop(self) -> None:
+        """End the one that stands by."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._launches.end(waiting[1])

@@ -1,0 +1,229 @@
+"""The runner process: owns one tag, serves one agent or runs one given train.py. TRUSTED.
+
+    python -m runner.rooms.desk.session SETTINGS_JSON
+
+Has no container engine, no key for the model API and needs no network. Events go to stdout as JSON lines
+for the supervisor; SIGTERM ends the running experiment and closes its row as interrupted, SIGUSR1 lets it end first.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from runner.core.airlock import leak_budget, snapshot
+from runner.core.artifacts import store
+from runner.core.base import doors, files, locks
+from runner.core.base.errors import GloveboxError, PolicyError
+from runner.core.base.home import Home
+from runner.core.base.values import INTERRUPTED, MAX_LANES, WHOLE_HOST, AgentKind, Frozen, Lane, Tag
+from runner.core.evidence import disk_reserve
+from runner.core.evidence.audit_chain import AuditLog
+from runner.core.evidence.checkpoints import Sealer
+from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.recorder import Recorder, now
+from runner.core.findings import transfers
+from runner.core.policy import policy_files
+from runner.people.pages import report
+from runner.rooms.desk.attending import Ending, attend
+from runner.rooms.desk.experiment import BASELINE, Loop
+from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.train_and_score import Emit, Stages, new_run_id
+
+
+class Settings(Frozen):
+    """What the supervisor or compose asks of this process."""
+
+    home: str
+    tag: Tag
+    doors: str  # folder of the sockets
+    seed: str  # train.py to begin a new tag with
+    agent: AgentKind | None = None  # have the launcher start this one; None: somebody else does
+    meter: bool = False  # there is a broker to tell which experiment is under way
+    train_py: str | None = None  # run just this file, without an agent
+    description: str = ""
+    order: transfers.Order | None = None  # rerun what was recorded, without an agent
+    max_experiments: int | None = None  # of this session
+    until: int | None = None  # experiments of the tag in all, interrupted ones not counted
+    artifact: str | None = None
+    lanes: Annotated[tuple[Lane, ...], Field(min_length=1, max_length=MAX_LANES)] = (WHOLE_HOST,)
+
+
+def emit(event: str, data: dict[str, Any]) -> None:
+    """One event line for the supervisor; in one write, since several threads speak."""
+    sys.stdout.write(json.dumps({"event": event, **data}) + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: list[str]) -> int:
+    """Run the session; returns the exit code."""
+    return run(Settings.model_validate_json(argv[1]), emit)
+
+
+def run(settings: Settings, emit: Emit) -> int:
+    """Hold the bench and work until told to stop or done; returns the exit code."""
+    home = Home(Path(settings.home))
+    home.tag(settings.tag).mkdir(parents=True, exist_ok=True)
+    stopping, finishing = threading.Event(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())  # from the first moment: a stop is never lost
+    signal.signal(signal.SIGUSR1, lambda *_: finishing.set())
+    try:
+        with locks.hold(home.runner_lock, f"tag {settings.tag}"):
+            return _session(settings, home, emit, Ending(stopping, finishing))
+    except GloveboxError as error:
+        emit("failed", {"code": error.exit_code, "error": str(error)})
+        return error.exit_code
+    except (OSError, sqlite3.Error) as error:
+        told = GloveboxError(f"disk or ledger failed: {error}", where=settings.home, fix="check disk and permissions")
+        emit("failed", {"code": told.exit_code, "error": str(told)})
+        return told.exit_code
+
+
+def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
+    ledger = Ledger(home.ledger)
+    loops = _loops(settings, home, ledger, emit)
+    recorder, stopping = loops[0].recorder, ending.now
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        for loop in loops:
+            loop.launches.cancel_all()
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        disk_reserve.hold(home)
+        recorder.reconcile()
+        if stopping.is_set():
+            emit("stopped", {})
+            return 0
+        for loop in loops:
+            loop.stages.check()
+        return _work(loops, settings, ending)()
+    except GloveboxError:
+        if not stopping.is_set():
+            raise
+        emit("stopped", {})
+        return 0
+    finally:
+        for loop in loops:
+            loop.launches.cancel_all()
+        recorder.close_interrupted()
+        ledger.close()
+
+
+def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[], int]:
+    loop = loops[0]
+    if settings.train_py is not None:
+        return lambda: _single(loop, settings)
+    if settings.order is not None:
+        order = settings.order
+        return lambda: _reruns(loop, order, ending.after)
+    places = doors.Places(Path(settings.doors))
+    most = settings.max_experiments
+    if settings.until is not None:
+        done = [row for row in loop.ledger.experiments(settings.tag) if row.reason != INTERRUPTED]
+        most = max(0, settings.until - len(done))
+    return lambda: attend(loops, places, settings.agent, most, settings.meter, ending)
+
+
+def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[Loop]:
+    """Everything experiments need, on each lane, under the terms the tag was begun with; raises GloveboxError."""
+    policies = policy_files.load(*home.policies)
+    leak_budget.check(policies)
+    recorded = ledger.recorded(settings.tag)
+    statement = store.admit(home, settings.artifact or (recorded["artifact"] if recorded else store.latest(home)))
+    version = statement.predicate.version
+    kernels = store.latest_kernels(home)
+    if kernels is not None:
+        store.admit(home, kernels)
+    cache = _cache(home, policies, kernels, recorded)
+    terms = policy_files.terms(policies, kernels, cache)
+    if recorded is not None:
+        _same_terms(recorded, version, terms, settings.tag)
+    ledger.begin_run(settings.tag, now(), version, terms)
+    sealer = Sealer(home, policies.audit.witness)
+    line, chain = GitLine(home.line), AuditLog(home.audit)
+    recorder = Recorder(home, settings.tag, ledger, line, chain, version, policies.digest, sealer)
+    reporting, door = threading.Lock(), doors.Places(Path(settings.doors)).launch
+
+    def after() -> None:
+        with reporting:
+            report.write(home, ledger, policies, settings.tag)
+
+    return [
+        Loop(
+            tag=settings.tag,
+            stages=Stages(home, policies, LaunchClient(door), statement, lane, kernels, cache),
+            recorder=recorder,
+            emit=emit if len(settings.lanes) == 1 else partial(_from_lane, emit, lane.number),
+            seed=Path(settings.seed).read_bytes(),
+            after=after,
+            lanes=len(settings.lanes),
+        )
+        for lane in settings.lanes
+    ]
+
+
+def _from_lane(emit: Emit, lane: int, event: str, data: dict[str, Any]) -> None:
+    emit(event, {**data, "lane": lane})
+
+
+def _cache(
+    home: Home, policies: policy_files.Policies, kernels: str | None, recorded: dict[str, str] | None
+) -> str | None:
+    """The compile cache of a tag: the one it was begun with; for a new one the newest."""
+    known = store.caches(home)
+    chosen = next(iter(known), None)
+    if recorded is not None:
+        same = (one for one in (*known, None) if policy_files.terms(policies, kernels, one) == recorded["policy"])
+        chosen = next(same, chosen)
+    if chosen is not None:
+        store.admit(home, chosen)
+    return chosen
+
+
+def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -> None:
+    """Scores of one tag are compared with each other, so they must be taken under the same terms."""
+    for what, found in (("artifact", artifact), ("policy", terms)):  # policies and kernels
+        if recorded[what] != found:
+            raise PolicyError(
+                f"tag {tag} was begun with {what} {recorded[what][:16]}, now it is {found[:16]}",
+                where="ledger",
+                fix=f"use a new --tag, or restore that {what}"
+                + (", kernels and compile cache" if what == "policy" else ""),
+            )
+
+
+def _reruns(loop: Loop, order: transfers.Order, after: threading.Event) -> int:
+    found = transfers.carry_out(loop, order, after.is_set)
+    loop.after()
+    loop.emit("answer", {"transfers": [one.model_dump(mode="json") for one in found], "stopped": after.is_set()})
+    return 0
+
+
+def _single(loop: Loop, settings: Settings) -> int:
+    source = Path(settings.train_py or "")
+    work = loop.home.run(new_run_id()) / "train.py"
+    work.parent.mkdir(parents=True, mode=0o700)
+    taken = snapshot.take(source, loop.home.snapshots, loop.policies.agent.train_py_bytes)
+    data = taken.path.read_bytes()
+    files.write(work, data)  # a copy: the person's file is not restored on discard
+    begun = loop.begin(settings.description if data == loop.seed else BASELINE)
+    feedback = begun if begun and data == loop.seed else loop.experiment(work, settings.description)
+    row = loop.ledger.experiments(loop.tag)[-1]
+    loop.emit("answer", {"feedback": feedback.model_dump(mode="json"), "row": row.model_dump(mode="json")})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

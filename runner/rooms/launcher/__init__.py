@@ -1,0 +1,1 @@
+"""Starts containers. TRUSTED, the only holder of the engine's socket; reads nothing an untrusted room wrote."""

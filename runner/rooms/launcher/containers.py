@@ -1,0 +1,321 @@
+"""One fresh, hardened container: build its specification, run it, tell how it ended. TRUSTED.
+
+Used by the launcher alone. Fixed here, with no setting to loosen it: no network, read-only root, all
+capabilities dropped, no new privileges, non-root user, private namespaces, no restart, no log driver,
+docker-init as PID 1 and no swap (CIS Docker Benchmark 5.x). Policy sets sizes only.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import docker
+from docker.models.containers import Container
+from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
+
+from runner.core.base import faults
+from runner.core.base.errors import EngineError
+from runner.core.base.values import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest
+from runner.core.evidence import receipts
+from runner.core.policy import counters
+from runner.core.policy.policy_files import Box, Sandbox
+from runner.rooms.launcher import cores, inspection, usage
+from runner.rooms.launcher.freezing import AGENT_LABEL, LANE_LABEL
+from runner.rooms.launcher.output import Output
+
+ROLE_LABEL = "glovebox.role"
+RUN_LABEL = "glovebox.run"
+BENCH_LABEL = "glovebox.bench"
+LANES_LABEL = "glovebox.lanes"
+_CONTAINER = (
+    "image",
+    "command",
+    "user",
+    "environment",
+    "labels",
+    "working_dir",
+    "stdin_open",
+    "tty",
+    "use_config_proxy",
+)
+_KILL_SECONDS = 30.0
+_LAST = 2  # of a control group's processor shares: whoever else wants to run goes first
+_OOM_SECONDS, _KILLED = 0.5, 137
+_NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # where NVIDIA's runtime is the default, an image's wish is a grant
+
+
+def specification(
+    sandbox: Sandbox,
+    request: LaunchRequest,
+    *,
+    command: list[str],
+    mounts: list[Mount],
+    gid: int,
+    environment: dict[str, str],
+    bench: str,
+    seccomp: str | None = None,
+    gpus: list[DeviceRequest] | None = None,
+) -> dict[str, Any]:
+    """Keyword arguments of docker's containers.create for one role; `seccomp` is a profile's JSON text."""
+    box: Box = getattr(sandbox, request.role)
+    devices = [] if request.role == "agent" else gpus or []
+    lane = request.lane if request.role != "agent" else WHOLE_HOST
+    lane = lane.model_copy(update={"cores": cores.of(sandbox, request)})
+    sizes = _sizes(box, lane)
+    threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
+    return {
+        **_walls(seccomp),
+        "host_config": {"MaskedPaths": counters.masked(request.role)},
+        **sizes,
+        "image": box.image,
+        "command": command,
+        "runtime": sandbox.runtime,
+        "user": f"{box.uid}:{gid}",
+        "mounts": mounts,
+        "device_requests": devices,
+        "cpuset_cpus": lane.cores,
+        "use_config_proxy": False,  # a user's docker client may hold a proxy's password
+        "environment": {"OMP_NUM_THREADS": threads} | ({} if devices else _NO_GPU) | environment,
+        "cpu_shares": _LAST if request.role == "agent" else 0,
+        "labels": {
+            ROLE_LABEL: request.role,
+            RUN_LABEL: request.run,
+            BENCH_LABEL: bench,
+            LANES_LABEL: str(lane.of),
+        }
+        | ({AGENT_LABEL: bench, LANE_LABEL: str(request.lane.number)} if request.role == "agent" else {}),
+    }
+
+
+def _walls(seccomp: str | None) -> dict[str, Any]:
+    """What no policy can change."""
+    profile = [f"seccomp={seccomp}"] if seccomp is not None else []  # absent: the engine's own, never none
+    return {
+        "network_mode": "none",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true", *profile],
+        "privileged": False,
+        "init": True,
+        "ipc_mode": "private",
+        "cgroupns": "private",
+        "log_config": LogConfig(type="none"),
+        "working_dir": "/work",
+        "stdin_open": False,
+        "tty": False,
+        "auto_remove": False,
+        "restart_policy": {"Name": "no"},
+    }
+
+
+def _sizes(box: Box, lane: Lane) -> dict[str, Any]:
+    """Policy's ceilings, cut to what there is; several lanes share it, so that none takes what another needs."""
+    processors = len(cores.named(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
+    cpus = min(box.cpus, float(processors))
+    memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // lane.of)
+    tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
+    if box.exec_cache_bytes:
+        tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"
+    return {
+        "pids_limit": box.pids,
+        "mem_limit": memory,
+        "memswap_limit": memory,
+        "nano_cpus": int(cpus * 1e9),
+        "shm_size": box.shm_bytes,
+        "ulimits": [
+            Ulimit(name="nofile", soft=box.open_files, hard=box.open_files),
+            Ulimit(name="fsize", soft=box.file_bytes, hard=box.file_bytes),
+            Ulimit(name="core", soft=0, hard=0),
+        ],
+        "tmpfs": tmpfs,
+    }
+
+
+def bind(source: str, target: str, *, writable: bool = False) -> Mount:
+    """A bind mount that fails if the source is missing (a `-v` volume would create a directory)."""
+    return Mount(target=target, source=source, type="bind", read_only=not writable, propagation="rprivate")
+
+
+def create(client: docker.DockerClient, spec: dict[str, Any]) -> Container:
+    """A container of this specification; `host_config` holds settings that docker-py has no word for."""
+    plain = {name: spec[name] for name in _CONTAINER if name in spec}
+    rest = {name: value for name, value in spec.items() if name not in (*_CONTAINER, "host_config")}
+    host = client.api.create_host_config(**rest) | spec.get("host_config", {})
+    made = client.api.create_container(host_config=host, **plain)
+    found: Container = client.containers.get(made["Id"])
+    return found
+
+
+def run(
+    client: docker.DockerClient,
+    spec: dict[str, Any],
+    *,
+    output_bytes: int,
+    sink: Callable[[bytes], None],
+    hang_up: socket.socket,
+    begin: Callable[[str, Output], float],
+    look: Callable[[str], usage.Use] = lambda _: usage.Use(),
+) -> EngineResult:
+    """Create, attach, start and drain one container, then remove it.
+
+    `begin` is called with the id and the output of the started container, may let it wait, and returns the seconds it
+    has from then on. `sink` gets stdout and stderr as they come, at most `output_bytes` in all. The run ends by exit,
+    by the host's clock, by too much output, or when the peer closes `hang_up`. `look` says what it uses now.
+    """
+    try:
+        container = create(client, spec)
+    except docker.errors.ImageNotFound:
+        raise EngineError(f"image {spec['image']} is missing", fix="run: make images") from None
+    except docker.errors.APIError as error:
+        raise EngineError(
+            f"the engine refused the container: {error.explanation}", fix="run: glovebox doctor"
+        ) from None
+    faults.reach("launcher.created")
+    try:
+        container.reload()
+        image = client.images.get(str(container.attrs["Image"])).attrs["Config"]
+        if found := inspection.differences(container.attrs, spec, image):
+            fix = "check the engine's defaults (daemon.json), then: glovebox doctor"
+            raise EngineError(
+                f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix
+            )
+        ended = attend(container, client, output_bytes, sink, hang_up, begin, look)
+        faults.reach("launcher.ended")
+        return ended.model_copy(update={"specification": receipts.specification_digest(spec)})
+    finally:
+        with suppress(docker.errors.APIError):  # another of us may be removing it
+            container.remove(force=True, v=True)
+        gc.collect()  # docker-py's responses hold connections in cycles: a launcher lives for a whole night
+
+
+def attend(
+    container: Container,
+    client: docker.DockerClient,
+    output_bytes: int,
+    sink: Callable[[bytes], None],
+    hang_up: socket.socket,
+    begin: Callable[[str, Output], float],
+    look: Callable[[str], usage.Use] = lambda _: usage.Use(),
+) -> EngineResult:
+    """Start and drain a container that was made and checked; it is the caller's to remove."""
+    # Attach before start: nothing is lost and no log driver is needed.
+    attached = client.api.attach_socket(str(container.id), params={"stdout": 1, "stderr": 1, "stream": 1})
+    stream: socket.socket = getattr(attached, "_sock", attached)
+    try:
+        try:
+            container.start()
+        except docker.errors.APIError as error:
+            raise EngineError(f"the container did not start: {error.explanation}", fix="run: glovebox doctor") from None
+        faults.reach("launcher.started")
+        output = Output(stream, sink, output_bytes)
+        seconds = begin(str(container.id), output)
+        began = time.monotonic()
+        with usage.watched(lambda: look(str(container.id))) as most:
+            reason = _drain(output, hang_up, began + seconds)
+            # Close before kill: with an attached reader that does not read, the engine blocks in kill and wait.
+            _close(stream)
+            reason = _finish(container, reason, began + seconds, hang_up)
+    finally:
+        _close(stream)
+    elapsed = time.monotonic() - began
+    state = _ended(container, reason)
+    oom = bool(state["OOMKilled"])
+    if oom and reason is EndReason.EXIT and state["ExitCode"] != 0:
+        reason = EndReason.OOM  # with exit code 0 it was a child that was killed
+    return EngineResult(
+        exit_code=int(state["ExitCode"]),
+        reason=reason,
+        oom=oom,
+        seconds=round(elapsed, 3),
+        output_bytes=output.total,
+        image=str(container.attrs["Image"]),
+        container=str(container.id),
+        peak_mb=round(most.mb, 1),
+        neighbours=round(most.neighbours, 2),
+    )
+
+
+def _ended(container: Container, reason: EndReason) -> dict[str, Any]:
+    """The engine's record of an end. That the kernel killed it for memory may reach the engine after the end itself
+    (moby 41929), so an exit by SIGKILL that nobody here sent is looked at for a moment longer."""
+    deadline = time.monotonic() + _OOM_SECONDS
+    while True:
+        container.reload()
+        state: dict[str, Any] = container.attrs["State"]
+        settled = reason is not EndReason.EXIT or state["ExitCode"] != _KILLED or state["OOMKilled"]
+        if settled or time.monotonic() > deadline:
+            return state
+        time.sleep(0.05)
+
+
+def _drain(output: Output, hang_up: socket.socket, deadline: float) -> EndReason:
+    """Read the attached stream until it ends; bounded in bytes and time."""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return EndReason.WALL
+        streams: list[Any] = [output, hang_up]
+        ready, _, _ = select.select(streams, [], [], left)
+        if hang_up in ready:  # the runner has nothing more to say: readable means it is gone, or wants the end
+            return EndReason.CANCELLED
+        if output in ready and not output.read():
+            return EndReason.EXIT
+        if output.flooded:
+            return EndReason.OUTPUT
+
+
+def _finish(container: Container, reason: EndReason, deadline: float, hang_up: socket.socket) -> EndReason:
+    """End of stdout is not the end of the process: wait for the exit, else kill. Returns the final reason."""
+    pause = 0.02  # most runs end at once; one that closed its stdout is asked less and less often
+    while reason is EndReason.EXIT:
+        pause = min(1.0, pause * 1.5)
+        container.reload()
+        if container.attrs["State"]["Status"] in ("exited", "dead"):
+            return reason
+        if time.monotonic() > deadline:
+            reason = EndReason.WALL
+        elif select.select([hang_up], [], [], pause)[0]:
+            reason = EndReason.CANCELLED
+    with suppress(docker.errors.APIError):
+        container.kill("SIGKILL")
+    container.wait(timeout=_KILL_SECONDS)
+    return reason
+
+
+def _close(sock: socket.socket) -> None:
+    # docker-py's own close() leaves the descriptor open, and so does the socket's while docker-py's wrapper lives.
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    descriptor = sock.detach()
+    if descriptor >= 0:
+        os.close(descriptor)
+
+
+def containers(client: docker.DockerClient, bench: str) -> list[Container]:
+    """Every container of this bench, running or not; other benches may be at work on the same engine."""
+    labels: dict[str, str | list[str] | bool] = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
+    found: list[Container] = client.containers.list(all=True, filters=labels, ignore_removed=True)
+    return found
+
+
+def reap(client: docker.DockerClient, bench: str) -> list[str]:
+    """Remove every container of this bench, and see that they are gone; returns short ids.
+
+    Only the launcher that holds the bench's lock may: whatever else it finds was left by a dead one.
+    """
+    gone: dict[str, None] = {}
+    deadline = time.monotonic() + _KILL_SECONDS / 2
+    while (found := containers(client, bench)) and time.monotonic() < deadline:
+        for container in found:
+            with suppress(docker.errors.APIError):  # another thread may be removing it
+                container.remove(force=True, v=True)
+            gone[str(container.short_id)] = None
+        time.sleep(0.02)
+    return list(gone)

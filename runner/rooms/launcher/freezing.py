@@ -1,0 +1,135 @@
+"""No agent runs while a candidate does. TRUSTED, part of the launcher.
+
+An agent that runs beside a trainer decides who wins: it burns the processors that its rivals train on, and leaves them
+to itself. And it sees the host's exact counters, through which a trainer told it the training data at 400 bit/s. So
+its containers are frozen, by the engine with the kernel's freezer, from the moment its experiment is accepted to the
+answer, and while anything trains or is scored on the host. Where policy gives agents processors of their own
+(`agents: apart`), another lane's training freezes nobody.
+
+Who is to be frozen follows from what is held; who is, the engine says, every time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import docker
+from requests.exceptions import RequestException
+
+from runner.core.base.errors import EngineError
+
+AGENT_LABEL = "glovebox.agent"  # its value: the bench; of the launcher's own agents and of compose's
+LANE_LABEL = "glovebox.lane"
+EVERY_LANE = -1
+_LOOK_SECONDS = 2.0  # how long an agent that somebody else started may run beside a trainer
+_FREEZE_SECONDS = 15.0  # for one agent
+_AGAIN_SECONDS = 0.01
+
+
+class Freezer:
+    """The agents of one bench; `watch`: somebody else may start them, compose for one."""
+
+    def __init__(self, client: docker.DockerClient, bench: str, *, watch: bool = False) -> None:
+        self._client = client
+        self._filters = {"label": f"{AGENT_LABEL}={bench}"}
+        self._lock = threading.Lock()
+        self._held: Counter[int] = Counter()  # by lane
+        self._dirty = False  # an agent may not be as it should
+        self._watched = watch
+        self._keeper: threading.Thread | None = None
+
+    @contextmanager
+    def hold(self, lane: int = EVERY_LANE) -> Iterator[None]:
+        """The agents of a lane stand still within; raises EngineError if one cannot be stopped."""
+        self._change(lane, 1)
+        try:
+            yield
+        finally:
+            self._change(lane, -1)
+
+    def settle(self) -> None:
+        """Freeze and thaw until every agent is as it should be: one that has just started, or a dead launcher's."""
+        with self._lock:
+            self._settle()
+
+    def release(self) -> None:
+        """Hold nobody any more: the launcher ends."""
+        with self._lock:
+            self._held.clear()
+            self._settle()
+
+    def _change(self, lane: int, by: int) -> None:
+        with self._lock:
+            before = self._held[lane]
+            self._held[lane] = max(0, before + by)
+            if (before > 0) == (self._held[lane] > 0):
+                return
+            try:
+                self._settle()
+            except BaseException:
+                if by > 0:  # nobody is held: those that were frozen already are let go
+                    self._held[lane] = before
+                    with suppress(EngineError):
+                        self._settle()
+                raise
+
+    def _settle(self) -> None:
+        if self._keeper is None:
+            self._keeper = threading.Thread(target=self._keep, daemon=True)
+            self._keeper.start()
+        self._dirty = True
+        try:
+            for container in self._client.api.containers(filters=self._filters):  # those that run, or stand still
+                lane = _lane(container["Labels"])
+                wanted = self._held[lane] > 0 or self._held[EVERY_LANE] > 0
+                if wanted != (container["State"] == "paused"):
+                    self._switch(str(container["Id"]), wanted)
+        except (docker.errors.DockerException, RequestException) as error:
+            raise EngineError(f"the agent cannot be frozen: {str(error)[:120]}", fix="glovebox doctor") from None
+        self._dirty = False
+
+    def _switch(self, container: str, wanted: bool) -> None:
+        """Where a quota of processor time is used up, version 1 of control groups freezes at another try only.
+
+        What the engine answers is no proof: one that starts again, or has just ended, is a conflict like one that is
+        frozen already. So its state is looked at.
+        """
+        deadline = time.monotonic() + _FREEZE_SECONDS
+        while True:
+            try:
+                (self._client.api.pause if wanted else self._client.api.unpause)(container)
+                return
+            except (docker.errors.APIError, RequestException):
+                if self._is(container, wanted):
+                    return
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_AGAIN_SECONDS)
+
+    def _is(self, container: str, wanted: bool) -> bool:
+        """Whether it is as it should be, or has ended."""
+        try:
+            state = self._client.api.inspect_container(container)["State"]
+        except docker.errors.NotFound:
+            return True
+        except (docker.errors.APIError, RequestException):
+            return False
+        ended = not state["Running"] and not state["Restarting"]
+        return ended or bool(state["Paused"]) == wanted
+
+    def _keep(self) -> None:
+        """Look again at what did not go as it should, and, if `watch`, at what somebody else may have started."""
+        pause = threading.Event()
+        while not pause.wait(_LOOK_SECONDS):
+            with suppress(EngineError, KeyError, TypeError, ValueError), self._lock:
+                if self._dirty or (self._watched and +self._held):
+                    self._settle()
+
+
+def _lane(labels: dict[str, str]) -> int:
+    text = labels.get(LANE_LABEL) or "0"
+    return int(text) if text.isdecimal() else 0

@@ -1,0 +1,122 @@
+"""What each container finds: its command, the files that are mounted, its variables. TRUSTED, part of the launcher.
+
+Everything is read-only but the files a room is to write, which exist, empty, before it starts. Nothing here comes from
+an untrusted room.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from docker.types import Mount
+
+from runner.core.artifacts import compile_cache
+from runner.core.base import doors
+from runner.core.base.errors import DoorError
+from runner.core.base.home import SOURCE, Home
+from runner.core.base.values import LaunchRequest
+from runner.core.policy import policy_files, users
+from runner.rooms.launcher import containers
+
+TRAINER_FILES = ("graph.json", "weights.safetensors", "telemetry.jsonl")
+EVALUATOR_FILES = ("score.json",)
+GO = "{role}.go.json"  # empty until the container is released (trainer/wire/release.py)
+
+
+class Room(NamedTuple):
+    """What a container's specification needs besides policy."""
+
+    command: list[str]
+    mounts: list[Mount]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Furnishes the containers of one bench."""
+
+    home: Home
+    places: doors.Places
+    policies: policy_files.Policies
+
+    def furnish(self, request: LaunchRequest, folder: Path) -> Room:
+        """The room for a request, its files made in `folder`; raises DoorError for what is not there."""
+        prepare = {"agent": self._agent, "trainer": self._trainer, "evaluator": self._evaluator}[request.role]
+        return Room(*prepare(request, folder))
+
+    def _trainer(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
+        store = self._stored(request.artifact)
+        mounts = [
+            _input(folder / "train.py", "/work/train.py"),
+            _input(folder / GO.format(role=request.role), "/work/go.json"),
+            containers.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
+            containers.bind(str(store / "train"), "/artifacts/train"),
+        ]
+        if request.kernels is not None:
+            mounts.append(containers.bind(str(self._stored(request.kernels) / "kernels"), "/kernels"))
+        if request.cache is not None:
+            mounts.append(containers.bind(str(self._stored(request.cache) / compile_cache.FILE), "/warm.tar"))
+        names = (*TRAINER_FILES, "cache.tar") if request.keep_cache else TRAINER_FILES
+        mounts += self._outputs(folder, names, self.policies.sandbox.trainer)
+        environment = {
+            "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
+            "TRITON_CACHE_DIR": "/cache/triton",
+        }
+        return ["python", "-m", "trainer.entry"], mounts, environment
+
+    def _evaluator(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
+        store = self._stored(request.artifact)
+        mounts = [
+            _input(folder / GO.format(role=request.role), "/work/go.json"),
+            containers.bind(str(folder / "graph.json"), "/handed/graph.json"),
+            containers.bind(str(folder / "weights.safetensors"), "/handed/weights.safetensors"),
+            containers.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
+            containers.bind(str(store / "val"), "/artifacts/val"),
+        ]
+        mounts += self._outputs(folder, EVALUATOR_FILES, self.policies.sandbox.evaluator)
+        settings = self.policies.evaluator.model_dump_json()
+        # Threads that wait would count as work (costs.py), the more the busier the host is.
+        return ["python", "-m", "trainer.evaluator", settings], mounts, {"OMP_WAIT_POLICY": "PASSIVE"}
+
+    def _agent(self, request: LaunchRequest, _: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
+        lane = request.lane.number
+        mounts = [
+            containers.bind(str(self.home.work_of(lane)), "/work/train.py", writable=True),
+            containers.bind(str(SOURCE / "program.md"), "/work/program.md"),
+            containers.bind(str(self.places.desk(lane).parent), "/run/glovebox/bench"),
+        ]
+        if request.agent != "scripted":
+            mounts.append(containers.bind(str(self.places.llm.parent), "/run/glovebox/llm"))
+        return ["python", "-m", "agent", request.agent], mounts, {}
+
+    def _outputs(self, folder: Path, names: tuple[str, ...], limits: policy_files.Box) -> list[Mount]:
+        """Fresh, empty single-file mounts: nothing to symlink, nothing to replace, a size limit on each."""
+        mounts, group = [], users.ids(self.policies.sandbox, limits.uid).host_gid
+        for name in names:
+            path = folder / name
+            path.unlink(missing_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            if os.fstat(descriptor).st_gid != group:
+                os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, 0o660)
+            os.close(descriptor)
+            mounts.append(containers.bind(str(path), f"/out/{name}", writable=True))
+        return mounts
+
+    def _stored(self, version: str | None) -> Path:
+        path = self.home.store / str(version)
+        if version is None or not path.is_dir():
+            raise DoorError("no such artifact in the store")
+        return path
+
+
+def _input(path: Path, target: str) -> Mount:
+    """A file that is filled when the container is released."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    os.fchmod(descriptor, 0o644)
+    os.close(descriptor)
+    return containers.bind(str(path), target)

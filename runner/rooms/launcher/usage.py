@@ -1,0 +1,94 @@
+"""Peak memory of a container, and who was at work beside it, watched from outside each second. TRUSTED, the launcher's.
+
+train.py reports a peak of its own; this one it cannot choose. Of a lent GPU it is all memory in use there, since the
+run has it alone; without one it is what the container holds and cannot be read from a disk again, as its control group
+counts it: anonymous memory, and shared memory with memfd and tmpfs, where 1.5 GiB of weights once went uncounted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import docker
+from requests.exceptions import RequestException
+
+from runner.core.base.errors import EngineError
+from runner.rooms.launcher import gpu
+
+_INTERVAL = 1.0  # seconds
+_MIB = 1 << 20
+_STAT = Path("/proc/stat")
+
+
+class Use(NamedTuple):
+    """What one look at a container saw."""
+
+    mb: float = 0.0  # memory, MiB; 0: not seen
+    others: float | None = None  # processor seconds of everybody else on its processors, from anywhere; None: not seen
+
+
+@dataclass
+class Peak:
+    """The most that was seen, MiB (0: nothing was), and how many of its processors worked for others on average."""
+
+    mb: float = 0.0
+    neighbours: float = 0.0
+
+
+@contextmanager
+def watched(look: Callable[[], Use]) -> Iterator[Peak]:
+    """Call `look` at once and then every second, from a thread, until the block ends."""
+    peak, over = Peak(), threading.Event()
+
+    def keep() -> None:
+        first: tuple[float, float] | None = None
+        while True:
+            seen, now = look(), time.monotonic()
+            peak.mb = max(peak.mb, seen.mb)
+            if seen.others is not None:
+                first = first or (now, seen.others)
+                if now - first[0] > _INTERVAL / 2:
+                    peak.neighbours = max(0.0, (seen.others - first[1]) / (now - first[0]))
+            if over.wait(_INTERVAL):
+                return
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join(10)
+
+
+def use(client: docker.DockerClient, container: str, lent: str | None, cores: set[int] | None = None) -> Use:
+    """What one container uses now, memory on the GPU if it was lent one; what neither engine nor driver says is 0."""
+    mb, others = 0.0, None
+    with suppress(EngineError, docker.errors.APIError, RequestException, OSError, KeyError, TypeError, ValueError):
+        told = client.api.stats(container, stream=False, one_shot=True)
+        others = _busy(cores) - float(told["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+        mb = _held(told["memory_stats"]["stats"]) / _MIB if lent is None else 0.0
+    with suppress(EngineError):
+        mb = float(gpu.use(lent).memory_mib) if lent is not None else mb
+    return Use(mb, others)
+
+
+def _busy(cores: set[int] | None) -> float:
+    """Seconds that these processors of the host (None: all) worked, or were taken by other machines, since it began."""
+    names = {"cpu"} if cores is None else {f"cpu{core}" for core in cores}
+    lines = [line.split() for line in _STAT.read_text().splitlines()]
+    times = [[float(ticks) for ticks in line[1:9]] for line in lines if line and line[0] in names]
+    return sum(sum(each) - each[3] - each[4] for each in times) / os.sysconf("SC_CLK_TCK")  # without idle, iowait
+
+
+def _held(stats: dict[str, int]) -> float:
+    """Bytes, anonymous and shared: both are on the same lists, or on the list of what is locked."""
+    lists = ("active_anon", "inactive_anon", "unevictable")
+    return float(sum(stats.get(f"total_{name}", stats.get(name, 0)) for name in lists))  # version 1, else 2

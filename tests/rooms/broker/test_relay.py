@@ -1,0 +1,402 @@
+"""The broker process between the real SDK and a stand-in that fails in every way it can."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+
+import anthropic
+import httpx2
+import pytest
+
+from runner.rooms.broker.budget import NANO, spent
+from runner.rooms.desk.meter_client import MeterClient
+from tests.rooms.broker.conftest import KEY, Brokered, Start, spawn, stop
+from tests.standin.server import Block, Standin
+
+HI = {"model": "claude-haiku-4-5", "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def quietly(broker: Brokered) -> None:
+    """A streamed call whose connection will break."""
+    with contextlib.suppress(httpx2.HTTPError):
+        broker.post({**HI, "stream": True})
+
+
+def test_a_stream_arrives_as_it_was_sent_and_is_billed(start: Start) -> None:
+    broker = start(Standin(lambda _: [{"type": "text", "text": "a" * 400}]))
+    with broker.sdk().messages.stream(**HI) as stream:  # type: ignore[arg-type]
+        message = stream.get_final_message()
+    assert message.content[0].text == "a" * 400  # type: ignore[union-attr]
+    (line,) = broker.log()
+    assert (line["kind"], line["data"]["outcome"], line["data"]["tag"]) == ("call", "ok", "t")
+    assert line["data"]["nano_dollars"] == broker.standin.billed_nano > 0
+    assert "hi" not in json.dumps(line)  # sizes and hashes, not bodies
+    assert not (broker.state / "bodies").exists()
+
+
+def test_an_answer_that_is_not_streamed_and_a_token_count(start: Start) -> None:
+    broker = start()
+    assert broker.ask().content[0].text == "ok"  # type: ignore[union-attr]
+    counted = broker.sdk().messages.count_tokens(model="claude-haiku-4-5", messages=HI["messages"])  # type: ignore[arg-type]
+    assert counted.input_tokens > 0
+    found = spent(broker.state / "spent.sqlite", "t")
+    assert found is not None
+    assert (found["dollars"], found["requests"]) == (broker.standin.billed_nano / NANO, 2)
+
+
+def test_the_key_is_added_here_and_nothing_else_the_agent_sent_passes(start: Start) -> None:
+    broker = start()
+    sent = {"x-api-key": "mine", "authorization": "Bearer mine", "anthropic-beta": "web-fetch", "cookie": "a=b"}
+    assert broker.post({**HI, "metadata": {"user_id": "me"}}, **sent).status_code == 200
+    (headers,) = broker.standin.headers
+    assert headers["x-api-key"] == KEY
+    assert not {"authorization", "anthropic-beta", "cookie"} & set(headers)
+    assert b"mine" not in broker.standin.bodies[0]
+    assert b"user_id" not in broker.standin.bodies[0]
+
+
+def test_the_key_is_in_no_argument_no_environment_and_no_answer(start: Start) -> None:
+    broker = start(Standin(lambda _: [{"type": "text", "text": f"your key is {KEY}"}], deque(["echo_key"])))
+    process = f"/proc/{broker.process.pid}"
+    for name in ("cmdline", "environ"):
+        with open(f"{process}/{name}", "rb") as file:
+            assert KEY.encode() not in file.read()
+    error = broker.post(HI)
+    assert error.status_code == 400
+    assert "[key]" in error.text
+    answer = broker.post(HI)
+    streamed = broker.post({**HI, "stream": True})
+    for told in (error, answer, streamed):
+        assert KEY not in told.text
+    assert "your key is [key]" in answer.text
+    assert KEY not in (broker.state / "calls.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"mcp_servers": []}, "field_not_allowed"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "value_not_allowed"),
+        ({"model": "claude-opus-4-1"}, "model_not_allowed"),
+        ({"max_tokens": 100_000}, "max_tokens_above_policy"),
+    ],
+)
+def test_what_policy_does_not_allow_never_leaves(start: Start, change: dict[str, object], reason: str) -> None:
+    broker = start()
+    answer = broker.post(HI | change)
+    assert answer.status_code in (400, 404)
+    assert reason in answer.json()["error"]["message"]
+    assert broker.standin.bodies == []
+    assert broker.log()[-1]["data"]["reason"] == reason
+    assert broker.post(HI).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/files", "/v1/messages/batches", "/v1/messages/", "/", "/v1/../v1/messages/x"]
+)
+def test_other_paths_do_not_exist(start: Start, path: str) -> None:
+    broker = start()
+    assert broker.post(HI, path).status_code in (404, 307)
+    assert broker.standin.bodies == []
+
+
+def test_a_body_that_is_too_large_is_refused_unread(start: Start) -> None:
+    broker = start(request_bytes="2048")
+    assert broker.post(b"{" + b" " * 4096).status_code == 413
+    assert broker.post(HI).status_code == 200
+
+
+OUTCOMES = {
+    "429": "status_429",
+    "500": "status_500",
+    "529": "status_529",
+    "401": "status_401",
+    "drop": "broken_.*|ok",  # an answer in one piece has no middle to break in
+    "refuse": "broken_.*|status_500",
+    "malformed": "malformed|ok",
+    "silent": "malformed|ok",
+    "drip": "ok",
+    "": "ok",
+}
+
+
+def test_the_host_header_has_no_say_in_where_a_call_goes(start: Start) -> None:
+    broker = start()
+    for host in ("x/v1/messages/batches#", "[::1", "evil.example", "a b"):
+        with contextlib.suppress(httpx2.HTTPError):
+            broker.post(HI, host=host)
+    assert {entry["data"]["path"] for entry in broker.log() if entry["kind"] == "call"} <= {"/v1/messages"}
+    assert broker.post(HI).status_code == 200
+
+
+def test_a_flood_of_refused_bodies_is_a_few_lines(start: Start) -> None:
+    broker = start(concurrent="16")
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: broker.post(b"{}"), range(40)))
+    refused = [entry for entry in broker.log() if entry["kind"] == "refused"]
+    assert [entry["data"]["times"] for entry in refused] == [1, 2, 4, 8, 16, 32]
+
+
+def test_a_body_of_very_many_parts_is_refused_at_the_first(start: Start) -> None:
+    broker = start()
+    bomb = b'{"model":"claude-haiku-4-5","max_tokens":1,"messages":[' + b"{}," * 600_000 + b"{}]}"
+    begun = time.monotonic()
+    assert broker.post(bomb).status_code == 400
+    with open(f"/proc/{broker.process.pid}/status") as file:
+        peak = int(re.search(r"VmHWM:\s+(\d+)", file.read())[1])  # type: ignore[index]
+    assert peak < 700 << 10, f"{peak >> 10} MiB in {time.monotonic() - begun:.1f} s"
+
+
+def test_many_idle_connections_do_not_stop_the_log(start: Start) -> None:
+    broker = start()
+    idle = []
+    for _ in range(300):
+        sock = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(OSError):
+            sock.connect(str(broker.places.llm))
+        idle.append(sock)
+    for sock in idle:
+        sock.close()
+    for _ in range(100):
+        with contextlib.suppress(httpx2.HTTPError):  # hung up on, while they are being closed
+            assert broker.post(HI).status_code == 200
+            break
+        time.sleep(0.1)
+    assert [entry["kind"] for entry in broker.log()] == ["call"]
+
+
+def test_a_call_that_takes_too_long_is_ended_and_counted_against_the_api(start: Start) -> None:
+    broker = start(Standin(lambda _: [{"type": "text", "text": "x" * 3000}], deque(["drip"])), call_seconds="1.0")
+    told = broker.post({**HI, "stream": True})
+    assert b"event: error" in told.content
+    assert broker.log()[-1]["data"]["outcome"] == "too_long"
+
+
+def test_two_brokers_on_one_folder_are_refused(start: Start) -> None:
+    broker = start()
+    done = subprocess.run(
+        [sys.executable, "-m", "runner.rooms.broker", broker.settings.model_dump_json()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 6
+    assert "already running: broker" in done.stdout
+
+
+@pytest.mark.parametrize("fault", OUTCOMES)
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_fault_is_an_answer_the_sdk_understands_and_is_settled(start: Start, fault: str, stream: bool) -> None:
+    broker = start(Standin(faults=deque([fault])))
+    try:
+        if stream:
+            with broker.sdk().messages.stream(**HI) as events:  # type: ignore[arg-type]
+                events.get_final_message()
+        else:
+            broker.ask()
+    except anthropic.APIStatusError as error:
+        assert error.status_code in (200, 401, 429, 500, 502, 529)
+    (line,) = [entry for entry in broker.log() if entry["kind"] == "call"]
+    assert re.fullmatch(OUTCOMES[fault], line["data"]["outcome"]), line
+    found = spent(broker.state / "spent.sqlite", "t")
+    assert found is not None
+    assert line["data"]["nano_dollars"] == round(found["dollars"] * NANO) >= broker.standin.billed_nano
+    if fault == "429":
+        time.sleep(1.1)  # it named a second
+    assert broker.ask().stop_reason == "end_turn"  # and the broker goes on
+
+
+def test_a_storm_of_retries_never_costs_more_than_the_budget(start: Start) -> None:
+    def brain(asked: dict[str, object]) -> list[Block]:
+        return [{"type": "text", "text": "x" * 400}]
+
+    storm = deque(["drop", "500", "silent", "", "malformed", "529", "drop", "refuse"] * 200)
+    standin = Standin(brain, storm)
+    broker = start(standin, night__dollars="0.05", experiment__requests="100000", failures="100", concurrent="4")
+    done = threading.Event()
+
+    def hammer() -> None:
+        while not done.is_set():
+            try:
+                with broker.sdk(max_retries=3).messages.stream(**{**HI, "max_tokens": 300}) as stream:  # type: ignore[arg-type]
+                    stream.get_final_message()
+            except anthropic.PermissionDeniedError as error:
+                assert "budget_night_dollars" in str(error)
+                done.set()
+            except (anthropic.APIError, Exception):
+                continue
+
+    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert done.wait(240)
+    for thread in threads:
+        thread.join(30)
+    found = spent(broker.state / "spent.sqlite", "t")
+    assert found is not None
+    assert standin.billed_nano <= found["dollars"] * NANO + 1 <= 0.05 * NANO + 1
+    assert standin.billed_nano > 0.002 * NANO  # and the budget was there to be used
+
+
+def test_a_broker_killed_in_a_call_has_spent_the_worst_case(start: Start) -> None:
+    broker = start(Standin(faults=deque(["endless"])))
+    thread = threading.Thread(target=quietly, args=(broker,), daemon=True)
+    thread.start()
+    while not broker.standin.bodies:
+        time.sleep(0.05)
+    broker.process.kill()
+    broker.process.wait()
+    again = spawn(broker.settings)
+    try:
+        found = spent(broker.state / "spent.sqlite", "t")
+        assert found is not None
+        assert found["dollars"] * NANO > broker.standin.billed_nano
+        assert broker.ask().stop_reason == "end_turn"
+    finally:
+        stop(again)
+
+
+def test_an_agent_that_leaves_in_mid_stream_pays_the_worst_case(start: Start) -> None:
+    broker = start(Standin(faults=deque(["endless"])))
+    with broker.sdk().messages.stream(**HI) as stream:  # type: ignore[arg-type]
+        next(iter(stream))
+    deadline = time.monotonic() + 10
+    while not broker.log() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (line,) = broker.log()
+    assert line["data"]["outcome"] == "agent_left"
+    assert line["data"]["nano_dollars"] > broker.standin.billed_nano
+
+
+def test_a_failing_api_is_left_alone_for_a_while(start: Start) -> None:
+    broker = start(Standin(faults=deque(["500"] * 3)), failures="3", open_seconds="5.0")
+    for _ in range(3):
+        assert broker.post(HI).status_code == 500
+    refused = broker.post(HI)
+    assert refused.status_code == 529
+    assert 1 <= int(refused.headers["retry-after"]) <= 5
+    assert len(broker.standin.bodies) == 3
+    time.sleep(5.1)
+    assert broker.post(HI).status_code == 200
+
+
+def test_a_rate_limit_is_passed_on_with_its_time(start: Start) -> None:
+    broker = start(Standin(faults=deque(["429"]), retry_after="3"))
+    limited = broker.post(HI)
+    assert (limited.status_code, limited.headers["retry-after"] in ("2", "3")) == (429, True)
+    assert broker.post(HI).status_code == 529  # waiting
+    assert len(broker.standin.bodies) == 1
+
+
+def test_an_api_that_is_not_there_costs_nothing(start: Start) -> None:
+    broker = start()
+    path = f"{broker.settings.policies[0]}/broker.yaml"
+    with open(path) as file:
+        text = file.read()
+    with open(path, "w") as file:
+        file.write(text.replace("upstream: http://127.0.0.1:", "upstream: http://127.0.0.1:1 # "))
+    stop(broker.process)
+    again = spawn(broker.settings)
+    try:
+        answer = broker.post(HI)
+        assert answer.status_code == 502
+        assert "cannot_connect" in answer.text
+        found = spent(broker.state / "spent.sqlite", "t")
+        assert found is not None
+        assert found["dollars"] == 0
+    finally:
+        stop(again)
+
+
+def test_more_calls_at_once_than_policy_says_are_refused(start: Start) -> None:
+    broker = start(Standin(faults=deque(["endless", "endless"])), concurrent="1")
+    threading.Thread(target=quietly, args=(broker,), daemon=True).start()
+    while not broker.standin.bodies:
+        time.sleep(0.05)
+    assert broker.post(HI).status_code == 429
+    assert len(broker.standin.bodies) == 1
+
+
+def test_a_stranger_is_hung_up_on(start: Start) -> None:
+    broker = start()
+    source = (
+        "import os, socket, sys\nos.setgid(int(sys.argv[2])); os.setuid(4321)\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+        "s.sendall(b'GET /healthz HTTP/1.1\\r\\nHost: b\\r\\n\\r\\n'); print(s.recv(99))"
+    )
+    broker.places.root.chmod(0o755)
+    os.chmod(broker.places.llm.parent, 0o755)
+    os.chmod(broker.places.llm, 0o666)
+    if os.geteuid() != 0:
+        pytest.fail("this test changes its uid and needs root")
+    told = subprocess.run(
+        [sys.executable, "-c", source, str(broker.places.llm), "4321"], capture_output=True, text=True, check=False
+    )
+    assert "200" not in told.stdout, told
+    assert told.stdout.strip() in ("b''", "")
+    assert broker.post(HI).status_code == 200
+
+
+def test_bodies_are_kept_only_when_policy_says_so(start: Start) -> None:
+    broker = start(log_bodies="true")
+    broker.ask("keep this")
+    (line,) = broker.log()
+    kept = {path.name: path.read_bytes() for path in (broker.state / "bodies").iterdir()}
+    assert b"keep this" in kept[line["data"]["request_sha256"]]
+    assert b"ok" in kept[line["data"]["response_sha256"]]
+
+
+def test_the_runner_says_which_experiment_and_learns_what_is_left(start: Start) -> None:
+    broker = start(experiment__requests="1", night__dollars="7.0")
+    meter = MeterClient(broker.places.meter)
+    left = meter.tell(1)
+    assert left is not None
+    assert (left.night.dollars, left.experiment.requests) == (7.0, 1)
+    broker.ask()
+    with pytest.raises(anthropic.PermissionDeniedError, match="budget_experiment_requests"):
+        broker.ask()
+    assert meter.tell(2) is not None
+    broker.ask()
+    stop(broker.process)
+    assert meter.tell(3) is None
+
+
+def test_a_broker_whose_budget_is_damaged_says_so_and_serves_nobody(start: Start) -> None:
+    """It enforces a limit: what was spent must be known."""
+    broker = start()
+    stop(broker.process)
+    (broker.state / "spent.sqlite").write_bytes(b"no database\n" * 1000)
+    process = subprocess.run(
+        [sys.executable, "-m", "runner.rooms.broker", broker.settings.model_dump_json()],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert process.returncode == 1
+    assert "disk or budget failed" in json.loads(process.stdout)["error"]
+    assert process.stderr == ""
+
+
+def test_a_broker_without_a_key_says_how_to_give_it_one(start: Start, tmp_path: object) -> None:
+    broker = start()
+    stop(broker.process)
+    os.remove(broker.settings.key_file)
+    process = subprocess.run(
+        [sys.executable, "-m", "runner.rooms.broker", broker.settings.model_dump_json()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 3
+    assert "write your API key" in json.loads(process.stdout)["error"]

@@ -1,0 +1,202 @@
+"""Agents on several lanes: one quota, and what a lane that breaks means for the others."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.core.base import doors
+from runner.core.base.errors import EngineError, GloveboxError
+from runner.core.base.values import MAX_LANES, EndReason, EngineResult
+from runner.rooms.desk import attending
+from runner.rooms.desk.attending import Ending, attend
+from runner.rooms.desk.desk import Quota
+
+
+class Lane:
+    """What attend sees of a loop."""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> doors.Places:
+    return doors.Places(tmp_path)
+
+
+def attendance(monkeypatch: pytest.MonkeyPatch, runs: dict[int, Any]) -> None:
+    """Lanes that end as `runs` says: with a code, an error, or what a function of (quota, broken) returns."""
+
+    def run(self: attending._Attendance) -> int:
+        what = runs[id(self.loop)]
+        if isinstance(what, BaseException):
+            raise what
+        return int(what(self.quota, self.broken) if callable(what) else what)
+
+    monkeypatch.setattr(attending._Attendance, "run", run)
+
+
+def go(loops: list[Any], places: doors.Places, experiments: int | None = None) -> int:
+    return attend(loops, places, None, experiments, False, Ending(threading.Event(), threading.Event()))
+
+
+def test_a_lane_that_breaks_ends_the_others_after_what_they_run(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places
+) -> None:
+    ended: list[bool] = []
+
+    def other(_: Quota, broken: threading.Event) -> int:
+        ended.append(broken.wait(30))  # what a lane looks at between two experiments
+        return 0
+
+    first, second = Lane(), Lane()
+    attendance(monkeypatch, {id(first): GloveboxError("the engine failed"), id(second): other})
+    with pytest.raises(GloveboxError, match="the engine failed"):
+        go([first, second], places)
+    assert ended == [True]
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_lane_whose_agent_failed_ends_the_others_too_and_one_that_is_done_does_not(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places, code: int
+) -> None:
+    """Else its GPU would stand idle for the rest of the night; together they are started again."""
+    told: list[bool] = []
+
+    def other(_: Quota, broken: threading.Event) -> int:
+        told.append(broken.wait(30 if code else 1))
+        return 0
+
+    first, second = Lane(), Lane()
+    attendance(monkeypatch, {id(first): code, id(second): other})
+    assert go([first, second], places) == code
+    assert told == [bool(code)]
+
+
+@pytest.mark.parametrize(("codes", "told"), [((0, 0), 0), ((0, 9), 9), ((9, 1), 1), ((1, 0), 1), ((0,), 0)])
+def test_the_worst_lane_is_the_sessions_exit_code(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places, codes: tuple[int, ...], told: int
+) -> None:
+    lanes = [Lane() for _ in codes]
+    attendance(monkeypatch, {id(lane): code for lane, code in zip(lanes, codes, strict=True)})
+    assert go(lanes, places) == told
+
+
+def test_lanes_share_one_quota(monkeypatch: pytest.MonkeyPatch, places: doors.Places) -> None:
+    taken: list[int] = []
+
+    def greedy(quota: Quota, _: threading.Event) -> int:
+        while quota.take():
+            taken.append(threading.get_ident())
+        return 0
+
+    lanes = [Lane() for _ in range(4)]
+    attendance(monkeypatch, {id(lane): greedy for lane in lanes})
+    assert go(lanes, places, 1000) == 0
+    assert len(taken) == 1000
+
+
+def test_a_lane_whose_agent_is_silent_ends_when_another_took_the_last_experiment(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places
+) -> None:
+    class Desk:
+        finished, busy, failure = threading.Event(), True, None
+
+    monkeypatch.setattr(attending, "_GIVEN_BACK", 0.3)
+    monkeypatch.setattr(attending, "_LAST_ANSWER", 0.0)
+    quota, desk, never = Quota(1), Desk(), threading.Event()
+    baseline: Any = None
+    waiting: Any = attending._Attendance(
+        Lane(),
+        places,
+        None,
+        quota,
+        False,
+        Ending(never, never),
+        threading.Event(),
+        baseline,  # type: ignore[arg-type]
+    )
+    thread = threading.Thread(target=waiting._wait, args=(None, desk), daemon=True)
+    thread.start()
+    assert not desk.finished.wait(1)  # there is one left
+    assert quota.take()
+    assert not desk.finished.wait(1)  # it is this lane that runs it
+    desk.busy = False
+    assert desk.finished.wait(10)
+    thread.join(10)
+
+
+def test_a_quota_gives_back_what_came_to_nothing() -> None:
+    quota = Quota(1)
+    assert quota.take()
+    assert not quota.take()
+    quota.give_back()
+    assert quota.take()
+    endless = Quota(None)
+    assert all(endless.take() for _ in range(100))
+    endless.give_back()
+    assert endless.left is None
+
+
+def test_every_lane_has_a_door_of_its_own(places: doors.Places) -> None:
+    assert places.desk(0) == places.bench
+    assert len({places.desk(lane).parent for lane in range(MAX_LANES)}) == MAX_LANES
+
+
+ENDED = EngineResult(
+    exit_code=0, reason=EndReason.EXIT, oom=False, seconds=1.0, output_bytes=0, image="i", container="c"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({}, False),
+        ({"exit_code": 1}, True),
+        ({"reason": EndReason.OOM, "exit_code": 137}, True),
+        ({"reason": EndReason.OUTPUT, "exit_code": 137}, True),
+        ({"reason": EndReason.WALL, "exit_code": 137}, False),  # its session is over, as policy says
+        ({"reason": EndReason.CANCELLED, "exit_code": 137}, False),
+    ],
+)
+def test_how_an_agents_container_ended_is_success_or_failure(changes: dict[str, Any], failed: bool) -> None:
+    agent = object.__new__(attending._Agent)
+    agent.result = ENDED.model_copy(update=changes)
+    assert agent.failed is failed
+    assert agent.lost is None
+    agent.result = EngineError("the engine is gone")
+    assert agent.lost is agent.result
+    assert not agent.failed
+
+
+class Beginning:
+    """A loop whose baseline takes a moment, or fails."""
+
+    def __init__(self, error: GloveboxError | None = None) -> None:
+        self.error, self.begun = error, 0
+
+    def begin(self) -> object:
+        self.begun += 1
+        if self.error:
+            raise self.error
+        return object() if self.begun == 1 else None
+
+
+def test_one_lane_runs_the_baseline_and_it_is_one_of_the_sessions_experiments() -> None:
+    loop, quota = Beginning(), Quota(3)
+    baseline = attending._Baseline(loop, quota)  # type: ignore[arg-type]
+    for _ in range(2):
+        baseline.run()
+    assert (loop.begun, quota.left) == (1, 2)
+    assert baseline.done.is_set()
+
+
+def test_a_baseline_that_fails_fails_for_every_lane_and_runs_once() -> None:
+    loop, quota = Beginning(GloveboxError("no score")), Quota(3)
+    baseline = attending._Baseline(loop, quota)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(GloveboxError, match="no score"):
+            baseline.run()
+    assert (loop.begun, quota.left) == (1, 3)
+    assert not baseline.done.is_set()

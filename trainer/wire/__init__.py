@@ -1,0 +1,1 @@
+"""Formats that both sides of a wall agree on. TRUSTED, in both images; imports nothing of ours."""
