@@ -156,7 +156,7 @@ def result(home: Home, samples: list[Sample], client: docker.DockerClient) -> di
     rows = Ledger(home.ledger, read_only=True).experiments(TAG)
     seconds = [row.seconds for row in rows]
     part = max(1, min(50, len(seconds) // 2))
-    left = len(containers.containers(client, home.id))
+    left = len(containers.of_bench(client, home.id))
     own = [row.seconds - row.train_seconds - row.eval_seconds for row in rows]
     document = {
         "experiments": len(rows),

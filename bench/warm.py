@@ -23,10 +23,11 @@ from bench import loader, overhead
 from runner.core.airlock import snapshot
 from runner.core.artifacts import compile_cache, profiles, store
 from runner.core.base.home import SOURCE, Home
+from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import LaunchRequest
 from runner.people.host import processes
 from runner.rooms.desk.reruns import Trials
-from runner.rooms.desk.train_and_score import Stages, new_run_id
+from runner.rooms.desk.train_and_score import Stages
 
 BUDGET = 3  # seconds of training
 _EDITS = {

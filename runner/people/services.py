@@ -18,14 +18,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner.core.base import doors
-from runner.core.base.errors import GloveboxError, PolicyError
+from runner.core.base.errors import GAVE_UP_CODE, GloveboxError, PolicyError
 from runner.core.base.home import Home, place
 from runner.core.base.values import Lane
 from runner.people.pages import console
 from runner.rooms.broker import __main__ as broker
 from runner.rooms.broker.settings import Settings as BrokerSettings
 from runner.rooms.desk import session
-from runner.rooms.desk.attending import GAVE_UP_CODE
+from runner.rooms.desk.settings import Settings as DeskSettings
 from runner.rooms.launcher import server
 
 DOORS = doors.Places(Path("/run/glovebox"))
@@ -53,7 +53,7 @@ def _emit(event: str, data: dict[str, Any]) -> None:
 def _runner() -> int:
     count = os.environ.get("GLOVEBOX_EXPERIMENTS")
     try:
-        settings = session.Settings(
+        settings = DeskSettings(
             home=str(_home().root),
             tag=_set("GLOVEBOX_TAG"),
             doors=str(DOORS.root),

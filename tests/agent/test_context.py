@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from agent import context
 from runner.core.airlock import telemetry_file as filter_
+from runner.core.airlock.description import clean
 from runner.core.base.values import Crash, Experiment, Status, Telemetry
 from runner.core.policy.policy_files import Policies
-from runner.rooms.desk.desk import clean
 from tests.samples import experiment
 
 FIELDS = {"id", "status", "val_bpb", "claimed", "description", "snapshot_size", "reason", "crash"}

@@ -198,7 +198,7 @@ def test_a_run_that_is_stopped_or_killed_loses_nothing(
         "message": "division by zero",
     }
     assert glovebox("verify")[0] == 0
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []
 
 
 @pytest.mark.engine

@@ -53,7 +53,7 @@ def test_five_experiments_show_keep_discard_and_crash(
     page = Path(document["report"]).read_text()
     assert "<script" not in page
     assert "baseline" in page
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []
     assert rows[0]["memory_gb"] > 0.1  # measured from outside
     _and_the_morning_after(glovebox, home, document)
 

@@ -78,7 +78,7 @@ def test_two_core_sets_run_experiments_at_a_time_against_one_frontier(
     checked = json.loads(glovebox("verify", "--json")[1])
     assert checked["failures"] == []
     assert checked["checked"]["verdicts"] == 5
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []
 
 
 def test_lanes_that_would_share_a_core_are_refused(glovebox: Glovebox) -> None:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from runner.core.airlock import snapshot
 from runner.core.artifacts import store
 from runner.core.base import faults, locks
 from runner.core.base.home import SOURCE, Home
@@ -25,7 +26,6 @@ from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder
 from runner.core.policy import policy_files
 from runner.people.pages import report
-from runner.rooms.desk import attending
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.train_and_score import Stages
@@ -92,7 +92,7 @@ def work(home: Home, count: int) -> None:
     with locks.hold(home.runner_lock, f"tag {TAG}"):
         bench = loop(home)
         bench.recorder.reconcile()
-        attending.provide(home.work, os.getegid(), bench.best_source())
+        snapshot.provide(home.work, os.getegid(), bench.best_source())
         while (last := bench.ledger.last_number(TAG)) < count:
             if bench.begin() is not None:
                 continue

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from runner.core.base import faults
-from runner.rooms.broker import budget
+from runner.core.evidence import spending
 from tests.rooms.broker.conftest import Start, spawn, stop
 from tests.rooms.broker.conftest import start as start  # noqa: PLC0414 - a fixture
 
@@ -22,7 +22,7 @@ def test_a_broker_killed_anywhere_has_spent_no_less_than_it_owes(
     monkeypatch.setenv(faults.VARIABLE, f"{point}:2")
     brokered = start()
     brokered.ask()
-    first = budget.spent(brokered.state / "spent.sqlite", "t")
+    first = spending.spent(brokered.state / "spent.sqlite", "t")
     assert first is not None
     with contextlib.suppress(Exception):
         brokered.ask()
@@ -30,7 +30,7 @@ def test_a_broker_killed_anywhere_has_spent_no_less_than_it_owes(
     monkeypatch.delenv(faults.VARIABLE)
     again = spawn(brokered.settings)
     try:
-        spent = budget.spent(brokered.state / "spent.sqlite", "t")
+        spent = spending.spent(brokered.state / "spent.sqlite", "t")
         assert spent is not None
         assert spent["requests"] == 2
         assert spent["dollars"] > 2 * first["dollars"]  # the second counts at its worst case

@@ -88,7 +88,7 @@ def sound(glovebox: Glovebox, engine: docker.DockerClient, home: Home) -> list[d
     code, _, err = glovebox("run", "--tag", "t", "--train-py", str(source))
     assert code == 0, err
     assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []
     rows: list[dict[str, Any]] = json.loads(glovebox("status", "--json")[1])["experiments"]
     assert rows[-1]["reason"] == "exception"
     return rows[1:]  # after the baseline
@@ -102,7 +102,7 @@ def test_a_launcher_killed_anywhere_leaves_no_container_and_no_open_row(
     code, _, err = Run(home, "raise ValueError\n", **{faults.VARIABLE: point}).end()
     assert code == 1, err
     assert "launcher hung up" in err
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []
     rows = sound(glovebox, engine, home)
     assert [row["reason"] for row in rows] == ["interrupted", "exception"]
 
@@ -191,5 +191,5 @@ def test_a_runner_killed_in_mid_training_takes_its_containers_along(
     os.kill(int(holder.split(" pid ")[1].split()[0]), signal.SIGKILL)
     code, _, _ = run.end()
     assert code != 0
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []
     assert [row["reason"] for row in sound(glovebox, engine, home)] == ["interrupted", "exception"]

@@ -110,7 +110,7 @@ def test_an_engine_that_is_killed_at_every_step_costs_no_more_than_what_ran(
     assert rows[-1]["val_bpb"] is not None
     assert json.loads(glovebox("verify", "--json")[1])["failures"] == []
     client = own.client()
-    assert containers.containers(client, home.id) == []
+    assert containers.of_bench(client, home.id) == []
     client.close()
     assert "Traceback" not in log.read_text()
     assert log.read_text().count("started again in") >= 3

@@ -64,7 +64,7 @@ def test_an_agent_that_falls_silent_is_ended_with_its_session(
     assert code == 0, err
     assert [row["description"] for row in json.loads(out)["experiments"]] == ["baseline"]
     assert "agent ended" in err
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []
 
 
 def test_an_agent_that_leaves_at_once_is_an_agent_that_left(glovebox: Glovebox, home: Home) -> None:
@@ -88,4 +88,4 @@ def test_an_agent_that_prints_without_end_is_ended_at_its_limit(
     assert "the agent failed" in err
     (log,) = home.root.glob("runs/*/agent.log")
     assert 0 < log.stat().st_size <= 64 << 20
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []

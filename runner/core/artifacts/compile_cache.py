@@ -9,8 +9,6 @@ The archive is never opened on the host. What in it fits is decided by torch's o
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,15 +16,12 @@ from pathlib import Path
 
 from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, manifest, store
-from runner.core.base import locks
+from runner.core.base import device, locks
 from runner.core.base.errors import ArtifactError, GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import EndReason, EngineResult, LaunchRequest, Release
-from runner.rooms.launcher import gpu as devices
 
 FILE = "cache/compiled.tar"
-_CPU = Path("/proc/cpuinfo")
-_MAX_CPU = 1 << 20
 Train = Callable[[LaunchRequest, Release], EngineResult]
 
 
@@ -73,7 +68,7 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
             profile={"name": store.CACHE},
             version=version,
             serial=store.serial_of(version),
-            provenance={"image": engine.image, "device": device(request.lane.gpu), "train_py": taken.sha256},
+            provenance={"image": engine.image, "device": device.kind(request.lane.gpu), "train_py": taken.sha256},
             made=datetime.now(UTC),
         )
         work.rename(home.artifacts / version)
@@ -84,29 +79,13 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
 def check(home: Home, version: str, image: str, gpu: str | None) -> None:
     """Raises ArtifactError unless the cache was made for this image and device."""
     made = manifest.read(home.store / version, keys.trust(home)).predicate.provenance
-    for what, found in (("image", image), ("device", device(gpu))):
+    for what, found in (("image", image), ("device", device.kind(gpu))):
         if made.get(what) != found:
             raise ArtifactError(
                 f"compile cache {version} was made for {what} {str(made.get(what))[:40]}, this is {found[:40]}",
                 where=str(home.store / version),
                 fix="run: glovebox warm, and begin a new --tag; or without one: glovebox warm --forget",
             )
-
-
-def device(gpu: str | None) -> str:
-    """What compiled code depends on: the kind of GPU, or of the processor and its instructions."""
-    if gpu is not None:
-        return devices.model(gpu)
-    try:
-        with _CPU.open(encoding="utf-8", errors="replace") as file:
-            lines = file.read(_MAX_CPU).split("\n\n")[0].splitlines()
-    except OSError:
-        lines = []
-    told = dict(line.split(":", 1) for line in lines if ":" in line)
-    named = {name.strip(): value.strip() for name, value in told.items()}
-    flags = " ".join(sorted((named.get("flags") or named.get("Features") or "").split()))
-    model = named.get("model name") or platform.machine()
-    return f"{model}, instructions {hashlib.sha256(flags.encode()).hexdigest()[:12]}"
 
 
 def forget(home: Home) -> list[str]:

@@ -23,7 +23,6 @@ from runner.core.base import files
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
 from runner.core.base.strict_yaml import Strict, load_yaml
-from runner.core.evidence import checkpoints
 
 FIRST = "bench"  # name of the key `glovebox init` makes
 NAME_PATTERN = r"[a-z0-9][a-z0-9_-]{0,39}"
@@ -90,7 +89,7 @@ class Listed(NamedTuple):
 def create(home: Home) -> None:
     """A first signing key and a trust root that accepts it; nothing is overwritten."""
     key = _generate(home, FIRST)
-    audit = checkpoints.create_key(home)
+    audit = create_audit_key(home)
     _write(home, Trust(scheme="ed25519", threshold=1, minimum_serial=0, keys=[key], revoked=[], audit=audit))
 
 
@@ -256,3 +255,13 @@ def _passphrase() -> bytes | None:
     if not phrase:
         raise ArtifactError("the passphrase file is empty", where=path, fix="write a passphrase into it")
     return phrase
+
+
+def create_audit_key(home: Home) -> str:
+    """A new audit key; returns its public half in hexadecimal digits."""
+    private = Ed25519PrivateKey.generate()
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    pem = private.private_bytes(encoding, form, serialization.NoEncryption())
+    files.write(home.audit_key, pem, mode=0o600, replace=False)
+    raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
+    return private.public_key().public_bytes(*raw).hex()

@@ -8,7 +8,6 @@ into place, so a half-made artifact is never seen.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -129,15 +128,6 @@ def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, ranks: pa
 
 def _sha256(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
-
-
-def newest(home: Home, profile: str) -> str | None:
-    """The newest version of a profile that would be accepted."""
-    found = {store.serial_of(path.name): path for path in home.artifacts.glob(f"{profile}-*")}
-    for _, path in sorted(found.items(), reverse=True):
-        with contextlib.suppress(ArtifactError):
-            return manifest.read(path, keys.trust(home)).predicate.version
-    return None
 
 
 def next_serial(home: Home) -> int:

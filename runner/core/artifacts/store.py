@@ -13,6 +13,7 @@ the runner's own user and outside what this can defend against.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -58,6 +59,15 @@ def latest(home: Home, kind: str = DATA) -> str:
             fix="restore the newer artifact, or prepare again",
         )
     return found[max(found)]
+
+
+def newest(home: Home, profile: str) -> str | None:
+    """The newest version of a profile that would be accepted."""
+    found = {serial_of(path.name): path for path in home.artifacts.glob(f"{profile}-*")}
+    for _, path in sorted(found.items(), reverse=True):
+        with contextlib.suppress(ArtifactError):
+            return manifest.read(path, keys.trust(home)).predicate.version
+    return None
 
 
 def _versions(home: Home, kind: str) -> dict[int, str]:

@@ -7,6 +7,8 @@ Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 
 
 from __future__ import annotations
 
+GAVE_UP_CODE = 9  # of a session whose agent cannot go on
+
 
 class GloveboxError(Exception):
     """One clear line: what, where, how to fix."""

@@ -285,7 +285,7 @@ class Rerun(Frozen):
     tag: Tag
     experiment: int  # whose train.py
     during: int  # the experiment it helped to decide; 0: a person asked for it
-    seed: int  # number of the draw, from 43; asked for by a person: from transfer.FIRST_ASKED
+    seed: int  # number of the draw, from 43; asked for by a person: from transfers.FIRST_ASKED
     given: int  # what train.py was given as GLOVEBOX_SEED
     budget: float  # seconds of training
     depth: int | None = None  # put in place of the file's own, None: as it is

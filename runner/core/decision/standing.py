@@ -6,6 +6,7 @@ on another GPU the same file trains a little more or less. A best that was kept 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
@@ -53,6 +54,13 @@ def noise(
 def best(rows: Sequence[Experiment]) -> Experiment | None:
     """The last keep: what a candidate is measured against."""
     return next((row for row in reversed(rows) if row.status is Status.KEEP and row.val_bpb is not None), None)
+
+
+def parent(rows: Sequence[Experiment], row: Experiment) -> Experiment | None:
+    """The keep that `row` was compared with, None for a baseline."""
+    before = itertools.takewhile(lambda other: other.id != row.id, rows)  # rows are in the order in which they ended
+    keeps = [other for other in before if other.status is Status.KEEP]
+    return keeps[-1] if keeps else None
 
 
 def standing(

@@ -31,16 +31,6 @@ _CONTEXT = b"glovebox audit checkpoint 1\n"  # this signature means this and not
 _MAX_WITNESS = 64 << 20
 
 
-def create_key(home: Home) -> str:
-    """A new audit key; returns its public half in hexadecimal digits."""
-    private = Ed25519PrivateKey.generate()
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    pem = private.private_bytes(encoding, form, serialization.NoEncryption())
-    files.write(home.audit_key, pem, mode=0o600, replace=False)
-    raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
-    return private.public_key().public_bytes(*raw).hex()
-
-
 class Sealer:
     """Signs the head of a chain."""
 

@@ -8,7 +8,6 @@ outcome, and the hash of the whole ledger row.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
 
 from pydantic import ValidationError
@@ -146,9 +145,3 @@ def probed(entry: dict[str, Any]) -> bool:
     """Whether a red team found the walls of this experiment's policies to hold."""
     found = entry.get("probes")
     return isinstance(found, dict) and found.get("ok") is True
-
-
-def specification_digest(spec: dict[str, Any]) -> str:
-    """SHA-256 over a container's specification (box.specification)."""
-    text = json.dumps(spec, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -6,17 +6,16 @@ behind, and `reconcile` brings them up to the ledger again before the next exper
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from runner.core.base import faults
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
+from runner.core.base.run_folder import tidy
 from runner.core.base.values import (
     INTERRUPTED,
     Crash,
@@ -35,9 +34,6 @@ from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine, message
 from runner.core.evidence.ledger import Ledger
-
-HAND_OVER = ("graph.json", "weights.safetensors", "telemetry.jsonl")
-_INPUTS = ("train.py", "trainer.go.json", "evaluator.go.json")  # the snapshots folder keeps every train.py
 
 
 def now() -> str:
@@ -244,13 +240,3 @@ def memory_gb(scored: Scored) -> float:
     """Peak memory of a training: as measured from outside, else as train.py says; GiB."""
     trained = scored.trained
     return round((trained.engine.peak_mb or trained.telemetry.summary.get("peak_vram_mb", 0.0)) / 1024, 2)
-
-
-def tidy(folder: Path, telemetry_bytes: int = 0) -> None:
-    """What a candidate left is large and of no more use: telemetry keeps what was read, the model goes."""
-    for name in (*HAND_OVER, *_INPUTS):
-        path = folder / name
-        if name != "telemetry.jsonl":
-            path.unlink(missing_ok=True)
-        elif path.exists() and path.stat().st_size > telemetry_bytes:
-            os.truncate(path, telemetry_bytes)

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from runner.core.airlock.error_messages import Template
 from runner.core.base.errors import PolicyError
 from runner.core.base.strict_yaml import Strict, parse, read
 from runner.core.policy.broker import Broker, Model
+from runner.core.policy.error_templates import Template
 from runner.core.policy.seccomp import Seccomp
 
 Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from runner.core.artifacts import download, kernels, keys, resign
+from runner.core.artifacts import download, kernels, keys, resign, store
 from runner.core.artifacts import prepare as preparation
 from runner.core.artifacts.profiles import PROFILES
 from runner.core.artifacts.progress import Stages
@@ -46,7 +46,7 @@ def prepare(
         raise typer.BadParameter("--shards or --from-upstream-cache, not both")
     home, stages = find(), Stages(console.stderr())
     wanted = kernels.KIND if kernels_ or kernels_from else profile
-    there = preparation.newest(home, wanted) if if_missing else None
+    there = store.newest(home, wanted) if if_missing else None
     if there is not None:
         version = there
     elif wanted == kernels.KIND:

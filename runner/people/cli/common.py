@@ -12,11 +12,10 @@ import typer
 
 from runner.core.base.errors import BusyError, GloveboxError
 from runner.core.base.home import Home
-from runner.core.evidence import ledger
+from runner.core.evidence import ledger, spending
 from runner.core.policy import policy_files
 from runner.people.host import notify
 from runner.people.pages import console
-from runner.rooms.broker import budget
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
@@ -48,7 +47,7 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     book = ledger.Ledger(home.ledger, read_only=True)
     document = ledger.summary(book, newest(book, tag))
     page = home.tag(str(document["tag"])) / "report.html"
-    cost = budget.spent(home.spent, str(document["tag"]))
+    cost = spending.spent(home.spent, str(document["tag"]))
     if as_json:
         print(json.dumps(document | {"report": str(page), "cost": cost}))
         return

@@ -16,7 +16,7 @@ from runner.people.cli.common import Json, interruptible, say
 from runner.people.host import backup as backups
 from runner.people.host import housekeeping
 from runner.people.pages import console
-from runner.rooms.launcher.server import connect_engine
+from runner.rooms.launcher.engine import connect_engine
 
 Yes = Annotated[bool, typer.Option("--yes", help="Remove it; without this only say what would go.")]
 

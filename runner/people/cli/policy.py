@@ -12,7 +12,8 @@ from runner.core.base.values import Lane, LaunchRequest
 from runner.core.policy import policy_files, seccomp, users
 from runner.people.cli.common import Json
 from runner.people.pages import console, explain
-from runner.rooms.launcher import containers, inspection, server
+from runner.rooms.launcher import containers, inspection
+from runner.rooms.launcher.engine import connect_engine
 
 policy_app = typer.Typer(name="policy", help="What the rooms may do.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -59,7 +60,7 @@ def diff(json_: Json = False) -> None:
 def differences(home: Home) -> dict[str, list[str]]:
     """What the engine says otherwise than policy, by container; raises EngineError, PolicyError."""
     policies = policy_files.load(*home.policies)
-    client = server.connect_engine(policies.sandbox)
+    client = connect_engine(policies.sandbox)
     out = {}
     for container in client.containers.list(filters={"label": f"{containers.BENCH_LABEL}={home.id}"}):
         role = container.labels.get(containers.ROLE_LABEL, "")

@@ -22,7 +22,7 @@ from runner.people.redteam import campaign
 from runner.people.redteam.campaign import Finding
 from runner.people.redteam.probes import PROBES
 from runner.people.redteam.stage import stage
-from runner.rooms.launcher import server
+from runner.rooms.launcher.engine import connect_engine
 
 
 def redteam(
@@ -49,7 +49,7 @@ def redteam(
     names = [probe.id for probe in PROBES] + [scenario.id for scenario in campaign.SCENARIOS]
     if not any(name.startswith(only) for name in names):
         raise typer.BadParameter(f"no probe's id begins with {only!r}")
-    client = server.connect_engine(policies.sandbox)
+    client = connect_engine(policies.sandbox)
     interruptible()
     with console.stderr().status("red team") as status, stage(client, policies, home.root if home else None) as made:
         made.tenant = tenant

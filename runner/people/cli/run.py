@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from runner.core.airlock.description import clean
 from runner.core.base.home import find
 from runner.core.base.values import Lane
 from runner.core.evidence import ledger
@@ -15,7 +16,6 @@ from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notify
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
 from runner.people.cli.session import AGENTS, KeyFile, follow, secret_of, settings_of
 from runner.people.pages import console
-from runner.rooms.desk.desk import clean
 
 MAX_DESCRIPTION = 200
 Seeds = Annotated[int, typer.Option(min=1, max=20, help="Runs of each of the two files.")]

@@ -16,6 +16,7 @@ from runner.core.artifacts import store
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import find
 from runner.core.base.values import Experiment, Status
+from runner.core.decision import standing
 from runner.core.evidence import audit_chain, ledger
 from runner.core.evidence.git_line import GitLine
 from runner.core.policy import policy_files
@@ -124,7 +125,7 @@ def show(
     if row is None:
         known = f"1 to {max(row.id for row in rows)}" if rows else "none yet"
         raise GloveboxError(f"no experiment {experiment} in tag {name}", where="ledger", fix=f"experiments: {known}")
-    before = views.parent(rows, row)
+    before = standing.parent(rows, row)
     diff = GitLine(home.line).diff(before.commit, row.commit) if before else ""
     reruns = [rerun for rerun in book.reruns(name) if rerun.experiment == row.id]
     receipt = audit_chain.finished(audit_chain.verify(home.audit)).get((name, experiment))

@@ -11,13 +11,13 @@ from runner.core.artifacts import compile_cache, store
 from runner.core.artifacts.progress import Stages
 from runner.core.base import locks
 from runner.core.base.home import Home, find
+from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import Lane, LaunchRequest
 from runner.core.policy import policy_files
 from runner.people.cli.common import Gpu, Json, say
 from runner.people.host import processes
 from runner.people.pages import console
 from runner.rooms.desk.launch_client import LaunchClient
-from runner.rooms.desk.train_and_score import new_run_id
 
 TRAINED_SECONDS = 30  # of training, at most: what is not compiled by then is rare
 

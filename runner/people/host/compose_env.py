@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner.core.base import files, locks, ownership
+from runner.core.airlock import snapshot
+from runner.core.base import files, locks, nvidia, ownership
 from runner.core.base.errors import EngineError, PolicyError
 from runner.core.base.home import Home
 from runner.core.policy import policy_files, seccomp, users
-from runner.rooms.desk import attending
-from runner.rooms.launcher import cores, gpu
+from runner.rooms.launcher import cores
 
 _MAX_BYTES = 64 << 10
 HEADER = (
@@ -39,7 +39,7 @@ def values(home: Home, sandbox: policy_files.Sandbox) -> dict[str, str]:
         "GLOVEBOX_AGENT_MEMORY": str(sandbox.agent.memory_bytes),
         "GLOVEBOX_AGENT_GID": str(users.ids(sandbox, sandbox.agent.uid).host_gid),
         "GLOVEBOX_TRAINER_GID": str(users.ids(sandbox, sandbox.trainer.uid).host_gid),
-        gpu.TOOLKIT_VARIABLE: ".".join(map(str, gpu.toolkit() or ())),
+        nvidia.TOOLKIT_VARIABLE: ".".join(map(str, nvidia.toolkit() or ())),
         "GLOVEBOX_BENCH": home.id,
         "GLOVEBOX_AGENT_SECCOMP": str(home.agent_seccomp) if sandbox.seccomp == "glovebox" else "builtin",
         "GLOVEBOX_AGENT_CORES": cores.of_agents(sandbox) or "",
@@ -63,7 +63,7 @@ def write(path: Path, home: Home) -> None:
         private.mkdir(mode=0o700, exist_ok=True)
     if not locks.held(home.runner_lock):
         seed = home.first().read_bytes()
-        attending.provide(home.work, users.ids(sandbox, sandbox.agent.uid).host_gid, seed)
+        snapshot.provide(home.work, users.ids(sandbox, sandbox.agent.uid).host_gid, seed)
 
 
 def _there(path: Path) -> str:

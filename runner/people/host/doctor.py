@@ -25,6 +25,7 @@ from securesystemslib.signer import CryptoSigner
 from runner.core.airlock import leak_budget
 from runner.core.artifacts import keys, store
 from runner.core.artifacts.manifest import Statement
+from runner.core.base import nvidia
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import SOURCE, Home, find
 from runner.core.base.values import Lane
@@ -36,8 +37,7 @@ from runner.core.policy import policy_files
 from runner.people.redteam.campaign import unfit_because
 from runner.people.redteam.probes import PROBES
 from runner.people.redteam.stage import stage
-from runner.rooms.launcher import gpu
-from runner.rooms.launcher.server import connect_engine
+from runner.rooms.launcher.engine import connect_engine
 from trainer.wire import strict_json
 
 MIN_FREE_BYTES = 5 << 30
@@ -237,7 +237,7 @@ def _graphics(client: docker.DockerClient, policies: policy_files.Policies) -> I
         yield Check("GPU", True, "none: CPU only")
         return
     minimum = policies.sandbox.minimum_toolkit
-    yield _guarded("GPU toolkit", lambda: gpu.check_toolkit(minimum), lambda found: ".".join(map(str, found)))[1]
+    yield _guarded("GPU toolkit", lambda: nvidia.check_toolkit(minimum), lambda found: ".".join(map(str, found)))[1]
 
 
 def _attempts(client: docker.DockerClient, policies: policy_files.Policies, home: Home | None) -> Iterator[Check]:

@@ -118,7 +118,7 @@ def _expired(home: Home, path: Path) -> bool:
 
 def _engine(home: Home, client: docker.DockerClient) -> Iterator[Found]:
     if not locks.held(home.launcher_lock):
-        for container in containers.containers(client, home.id):
+        for container in containers.of_bench(client, home.id):
             yield Found("container", str(container.name), 0, engine=str(container.id))
     for image in client.images.list(filters={"dangling": True, "label": IMAGE_LABEL}):
         yield Found("image", str(image.short_id), int(image.attrs.get("Size") or 0), engine=str(image.id))

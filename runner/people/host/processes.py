@@ -23,7 +23,7 @@ from runner.core.base.doors import PREFIX, Places
 from runner.core.base.errors import GloveboxError, RelayedError
 from runner.core.base.home import SOURCE, Home
 from runner.rooms.broker.settings import Settings as BrokerSettings
-from runner.rooms.desk.session import Settings
+from runner.rooms.desk.settings import Settings
 
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "XDG_RUNTIME_DIR", "VIRTUAL_ENV", "SSL_CERT_FILE")
 _RESTART_SECONDS = 1.0

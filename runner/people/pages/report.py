@@ -20,13 +20,12 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import standing
-from runner.core.evidence import audit_chain, receipts
+from runner.core.evidence import audit_chain, receipts, spending
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.findings import analysis, incidents, transfers
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import plot
-from runner.rooms.broker import budget as spending
 
 _TEMPLATES = Path(__file__).parent / "templates"
 MAX_DIFFS = 50  # of the largest gains

@@ -19,13 +19,6 @@ _ASCII = "_.-=+*#@"
 _PLAIN = ("status", "reason", "val_bpb", "val_bpb_bytes", "claimed", "confirmed", "causality", "memory_gb")
 
 
-def parent(rows: Sequence[Experiment], row: Experiment) -> Experiment | None:
-    """The keep that `row` was compared with, None for a baseline."""
-    before = itertools.takewhile(lambda other: other.id != row.id, rows)  # rows are in the order in which they ended
-    keeps = [other for other in before if other.status is Status.KEEP]
-    return keeps[-1] if keeps else None
-
-
 def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] = ()) -> list[tuple[str, str]]:
     """Lines of (name, value) about one experiment; `reruns` are those of its own train.py."""
     found = [("description", row.description)]

@@ -20,10 +20,9 @@ from rich.text import Text
 from runner.core.airlock import telemetry_file
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Rerun, Status
-from runner.core.evidence import ledger
+from runner.core.evidence import ledger, spending
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import console, views
-from runner.rooms.broker import budget
 
 SHOWN_ROWS = 8
 _GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total,temperature.gpu"
@@ -63,7 +62,7 @@ def look(home: Home, policies: Policies, tag: str, training: float) -> State:
             tag=tag,
             rows=book.experiments(tag),
             running=_running(home, policies, book, tag),
-            cost=budget.spent(home.spent, tag),
+            cost=spending.spent(home.spent, tag),
             budget=training,
             dollars=policies.broker.night.dollars,
             gpus=graphics(),

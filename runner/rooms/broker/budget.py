@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Literal
 
 from runner.core.base.errors import GloveboxError
+from runner.core.evidence.spending import NANO
 from runner.core.policy.broker import Broker, Budget, Price
 
-NANO = 1_000_000_000
 OVERHEAD_TOKENS = 4096  # what the API adds for tools and turns, beyond the bytes of the request
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -170,19 +170,3 @@ def _admit(scope: Scope, budget: Budget, spent: dict[str, float], nano: int, tok
     for name, value in wanted.items():
         if spent[name] + value > getattr(budget, name):
             raise BudgetExhausted(scope, name)
-
-
-def spent(path: Path, tag: str) -> dict[str, float] | None:
-    """What a tag's calls have cost: {"dollars", "tokens", "requests"}; None if it made none. Reads only."""
-    if not path.exists():
-        return None
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        nano, tokens, requests = db.execute(
-            "SELECT COALESCE(SUM(COALESCE(nano, reserved_nano)), 0),"
-            " COALESCE(SUM(COALESCE(tokens, reserved_tokens)), 0), COUNT(*) FROM calls WHERE tag = ?",
-            (tag,),
-        ).fetchone()
-    finally:
-        db.close()
-    return {"dollars": nano / NANO, "tokens": tokens, "requests": requests} if requests else None

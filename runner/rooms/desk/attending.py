@@ -8,30 +8,26 @@ mounted on, and puts the best version into that same file.
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from runner.core.airlock import snapshot
 from runner.core.base import doors
-from runner.core.base.errors import GloveboxError
+from runner.core.base.errors import GAVE_UP_CODE, GloveboxError
+from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import AgentKind, EndReason, EngineResult, LaunchRequest, Release
 from runner.core.policy import users
 from runner.rooms.desk.desk import Desk, Quota
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import Launch
 from runner.rooms.desk.meter_client import MeterClient
-from runner.rooms.desk.train_and_score import new_run_id
 
 GAVE_UP = ("api_refused", "failed")  # what an agent says that cannot go on
-GAVE_UP_CODE = 9  # errors.py
 LONGEST_EXPERIMENT = 86_400.0  # seconds; each container has its own, much shorter limit
 _LAST_ANSWER = 1.0  # seconds
 _GIVEN_BACK = 5.0  # seconds after which an experiment that was taken has begun
@@ -158,7 +154,7 @@ class _Attendance:
         loop, stopping, lane = self.loop, self.ending.now, self.loop.stages.lane.number
         ids = users.ids(loop.policies.sandbox, loop.policies.sandbox.agent.uid)
         work = loop.home.work_of(lane)
-        provide(work, ids.host_gid, loop.best_source())
+        snapshot.provide(work, ids.host_gid, loop.best_source())
         meter = MeterClient(self.places.meter if self.metered else None)
         desk = Desk(loop, work, self.quota, meter, self.baseline.done)
         with ExitStack() as stack:
@@ -212,21 +208,3 @@ class _Attendance:
                 return
             if agent.gone(0.1):
                 return
-
-
-def provide(path: Path, group: int, content: bytes) -> None:
-    """`content` in the agent's file, in place if it is the one we made."""
-    if _ours(path, group):
-        snapshot.restore(path, content)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    snapshot.provision(path, content, group)
-
-
-def _ours(path: os.PathLike[str], group: int) -> bool:
-    try:
-        state = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    plain = stat.S_ISREG(state.st_mode) and state.st_nlink == 1 and stat.S_IMODE(state.st_mode) == 0o660
-    return plain and state.st_uid == os.geteuid() and state.st_gid == group

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import threading
 import time
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner.core.airlock import invisible
+from runner.core.airlock.description import clean
 from runner.core.base.doors import Line
 from runner.core.base.errors import DoorError, SnapshotError
+from runner.core.decision import standing
 from runner.core.findings import analysis
-from runner.people.pages import views
 from runner.rooms.desk.experiment import Loop, rounded
 from runner.rooms.desk.meter_client import Budgets, MeterClient
 
@@ -39,7 +38,6 @@ _BRIEF = {
     "description_chars",
     "command",
 }  # of policies/agent.yaml, for the agent to work by
-_NO_TEXT = ("Cc", "Cs", "Cn")  # Unicode categories; what is invisible besides is in invisible.py
 
 
 class Pace:
@@ -213,7 +211,7 @@ class Desk:
         row = next((row for row in rows if row.id == number), None)
         if row is None:
             return _no("no_such_experiment")
-        before = views.parent(rows, row)
+        before = standing.parent(rows, row)
         source = self.loop.source
         return {
             "ok": True,
@@ -253,13 +251,6 @@ class Desk:
     def _tell_broker(self) -> Budgets | None:
         """The number of the next experiment: what the model costs from now on counts towards it."""
         return self.meter.tell(self.loop.ledger.last_number(self.loop.tag) + 1)
-
-
-def clean(text: str, chars: int) -> str:
-    """A one-line description of at most `chars` characters."""
-    visible = "".join(c if unicodedata.category(c) not in _NO_TEXT else " " for c in invisible.blanked(text))
-    # Cut first: what was an emoji may end in the middle.
-    return " ".join(invisible.blanked(" ".join(visible.split())[:chars]).split()) or "(no description)"
 
 
 def _no(reason: str) -> dict[str, Any]:

@@ -19,19 +19,20 @@ from runner.core.airlock.leak_budget import GAIN_DIGITS
 from runner.core.base import faults, files
 from runner.core.base.errors import BaselineError, GloveboxError, SnapshotError
 from runner.core.base.home import Home
+from runner.core.base.run_folder import HAND_OVER, new_run_id
 from runner.core.base.values import Experiment, Feedback, Scored, Snapshot, Status, Telemetry, Trained
 from runner.core.decision import clock, standing
 from runner.core.decision.decide import BPB_DIGITS, Verdict
 from runner.core.decision.early_stop import Lookout
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
-from runner.core.evidence.recorder import HAND_OVER, Recorder
+from runner.core.evidence.recorder import Recorder
 from runner.core.findings import analysis
 from runner.core.findings.analysis import Analysis
 from runner.core.policy.policy_files import Policies
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.reruns import Trials
-from runner.rooms.desk.train_and_score import Emit, Stages, new_run_id
+from runner.rooms.desk.train_and_score import Emit, Stages
 
 MIN_FREE_BYTES = 1 << 30  # what the ledger keeps, however much a candidate writes
 BASELINE = "baseline"  # description of the experiment every tag begins with

@@ -16,47 +16,29 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from runner.core.airlock import leak_budget, snapshot
 from runner.core.artifacts import store
 from runner.core.base import doors, files, locks
 from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
-from runner.core.base.values import INTERRUPTED, MAX_LANES, WHOLE_HOST, AgentKind, Frozen, Lane, Tag
+from runner.core.base.run_folder import new_run_id
+from runner.core.base.values import INTERRUPTED
 from runner.core.evidence import disk_reserve
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder, now
-from runner.core.findings import transfers
 from runner.core.policy import policy_files
 from runner.people.pages import report
+from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.attending import Ending, attend
 from runner.rooms.desk.experiment import BASELINE, Loop
 from runner.rooms.desk.launch_client import LaunchClient
-from runner.rooms.desk.train_and_score import Emit, Stages, new_run_id
-
-
-class Settings(Frozen):
-    """What the supervisor or compose asks of this process."""
-
-    home: str
-    tag: Tag
-    doors: str  # folder of the sockets
-    seed: str  # train.py to begin a new tag with
-    agent: AgentKind | None = None  # have the launcher start this one; None: somebody else does
-    meter: bool = False  # there is a broker to tell which experiment is under way
-    train_py: str | None = None  # run just this file, without an agent
-    description: str = ""
-    order: transfers.Order | None = None  # rerun what was recorded, without an agent
-    max_experiments: int | None = None  # of this session
-    until: int | None = None  # experiments of the tag in all, interrupted ones not counted
-    artifact: str | None = None
-    lanes: Annotated[tuple[Lane, ...], Field(min_length=1, max_length=MAX_LANES)] = (WHOLE_HOST,)
+from runner.rooms.desk.settings import Order, Settings
+from runner.rooms.desk.train_and_score import Emit, Stages
 
 
 def emit(event: str, data: dict[str, Any]) -> None:
@@ -204,8 +186,8 @@ def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -
             )
 
 
-def _reruns(loop: Loop, order: transfers.Order, after: threading.Event) -> int:
-    found = transfers.carry_out(loop, order, after.is_set)
+def _reruns(loop: Loop, order: Order, after: threading.Event) -> int:
+    found = requested_reruns.carry_out(loop, order, after.is_set)
     loop.after()
     loop.emit("answer", {"transfers": [one.model_dump(mode="json") for one in found], "stopped": after.is_set()})
     return 0

@@ -8,7 +8,6 @@ but that start follows).
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any
 from runner.core.airlock import score_file, telemetry_file
 from runner.core.artifacts.manifest import Statement
 from runner.core.base.home import Home
+from runner.core.base.run_folder import SCORE, new_run_id, tidy
 from runner.core.base.values import (
     WHOLE_HOST,
     Costs,
@@ -32,7 +32,6 @@ from runner.core.base.values import (
     Trained,
 )
 from runner.core.decision.decide import CONTRADICTED, FIRST_SEED
-from runner.core.evidence.recorder import tidy
 from runner.core.policy.policy_files import Policies
 from runner.rooms.desk import pace
 from runner.rooms.desk.launch_client import Ahead, Launch, LaunchClient
@@ -41,11 +40,6 @@ Emit = Callable[[str, dict[str, Any]], None]
 EVERY = 64.0  # val_bpb: no score is higher (score_file.py)
 _INTERVAL = 0.1  # seconds between two looks whether a hand-over began
 Judge = Callable[[float, float], bool]  # (share of the budget, training loss): whether to give the run up
-
-
-def new_run_id() -> str:
-    """Unguessable name of one container's files."""
-    return secrets.token_hex(8)
 
 
 def _never(*_: float) -> bool:
@@ -172,7 +166,7 @@ class Stages:
         with self._working(ahead, self._request("evaluator", trained.run), work) as launch:
             engine = launch.ended()
         ok = engine.reason is EndReason.EXIT and engine.exit_code == 0
-        score = score_file.read(self.home.run(trained.run) / "score.json") if ok else None
+        score = score_file.read(self.home.run(trained.run) / SCORE) if ok else None
         return Scored(trained=trained, engine=engine, score=score)
 
     @contextmanager

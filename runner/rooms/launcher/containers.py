@@ -8,6 +8,8 @@ docker-init as PID 1 and no swap (CIS Docker Benchmark 5.x). Policy sets sizes o
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import os
 import select
 import socket
@@ -23,7 +25,6 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 from runner.core.base import faults
 from runner.core.base.errors import EngineError
 from runner.core.base.values import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest
-from runner.core.evidence import receipts
 from runner.core.policy import counters
 from runner.core.policy.policy_files import Box, Sandbox
 from runner.rooms.launcher import cores, inspection, usage
@@ -188,7 +189,7 @@ def run(
             )
         ended = attend(container, client, output_bytes, sink, hang_up, begin, look)
         faults.reach("launcher.ended")
-        return ended.model_copy(update={"specification": receipts.specification_digest(spec)})
+        return ended.model_copy(update={"specification": specification_digest(spec)})
     finally:
         with suppress(docker.errors.APIError):  # another of us may be removing it
             container.remove(force=True, v=True)
@@ -298,7 +299,13 @@ def _close(sock: socket.socket) -> None:
         os.close(descriptor)
 
 
-def containers(client: docker.DockerClient, bench: str) -> list[Container]:
+def specification_digest(spec: dict[str, Any]) -> str:
+    """SHA-256 over a container's specification."""
+    text = json.dumps(spec, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def of_bench(client: docker.DockerClient, bench: str) -> list[Container]:
     """Every container of this bench, running or not; other benches may be at work on the same engine."""
     labels: dict[str, str | list[str] | bool] = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
     found: list[Container] = client.containers.list(all=True, filters=labels, ignore_removed=True)
@@ -312,7 +319,7 @@ def reap(client: docker.DockerClient, bench: str) -> list[str]:
     """
     gone: dict[str, None] = {}
     deadline = time.monotonic() + _KILL_SECONDS / 2
-    while (found := containers(client, bench)) and time.monotonic() < deadline:
+    while (found := of_bench(client, bench)) and time.monotonic() < deadline:
         for container in found:
             with suppress(docker.errors.APIError):  # another thread may be removing it
                 container.remove(force=True, v=True)

@@ -1,63 +1,30 @@
 """One GPU for one run: how it is asked for, whose it is now, and that it is clean before and after. TRUSTED.
 
-Used by the launcher. A GPU is named by its UUID, through CDI where the engine knows it, else through the NVIDIA
-Container Toolkit; a toolkit older than policies/sandbox.yaml's minimum_toolkit is refused (CVE-2024-0132, fixed in
-1.16.2; CVE-2025-23266, fixed in 1.17.8). Not tested on a GPU: the tests put stand-ins for nvidia-smi and nvidia-ctk
-on the PATH.
+Part of the launcher. A GPU is named by its UUID, through CDI where the engine knows it, else through the NVIDIA
+Container Toolkit. Not tested on a GPU: the tests put stand-ins for nvidia-smi on the PATH.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
-import shutil
 import stat
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from docker.types import DeviceRequest
 
+from runner.core.base import nvidia
 from runner.core.base.errors import BusyError, EngineError
 
-TOOLKIT_VARIABLE = "GLOVEBOX_TOOLKIT"  # where the launcher is a container: what `glovebox init` found on the host
-_VERSION = re.compile(r"\b(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?![-.\w])")  # a release candidate is not its release
 _SETTLE_SECONDS = 20.0
 _SLACK_MIB = 1024  # of memory the driver itself may hold on an idle GPU
 _PATIENCE_SECONDS = 600.0  # another bench's run may be between its training and its evaluation
 _MAX_SPEC = 4 << 20
-Version = tuple[int, ...]
-
-
-class Use(NamedTuple):
-    """What runs on a GPU now."""
-
-    memory_mib: int
-    processes: int
-
-
-def toolkit() -> Version | None:
-    """Version of the NVIDIA Container Toolkit on this host, None if there is none."""
-    text = _output("nvidia-ctk", "--version") or os.environ.get(TOOLKIT_VARIABLE) or ""
-    found = _VERSION.search(text)
-    return tuple(int(part) for part in found.groups()) if found else None
-
-
-def check_toolkit(minimum: str) -> Version:
-    """The toolkit's version; raises EngineError if there is none or it is older than `minimum`."""
-    found = toolkit()
-    fix = f"install the NVIDIA Container Toolkit {minimum} or newer"
-    if found is None:
-        raise EngineError("no NVIDIA Container Toolkit was found", where="nvidia-ctk --version", fix=fix)
-    if found < tuple(int(part) for part in minimum.split(".")):
-        text = ".".join(map(str, found))
-        raise EngineError(f"the NVIDIA Container Toolkit {text} lets a container escape", where="nvidia-ctk", fix=fix)
-    return found
 
 
 def request(info: dict[str, Any], gpu: str) -> DeviceRequest:
@@ -86,33 +53,11 @@ def _names(path: Path) -> set[str]:
         return set()
 
 
-def model(gpu: str) -> str:
-    """What kind of GPU it is; raises EngineError if the driver does not say."""
-    told = _output("nvidia-smi", f"--id={gpu}", "--query-gpu=name", "--format=csv,noheader")
-    if told is None or not told.strip():
-        raise EngineError("the driver does not answer", where=f"nvidia-smi --id={gpu}", fix="check nvidia-smi -L")
-    return told.strip()[:100]
-
-
-def use(gpu: str) -> Use:
-    """Memory and compute processes on a GPU; raises EngineError if the driver does not say.
-
-    A launcher in a container (compose) has no driver to ask: there nothing is seen, and docs/engines.md says so.
-    """
-    if os.environ.get(TOOLKIT_VARIABLE) and shutil.which("nvidia-smi") is None:
-        return Use(0, 0)
-    memory = _output("nvidia-smi", f"--id={gpu}", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
-    processes = _output("nvidia-smi", f"--id={gpu}", "--query-compute-apps=pid", "--format=csv,noheader")
-    if memory is None or processes is None or not memory.strip().isdecimal():
-        raise EngineError("the driver does not answer", where=f"nvidia-smi --id={gpu}", fix="check nvidia-smi -L")
-    return Use(int(memory), len(processes.split()))
-
-
 @contextmanager
 def lent(gpu: str) -> Iterator[None]:
     """The GPU for one run: ours alone, idle before, and back to idle after. Raises BusyError, EngineError."""
     with _locked(gpu):
-        before = use(gpu)
+        before = nvidia.use(gpu)
         if before.processes or before.memory_mib > _SLACK_MIB:
             told = f"{before.processes} processes and {before.memory_mib} MiB are on it"
             raise BusyError(told, where=gpu, fix="wait until it is free (nvidia-smi), or name another GPU")
@@ -125,7 +70,7 @@ def lent(gpu: str) -> Iterator[None]:
 def _settle(gpu: str) -> None:
     """Wait until a run has left nothing on the GPU."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while (now := use(gpu)).processes or now.memory_mib > _SLACK_MIB:
+    while (now := nvidia.use(gpu)).processes or now.memory_mib > _SLACK_MIB:
         if time.monotonic() > deadline:
             left = f"{now.processes} processes, {now.memory_mib} MiB"
             raise EngineError(
@@ -174,11 +119,3 @@ def _lock(gpu: str) -> Path:
     """The same file for everybody on this host; compose's launcher gets /run/lock too."""
     folder = Path("/run/lock")
     return (folder if folder.is_dir() else Path("/tmp")) / f"glovebox-{gpu}.lock"  # noqa: S108 - see _locked
-
-
-def _output(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None

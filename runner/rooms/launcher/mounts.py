@@ -17,13 +17,10 @@ from runner.core.artifacts import compile_cache
 from runner.core.base import doors
 from runner.core.base.errors import DoorError
 from runner.core.base.home import SOURCE, Home
+from runner.core.base.run_folder import GO, HAND_OVER, SCORE
 from runner.core.base.values import LaunchRequest
 from runner.core.policy import policy_files, users
 from runner.rooms.launcher import containers
-
-TRAINER_FILES = ("graph.json", "weights.safetensors", "telemetry.jsonl")
-EVALUATOR_FILES = ("score.json",)
-GO = "{role}.go.json"  # empty until the container is released (trainer/wire/release.py)
 
 
 class Room(NamedTuple):
@@ -59,7 +56,7 @@ class Rooms:
             mounts.append(containers.bind(str(self._stored(request.kernels) / "kernels"), "/kernels"))
         if request.cache is not None:
             mounts.append(containers.bind(str(self._stored(request.cache) / compile_cache.FILE), "/warm.tar"))
-        names = (*TRAINER_FILES, "cache.tar") if request.keep_cache else TRAINER_FILES
+        names = (*HAND_OVER, "cache.tar") if request.keep_cache else HAND_OVER
         mounts += self._outputs(folder, names, self.policies.sandbox.trainer)
         environment = {
             "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
@@ -76,7 +73,7 @@ class Rooms:
             containers.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
             containers.bind(str(store / "val"), "/artifacts/val"),
         ]
-        mounts += self._outputs(folder, EVALUATOR_FILES, self.policies.sandbox.evaluator)
+        mounts += self._outputs(folder, (SCORE,), self.policies.sandbox.evaluator)
         settings = self.policies.evaluator.model_dump_json()
         # Threads that wait would count as work (costs.py), the more the busier the host is.
         return ["python", "-m", "trainer.evaluator", settings], mounts, {"OMP_WAIT_POLICY": "PASSIVE"}

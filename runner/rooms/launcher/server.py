@@ -28,17 +28,18 @@ from pydantic import ValidationError
 from requests.exceptions import RequestException
 
 from runner.core.artifacts import compile_cache
-from runner.core.base import doors, faults, locks
+from runner.core.base import doors, faults, locks, nvidia
 from runner.core.base.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.core.base.home import Home
+from runner.core.base.run_folder import GO
 from runner.core.base.values import EngineResult, Freeze, Frozen, LaunchRequest, Release
 from runner.core.policy import policy_files, seccomp, users
 from runner.rooms.launcher import containers, cores, gpu, usage
+from runner.rooms.launcher.engine import SECONDS, connect_engine
 from runner.rooms.launcher.freezing import EVERY_LANE, Freezer
-from runner.rooms.launcher.mounts import GO, Rooms
+from runner.rooms.launcher.mounts import Rooms
 from runner.rooms.launcher.output import Output
 
-ENGINE_SECONDS = float(os.environ.get("GLOVEBOX_ENGINE_SECONDS", "60"))  # an engine that takes longer has stalled
 _HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
 _FINISH_SECONDS = 10.0  # for what was asked for before
 _IMPORT_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a trainer's imports: at most, and between two looks
@@ -106,7 +107,7 @@ class Launcher:
         if request.policy != self.policies.digest:
             raise PolicyError("policies changed since the launcher started", fix="run again")
         if request.lane.gpu:
-            gpu.check_toolkit(self.policies.sandbox.minimum_toolkit)
+            nvidia.check_toolkit(self.policies.sandbox.minimum_toolkit)
 
     def _launch(self, request: LaunchRequest, line: doors.Line) -> EngineResult:
         folder = self.home.run(request.run)
@@ -273,28 +274,6 @@ def _keep(log: Any, data: bytes) -> None:
     log.flush()
 
 
-def connect_engine(sandbox: policy_files.Sandbox) -> docker.DockerClient:
-    """The engine, checked for the policy's minimum version; raises EngineError."""
-    try:
-        client = docker.from_env(timeout=int(ENGINE_SECONDS))
-        version = str(client.version()["Version"])
-    except docker.errors.DockerException as error:
-        raise EngineError(
-            f"no container engine answers ({str(error)[:80]})",
-            fix="start Docker, or as root on Debian: scripts/engine-up.sh",
-        ) from None
-    found = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2])
-    if found < tuple(int(part) for part in sandbox.minimum_engine.split(".")):
-        raise EngineError(
-            f"engine {version} is older than {sandbox.minimum_engine}",
-            where="policies/sandbox.yaml minimum_engine",
-            fix="upgrade Docker",
-        )
-    info = client.info()
-    users.check(sandbox, info.get("SecurityOptions") or [], str(info.get("DockerRootDir")))
-    return client
-
-
 def serve(home: Home, places: doors.Places, until: Callable[[], object], *, watch: bool = False) -> int:
     """Answer launch requests until `until` returns; prints one ready or failed event. Returns the exit code.
 
@@ -342,7 +321,7 @@ def main(argv: list[str]) -> int:
     """
     home = Home(Path(argv[1]))
     if len(argv) == 2:
-        return _alone(home, lambda: containers.reap(docker.from_env(timeout=int(ENGINE_SECONDS)), home.id))
+        return _alone(home, lambda: containers.reap(docker.from_env(timeout=int(SECONDS)), home.id))
     return serve(home, doors.Places(Path(argv[2])), sys.stdin.read)
 
 

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import docker
 from requests.exceptions import RequestException
 
+from runner.core.base import nvidia
 from runner.core.base.errors import EngineError
-from runner.rooms.launcher import gpu
 
 _INTERVAL = 1.0  # seconds
 _MIB = 1 << 20
@@ -76,7 +76,7 @@ def use(client: docker.DockerClient, container: str, lent: str | None, cores: se
         others = _busy(cores) - float(told["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
         mb = _held(told["memory_stats"]["stats"]) / _MIB if lent is None else 0.0
     with suppress(EngineError):
-        mb = float(gpu.use(lent).memory_mib) if lent is not None else mb
+        mb = float(nvidia.use(lent).memory_mib) if lent is not None else mb
     return Use(mb, others)
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import nn, randn
 
 from runner.core.airlock import error_messages
-from runner.core.airlock.error_messages import Template
+from runner.core.policy.error_templates import Template
 from runner.core.policy.policy_files import Policies
 
 T = torch

@@ -10,6 +10,7 @@ import docker
 import pytest
 
 from runner.core.artifacts import compile_cache, prepare, store
+from runner.core.base import device
 from runner.core.base.errors import ArtifactError, GloveboxError
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import EndReason, EngineResult, LaunchRequest, Release
@@ -43,7 +44,7 @@ def make(home: Home, **given: object) -> str:
 def test_it_is_signed_with_what_it_was_made_of_and_for(home: Home) -> None:
     version = make(home)
     told = store.admit(home, version).predicate.provenance
-    assert (told["image"], told["device"]) == ("sha256:one", compile_cache.device(None))
+    assert (told["image"], told["device"]) == ("sha256:one", device.kind(None))
     assert (home.store / version / compile_cache.FILE).read_bytes() == b"compiled"
     assert store.caches(home) == [version]
     assert store.latest(home) == "demo-1"  # no data artifact
@@ -105,8 +106,8 @@ def test_forgotten_ones_are_gone(home: Home) -> None:
 
 
 def test_the_processor_is_part_of_its_name() -> None:
-    told = compile_cache.device(None)
-    assert told == compile_cache.device(None)
+    told = device.kind(None)
+    assert told == device.kind(None)
     assert "instructions" in told
 
 

@@ -108,7 +108,7 @@ TAMPERINGS: dict[str, Callable[[Home], object]] = {
     "change a snapshot": lambda h: _overwrite(next(h.snapshots.glob("*.py"))),
     "move the branch": lambda h: GitLine(h.line).advance("t", _first_commit(h)),
     "change the artifact": lambda h: _overwrite(h.store / "demo-1" / "val" / "rows.npy"),
-    "replace the audit key": lambda h: (h.audit_key.unlink(), checkpoints.create_key(h), _reseal(h)),
+    "replace the audit key": lambda h: (h.audit_key.unlink(), keys.create_audit_key(h), _reseal(h)),
 }
 
 

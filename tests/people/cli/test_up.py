@@ -27,7 +27,7 @@ Glovebox = Callable[..., tuple[int, str, str]]
 HOLDING = (
     "import signal, sys, threading\n"
     "from pathlib import Path\n"
-    "from runner import locks\n"
+    "from runner.core.base import locks\n"
     "asked = threading.Event()\n"
     "signal.signal(signal.SIGUSR1, lambda *_: asked.set())\n"
     "with locks.hold(Path(sys.argv[1]), sys.argv[2]):\n"

@@ -186,7 +186,7 @@ def test_who_takes_the_place_of_a_bench_in_the_making_gets_nothing(
     share.mkdir()
     share.chmod(0o1777)
     theirs = Home(share / home.NAME)
-    settle = backup.gitline.settle
+    settle = backup.git_line.settle
 
     def meanwhile(path: Path) -> None:
         settle(path)
@@ -198,7 +198,7 @@ def test_who_takes_the_place_of_a_bench_in_the_making_gets_nothing(
             theirs.root.symlink_to(tmp_path / "elsewhere")
         os.chown(theirs.root, STRANGER, STRANGER, follow_symlinks=False)
 
-    monkeypatch.setattr(backup.gitline, "settle", meanwhile)
+    monkeypatch.setattr(backup.git_line, "settle", meanwhile)
     with pytest.raises(GloveboxError, match="cannot be made"):
         backup.restore(tmp_path / "b", theirs)
     assert [path.name for path in theirs.root.iterdir()] == (["his"] if kind == "folder" else [])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from runner.core.base.home import Home
 from runner.core.base.values import Crash, Status
+from runner.core.decision import standing
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import views
 from tests.core.evidence.test_checkpoints import bench as bench  # noqa: PLC0414 - a fixture
@@ -23,7 +24,7 @@ Glovebox = Callable[..., tuple[int, str, str]]
 
 def test_an_experiment_is_compared_with_the_keep_before_it() -> None:
     rows = [experiment(1), experiment(2, status=Status.DISCARD), experiment(3), experiment(4, status=Status.CRASH)]
-    assert [found.id if (found := views.parent(rows, row)) else None for row in rows] == [None, 1, 1, 3]
+    assert [found.id if (found := standing.parent(rows, row)) else None for row in rows] == [None, 1, 1, 3]
 
 
 def test_details_name_the_crash_in_our_words() -> None:

@@ -141,10 +141,12 @@ def test_what_a_killed_red_team_left_is_removed_by_the_next(
     engine: docker.DockerClient, policies: Policies, tmp_path: Path
 ) -> None:
     source = (
-        "import sys, time; from pathlib import Path; from runner import launcher, policy\n"
+        "import sys, time; from pathlib import Path\n"
+        "from runner.core.policy import policy_files\n"
         "from runner.people.redteam.stage import stage\n"
-        "policies = policy.load(Path(sys.argv[1]))\n"
-        "with stage(launcher.connect_engine(policies.sandbox), policies, Path(sys.argv[2])) as made:\n"
+        "from runner.rooms.launcher.engine import connect_engine\n"
+        "policies = policy_files.load(Path(sys.argv[1]))\n"
+        "with stage(connect_engine(policies.sandbox), policies, Path(sys.argv[2])) as made:\n"
         "    with made.container(made.specification('trainer'), 'import time; time.sleep(600)') as container:\n"
         "        container.start(); print(container.id, flush=True); time.sleep(600)\n"
     )

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.core.evidence.spending import NANO, spent
 from runner.core.policy.broker import Broker
 from runner.core.policy.policy_files import Policies
-from runner.rooms.broker.budget import NANO, BudgetExhausted, Meter, Usage, spent
+from runner.rooms.broker.budget import BudgetExhausted, Meter, Usage
 
 MODEL = "claude-haiku-4-5"  # $1 and $5 per million: 1250 nano-dollars to write a token to the cache, 5000 to say one
 

@@ -18,7 +18,7 @@ import anthropic
 import httpx2
 import pytest
 
-from runner.rooms.broker.budget import NANO, spent
+from runner.core.evidence.spending import NANO, spent
 from runner.rooms.desk.meter_client import MeterClient
 from tests.rooms.broker.conftest import KEY, Brokered, Start, spawn, stop
 from tests.standin.server import Block, Standin

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.client import Bench, Interrupted, Refused
+from runner.core.airlock import description
 from runner.core.artifacts import store
 from runner.core.base import doors
 from runner.core.base.errors import GloveboxError
@@ -228,9 +229,9 @@ def test_a_lone_surrogate_is_hung_up_on(served: tuple[desk.Desk, Path]) -> None:
 
 
 def test_descriptions_are_one_visible_line() -> None:
-    assert desk.clean("  a\tb\n\x1b[2Jc\u202e \u200b ", 200) == "a b [2Jc"
-    assert desk.clean("x" * 500, 200) == "x" * 200
-    assert desk.clean("\U000e0041\ufeff", 200) == "(no description)"
+    assert description.clean("  a\tb\n\x1b[2Jc\u202e \u200b ", 200) == "a b [2Jc"
+    assert description.clean("x" * 500, 200) == "x" * 200
+    assert description.clean("\U000e0041\ufeff", 200) == "(no description)"
 
 
 def test_a_runner_killed_between_ledger_and_chain_is_made_whole_again(loop: Loop) -> None:

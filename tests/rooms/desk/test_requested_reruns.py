@@ -13,10 +13,10 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import Status
 from runner.core.evidence import verify
-from runner.core.findings import transfers
-from runner.core.findings.transfers import Order
 from runner.core.policy import policy_files
+from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.settings import Order
 from tests.rooms.desk.test_reruns import Bench
 from tests.samples import experiment
 
@@ -44,7 +44,7 @@ def loop(bench: Bench) -> Loop:
 def test_a_gain_is_confirmed_on_seeds_nothing_was_chosen_by(bench: Bench) -> None:
     scores(bench, A, s1000=2.0, s1001=2.02)
     scores(bench, B, s1000=1.6, s1001=1.58)
-    (found,) = transfers.carry_out(loop(bench), Order(top=1, seeds=2))
+    (found,) = requested_reruns.carry_out(loop(bench), Order(top=1, seeds=2))
     assert (found.experiment, found.against, found.gain) == (2, 1, 0.42)
     assert found.scores == {1000: 1.6, 1001: 1.58}
     assert found.interval is not None
@@ -55,9 +55,9 @@ def test_what_was_run_is_not_run_again_and_changes_no_verdict(bench: Bench) -> N
     scores(bench, A, s1000=1.0, s1001=1.0)
     scores(bench, B, s1000=1.2, s1001=1.21)
     order = Order(experiments=(2,), seeds=2, budget=12)
-    first = transfers.carry_out(loop(bench), order)
+    first = requested_reruns.carry_out(loop(bench), order)
     asked = len(bench.stages.asked)
-    assert transfers.carry_out(loop(bench), order) == first
+    assert requested_reruns.carry_out(loop(bench), order) == first
     assert len(bench.stages.asked) == asked
     assert first[0].gain == -0.205
     assert not [f for f in verify.verify(bench.home).failures if "results.tsv" not in f]
@@ -68,17 +68,17 @@ def test_what_was_run_is_not_run_again_and_changes_no_verdict(bench: Bench) -> N
 def test_a_larger_depth_is_put_into_both_files(bench: Bench) -> None:
     for text in (A, B):
         scores(bench, text.replace("2", "8", 1), s1000=1.0)
-    (found,) = transfers.carry_out(loop(bench), Order(experiments=(2,), seeds=1, depth=8))
+    (found,) = requested_reruns.carry_out(loop(bench), Order(experiments=(2,), seeds=1, depth=8))
     assert bench.stages.asked[-2:] == [(text.replace("2", "8", 1).encode(), 1000) for text in (A, B)]
     assert (found.depth, found.gain, found.interval) == (8, 0.0, None)
 
 
 def test_a_run_that_gives_no_score_is_counted_and_tried_again(bench: Bench) -> None:
     scores(bench, A, s1000=2.0)
-    (found,) = transfers.carry_out(loop(bench), Order(experiments=(2,), seeds=1))
+    (found,) = requested_reruns.carry_out(loop(bench), Order(experiments=(2,), seeds=1))
     assert (found.failed, found.gain) == (1, None)
     scores(bench, B, s1000=1.9)
-    (found,) = transfers.carry_out(loop(bench), Order(experiments=(2,), seeds=1))
+    (found,) = requested_reruns.carry_out(loop(bench), Order(experiments=(2,), seeds=1))
     assert found.gain == 0.1
 
 
@@ -86,15 +86,15 @@ def test_enough_ends_it_after_the_run_in_progress_and_the_same_order_goes_on(ben
     scores(bench, A, s1000=2.0, s1001=2.02)
     scores(bench, B, s1000=1.6, s1001=1.58)
     asked, order, made = len(bench.stages.asked), Order(top=1, seeds=2), loop(bench)
-    (found,) = transfers.carry_out(made, order, lambda: len(bench.stages.asked) > asked + 1)
+    (found,) = requested_reruns.carry_out(made, order, lambda: len(bench.stages.asked) > asked + 1)
     assert (len(bench.stages.asked), found.scores, found.others) == (asked + 2, {1000: 1.6}, {1000: 2.0})
-    (found,) = transfers.carry_out(made, order)
+    (found,) = requested_reruns.carry_out(made, order)
     assert (len(bench.stages.asked), found.gain) == (asked + 4, 0.42)
 
 
 def test_the_baseline_is_measured_alone(bench: Bench) -> None:
     scores(bench, A, s1000=2.0)
-    (found,) = transfers.carry_out(loop(bench), Order(experiments=(1,), seeds=1))
+    (found,) = requested_reruns.carry_out(loop(bench), Order(experiments=(1,), seeds=1))
     assert (found.against, found.gain, found.scores) == (None, None, {1000: 2.0})
 
 
@@ -107,7 +107,7 @@ def test_the_baseline_is_measured_alone(bench: Bench) -> None:
 )
 def test_what_is_not_there_is_named(bench: Bench, order: Order, told: str) -> None:
     with pytest.raises(GloveboxError) as raised:
-        transfers.carry_out(loop(bench), order)
+        requested_reruns.carry_out(loop(bench), order)
     assert __import__("re").search(told, str(raised.value))
 
 
@@ -115,17 +115,17 @@ def test_without_a_keep_there_is_nothing_to_confirm(home: Home, policies: policy
     made = Bench(home, policies)
     made.experiment(A, s42=2.0)
     with pytest.raises(GloveboxError, match="nothing was kept"):
-        transfers.carry_out(loop(made), Order())
+        requested_reruns.carry_out(loop(made), Order())
 
 
 def test_the_largest_claims_come_first(bench: Bench) -> None:
     rows = [experiment(1), experiment(2, claimed=0.1), experiment(3, claimed=0.3), experiment(4, claimed=0.2)]
-    assert [row.id for row in transfers._chosen(rows, Order(top=2))] == [3, 4]
+    assert [row.id for row in requested_reruns._chosen(rows, Order(top=2))] == [3, 4]
 
 
 def test_depth_is_changed_in_the_seed_and_nothing_else() -> None:
     seed = (SOURCE / "trainer" / "train.py").read_bytes()
-    changed = transfers.with_depth(seed, 12)
+    changed = requested_reruns.with_depth(seed, 12)
     assert changed == seed.replace(b"DEPTH = 8 if CUDA else 2", b"DEPTH = 12")
 
 
@@ -133,20 +133,20 @@ def test_depth_is_changed_in_upstreams_file() -> None:
     folder = os.environ.get("GLOVEBOX_UPSTREAM")
     restated = b"# Model size\nDEPTH = 8               # layers\nDEVICE_BATCH_SIZE = 128\n"
     source = (Path(folder) / "train.py").read_bytes() if folder else restated
-    assert transfers.with_depth(source, 12) == source.replace(b"\nDEPTH = 8", b"\nDEPTH = 12")
+    assert requested_reruns.with_depth(source, 12) == source.replace(b"\nDEPTH = 8", b"\nDEPTH = 12")
 
 
 @pytest.mark.parametrize("text", ["", "x = 1\n", "DEPTH = 1\nDEPTH = 2\n", "def f():\n    DEPTH = 2\n", "DEPTH = (\n"])
 def test_a_file_without_one_depth_is_refused(text: str) -> None:
     with pytest.raises(GloveboxError, match="DEPTH"):
-        transfers.with_depth(text.encode(), 3)
+        requested_reruns.with_depth(text.encode(), 3)
 
 
 @given(st.text(st.characters(blacklist_categories=("Cs",)), max_size=40), st.integers(1, 99))
 def test_text_around_it_survives_whatever_its_encoding(comment: str, depth: int) -> None:
     line = "# " + "".join(c for c in comment if c.isprintable()) + "\n"
     source = (line + "DEPTH = 2 + 3  # ü\n" + line).encode()
-    assert transfers.with_depth(source, depth) == (line + f"DEPTH = {depth}  # ü\n" + line).encode()
+    assert requested_reruns.with_depth(source, depth) == (line + f"DEPTH = {depth}  # ü\n" + line).encode()
 
 
 def test_another_profiles_artifact_is_used_with_policys_whole_allowance(bench: Bench) -> None:
@@ -155,9 +155,9 @@ def test_another_profiles_artifact_is_used_with_policys_whole_allowance(bench: B
     scores(bench, B, s1000=1.7)
     order = Order(experiments=(2,), seeds=1, profile="demo")
     made = loop(bench)
-    (found,) = transfers.carry_out(made, order)
+    (found,) = requested_reruns.carry_out(made, order)
     assert (found.artifact, found.gain) == ("demo-1", 0.3)
     policy_ = made.policies.decision
-    trials = transfers._terms(made, order)
+    trials = requested_reruns._terms(made, order)
     assert trials.limit(60.0) == 60.0 + policy_.startup_seconds + policy_.hand_over_seconds
-    assert transfers._terms(made, Order()).limit(60.0) < trials.limit(60.0)
+    assert requested_reruns._terms(made, Order()).limit(60.0) < trials.limit(60.0)

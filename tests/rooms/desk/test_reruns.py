@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from runner.core.airlock import snapshot
-from runner.core.artifacts import store
+from runner.core.artifacts import keys, store
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import (
@@ -31,7 +31,7 @@ from runner.core.base.values import (
     Trained,
 )
 from runner.core.decision.decide import Verdict
-from runner.core.evidence import audit_chain, checkpoints, disk_reserve, verify
+from runner.core.evidence import audit_chain, disk_reserve, verify
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -328,7 +328,7 @@ def test_nothing_tells_a_train_py_which_run_it_is(home: Home, policies: policy_f
     assert min(draws) < 2**28 < 2**30 < max(draws)
     assert Sealer(home, "").draw("t experiment 1") == draws[1]
     home.audit_key.unlink()
-    checkpoints.create_key(home)
+    keys.create_audit_key(home)
     assert Sealer(home, "").draw("t experiment 1") != draws[1]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.rooms.desk.session import Settings
+from runner.rooms.desk.settings import Settings
 
 
 def test_an_order_survives_the_way_from_the_command_line() -> None:

@@ -69,7 +69,7 @@ def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
         return result, bytes(kept)
 
     yield go
-    assert containers.containers(engine, BENCH) == []
+    assert containers.of_bench(engine, BENCH) == []
 
 
 def test_output_and_exit_code_come_from_the_engine(run: Run) -> None:

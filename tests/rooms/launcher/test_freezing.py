@@ -16,11 +16,11 @@ from docker.models.containers import Container
 from runner.core.airlock import snapshot
 from runner.core.base.errors import EngineError, RelayedError
 from runner.core.base.home import Home
+from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import Lane, LaunchRequest, Release
 from runner.core.policy import policy_files
 from runner.people.host import processes
 from runner.rooms.desk.launch_client import LaunchClient
-from runner.rooms.desk.train_and_score import new_run_id
 from runner.rooms.launcher import containers, cores
 from runner.rooms.launcher.freezing import AGENT_LABEL, EVERY_LANE, LANE_LABEL, Freezer
 
@@ -184,7 +184,7 @@ def test_a_frozen_agent_can_be_ended(home: Home, policies: policy_files.Policies
     (launches.door.parent.parent / "bench").mkdir()
     launch = launches.open(request)
     launch.release(Release(seconds=60))
-    (agent,) = containers.containers(engine, home.id)
+    (agent,) = containers.of_bench(engine, home.id)
     with launches.frozen(0):
         assert state(agent) == "paused"
         launch.stop()
@@ -193,7 +193,7 @@ def test_a_frozen_agent_can_be_ended(home: Home, policies: policy_files.Policies
         thread.start()
         thread.join(30)
         assert ended
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="apart from what")
@@ -210,7 +210,7 @@ def test_apart_agents_have_a_processor_no_trainer_has_and_only_their_own_experim
         launch = launches.open(trainer(apart, Lane()))
         launch.release(waiting(home, tmp_path))
         assert (state(mine), state(others)) == ("paused", "running")
-        (container,) = containers.containers(engine, home.id)
+        (container,) = containers.of_bench(engine, home.id)
         last = max(os.sched_getaffinity(0))
         assert last not in cores.named(container.attrs["HostConfig"]["CpusetCpus"])
         launches.end(launch)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.core.base import nvidia
 from runner.core.base.errors import BusyError, EngineError
 from runner.rooms.launcher import gpu
 
@@ -26,35 +27,35 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.delenv(gpu.TOOLKIT_VARIABLE, raising=False)
+    monkeypatch.delenv(nvidia.TOOLKIT_VARIABLE, raising=False)
     monkeypatch.setattr(gpu, "_SETTLE_SECONDS", 0.6)
     monkeypatch.setattr(gpu, "_lock", lambda name: tmp_path / f"{name}.lock")
     return tmp_path
 
 
 def test_a_fixed_toolkit_passes_and_an_older_one_names_the_version_to_install(driver: Path) -> None:
-    assert gpu.check_toolkit("1.17.8") == (1, 17, 8)
+    assert nvidia.check_toolkit("1.17.8") == (1, 17, 8)
     (driver / "version").write_text("NVIDIA Container Toolkit CLI version 1.16.1\n")
     with pytest.raises(EngineError, match=r"1\.16\.1.*1\.17\.8 or newer"):
-        gpu.check_toolkit("1.17.8")
+        nvidia.check_toolkit("1.17.8")
     (driver / "version").write_text("NVIDIA Container Toolkit CLI version 1.100.0\n")
-    assert gpu.check_toolkit("1.17.8") == (1, 100, 0)
+    assert nvidia.check_toolkit("1.17.8") == (1, 100, 0)
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "version 1.17", "version 1.17.8-rc.1"])
 def test_a_toolkit_that_does_not_say_its_version_is_refused(driver: Path, text: str) -> None:
     (driver / "version").write_text(text)
     with pytest.raises(EngineError, match="no NVIDIA Container Toolkit"):
-        gpu.check_toolkit("1.17.8")
+        nvidia.check_toolkit("1.17.8")
 
 
 def test_without_a_toolkit_a_gpu_is_refused_and_compose_tells_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.delenv(gpu.TOOLKIT_VARIABLE, raising=False)
+    monkeypatch.delenv(nvidia.TOOLKIT_VARIABLE, raising=False)
     with pytest.raises(EngineError, match="no NVIDIA Container Toolkit"):
-        gpu.check_toolkit("1.17.8")
-    monkeypatch.setenv(gpu.TOOLKIT_VARIABLE, "1.18.0")
-    assert gpu.check_toolkit("1.17.8") == (1, 18, 0)
+        nvidia.check_toolkit("1.17.8")
+    monkeypatch.setenv(nvidia.TOOLKIT_VARIABLE, "1.18.0")
+    assert nvidia.check_toolkit("1.17.8") == (1, 18, 0)
 
 
 def test_cdi_is_used_where_the_engine_knows_the_device_and_the_toolkit_otherwise(tmp_path: Path) -> None:
@@ -143,4 +144,4 @@ def test_a_second_user_may_take_the_lock_of_the_first(driver: Path) -> None:
 def test_a_driver_that_does_not_answer_is_an_error(driver: Path) -> None:
     (driver / "memory").write_text("N/A\n")
     with pytest.raises(EngineError, match="does not answer"):
-        gpu.use(GPU)
+        nvidia.use(GPU)

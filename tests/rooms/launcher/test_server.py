@@ -15,9 +15,9 @@ import pytest
 from runner.core.base import doors
 from runner.core.base.errors import DoorError
 from runner.core.base.home import Home
+from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import LaunchRequest
 from runner.core.policy.policy_files import Policies
-from runner.rooms.desk.train_and_score import new_run_id
 from runner.rooms.launcher import containers
 from runner.rooms.launcher.server import Launcher
 
@@ -56,11 +56,11 @@ def test_what_is_being_made_when_a_launcher_ends_is_removed_too(
     try:
         if finished:
             made.finish()
-            assert containers.containers(engine, home.id) == []
+            assert containers.of_bench(engine, home.id) == []
         else:
             assert containers.reap(engine, home.id) == []
             deadline = time.monotonic() + 30
-            while not containers.containers(engine, home.id):
+            while not containers.of_bench(engine, home.id):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
     finally:
@@ -68,4 +68,4 @@ def test_what_is_being_made_when_a_launcher_ends_is_removed_too(
         handler.join(60)
         theirs.close()
     assert not handler.is_alive()
-    assert containers.containers(engine, home.id) == []
+    assert containers.of_bench(engine, home.id) == []

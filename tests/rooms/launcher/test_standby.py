@@ -16,11 +16,12 @@ from runner.core.airlock import snapshot
 from runner.core.artifacts import store
 from runner.core.base.errors import RelayedError
 from runner.core.base.home import Home
+from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import EndReason, LaunchRequest, Release
 from runner.core.policy import policy_files
 from runner.people.host import processes
 from runner.rooms.desk.launch_client import Ahead, Launch, LaunchClient
-from runner.rooms.desk.train_and_score import Stages, new_run_id
+from runner.rooms.desk.train_and_score import Stages
 from runner.rooms.launcher import containers
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -34,7 +35,7 @@ def launches(home: Home, engine: docker.DockerClient) -> Iterator[LaunchClient]:
 
 
 def left(home: Home, engine: docker.DockerClient) -> list[Any]:
-    return list(containers.containers(engine, home.id))
+    return list(containers.of_bench(engine, home.id))
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""What the desk is asked to do, as whoever starts it says. TRUSTED."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from runner.core.base.values import MAX_LANES, WHOLE_HOST, AgentKind, Frozen, Lane, Tag
+
+Seconds = Annotated[int, Field(ge=1, le=86_400)]
+
+
+class Order(Frozen):
+    """What a person asks for."""
+
+    experiments: tuple[int, ...] = ()  # by number; empty: the `top` keeps by claimed gain
+    top: Annotated[int, Field(ge=1, le=100)] = 3
+    seeds: Annotated[int, Field(ge=1, le=20)] = 3
+    budget: Seconds | None = None  # of training; None: the artifact's
+    depth: Annotated[int, Field(ge=1, le=1000)] | None = None
+    profile: str | None = None
+
+
+class Settings(Frozen):
+    """What `glovebox` or compose asks of one desk."""
+
+    home: str
+    tag: Tag
+    doors: str  # folder of the sockets
+    seed: str  # train.py to begin a new tag with
+    agent: AgentKind | None = None  # have the launcher start this one; None: somebody else does
+    meter: bool = False  # there is a broker to tell which experiment is under way
+    train_py: str | None = None  # run just this file, without an agent
+    description: str = ""
+    order: Order | None = None  # rerun what was recorded, without an agent
+    max_experiments: int | None = None  # of this session
+    until: int | None = None  # experiments of the tag in all, interrupted ones not counted
+    artifact: str | None = None
+    lanes: Annotated[tuple[Lane, ...], Field(min_length=1, max_length=MAX_LANES)] = (WHOLE_HOST,)
