@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import typer
 
@@ -18,7 +19,7 @@ policy_app = typer.Typer(name="policy", help="What the rooms may do.", no_args_i
 def explain_(json_: Json = False) -> None:
     """Say in plain words what each room may do under the policies in force."""
     policies = policy.load(*find().policies)
-    rooms = explain.rooms(policies)
+    rooms = explain.rooms(policies, os.cpu_count() or 1)
     if json_:
         told = {"channels": leak.channels(policies), "most": leak.most(policies), **policies.metrics.leak.model_dump()}
         print(json.dumps({"digest": policies.digest, "terms": policies.terms, "rooms": rooms, "leak_bits": told}))

@@ -22,7 +22,7 @@ import docker
 from pydantic import ValidationError
 from securesystemslib.signer import CryptoSigner
 
-from runner import audit, clock, gpu, keys, leak, policy, receipts
+from runner import audit, clock, gpu, keys, layers, leak, policy, receipts
 from runner.artifacts import store
 from runner.artifacts.manifest import Statement
 from runner.errors import GloveboxError
@@ -210,13 +210,9 @@ def _engine(client: docker.DockerClient, policies: policy.Policies) -> Iterator[
     limits = info.get("MemoryLimit") and info.get("PidsLimit")
     yield Check("cgroup limits", bool(limits), "memory and pids", "enable the memory and pids cgroup controllers")
     runtimes = ", ".join(sorted(info.get("Runtimes") or {}))
-    wanted = policies.sandbox.runtime
-    yield Check(
-        "runtime",
-        wanted in (info.get("Runtimes") or {}),
-        f"{wanted} of {runtimes}",
-        "set runtime in policies/sandbox.yaml",
-    )
+    for key, wanted in (("runtime", policies.sandbox.runtime), ("agent_runtime", policies.sandbox.agent_runtime)):
+        there = wanted in (info.get("Runtimes") or {})
+        yield Check(key, there, f"{wanted} of {runtimes}", f"set {key} in policies/sandbox.yaml")
     for image in sorted(
         {policies.sandbox.trainer.image, policies.sandbox.evaluator.image, policies.sandbox.agent.image}
     ):
@@ -225,6 +221,9 @@ def _engine(client: docker.DockerClient, policies: policy.Policies) -> Iterator[
             yield Check(f"image {image}", True, str(found.short_id))
         except docker.errors.ImageNotFound:
             yield Check(f"image {image}", False, "missing", "make images")
+    yield _guarded(
+        "images apart", lambda: layers.check_apart(client, policies.sandbox), lambda _: "the agent's shares no layer"
+    )[1]
 
 
 def _graphics(client: docker.DockerClient, policies: policy.Policies) -> Iterator[Check]:

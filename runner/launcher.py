@@ -27,7 +27,7 @@ import docker
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner import box, cores, doors, faults, gpu, locks, owner, peak, policy, seccomp
+from runner import box, cores, doors, faults, gpu, layers, locks, owner, peak, policy, seccomp
 from runner.artifacts import compile_cache
 from runner.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.freezing import EVERY_LANE, Freezer
@@ -160,6 +160,8 @@ class Launcher:
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""
+        if request.role == "agent":
+            layers.check_apart(self.client, self.policies.sandbox)
         room = self.rooms.furnish(request, folder)
         if request.cache is not None:
             self._fits(request.cache, request.lane.gpu)
@@ -322,6 +324,7 @@ def _failed(error: Exception) -> dict[str, Any]:
 
 def _serve(home: Home, places: doors.Places, until: Callable[[], object], watch: bool) -> None:
     launcher = Launcher(connect_engine(policy.load(*home.policies).sandbox), home, places, watch=watch)
+    layers.check_apart(launcher.client, launcher.policies.sandbox)  # compose's agent is started by somebody else
     reaped = box.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
     launcher.freezer.settle()  # an agent of compose's, which it left standing still
     with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:

@@ -47,6 +47,7 @@ class Sandbox(Strict):
     """policies/sandbox.yaml."""
 
     runtime: Literal["runc", "runsc"]
+    agent_runtime: Literal["runc", "runsc"]
     seccomp: Literal["glovebox", "engine"]
     minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
     minimum_toolkit: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
@@ -57,6 +58,10 @@ class Sandbox(Strict):
     trainer: Box
     evaluator: Box
     agent: Box
+
+    def runtime_of(self, role: str) -> str:
+        """The OCI runtime of a role's containers."""
+        return self.agent_runtime if role == "agent" else self.runtime
 
     @model_validator(mode="after")
     def _separate(self) -> Sandbox:
