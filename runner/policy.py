@@ -67,6 +67,8 @@ class Sandbox(Strict):
     def _separate(self) -> Sandbox:
         if (self.userns == "none") is not (self.userns_base == 0):
             raise ValueError("userns_base is 0 without a user namespace and above 0 with one")
+        if self.agent_runtime == "runsc" and self.userns != "none":
+            raise ValueError("agent_runtime: runsc needs userns: none; gVisor maps users itself")
         if self.agent.uid in (self.trainer.uid, self.evaluator.uid):
             raise ValueError("the agent needs a uid of its own")
         return self

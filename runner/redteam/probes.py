@@ -284,7 +284,7 @@ GVISOR_ANSWERS = frozenset(
     "fs-control-groups dev-unexpected dev-kernel-log dev-fuse ns-processes ns-ipc ns-host-name ns-network "
     "ns-control-group room-evaluator-network room-evaluator-ptrace limit-forks limit-threads limit-memory "
     "limit-memory-exact limit-swap limit-processors limit-open-files agent-large-file agent-network agent-ptrace "
-    "agent-forks fs-kernel-memory fs-sysrq".split()
+    "agent-forks agent-socket-cookie agent-socket-diagnosis fs-kernel-memory fs-sysrq".split()
 ) | {probe.id for probe in SYSCALLS}
 
 PROBES = [*GVISOR, *NETWORK, *CAPABILITIES, *SYSCALLS, *FILES, *NEIGHBOURS, *LIMITS, *AGENT]
