@@ -58,7 +58,7 @@ start_engine() {
     say "engine: starting dockerd (log: $log)"
     mkdir -p /etc/docker
     if [ ! -e /etc/docker/daemon.json ] && have runsc; then
-      echo '{"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none"]}}}' >/etc/docker/daemon.json
+      echo '{"runtimes": {"runsc": {"path": "/usr/bin/runsc", "runtimeArgs": ["--network=none", "--host-uds=open"]}}}' >/etc/docker/daemon.json
     fi
     mountpoint -q /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup || true
     if [ -e /run/docker.pid ] && ! kill -0 "$(cat /run/docker.pid)" 2>/dev/null; then rm -f /run/docker.pid; fi

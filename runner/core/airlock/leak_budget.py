@@ -7,8 +7,9 @@ things apart, whoever encodes. The sum over a tag is kept below policies/metrics
 lose their telemetry and crash numbers, and when even the bare outcome no longer fits no experiment begins.
 
 Not counted: what the agent itself put in (description, train.py), and what the kernel tells everybody of the whole host
-and nothing here can hide: inode numbers of new pipes and sockets, cookies of sockets, packets in /proc/self/net. They
-only grow, so a trainer can move them while the agent stands still (freezing.py): about 20 bits a processor and counter.
+and nothing here can hide: inode numbers of new pipes and sockets, packets in /proc/self/net. They only grow, so that a
+trainer can move them while the agent stands still (freezing.py): kernel_bits() an experiment, and none where the agent
+has a kernel of its own (agent_runtime: runsc).
 Files of /proc and /sys are masked (counters.py; not under compose), the moment of an answer and the space a run's files
 take are counted. History and telemetry repeat what answers already told.
 """
@@ -30,6 +31,7 @@ GAIN_DIGITS = 5  # of a confirmed gain, which is told within 1 (experiment.py)
 LINES = 100_001
 _NOISE_LEVELS = 90 * 8 + 1  # two significant digits from 1e-6 to 64 (analysis.py)
 _BLOCK = 4096  # bytes
+_INODE_BITS, _INODE_BATCH_BITS, _PACKET_BITS = 32, 10, 32
 _ENDING = 60.0  # seconds by which the end of a container may be late
 _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
 
@@ -88,6 +90,15 @@ def _most_runs(policies: Policies) -> int:
     """Runs that may pass before one answer: the candidate's own, and every rerun for its sake."""
     decision = policies.decision
     return 1 + max(decision.baseline_runs, decision.confirm_runs) + decision.confirm_runs + 2 * SPARE_SEEDS
+
+
+def kernel_bits(processors: int) -> int:
+    """The most bits of one experiment that are not counted, where the agent has the host's kernel (runc).
+
+    New inodes of pipes and sockets are numbered in 32 bits, in batches of 1024 for each processor (fs/inode.c), and
+    packets are counted in 32 bits by each (/proc/net/softnet_stat). A trainer moves them, an agent reads them later.
+    """
+    return _INODE_BITS - _INODE_BATCH_BITS + processors * (_INODE_BATCH_BITS + _PACKET_BITS)
 
 
 def most(policies: Policies) -> float:

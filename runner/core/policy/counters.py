@@ -33,10 +33,13 @@ _ALL: Final = (  # the rest of what the kernel tells of the host
     *("/proc/version_signature", "/proc/vmstat", "/sys"),
 )
 _OWN: Final = ("self", "thread-self", "mounts", "net")  # links to what is the container's own
-# Load and free memory, and a quota that users share. statfs cannot be refused, since runc calls it behind the filter:
-# what a run leaves on the disk is counted instead (leak_budget.py).
+# Load and free memory, a quota that users share, cookies of sockets. statfs cannot be refused, since runc calls it
+# behind the filter: what a run leaves on the disk is counted instead (leak_budget.py).
 REFUSED: Final = frozenset(
-    {"sysinfo", "inotify_init1", "inotify_add_watch", "inotify_rm_watch", "pidfd_open", "pidfd_send_signal"}
+    {
+        *("sysinfo", "inotify_init1", "inotify_add_watch", "inotify_rm_watch", "pidfd_open", "pidfd_send_signal"),
+        "getsockopt",  # but for what seccomp.py names
+    }
 )
 
 

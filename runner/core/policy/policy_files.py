@@ -47,6 +47,7 @@ class Sandbox(Strict):
     """policies/sandbox.yaml."""
 
     runtime: Literal["runc", "runsc"]
+    agent_runtime: Literal["runc", "runsc"]
     seccomp: Literal["glovebox", "engine"]
     minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
     minimum_toolkit: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
@@ -58,10 +59,16 @@ class Sandbox(Strict):
     evaluator: Box
     agent: Box
 
+    def runtime_of(self, role: str) -> str:
+        """The OCI runtime of a role's containers."""
+        return self.agent_runtime if role == "agent" else self.runtime
+
     @model_validator(mode="after")
     def _separate(self) -> Sandbox:
         if (self.userns == "none") is not (self.userns_base == 0):
             raise ValueError("userns_base is 0 without a user namespace and above 0 with one")
+        if self.agent_runtime == "runsc" and self.userns != "none":
+            raise ValueError("agent_runtime: runsc needs userns: none; gVisor maps users itself")
         if self.agent.uid in (self.trainer.uid, self.evaluator.uid):
             raise ValueError("the agent needs a uid of its own")
         return self

@@ -15,9 +15,17 @@ from runner.core.base.strict_yaml import Strict
 from runner.core.policy import counters
 
 EPERM, ENOSYS = 1, 38
-FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
+FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
+NETLINK = 16  # AF_NETLINK; not for the agent: NETLINK_SOCK_DIAG tells cookies of sockets, counted for the whole host
+SOCKET_OPTIONS = (
+    *(2, 3, 4, 6, 7, 8, 9, 10, 13),  # REUSEADDR, TYPE, ERROR, BROADCAST, SNDBUF, RCVBUF, KEEPALIVE, OOBINLINE, LINGER
+    *(15, 16, 17, 18, 19, 20, 21, 29, 30),  # REUSEPORT, PASSCRED, PEERCRED, LOWATs, TIMEOs, TIMESTAMP, ACCEPTCONN
+    *(38, 39, 59, 66, 67),  # PROTOCOL, DOMAIN, PEERGROUPS, the long TIMEOs
+)  # of SOL_SOCKET that the agent may read; not COOKIE or NETNS_COOKIE, drawn from counters of the whole host
+SOL_SOCKET = 1
+LEVELS = (0, 6, 17, 41)  # IPPROTO_IP, TCP, UDP, IPV6: every option
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
-TIOCSTI = 0x5412  # one condition only: runc makes alternatives of two on the same argument
+TIOCSTI = 0x5412
 NEVER = frozenset(
     [
         "ptrace",
@@ -111,15 +119,36 @@ def profile(policy: Seccomp, role: str = "trainer") -> str:
     allow = "SCMP_ACT_ALLOW"
     refused = counters.REFUSED if role == "agent" else frozenset()
     rules: list[dict[str, Any]] = [{"names": sorted({*g.calls} - refused), "action": allow} for g in policy.groups]
-    rules += [{"names": ["socket"], "action": allow, "args": [_argument(0, "EQ", f)]} for f in FAMILIES]
+    families = FAMILIES if role == "agent" else (*FAMILIES, NETLINK)
+    rules += [{"names": ["socket"], "action": allow, "args": [_argument(0, "EQ", f)]} for f in families]
+    if any("getsockopt" in refused.intersection(group.calls) for group in policy.groups):
+        rules += _options()
     rules += [
         {"names": ["clone"], "action": allow, "args": [_argument(0, "MASKED_EQ", NEW_NAMESPACES)]},
         {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},  # the C library then uses clone
-        {"names": ["ioctl"], "action": allow, "args": [_argument(1, "NE", TIOCSTI)]},
+        *({"names": ["ioctl"], "action": allow, "args": [unlike]} for unlike in _other_than(1, TIOCSTI)),
     ]
     architectures = [{"architecture": f"SCMP_ARCH_{name}", "subArchitectures": []} for name in ("X86_64", "AARCH64")]
     document = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": EPERM, "archMap": architectures}
     return json.dumps(document | {"syscalls": rules}, separators=(",", ":"))
+
+
+def _options() -> list[dict[str, Any]]:
+    """getsockopt: what may be read of a socket."""
+    allow = {"names": ["getsockopt"], "action": "SCMP_ACT_ALLOW"}
+    levels = [{**allow, "args": [_argument(1, "EQ", level)]} for level in LEVELS]
+    named = [{**allow, "args": [_argument(1, "EQ", SOL_SOCKET), _argument(2, "EQ", one)]} for one in SOCKET_OPTIONS]
+    return levels + named
+
+
+def _other_than(index: int, value: int) -> list[dict[str, Any]]:
+    """Alternatives that hold, together, for every number whose lower half is not `value`: one of its bits differs.
+
+    The kernel reads half of such an argument, a filter all of it: "not equal" lets 1 << 32 | value pass, as in
+    CVE-2019-7303. Each is a rule of its own, since runc makes alternatives of conditions on one argument anyway.
+    """
+    bits = [1 << bit for bit in range(32)]
+    return [_argument(index, "MASKED_EQ", bit) | {"valueTwo": ~value & bit} for bit in bits]
 
 
 def _argument(index: int, operation: str, value: int) -> dict[str, Any]:

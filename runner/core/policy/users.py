@@ -42,6 +42,11 @@ def ids(sandbox: Sandbox, uid: int) -> Ids:
     return Ids(os.getegid(), os.getegid(), host)
 
 
+def agents(sandbox: Sandbox) -> frozenset[int]:
+    """Users as whom the kernel names an agent that connects: its own; root with gVisor, which connects for it."""
+    return frozenset({ids(sandbox, sandbox.agent.uid).host_uid} | ({0} if sandbox.agent_runtime == "runsc" else set()))
+
+
 def check(sandbox: Sandbox, security_options: list[str], root_dir: str) -> None:
     """Raises EngineError unless policy says of user namespaces what the engine does (`docker info`)."""
     names = {option.split(",")[0] for option in security_options}

@@ -27,7 +27,7 @@ from runner.rooms.launcher.engine import connect_engine
 
 def redteam(
     mutate: Annotated[bool, typer.Option("--mutate", help="Also remove each control alone: is it noticed?")] = False,
-    runtime: Annotated[str | None, typer.Option(help="runc or runsc, instead of the policy's.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="runc or runsc for every container, not the policy's.")] = None,
     only: Annotated[str, typer.Option(help="Only probes whose id begins so.")] = "",
     tenant: Annotated[
         int,
@@ -45,7 +45,8 @@ def redteam(
     if runtime is not None:
         if runtime not in ("runc", "runsc"):
             raise typer.BadParameter("one of: runc, runsc")
-        policies = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update={"runtime": runtime})})
+        both = {"runtime": runtime, "agent_runtime": runtime}
+        policies = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update=both)})
     names = [probe.id for probe in PROBES] + [scenario.id for scenario in campaign.SCENARIOS]
     if not any(name.startswith(only) for name in names):
         raise typer.BadParameter(f"no probe's id begins with {only!r}")

@@ -35,6 +35,7 @@ def values(home: Home, sandbox: policy_files.Sandbox) -> dict[str, str]:
         "GLOVEBOX_UID": str(os.geteuid()),
         "GLOVEBOX_GID": str(os.getegid()),
         "GLOVEBOX_AGENT_UID": str(sandbox.agent.uid),
+        "GLOVEBOX_AGENT_RUNTIME": sandbox.agent_runtime,
         "GLOVEBOX_AGENT_PIDS": str(sandbox.agent.pids),
         "GLOVEBOX_AGENT_MEMORY": str(sandbox.agent.memory_bytes),
         "GLOVEBOX_AGENT_GID": str(users.ids(sandbox, sandbox.agent.uid).host_gid),

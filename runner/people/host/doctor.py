@@ -37,6 +37,7 @@ from runner.core.policy import policy_files
 from runner.people.redteam.campaign import unfit_because
 from runner.people.redteam.probes import PROBES
 from runner.people.redteam.stage import stage
+from runner.rooms.launcher import layers
 from runner.rooms.launcher.engine import connect_engine
 from trainer.wire import strict_json
 
@@ -214,13 +215,9 @@ def _engine(client: docker.DockerClient, policies: policy_files.Policies) -> Ite
     limits = info.get("MemoryLimit") and info.get("PidsLimit")
     yield Check("cgroup limits", bool(limits), "memory and pids", "enable the memory and pids cgroup controllers")
     runtimes = ", ".join(sorted(info.get("Runtimes") or {}))
-    wanted = policies.sandbox.runtime
-    yield Check(
-        "runtime",
-        wanted in (info.get("Runtimes") or {}),
-        f"{wanted} of {runtimes}",
-        "set runtime in policies/sandbox.yaml",
-    )
+    for key, wanted in (("runtime", policies.sandbox.runtime), ("agent_runtime", policies.sandbox.agent_runtime)):
+        there = wanted in (info.get("Runtimes") or {})
+        yield Check(key, there, f"{wanted} of {runtimes}", f"set {key} in policies/sandbox.yaml")
     for image in sorted(
         {policies.sandbox.trainer.image, policies.sandbox.evaluator.image, policies.sandbox.agent.image}
     ):
@@ -229,6 +226,9 @@ def _engine(client: docker.DockerClient, policies: policy_files.Policies) -> Ite
             yield Check(f"image {image}", True, str(found.short_id))
         except docker.errors.ImageNotFound:
             yield Check(f"image {image}", False, "missing", "make images")
+    yield _guarded(
+        "images apart", lambda: layers.check_apart(client, policies.sandbox), lambda _: "the agent's shares no layer"
+    )[1]
 
 
 def _graphics(client: docker.DockerClient, policies: policy_files.Policies) -> Iterator[Check]:

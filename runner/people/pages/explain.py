@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from runner.core.airlock import leak_budget
 from runner.core.policy.broker import Budget
-from runner.core.policy.policy_files import Box, EarlyStop, Policies
+from runner.core.policy.policy_files import Box, EarlyStop, Policies, Sandbox
 
+_USUAL_SECONDS = 300.0
 _UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10))
 FIXED = (
     "no network; read-only root; no capabilities; no new privileges; not root; private process, ipc and cgroup "
@@ -13,11 +14,11 @@ FIXED = (
 )
 
 
-def rooms(policies: Policies) -> dict[str, list[str]]:
-    """Lines about each room, by its name."""
+def rooms(policies: Policies, processors: int) -> dict[str, list[str]]:
+    """Lines about each room, by its name; `processors` of this host."""
     sandbox = policies.sandbox
     profile = "our own seccomp profile" if sandbox.seccomp == "glovebox" else "the engine's seccomp profile"
-    every = f"{FIXED}; {profile}; runtime {sandbox.runtime}"
+    every = f"{FIXED}; {profile}; runtime {sandbox.runtime}, of the agent {sandbox.agent_runtime}"
     return {
         "every container": [every],
         "trainer (runs the agent's train.py)": [
@@ -57,7 +58,7 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
             f"and {len(policies.errors.templates)} known messages",
             f"witness of the audit chain: {policies.audit.witness or 'none'}",
         ],
-        "what the trainer can tell the agent, at most": _leak(policies),
+        "what the trainer can tell the agent, at most": [*_leak(policies), *_uncounted(policies.sandbox, processors)],
     }
 
 
@@ -93,6 +94,20 @@ def _leak(policies: Policies) -> list[str]:
         f"{most:.0f} bits an experiment ({parts}); {policies.metrics.leak.experiment_bits} are allowed",
         f"{night} bits ({night // 8192} KiB) a tag, {night / most:.0f} experiments of the most telling kind; then "
         "outcomes without telemetry, and at last no experiment begins",
+    ]
+
+
+def _uncounted(sandbox: Sandbox, processors: int) -> list[str]:
+    """What the kernel tells an agent besides; see "Residual leak" in docs/threat-model.md."""
+    if sandbox.agent_runtime == "runsc":
+        return ["besides: nothing known; the agent has a kernel of its own"]
+    if sandbox.agents == "apart":
+        return ["besides, not counted: while others train an agent runs, and reads inode numbers as they move"]
+    bits = leak_budget.kernel_bits(processors)
+    return [
+        f"besides, not counted: {bits} bits an experiment on the {processors} processors here, "
+        f"{bits / _USUAL_SECONDS:.1f} a second at one in five minutes: numbers of inodes and packets; "
+        "with agent_runtime: runsc there are none"
     ]
 
 

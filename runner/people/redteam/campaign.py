@@ -117,7 +117,7 @@ def unfit_because(stage: Stage, probe: Probe) -> str:
     """Why a probe cannot tell anything here; empty if it can."""
     if "file owned by the runner" in probe.walls and os.geteuid() != 0:
         return "only root can give a file to the agent"
-    gvisor = stage.policies.sandbox.runtime == "runsc"
+    gvisor = stage.policies.sandbox.runtime_of(probe.room) == "runsc"
     if gvisor and probe.id in GVISOR_ANSWERS:
         return "under gVisor its own kernel answers this"
     return "the policy's runtime is runc" if not gvisor and probe in GVISOR else ""

@@ -14,6 +14,7 @@ from typing import Any
 from docker.types import Mount
 
 from runner.core.policy import counters
+from runner.core.policy.policy_files import Sandbox
 from runner.rooms.launcher import containers
 
 Spec = dict[str, Any]
@@ -128,13 +129,14 @@ CONTROLS = {
 }
 
 
-def of_stage(folder: Path) -> dict[str, Control]:
-    """Controls whose removal needs something that lies on the host: the folders of a stage (stage.py)."""
+def of_stage(folder: Path, sandbox: Sandbox) -> dict[str, Control]:
+    """Controls whose removal needs what a stage has: its folders on the host, its policy's images (stage.py)."""
     validation = str(folder / "store" / "probe-1" / "val")
     train = str(folder / "store" / "probe-1" / "train")
     return {
         control.name: control
         for control in (
+            Control("image of its own", "-", _set(image=sandbox.trainer.image)),
             Control("no validation data", "5.6", mounted((validation, "/artifacts/val"))),
             Control("no candidate's code", "5.6", mounted((str(folder / "work" / "train.py"), "/work/train.py"))),
             Control("no training data", "5.6", mounted((train, "/artifacts/train"))),

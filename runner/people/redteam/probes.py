@@ -145,7 +145,7 @@ SYSCALLS = [
     Probe("sys-type-into-terminal", "T05", ("seccomp profile",),
           "pty = __import__('pty'); pid, _ = pty.fork()\n"
           "if pid == 0:\n"
-          "    try: call('ioctl', 0, 0x5412, ctypes.addressof(ctypes.create_string_buffer(b'x')))\n"
+          "    try: call('ioctl', 0, 1 << 32 | 0x5412, ctypes.addressof(ctypes.create_string_buffer(b'x')))\n"
           "    except OSError: os._exit(1)\n"
           "    os._exit(0)\n"
           "assert os.waitpid(pid, 0)[1] == 0"),
@@ -265,13 +265,18 @@ AGENT = [
           room="agent"),
     Probe("agent-ptrace", "T05", ("seccomp profile",), "reaches('ptrace', 0, 0, 0, 0)", room="agent"),
     Probe("agent-forks", "T21", ("process limit",), _BOMB.format(200), room="agent", small=True),
+    Probe("agent-socket-cookie", "T48", ("seccomp profile",),
+          "import socket; socket.socketpair()[0].getsockopt(socket.SOL_SOCKET, 57, 8)", room="agent"),
+    Probe("agent-socket-diagnosis", "T48", ("seccomp profile",), "import socket; socket.socket(16, socket.SOCK_RAW, 4)",
+          room="agent"),
 ]  # fmt: skip
 
 GVISOR = [
     Probe("sys-sandbox-kernel", "T25", ("gVisor",), "assert os.uname().release == GIVEN['kernel']"),
+    Probe("agent-sandbox-kernel", "T48", ("gVisor",), "assert os.uname().release == GIVEN['kernel']", room="agent"),
 ]  # fmt: skip
 # What these ask is answered by gVisor's own kernel, not the host's, or only a bomb that ends its sandbox could tell
-# (run-memory-bomb and run-fork-bomb do). With `runtime: runsc` they are skipped.
+# (run-memory-bomb and run-fork-bomb do). They are skipped where the room's runtime is runsc.
 GVISOR_ANSWERS = frozenset(
     "net-interfaces net-route net-dns net-metadata net-host-gateway net-host-loopback net-abstract-socket "
     "net-raw-socket net-packet-socket net-vsock net-alg cap-mknod cap-nice cap-setuid-program cap-no-new-privileges "
@@ -279,7 +284,7 @@ GVISOR_ANSWERS = frozenset(
     "fs-control-groups dev-unexpected dev-kernel-log dev-fuse ns-processes ns-ipc ns-host-name ns-network "
     "ns-control-group room-evaluator-network room-evaluator-ptrace limit-forks limit-threads limit-memory "
     "limit-memory-exact limit-swap limit-processors limit-open-files agent-large-file agent-network agent-ptrace "
-    "agent-forks fs-kernel-memory fs-sysrq".split()
+    "agent-forks agent-socket-cookie agent-socket-diagnosis fs-kernel-memory fs-sysrq".split()
 ) | {probe.id for probe in SYSCALLS}
 
 PROBES = [*GVISOR, *NETWORK, *CAPABILITIES, *SYSCALLS, *FILES, *NEIGHBOURS, *LIMITS, *AGENT]

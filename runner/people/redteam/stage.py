@@ -59,7 +59,7 @@ class Stage:
         self.bench = bench  # the bench, by which what a killed red team left is found again
         self.apparmor = any("name=apparmor" in option for option in client.info().get("SecurityOptions") or [])
         self.abstract = f"glovebox-probe-{secrets.token_hex(8)}"
-        self.controls: dict[str, Control] = CONTROLS | of_stage(folder)
+        self.controls: dict[str, Control] = CONTROLS | of_stage(folder, policies.sandbox)
         self.port = 0
         self.tenant = 65534  # uid of the other user whose attacks are tried: nobody, unless one is named
 

@@ -72,7 +72,7 @@ def _listen(settings: Settings, policies: policy_files.Policies, secret: secret_
         threading.Thread(target=doors.serve, args=args, daemon=True).start()
         config = uvicorn.Config(
             relay.app,
-            http=_protocol(frozenset({agent.host_uid, os.geteuid()})),
+            http=_protocol(users.agents(policies.sandbox) | {os.geteuid()}),
             lifespan="off",
             log_level="critical",  # what a hostile peer sends must not fill our log
             ws="none",

@@ -159,7 +159,7 @@ class _Attendance:
         desk = Desk(loop, work, self.quota, meter, self.baseline.done)
         with ExitStack() as stack:
             sock = stack.enter_context(doors.listening(self.places.desk(lane), gid=ids.host_gid, mode=0o660))
-            args = (sock, frozenset({ids.host_uid}), desk.handle, doors.MAX_PEERS, _BETWEEN_PEERS)
+            args = (sock, users.agents(loop.policies.sandbox), desk.handle, doors.MAX_PEERS, _BETWEEN_PEERS)
             threading.Thread(target=doors.serve, args=args, daemon=True).start()
             self.baseline.run()
             if self.quota.left == 0 or self.ending.after.is_set():

@@ -77,7 +77,7 @@ def specification(
         **sizes,
         "image": box.image,
         "command": command,
-        "runtime": sandbox.runtime,
+        "runtime": sandbox.runtime_of(request.role),
         "user": f"{box.uid}:{gid}",
         "mounts": mounts,
         "device_requests": devices,

@@ -34,7 +34,7 @@ from runner.core.base.home import Home
 from runner.core.base.run_folder import GO
 from runner.core.base.values import EngineResult, Freeze, Frozen, LaunchRequest, Release
 from runner.core.policy import policy_files, seccomp, users
-from runner.rooms.launcher import containers, cores, gpu, usage
+from runner.rooms.launcher import containers, cores, gpu, layers, usage
 from runner.rooms.launcher.engine import SECONDS, connect_engine
 from runner.rooms.launcher.freezing import EVERY_LANE, Freezer
 from runner.rooms.launcher.mounts import Rooms
@@ -163,6 +163,8 @@ class Launcher:
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""
+        if request.role == "agent":
+            layers.check_apart(self.client, self.policies.sandbox)
         room = self.rooms.furnish(request, folder)
         if request.cache is not None:
             self._fits(request.cache, request.lane.gpu)
@@ -303,6 +305,7 @@ def _failed(error: Exception) -> dict[str, Any]:
 
 def _serve(home: Home, places: doors.Places, until: Callable[[], object], watch: bool) -> None:
     launcher = Launcher(connect_engine(policy_files.load(*home.policies).sandbox), home, places, watch=watch)
+    layers.check_apart(launcher.client, launcher.policies.sandbox)  # compose's agent is started by somebody else
     reaped = containers.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
     launcher.freezer.settle()  # an agent of compose's, which it left standing still
     with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:

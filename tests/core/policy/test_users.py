@@ -28,6 +28,15 @@ def test_files_go_to_the_containers_group_as_root_or_member_and_to_ours_otherwis
     assert users.ids(plain, 65532) == Ids(65532, 65532, 65532)
 
 
+def test_gvisor_connects_as_root_for_an_agent_and_nobody_else_does(policies: Policies) -> None:
+    plain = sandbox(policies)
+    assert users.agents(plain) == {plain.agent.uid}
+    assert users.agents(plain.model_copy(update={"agent_runtime": "runsc"})) == {plain.agent.uid, 0}
+    assert users.agents(plain.model_copy(update={"runtime": "runsc"})) == {
+        plain.agent.uid
+    }  # the trainer connects to nobody
+
+
 def test_a_remapped_container_has_other_ids_on_the_host(policies: Policies, monkeypatch: pytest.MonkeyPatch) -> None:
     remapped = sandbox(policies, "remap", 100_000)
     monkeypatch.setattr(os, "geteuid", lambda: 0)

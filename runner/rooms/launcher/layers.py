@@ -1,0 +1,38 @@
+"""The agent's image shares no file with those that see data. TRUSTED, part of the launcher.
+
+Containers of images with a layer in common have its files in common, and the kernel keeps one page cache for them. Who
+drops a page, or reads it in, tells whoever reads it next by the time that takes: a bit a page, 40,000 in a Debian base,
+and they wait there while an agent stands still. So the agent's image is one layer of its own (Dockerfile.agent).
+"""
+
+from __future__ import annotations
+
+import docker
+
+from runner.core.base.errors import EngineError
+from runner.core.policy.policy_files import Sandbox
+
+
+def check_apart(client: docker.DockerClient, sandbox: Sandbox) -> None:
+    """Raises EngineError if the agent's image shares a layer with the trainer's or the evaluator's.
+
+    An image that is missing shares nothing: what needs it says so.
+    """
+    agent = _layers(client, sandbox.agent.image)
+    for image in sorted({sandbox.trainer.image, sandbox.evaluator.image}):
+        if shared := agent & _layers(client, image):
+            raise EngineError(
+                f"{sandbox.agent.image} and {image} share {len(shared)} layers, so a trainer can write into the page "
+                "cache of files that an agent reads",
+                fix="make images; one of your own for the agent is built on glovebox/agent, not on the trainer's base",
+            )
+
+
+def _layers(client: docker.DockerClient, image: str) -> set[str]:
+    try:
+        layers = client.images.get(image).attrs.get("RootFS", {}).get("Layers")
+    except docker.errors.ImageNotFound:
+        return set()
+    if not layers:
+        raise EngineError(f"the engine does not say what {image} is made of", fix="glovebox doctor")
+    return set(layers)
