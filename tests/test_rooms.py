@@ -112,7 +112,6 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
         "rooms/launcher/server.py",
         "rooms/launcher/usage.py",
         "rooms/launcher/freezing.py",
-        "rooms/launcher/layers.py",
         "people/host/notify.py",
     }  # launcher, peak and freezing: docker's errors; notify: the webhook of the host process that follows a run
 
