@@ -34,7 +34,7 @@ from runner.people.host import processes
 from runner.rooms.launcher import containers
 
 TAG = "soak"
-PROCESSES = ("runner.rooms.desk.session", "runner.rooms.launcher.server", "runner.rooms.broker")
+PROCESSES = ("runner.rooms.desk", "runner.rooms.launcher", "runner.rooms.broker")
 MEMORY_GROWTH, COST_GROWTH = 1.05, 1.1
 _INTERVAL = 2.0  # seconds between two looks
 # Every experiment is another file, none is better by more than luck: rule upstream, so that nothing is rerun.

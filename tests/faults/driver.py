@@ -25,7 +25,6 @@ from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder
 from runner.core.policy import policy_files
-from runner.people.pages import report
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.train_and_score import Stages
@@ -84,7 +83,7 @@ def loop(home: Home) -> Loop:
         home, TAG, ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest, Sealer(home, "")
     )
     stages = Scripted(home, policies, Launches(Path("none")), store.admit(home, "demo-1"))
-    return Loop(TAG, stages, recorder, lambda *_: None, SEED, lambda: report.write(home, ledger, policies, TAG))
+    return Loop(TAG, stages, recorder, lambda *_: None, SEED)
 
 
 def work(home: Home, count: int) -> None:

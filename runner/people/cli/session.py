@@ -14,6 +14,7 @@ from runner.core.base.home import Home
 from runner.core.base.values import AgentKind, Lane, Tag
 from runner.people.cli.common import Tell, interruptible
 from runner.people.host import processes
+from runner.people.host.page_writer import writing
 from runner.people.pages import console
 
 AGENTS = get_args(AgentKind)
@@ -59,18 +60,20 @@ def follow(settings: dict[str, Any], home: Home, key_file: Path | None, told: Te
         raise BusyError(f"already running: {who}", where=str(home.runner_lock), fix="wait, or run: glovebox stop")
     answer, code, worked, err = None, 1, False, console.stderr()
     interruptible()
-    try:
-        for event in console.follow(processes.run(settings, home, key_file), err):
-            worked = worked or event["event"] in _WORK
-            if event["event"] == "failed":
-                err.print(f"glovebox: {event['error']}", markup=False)
-            elif event["event"] == "answer":
-                answer = event
-            elif event["event"] == "exit":
-                code = event["code"]
-                continue  # of a session; whether the run ends with it is the caller's to say
-            told(event)
-    except KeyboardInterrupt:
-        err.print("stopped: the running experiment is recorded as interrupted", markup=False)
-        code = 130
+    with writing(home, settings["tag"]) as page:
+        try:
+            for event in console.follow(processes.run(settings, home, key_file), err):
+                worked = worked or event["event"] in _WORK
+                page.event(event)
+                if event["event"] == "failed":
+                    err.print(f"glovebox: {event['error']}", markup=False)
+                elif event["event"] == "answer":
+                    answer = event
+                elif event["event"] == "exit":
+                    code = event["code"]
+                    continue  # of a session; whether the run ends with it is the caller's to say
+                told(event)
+        except KeyboardInterrupt:
+            err.print("stopped: the running experiment is recorded as interrupted", markup=False)
+            code = 130
     return Followed(answer, code, worked)

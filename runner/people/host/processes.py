@@ -42,7 +42,7 @@ def doors() -> Iterator[Places]:
 @contextmanager
 def launcher(home: Home, places: Places) -> Iterator[None]:
     """A running launcher."""
-    process = _spawn("runner.rooms.launcher.server", str(home.root), str(places.root))
+    process = start("runner.rooms.launcher", str(home.root), str(places.root))
     served = False
     try:
         _ready(process, "launcher")
@@ -51,13 +51,13 @@ def launcher(home: Home, places: Places) -> Iterator[None]:
     finally:
         _close(process, 30)
         if process.wait() != 0 and served:  # it was killed, and its containers may run on without a clock
-            _close(_spawn("runner.rooms.launcher.server", str(home.root)), 30)
+            _close(start("runner.rooms.launcher", str(home.root)), 30)
 
 
 @contextmanager
 def broker(settings: BrokerSettings) -> Iterator[None]:
     """A running broker, started again whenever it dies; raises what it says when it cannot start at all."""
-    current = [_spawn("runner.rooms.broker", settings.model_dump_json())]
+    current = [start("runner.rooms.broker", settings.model_dump_json())]
     leaving, swapping = threading.Event(), threading.Lock()
 
     def keep() -> None:
@@ -70,7 +70,7 @@ def broker(settings: BrokerSettings) -> Iterator[None]:
                 with swapping:
                     if leaving.is_set():
                         return
-                    current[0] = _spawn("runner.rooms.broker", settings.model_dump_json())
+                    current[0] = start("runner.rooms.broker", settings.model_dump_json())
                 _ready(current[0], "broker")
                 pause = _RESTART_SECONDS
             except (GloveboxError, OSError) as error:
@@ -99,9 +99,9 @@ def run(settings: dict[str, Any], home: Home, key_file: Path | None = None) -> I
             stack.enter_context(broker(broker_settings(home, places, settings["tag"], key_file)))
         stack.enter_context(launcher(home, places))
         document = Settings(home=str(home.root), doors=str(places.root), meter=key_file is not None, **settings)
-        process = _spawn("runner.rooms.desk.session", document.model_dump_json())
+        process = start("runner.rooms.desk", document.model_dump_json())
         try:
-            yield from _events(process)
+            yield from events(process)
         finally:
             _stop(process)
         yield {"event": "exit", "code": process.returncode}
@@ -136,13 +136,14 @@ def _close(process: subprocess.Popen[str], seconds: float) -> None:
     process.wait()
 
 
-def _events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+def events(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """What a desk tells, to its end."""
     for line in process.stdout or ():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:
             raise GloveboxError(
-                "the runner printed something that is not an event", where="runner.rooms.desk.session"
+                "the runner printed something that is not an event", where="runner.rooms.desk"
             ) from None
     process.wait()
 
@@ -157,13 +158,16 @@ def _stop(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-def _spawn(module: str, *args: str) -> subprocess.Popen[str]:
+def start(
+    module: str, *args: str, stdin: int = subprocess.PIPE, stdout: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """A trusted process of ours, with as much of the environment as it needs."""
     environment = {k: v for k, v in os.environ.items() if k in _ENVIRONMENT or k.startswith(("DOCKER_", "GLOVEBOX_"))}
     # -P: the caller's folder must not provide modules to a trusted process.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", module, *args],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdin=stdin,
+        stdout=stdout,
         text=True,
         env={**environment, "PYTHONPATH": str(SOURCE)},
         start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the rest in order

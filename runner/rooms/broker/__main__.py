@@ -1,8 +1,10 @@
-"""The broker process: `python -m runner.rooms.broker SETTINGS_JSON`. TRUSTED; key and network, and nothing else.
+"""The broker as a process of its own. TRUSTED; key and network, and nothing else.
+
+    python -m runner.rooms.broker SETTINGS   settings.py as JSON, from `glovebox`; ends when stdin closes
+    python -m runner.rooms.broker            as a service of compose: settings from the environment
 
 Serves llm.sock for the agent (HTTP, relay.py) and meter.sock for the runner (JSON lines): the runner says which
-experiment is under way and is told what is left of the budget. Ends when stdin closes, if it was given one to
-hold, and on SIGTERM.
+experiment is under way and is told what is left of the budget. Ends on SIGTERM, too.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import httpx
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from runner.core.base import doors, locks, secret_file
+from runner.core.base import compose, doors, locks, secret_file
 from runner.core.base.errors import GloveboxError
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.policy import policy_files, users
@@ -35,11 +37,23 @@ MAX_CONNECTIONS = 32  # more are hung up on, so that descriptors remain for our 
 def main(argv: list[str]) -> int:
     """Serve until told to stop; returns the exit code."""
     try:
-        serve(Settings.model_validate_json(argv[1]))
+        serve(Settings.model_validate_json(argv[1]) if len(argv) > 1 else _of_compose())
     except GloveboxError as error:
         print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
         return error.exit_code
     return 0
+
+
+def _of_compose() -> Settings:
+    home = compose.bench()
+    return Settings(
+        policies=[str(folder) for folder in home.policies],
+        state=str(home.broker),
+        doors=str(compose.DOORS.root),
+        tag=compose.setting("GLOVEBOX_TAG"),
+        key_file=compose.setting("GLOVEBOX_API_KEY_FILE", "/run/secrets/anthropic_api_key"),
+        held=False,
+    )
 
 
 def serve(settings: Settings) -> None:

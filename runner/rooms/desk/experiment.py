@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +57,6 @@ class Loop:
     recorder: Recorder
     emit: Emit
     seed: bytes  # train.py a new tag begins with
-    after: Callable[[], object] = lambda: None  # called once an experiment is recorded
     lanes: int = 1  # at work on the tag at a time
 
     def begin(self, description: str = BASELINE) -> Feedback | None:
@@ -119,8 +118,6 @@ class Loop:
         faults.reach("train_py.restored")
         self.trials().alarm(number, ended.row)
         self.emit("finished", {"experiment": number, "row": ended.row.model_dump(mode="json")})
-        self._report()
-        faults.reach("report.written")
         if not ended.seen.rows or ended.seen.rows[-1].id != number:
             raise GloveboxError(
                 "the leak budget has no room for an answer", where="policies/metrics.yaml leak.night_bits"
@@ -159,13 +156,6 @@ class Loop:
             return None
         drawn = self.recorder.sealer.draw(f"{self.tag} audit {number}") / 2**31
         return Lookout(policy, self.stages.lane.name, self.trials().known, drawn < policy.audit)
-
-    def _report(self) -> None:
-        """The page for people; whatever it stumbles over must not end a night."""
-        try:
-            self.after()
-        except (GloveboxError, OSError, ValueError, ArithmeticError, RecursionError, LookupError) as error:
-            self.emit("warning", {"text": f"the report was not written: {type(error).__name__}"})
 
     def _trained(self, number: int, trained: Trained) -> None:
         faults.reach("experiment.trained")

@@ -1,17 +1,13 @@
-"""The runner process: owns one tag, serves one agent or runs one given train.py. TRUSTED.
+"""A session of the desk: owns one tag, serves its agents or runs one given train.py. TRUSTED.
 
-    python -m runner.rooms.desk.session SETTINGS_JSON
-
-Has no container engine, no key for the model API and needs no network. Events go to stdout as JSON lines
-for the supervisor; SIGTERM ends the running experiment and closes its row as interrupted, SIGUSR1 lets it end first.
+Has no container engine, no key for the model API and needs no network. SIGTERM ends the running experiment and closes
+its row as interrupted, SIGUSR1 lets it end first.
 """
 
 from __future__ import annotations
 
-import json
 import signal
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -32,24 +28,12 @@ from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder, now
 from runner.core.policy import policy_files
-from runner.people.pages import report
 from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.attending import Ending, attend
 from runner.rooms.desk.experiment import BASELINE, Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.settings import Order, Settings
 from runner.rooms.desk.train_and_score import Emit, Stages
-
-
-def emit(event: str, data: dict[str, Any]) -> None:
-    """One event line for the supervisor; in one write, since several threads speak."""
-    sys.stdout.write(json.dumps({"event": event, **data}) + "\n")
-    sys.stdout.flush()
-
-
-def main(argv: list[str]) -> int:
-    """Run the session; returns the exit code."""
-    return run(Settings.model_validate_json(argv[1]), emit)
 
 
 def run(settings: Settings, emit: Emit) -> int:
@@ -136,12 +120,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
     sealer = Sealer(home, policies.audit.witness)
     line, chain = GitLine(home.line), AuditLog(home.audit)
     recorder = Recorder(home, settings.tag, ledger, line, chain, version, policies.digest, sealer)
-    reporting, door = threading.Lock(), doors.Places(Path(settings.doors)).launch
-
-    def after() -> None:
-        with reporting:
-            report.write(home, ledger, policies, settings.tag)
-
+    door = doors.Places(Path(settings.doors)).launch
     return [
         Loop(
             tag=settings.tag,
@@ -149,7 +128,6 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
             recorder=recorder,
             emit=emit if len(settings.lanes) == 1 else partial(_from_lane, emit, lane.number),
             seed=Path(settings.seed).read_bytes(),
-            after=after,
             lanes=len(settings.lanes),
         )
         for lane in settings.lanes
@@ -188,7 +166,6 @@ def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -
 
 def _reruns(loop: Loop, order: Order, after: threading.Event) -> int:
     found = requested_reruns.carry_out(loop, order, after.is_set)
-    loop.after()
     loop.emit("answer", {"transfers": [one.model_dump(mode="json") for one in found], "stopped": after.is_set()})
     return 0
 
@@ -205,7 +182,3 @@ def _single(loop: Loop, settings: Settings) -> int:
     row = loop.ledger.experiments(loop.tag)[-1]
     loop.emit("answer", {"feedback": feedback.model_dump(mode="json"), "row": row.model_dump(mode="json")})
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import select
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,22 +25,19 @@ from pydantic import ValidationError
 from requests.exceptions import RequestException
 
 from runner.core.artifacts import compile_cache
-from runner.core.base import doors, faults, locks, nvidia
+from runner.core.base import doors, faults, nvidia
 from runner.core.base.errors import DoorError, EngineError, GloveboxError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.run_folder import GO
 from runner.core.base.values import EngineResult, Freeze, Frozen, LaunchRequest, Release
 from runner.core.policy import policy_files, seccomp, users
 from runner.rooms.launcher import containers, cores, gpu, layers, usage
-from runner.rooms.launcher.engine import SECONDS, connect_engine
 from runner.rooms.launcher.freezing import EVERY_LANE, Freezer
 from runner.rooms.launcher.mounts import Rooms
 from runner.rooms.launcher.output import Output
 
-_HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
 _FINISH_SECONDS = 10.0  # for what was asked for before
 _IMPORT_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a trainer's imports: at most, and between two looks
-_MAX_PEERS = 64  # containers at a time; each is a connection
 _TOLD = {"trainer": {"seed", "budget"}, "evaluator": {"audit_below", "baseline"}}  # of a Release, by role
 _Message = TypeVar("_Message", bound=Frozen)
 
@@ -81,7 +75,7 @@ class Launcher:
             result = self._launch(request, line)
             line.send({"event": "ended", **result.model_dump(mode="json")})
         except (GloveboxError, docker.errors.DockerException, RequestException, OSError) as error:
-            line.send(_failed(error))
+            line.send(failed(error))
         finally:
             self._busy.discard(threading.get_ident())
 
@@ -276,57 +270,8 @@ def _keep(log: Any, data: bytes) -> None:
     log.flush()
 
 
-def serve(home: Home, places: doors.Places, until: Callable[[], object], *, watch: bool = False) -> int:
-    """Answer launch requests until `until` returns; prints one ready or failed event. Returns the exit code.
-
-    `watch`: agents are started by somebody else (freezing.py).
-    """
-    return _alone(home, lambda: _serve(home, places, until, watch))
-
-
-def _alone(home: Home, work: Callable[[], object]) -> int:
-    """Do what only a bench's one launcher may; returns the exit code, and prints what went wrong as an event."""
-    try:
-        with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
-            work()
-    except (GloveboxError, docker.errors.DockerException, RequestException, OSError) as error:
-        told = _failed(error)
-        print(json.dumps(told), flush=True)
-        return int(told["code"])
-    return 0
-
-
-def _failed(error: Exception) -> dict[str, Any]:
+def failed(error: Exception) -> dict[str, Any]:
     """An error as the event that tells it."""
     if not isinstance(error, GloveboxError):
         error = EngineError(f"the engine or the disk failed: {type(error).__name__}", fix="glovebox doctor")
     return {"event": "failed", "code": error.exit_code, "error": str(error)}
-
-
-def _serve(home: Home, places: doors.Places, until: Callable[[], object], watch: bool) -> None:
-    launcher = Launcher(connect_engine(policy_files.load(*home.policies).sandbox), home, places, watch=watch)
-    layers.check_apart(launcher.client, launcher.policies.sandbox)  # compose's agent is started by somebody else
-    reaped = containers.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
-    launcher.freezer.settle()  # an agent of compose's, which it left standing still
-    with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:
-        uids = frozenset({os.geteuid()})
-        threading.Thread(target=doors.serve, args=(sock, uids, launcher.handle, _MAX_PEERS), daemon=True).start()
-        print(json.dumps({"event": "ready", "reaped": reaped}), flush=True)
-        until()
-        sock.shutdown(socket.SHUT_RDWR)
-    launcher.finish()
-
-
-def main(argv: list[str]) -> int:
-    """`python -m runner.rooms.launcher.server HOME DOORS`: serve until stdin closes, which the supervisor holds.
-
-    `python -m runner.rooms.launcher.server HOME` only removes what a dead launcher of this bench left behind.
-    """
-    home = Home(Path(argv[1]))
-    if len(argv) == 2:
-        return _alone(home, lambda: containers.reap(docker.from_env(timeout=int(SECONDS)), home.id))
-    return serve(home, doors.Places(Path(argv[2])), sys.stdin.read)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

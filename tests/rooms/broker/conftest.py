@@ -109,7 +109,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def spawn(settings: Settings) -> subprocess.Popen[str]:
     """A broker process, ready to serve."""
-    process = processes._spawn("runner.rooms.broker", settings.model_dump_json())
+    process = processes.start("runner.rooms.broker", settings.model_dump_json())
     assert process.stdout
     assert "ready" in process.stdout.readline()
     return process

@@ -1,0 +1,26 @@
+"""What compose tells a room through its environment. TRUSTED; the names are those of compose.yaml."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runner.core.base.doors import Places
+from runner.core.base.errors import PolicyError
+from runner.core.base.home import Home, place
+
+DOORS = Places(Path("/run/glovebox"))
+
+
+def setting(name: str, default: str | None = None) -> str:
+    """A variable; raises PolicyError if it is needed and missing."""
+    value = os.environ.get(name) or default
+    if value is None:
+        raise PolicyError("is not set", where=name, fix="run: glovebox init, which writes .env beside compose.yaml")
+    return value
+
+
+def bench() -> Home:
+    """The bench of the services."""
+    setting("GLOVEBOX_HOME")
+    return place()

@@ -1,0 +1,44 @@
+"""`python -m runner.people.host.service`: the desk under compose, and somebody who follows it. TRUSTED.
+
+The same two as under `glovebox up`: the desk tells events, and this process shows them as lines for people and has the
+page written. Signals are passed on; the exit code is the desk's.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+from runner.core.base import compose
+from runner.core.base.errors import GloveboxError
+from runner.people.host import processes
+from runner.people.host.page_writer import writing
+from runner.people.pages import console
+
+
+def main() -> int:
+    """Follow one desk to its end."""
+    try:
+        home, tag = compose.bench(), compose.setting("GLOVEBOX_TAG")
+        desk = processes.start("runner.rooms.desk")
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda number, _: desk.send_signal(number))
+        out = console.stdout()
+        with writing(home, tag) as page:
+            for event in processes.events(desk):
+                if text := _line(event):
+                    out.print(text, markup=False)
+                page.event(event)
+    except GloveboxError as error:
+        console.stderr().print(f"glovebox runner: {error}", markup=False)
+        return error.exit_code
+    return desk.wait()
+
+
+def _line(event: dict[str, Any]) -> str | None:
+    return str(event["error"]) if event["event"] == "failed" else console.sentence(event)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The launcher as a process of its own. TRUSTED, the only one with the engine's socket.
+
+    python -m runner.rooms.launcher HOME DOORS   serve until stdin closes, which `glovebox` holds
+    python -m runner.rooms.launcher HOME         only remove what a dead launcher of this bench left behind
+    python -m runner.rooms.launcher              as a service of compose: serve until SIGTERM
+
+Prints one event, ready or failed, as a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import docker
+from requests.exceptions import RequestException
+
+from runner.core.base import compose, doors, locks
+from runner.core.base.errors import GloveboxError
+from runner.core.base.home import Home
+from runner.core.policy import policy_files
+from runner.rooms.launcher import containers, layers
+from runner.rooms.launcher.engine import SECONDS, connect_engine
+from runner.rooms.launcher.server import Launcher, failed
+
+_HANDOVER_SECONDS = 20.0  # a launcher that was told to end may still be removing its containers
+_MAX_PEERS = 64  # containers at a time; each is a connection
+
+
+def main(argv: list[str]) -> int:
+    """Serve, or only tidy up; returns the exit code, and prints what went wrong as an event."""
+    try:
+        if len(argv) == 1:
+            home, ending = compose.bench(), threading.Event()
+            signal.signal(signal.SIGTERM, lambda *_: ending.set())
+            _alone(home, lambda: _serve(home, compose.DOORS, ending.wait, watch=True))
+        elif len(argv) == 2:
+            home = Home(Path(argv[1]))
+            _alone(home, lambda: containers.reap(docker.from_env(timeout=int(SECONDS)), home.id))
+        else:
+            home, places = Home(Path(argv[1])), doors.Places(Path(argv[2]))
+            _alone(home, lambda: _serve(home, places, sys.stdin.read, watch=False))
+    except (GloveboxError, docker.errors.DockerException, RequestException, OSError) as error:
+        told = failed(error)
+        print(json.dumps(told), flush=True)
+        return int(told["code"])
+    return 0
+
+
+def _alone(home: Home, work: Callable[[], object]) -> None:
+    """Do what only a bench's one launcher may."""
+    with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
+        work()
+
+
+def _serve(home: Home, places: doors.Places, until: Callable[[], object], *, watch: bool) -> None:
+    """Answer launch requests until `until` returns; `watch`: agents are started by somebody else (freezing.py)."""
+    launcher = Launcher(connect_engine(policy_files.load(*home.policies).sandbox), home, places, watch=watch)
+    layers.check_apart(launcher.client, launcher.policies.sandbox)  # compose's agent is started by somebody else
+    reaped = containers.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
+    launcher.freezer.settle()  # an agent of compose's, which it left standing still
+    with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:
+        uids = frozenset({os.geteuid()})
+        threading.Thread(target=doors.serve, args=(sock, uids, launcher.handle, _MAX_PEERS), daemon=True).start()
+        print(json.dumps({"event": "ready", "reaped": reaped}), flush=True)
+        until()
+        sock.shutdown(socket.SHUT_RDWR)
+    launcher.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
