@@ -140,7 +140,7 @@ def test_only_the_launchers_modules_talk_to_the_engine() -> None:
         if any(n.split(".")[0] == "docker" for n in imports(path))
     }
     ours = {name for name in users if not name.startswith("redteam/")}
-    assert ours == {"box.py", "launcher.py", "rooms.py", "gpu.py", "peak.py", "freezing.py"} | {
+    assert ours == {"box.py", "launcher.py", "rooms.py", "gpu.py", "peak.py", "freezing.py", "layers.py"} | {
         "doctor.py",
         "tidying.py",
         "cli_operations.py",
