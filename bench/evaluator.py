@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="rows per pass, both sides")
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--fp32", action="store_true", help="no autocast")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,7 +46,7 @@ def main() -> None:
     token_bytes = torch.randint(0, 9, (config.vocab_size,))
     kernels.settle()
     kernels.warm(device)
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=not options.fp32)
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16)
     theirs_bpb, theirs = _repeat(
         options.repeats, lambda: _theirs(gpt, rows, token_bytes, options.batch, device, autocast)
     )
@@ -63,7 +62,6 @@ def main() -> None:
         "ratio_per_row": round(per_row, 3),
         "discard": round(discard / whole, 3),
         "keep": round((discard + every * scale) / whole, 3),
-        "autocast": not options.fp32,
         "fixed_seconds": {k: round(v, 2) for k, v in fixed.items()},
         "theirs_seconds": round(theirs, 2),
         "rows": options.rows,
