@@ -109,6 +109,7 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
         "rooms/broker/__main__.py",
         "rooms/broker/upstream.py",
         "core/artifacts/download.py",
+        "rooms/launcher/__main__.py",
         "rooms/launcher/server.py",
         "rooms/launcher/usage.py",
         "rooms/launcher/freezing.py",

@@ -10,7 +10,7 @@ import typer
 from runner.core.artifacts import compile_cache, store
 from runner.core.artifacts.progress import Stages
 from runner.core.base import locks
-from runner.core.base.home import Home, find
+from runner.core.base.home import COMPILED_FILE, Home, find
 from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import Lane, LaunchRequest
 from runner.core.policy import policy_files
@@ -67,4 +67,4 @@ def _make(home: Home, text: bytes, gpu: str | None) -> str:
 
 
 def _size(home: Home, version: str) -> int:
-    return (home.artifacts / version / compile_cache.FILE).stat().st_size
+    return (home.artifacts / version / COMPILED_FILE).stat().st_size
