@@ -142,7 +142,7 @@ def test_only_the_launchers_modules_talk_to_the_engine() -> None:
         if any(n.split(".")[0] == "docker" for n in imports(path))
     }
     ours = {name for name in users if not name.startswith(("people/redteam/", "rooms/launcher/"))}
-    assert ours == {"people/host/doctor.py", "people/host/housekeeping.py", "people/cli/operations.py"}
+    assert ours == {"people/host/doctor.py", "people/host/housekeeping.py"}
 
 
 def importers(package: str, name: str) -> set[str]:

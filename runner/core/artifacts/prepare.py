@@ -43,7 +43,7 @@ class Source:
 
 def prepare(home: Home, profile_name: str, source: Source | None = None, stages: Stages | None = None) -> str:
     """Build, sign and publish one artifact, or continue one that was interrupted; returns its version."""
-    profile, stages = PROFILES[profile_name], stages or Stages(None)
+    profile, stages = PROFILES[profile_name], stages or Stages()
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):
         signers = keys.signers(home)  # before the work, not after it
