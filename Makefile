@@ -12,12 +12,12 @@ demo-claude:  ## ten experiments by the model-driven agent through compose; with
 
 test: engine images browser  ## everything, with the real engine (needs root or the docker group)
 	@scripts/venv.sh test
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 	@scripts/pytest.sh
 
-check:  ## ruff, mypy --strict and the tests that need no engine (about a minute)
+check:  ## ruff, mypy --strict, import contracts and the tests that need no engine (about a minute)
 	@scripts/venv.sh test
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 	@scripts/pytest.sh -m "not engine and not slow"
 
 fuzz:  ## a million hostile telemetry files through the filter, on every processor

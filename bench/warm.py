@@ -21,10 +21,10 @@ from unittest import mock
 
 from bench import loader, overhead
 from runner.core.airlock import snapshot
-from runner.core.artifacts import compile_cache, profiles, store
-from runner.core.base.home import SOURCE, Home
+from runner.core.artifacts import compile_cache, profiles
+from runner.core.base.home import COMPILED_FILE, SOURCE, Home
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import LaunchRequest
+from runner.core.base.values import Cache, LaunchRequest
 from runner.people.host import processes
 from runner.rooms.desk.reruns import Trials
 from runner.rooms.desk.train_and_score import Stages
@@ -66,18 +66,16 @@ def measure(rounds: int) -> dict[str, Any]:
         home = Home(folder / "bench")
         with processes.doors() as places, processes.launcher(home, places):
             cold = overhead.loop(home, artifact.name, places).trials()
-            version = _fill(home, cold.stages)
+            cache = _fill(home, cold.stages)
             stages = cold.stages
-            warm = cold.under(
-                Stages(home, stages.policies, stages.launches, stages.artifact, cache=version), lambda b: b
-            )
+            warm = cold.under(Stages(home, stages.policies, stages.launches, stages.artifact, cache=cache), lambda b: b)
             texts = {"baseline": compiled()}
             for what, (old, new) in _EDITS.items():
                 if texts["baseline"].count(old) != 1:
                     raise SystemExit(f"trainer/train.py: expected one {old!r}")
                 texts[what] = texts["baseline"].replace(old, new)
             found: dict[str, Any] = {
-                "cache_mb": round((home.store / version / compile_cache.FILE).stat().st_size / 1e6, 1)
+                "cache_mb": round((home.store / cache.version / COMPILED_FILE).stat().st_size / 1e6, 1)
             }
             for what, text in texts.items():
                 times: dict[str, list[float]] = {"cold": [], "warm": []}
@@ -90,7 +88,7 @@ def measure(rounds: int) -> dict[str, Any]:
     return found
 
 
-def _fill(home: Home, stages: Stages) -> str:
+def _fill(home: Home, stages: Stages) -> Cache:
     request = LaunchRequest(
         role="trainer",
         run=new_run_id(),
@@ -99,8 +97,7 @@ def _fill(home: Home, stages: Stages) -> str:
         keep_cache=True,
     )
     version = compile_cache.make(home, compiled().encode(), stages.launches.run, request, 300.0, BUDGET)
-    store.admit(home, version)
-    return version
+    return compile_cache.admit(home, version)
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
-"""Rooms do not blur: imports, Dockerfiles and dangerous calls."""
+"""Rooms do not blur: Dockerfiles, networks, secrets and dangerous calls. What may import what: test_layout.py."""
 
 from __future__ import annotations
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
@@ -26,29 +25,10 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("room", ["agent", "trainer"])
-def test_untrusted_rooms_never_import_the_runner(room: str) -> None:
-    paths = modules(room)
-    assert paths
-    for path in paths:
-        assert not {name for name in imports(path) if name.split(".")[0] == "runner"}, path
-
-
-def test_the_agent_imports_no_other_room() -> None:
-    for path in modules("agent"):
-        assert not {name for name in imports(path) if name.split(".")[0] in ("runner", "trainer")}, path
-
-
 def test_the_runner_takes_only_trusted_modules_from_the_trainers_image() -> None:
     allowed = {"trainer.wire", "trainer.wire.refusal", "trainer.wire.packing"}
     for path in modules("runner"):
         assert {name for name in imports(path) if name.split(".")[0] == "trainer"} <= allowed, path
-
-
-def test_the_evaluator_never_imports_what_runs_beside_the_agents_code() -> None:
-    for path in modules("trainer/evaluator"):
-        used = {name for name in imports(path) if name.startswith("trainer")}
-        assert all(name.startswith(("trainer.evaluator", "trainer.wire")) for name in used), path
 
 
 DANGEROUS_IMPORTS = {"pickle", "marshal", "shelve", "dill", "subprocess", "ctypes", "importlib", "runpy", "code"}
@@ -109,6 +89,7 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
         "rooms/broker/__main__.py",
         "rooms/broker/upstream.py",
         "core/artifacts/download.py",
+        "rooms/launcher/__main__.py",
         "rooms/launcher/server.py",
         "rooms/launcher/usage.py",
         "rooms/launcher/freezing.py",
@@ -141,25 +122,4 @@ def test_only_the_launchers_modules_talk_to_the_engine() -> None:
         if any(n.split(".")[0] == "docker" for n in imports(path))
     }
     ours = {name for name in users if not name.startswith(("people/redteam/", "rooms/launcher/"))}
-    assert ours == {"people/host/doctor.py", "people/host/housekeeping.py", "people/cli/operations.py"}
-
-
-def importers(package: str, name: str) -> set[str]:
-    """Modules outside `package` that import it, or something of it."""
-    whole = f"{package}.{name}"
-    ask = re.compile(rf"^ *from {re.escape(whole)}\b|^ *from {re.escape(package)} import .*\b{name}\b", re.MULTILINE)
-    home = whole.replace(".", "/").removeprefix("runner/") + "/"
-    found = {
-        path.relative_to(SOURCE / "runner").as_posix() for path in modules("runner") if ask.search(path.read_text())
-    }
-    return {path for path in found if not path.startswith(home)}
-
-
-def test_only_commands_for_people_tidy_up() -> None:
-    """doctor and gc talk to the engine too: a person starts them, and nothing that runs unattended imports gc."""
-    assert importers("runner.people.host", "housekeeping") == {"people/cli/operations.py"}
-
-
-def test_only_commands_for_people_reach_for_the_red_team() -> None:
-    """It can make weak containers, so nothing that runs unattended may import it."""
-    assert importers("runner.people", "redteam") == {"people/cli/redteam.py", "people/host/doctor.py"}
+    assert ours == {"people/host/doctor.py", "people/host/housekeeping.py"}

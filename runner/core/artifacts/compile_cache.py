@@ -1,8 +1,9 @@
 """Compiled code of the baseline as a signed artifact: what torch.compile need not do again. TRUSTED.
 
 `make` runs the seed, or a train.py that a person names and vouches for, in a trainer of its own, and signs what it
-compiled, together with the image and the device it was compiled for; the launcher refuses it for any other. Trainers
-get it read-only and copy it into their own /cache, which dies with them: no candidate writes what another one loads.
+compiled, together with the image and the device it was compiled for. The desk admits it and says both to the launcher,
+which refuses it for any other. Trainers get it read-only and copy it into their own /cache, which dies with them: no
+candidate writes what another one loads.
 An archive of an agent's file could smuggle trained weights into later runs, so an imported seed is not taken unasked.
 The archive is never opened on the host. What in it fits is decided by torch's own keys (source, versions, device).
 """
@@ -18,10 +19,9 @@ from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, manifest, store
 from runner.core.base import device, locks
 from runner.core.base.errors import ArtifactError, GloveboxError
-from runner.core.base.home import Home
-from runner.core.base.values import EndReason, EngineResult, LaunchRequest, Release
+from runner.core.base.home import COMPILED_FILE, Home
+from runner.core.base.values import Cache, EndReason, EngineResult, LaunchRequest, Release
 
-FILE = "cache/compiled.tar"
 Train = Callable[[LaunchRequest, Release], EngineResult]
 
 
@@ -44,14 +44,12 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
 
     `train` runs a container for `request`, which may live for `seconds`.
     """
-    from runner.core.artifacts import prepare  # noqa: PLC0415 - the launcher needs `check` alone, not what makes data
-
     taken = snapshot.keep(text, home.snapshots)
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):
         signers = keys.signers(home)
         engine = train(request, Release(seconds=seconds, snapshot=taken.sha256, budget=budget))
-        folder, version = home.run(request.run), f"{store.CACHE}-{prepare.next_serial(home)}"
+        folder, version = home.run(request.run), f"{store.CACHE}-{store.next_serial(home)}"
         kept = folder / "cache.tar"
         if engine.reason is not EndReason.EXIT or engine.exit_code or not kept.stat().st_size:
             told = engine.reason if engine.reason is not EndReason.EXIT else f"exit code {engine.exit_code}"
@@ -60,8 +58,8 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
             )
         work = home.artifacts / f".work-{store.CACHE}"
         shutil.rmtree(work, ignore_errors=True)
-        (work / FILE).parent.mkdir(parents=True)
-        shutil.move(kept, work / FILE)
+        (work / COMPILED_FILE).parent.mkdir(parents=True)
+        shutil.move(kept, work / COMPILED_FILE)
         manifest.sign(
             work,
             signers,
@@ -76,16 +74,10 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
     return version
 
 
-def check(home: Home, version: str, image: str, gpu: str | None) -> None:
-    """Raises ArtifactError unless the cache was made for this image and device."""
-    made = manifest.read(home.store / version, keys.trust(home)).predicate.provenance
-    for what, found in (("image", image), ("device", device.kind(gpu))):
-        if made.get(what) != found:
-            raise ArtifactError(
-                f"compile cache {version} was made for {what} {str(made.get(what))[:40]}, this is {found[:40]}",
-                where=str(home.store / version),
-                fix="run: glovebox warm, and begin a new --tag; or without one: glovebox warm --forget",
-            )
+def admit(home: Home, version: str) -> Cache:
+    """A compile cache that may be used, and what its signed manifest says it was made for; raises ArtifactError."""
+    made = store.admit(home, version).predicate.provenance
+    return Cache(version=version, image=made.get("image", ""), device=made.get("device", ""))  # nothing: fits nothing
 
 
 def forget(home: Home) -> list[str]:

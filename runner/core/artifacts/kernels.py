@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from runner.core.artifacts import keys, manifest, prepare, store
+from runner.core.artifacts import keys, manifest, store
 from runner.core.artifacts.progress import Stages
 from runner.core.base import locks
 from runner.core.base.errors import ArtifactError
@@ -60,7 +60,7 @@ def provision(home: Home, source: Path | None, stages: Stages) -> str:
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):
         signers = keys.signers(home)
-        version = f"{KIND}-{prepare.next_serial(home)}"
+        version = f"{KIND}-{store.next_serial(home)}"
         work = home.artifacts / f".work-{KIND}"
         shutil.rmtree(work, ignore_errors=True)
         provenance = {"python": platform.python_version()}

@@ -43,7 +43,7 @@ class Source:
 
 def prepare(home: Home, profile_name: str, source: Source | None = None, stages: Stages | None = None) -> str:
     """Build, sign and publish one artifact, or continue one that was interrupted; returns its version."""
-    profile, stages = PROFILES[profile_name], stages or Stages(None)
+    profile, stages = PROFILES[profile_name], stages or Stages()
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):
         signers = keys.signers(home)  # before the work, not after it
@@ -121,18 +121,10 @@ def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, ranks: pa
         return dict(there)
     shutil.rmtree(work, ignore_errors=True)
     made = int(os.environ.get("SOURCE_DATE_EPOCH") or datetime.now(UTC).timestamp())
-    plan = {**wanted, "version": f"{profile.name}-{next_serial(home)}", "made": made}
+    plan = {**wanted, "version": f"{profile.name}-{store.next_serial(home)}", "made": made}
     files.write(path, json.dumps(plan))
     return plan
 
 
 def _sha256(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()
-
-
-def next_serial(home: Home) -> int:
-    """One more than any artifact there is, was used or is planned, and what the trust root asks for."""
-    there = [store.serial_of(path.name) for path in (*home.artifacts.glob("*-*"), *home.store.glob("*-*"))]
-    planned = [json.loads(path.read_bytes())["version"] for path in home.artifacts.glob(".work-*/plan.json")]
-    there += [store.serial_of(version) for version in planned]
-    return max([*there, *store.highest(home).values(), keys.trust(home).minimum_serial - 1, 0]) + 1

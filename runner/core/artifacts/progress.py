@@ -1,51 +1,20 @@
-"""How long work is shown: a bar on a terminal, plain lines elsewhere. TRUSTED."""
+"""What long work says of itself while it goes on; nobody listens, unless a command shows it. TRUSTED."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
 Advance = Callable[[float], None]
-_EVERY = 10.0  # seconds between plain lines
 
 
 class Stages:
-    """Shows one stage after the other on a console; None shows nothing."""
-
-    def __init__(self, console: Console | None) -> None:
-        self._console = console
+    """One stage after the other, shown to nobody."""
 
     def say(self, text: str) -> None:
         """One line."""
-        if self._console is not None:
-            self._console.print(text, markup=False)
 
     @contextmanager
-    def stage(self, text: str, total: float) -> Iterator[Advance]:
+    def stage(self, text: str, total: float) -> Iterator[Advance]:  # noqa: ARG002 - for whoever shows it
         """A stage of `total` units; yields what is called with each amount done."""
-        if self._console is None:
-            yield lambda _: None
-        elif self._console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(30), TaskProgressColumn(), TimeRemainingColumn()
-            with Progress(*columns, console=self._console, transient=True) as bar:
-                task = bar.add_task(text, total=total)
-                yield lambda amount: bar.advance(task, amount)
-            self.say(text)
-        else:
-            yield self._plain(text, total)
-
-    def _plain(self, text: str, total: float) -> Advance:
-        self.say(text)
-        state = {"done": 0.0, "told": time.monotonic()}
-
-        def advance(amount: float) -> None:
-            state["done"] += amount
-            if time.monotonic() - state["told"] >= _EVERY and total:
-                state["told"] = time.monotonic()
-                self.say(f"{text}: {100 * min(1.0, state['done'] / total):.0f}%")
-
-        return advance
+        yield lambda _: None

@@ -209,6 +209,14 @@ def highest(home: Home) -> dict[str, int]:
     return {kind: serial for kind, serial in _read_json(home.store / HIGHEST).items() if type(serial) is int}
 
 
+def next_serial(home: Home) -> int:
+    """One more than any artifact there is, was used or is planned, and what the trust root asks for."""
+    there = [serial_of(path.name) for path in (*home.artifacts.glob("*-*"), *home.store.glob("*-*"))]
+    planned = [json.loads(path.read_bytes())["version"] for path in home.artifacts.glob(".work-*/plan.json")]
+    there += [serial_of(version) for version in planned]
+    return max([*there, *highest(home).values(), keys.trust(home).minimum_serial - 1, 0]) + 1
+
+
 def _remember(home: Home, version: str) -> None:
     found = highest(home)
     if serial_of(version) > found.get(_kind(version), 0):

@@ -20,6 +20,7 @@ from runner.core.base import ownership
 from runner.core.base.errors import GloveboxError, PolicyError
 
 NAME = ".glovebox"
+COMPILED_FILE = "cache/compiled.tar"  # in the folder of a compile cache
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 SOURCE = Path(__file__).resolve().parents[3]  # the checkout: policies, seed, Dockerfiles
 

@@ -91,6 +91,14 @@ class Snapshot(Frozen):
     path: Path
 
 
+class Cache(Frozen):
+    """Compiled code of a signed artifact that was admitted, and what it was compiled for."""
+
+    version: Version
+    image: str  # id, sha256:...
+    device: str  # device.kind
+
+
 class LaunchRequest(Frozen):
     """All that a launcher can be asked. Everything else about a container comes from policy."""
 
@@ -99,7 +107,7 @@ class LaunchRequest(Frozen):
     policy: Sha256  # digest of the policies the runner decided by; a launcher with others refuses
     artifact: Version | None = None  # trainer, evaluator
     kernels: Version | None = None  # trainer
-    cache: Version | None = None  # trainer: compiled code it may begin with
+    cache: Cache | None = None  # trainer: compiled code it may begin with, if it fits
     keep_cache: bool = False  # trainer: it hands out what it compiled (compile_cache.py)
     agent: AgentKind = "scripted"  # agent
     lane: Lane = WHOLE_HOST

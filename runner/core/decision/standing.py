@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
+from runner.core.base.values import INTERRUPTED, Costs, Experiment, Rerun, Status
 from runner.core.decision import decide
 from runner.core.decision.decide import Runs, Standing
 from runner.core.decision.noise import Noise
@@ -54,6 +54,17 @@ def noise(
 def best(rows: Sequence[Experiment]) -> Experiment | None:
     """The last keep: what a candidate is measured against."""
     return next((row for row in reversed(rows) if row.status is Status.KEEP and row.val_bpb is not None), None)
+
+
+def baseline_seconds(rows: Sequence[Experiment]) -> float | None:
+    """How long the training container of the first kept experiment lived."""
+    return next((row.train_seconds for row in rows if row.status is Status.KEEP), None)
+
+
+def baseline_costs(rows: Sequence[Experiment]) -> Costs | None:
+    """What it took to score the first kept experiment; None before there is one, and in a tag older than this."""
+    kept = next((row for row in rows if row.status is Status.KEEP), None)
+    return kept.evaluation.costs if kept and kept.evaluation else None
 
 
 def parent(rows: Sequence[Experiment], row: Experiment) -> Experiment | None:

@@ -18,8 +18,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from runner.core.base.errors import GloveboxError
-from runner.core.base.values import MAX_TAG, TAG_PATTERN, Costs, Experiment, Frozen, Rerun, RunId, Sha256, Status
-from runner.core.decision import standing
+from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Frozen, Rerun, RunId, Sha256, Status
 
 _Row = TypeVar("_Row", bound=Frozen)
 _SCHEMA = """
@@ -218,19 +217,6 @@ class Ledger:
         (known,) = self._db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'reruns'").fetchone()
         rows = self._db.execute(query, (tag,)).fetchall() if known else []  # none in a ledger of an older version
         return [_parsed(Rerun, row, tag) for (row,) in rows]
-
-    def best(self, tag: str) -> Experiment | None:
-        """The last keep: what a candidate is measured against."""
-        return standing.best(self.experiments(tag))
-
-    def baseline_seconds(self, tag: str) -> float | None:
-        """How long the training container of the first kept experiment lived."""
-        return next((e.train_seconds for e in self.experiments(tag) if e.status is Status.KEEP), None)
-
-    def baseline_costs(self, tag: str) -> Costs | None:
-        """What it took to score the first kept experiment; None before there is one, and in a tag older than this."""
-        kept = next((e for e in self.experiments(tag) if e.status is Status.KEEP), None)
-        return kept.evaluation.costs if kept and kept.evaluation else None
 
     def tags(self) -> list[str]:
         """All tags, newest first."""

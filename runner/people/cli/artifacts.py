@@ -11,10 +11,10 @@ from rich.table import Table
 from runner.core.artifacts import download, kernels, keys, resign, store
 from runner.core.artifacts import prepare as preparation
 from runner.core.artifacts.profiles import PROFILES
-from runner.core.artifacts.progress import Stages
 from runner.core.base.home import find
 from runner.people.cli.common import Json, say
 from runner.people.pages import console
+from runner.people.pages.progress import ShownStages
 
 UPSTREAM_CACHE = Path("~/.cache/autoresearch")
 keys_app = typer.Typer(
@@ -44,7 +44,7 @@ def prepare(
         raise typer.BadParameter(f"one of: {', '.join(PROFILES)}")
     if shards is not None and from_upstream_cache:
         raise typer.BadParameter("--shards or --from-upstream-cache, not both")
-    home, stages = find(), Stages(console.stderr())
+    home, stages = find(), ShownStages(console.stderr())
     wanted = kernels.KIND if kernels_ or kernels_from else profile
     there = store.newest(home, wanted) if if_missing else None
     if there is not None:

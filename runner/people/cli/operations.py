@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import docker
 import typer
 
-from runner.core.base.errors import EngineError, PolicyError
+from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home, find, place
 from runner.core.policy import policy_files
 from runner.people.cli.common import Json, interruptible, say
 from runner.people.host import backup as backups
 from runner.people.host import housekeeping
 from runner.people.pages import console
-from runner.rooms.launcher.engine import connect_engine
 
 Yes = Annotated[bool, typer.Option("--yes", help="Remove it; without this only say what would go.")]
 
@@ -28,7 +26,7 @@ def gc(
 ) -> None:
     """Remove what a bench no longer needs: old logs, leftovers of killed processes, containers, unnamed images."""
     home = find()
-    client = _engine(home)
+    client = housekeeping.engine(home)
     found, freed = housekeeping.tidy(home, days, client, remove=yes)
     document = {"removed": yes, "freed_bytes": freed, "found": [one._asdict() | {"path": None} for one in found]}
     if json_:
@@ -42,13 +40,6 @@ def gc(
     out.print(f"{len(found)} things, {total / 1e6:.1f} MB {verb}", markup=False)
     if client is None:
         out.print("no engine answers: containers and images were left out", markup=False)
-
-
-def _engine(home: Home) -> docker.DockerClient | None:
-    try:
-        return connect_engine(policy_files.load(*home.policies).sandbox)
-    except EngineError:
-        return None
 
 
 def backup(

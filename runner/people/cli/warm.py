@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 
 from runner.core.artifacts import compile_cache, store
-from runner.core.artifacts.progress import Stages
 from runner.core.base import locks
-from runner.core.base.home import Home, find
+from runner.core.base.home import COMPILED_FILE, Home, find
 from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import Lane, LaunchRequest
 from runner.core.policy import policy_files
 from runner.people.cli.common import Gpu, Json, say
 from runner.people.host import processes
 from runner.people.pages import console
+from runner.people.pages.progress import ShownStages
 from runner.rooms.desk.launch_client import LaunchClient
 
 TRAINED_SECONDS = 30  # of training, at most: what is not compiled by then is rare
@@ -62,9 +62,9 @@ def _make(home: Home, text: bytes, gpu: str | None) -> str:
     )
     with processes.doors() as places, processes.launcher(home, places):
         launches = LaunchClient(places.launch)
-        Stages(console.stderr()).say(f"training the baseline for {budget} s to compile it")
+        ShownStages(console.stderr()).say(f"training the baseline for {budget} s to compile it")
         return compile_cache.make(home, text, launches.run, request, seconds, budget)
 
 
 def _size(home: Home, version: str) -> int:
-    return (home.artifacts / version / compile_cache.FILE).stat().st_size
+    return (home.artifacts / version / COMPILED_FILE).stat().st_size

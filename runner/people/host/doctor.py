@@ -29,7 +29,7 @@ from runner.core.base import nvidia
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import SOURCE, Home, find
 from runner.core.base.values import Lane
-from runner.core.decision import clock
+from runner.core.decision import clock, standing
 from runner.core.evidence import audit_chain, receipts
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import now
@@ -140,7 +140,7 @@ def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
     tag = next(iter(book.tags()), None) if book else None
     version = book.run_info(tag)["artifact"] if book and tag else store.latest(home)
     budget = float(store.admit(home, version).predicate.profile["time_budget_s"])
-    seconds = book.baseline_seconds(tag) if book and tag else None
+    seconds = standing.baseline_seconds(book.experiments(tag)) if book and tag else None
     return tag, clock.clock(decision, budget, None if seconds is None else seconds - budget)
 
 

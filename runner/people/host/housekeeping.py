@@ -19,11 +19,13 @@ import docker
 
 from runner.core.artifacts import keys, manifest
 from runner.core.base import locks
-from runner.core.base.errors import GloveboxError
+from runner.core.base.errors import EngineError, GloveboxError
 from runner.core.base.home import Home
 from runner.core.evidence import audit_chain
 from runner.core.evidence.ledger import Ledger
+from runner.core.policy import policy_files
 from runner.rooms.launcher import containers
+from runner.rooms.launcher.engine import connect_engine
 
 IMAGE_LABEL = "glovebox.image"  # of every image our Dockerfiles make
 _PARTIAL = ("*.partial", "results.tsv?*", "report.html?*", "tmp*")
@@ -49,6 +51,14 @@ def tidy(home: Home, days: float, client: docker.DockerClient | None, *, remove:
         found = [*_runs(home, days), *_snapshots(home), *_halves(home), *_store(home)]
         found += list(_engine(home, client)) if client is not None else []
         return found, sum(_remove(one, client) for one in found) if remove else 0
+
+
+def engine(home: Home) -> docker.DockerClient | None:
+    """The engine, if one answers."""
+    try:
+        return connect_engine(policy_files.load(*home.policies).sandbox)
+    except EngineError:
+        return None
 
 
 def _remove(one: Found, client: docker.DockerClient | None) -> int:

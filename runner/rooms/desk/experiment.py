@@ -64,13 +64,13 @@ class Loop:
 
         None if that is done. Raises BaselineError if it gives no score.
         """
-        if self.ledger.best(self.tag) is not None:
+        if self.best() is not None:
             return None
         work = self.home.run(new_run_id()) / "train.py"
         work.parent.mkdir(parents=True, mode=0o700)
         files.write(work, self.seed)
         feedback = self._experiment(work, description, None, first=True)
-        if self.ledger.best(self.tag) is None:
+        if self.best() is None:
             row = self.ledger.experiments(self.tag)[-1]
             raise BaselineError(
                 f"the baseline gave no score: {row.status}" + (f" ({row.reason})" if row.reason else ""),
@@ -93,7 +93,7 @@ class Loop:
         taken = self._snapshot(source)
         faults.reach("snapshot.kept")
         self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
-        if first is (self.ledger.best(self.tag) is not None):
+        if first is (self.best() is not None):
             raise BaselineError("a tag begins with its baseline, once; no candidate comes first", where=self.tag)
         run = self.stages.next_run()
         number = self.recorder.accept(taken, description, run)
@@ -144,7 +144,7 @@ class Loop:
 
     def _finish(self, number: int, began: float, lookout: Lookout | None, scored: Scored, verdict: Verdict) -> _Ended:
         """Record the verdict; what was the best before, and what the agent has now been told."""
-        best, found = self.ledger.best(self.tag), lookout.found if lookout else None
+        best, found = self.best(), lookout.found if lookout else None
         spent = time.monotonic() - began
         row = self.recorder.finish(number, scored, verdict, spent, found, self.stages.lane.name)
         return _Ended(row, best, self.told(), scored)
@@ -205,7 +205,7 @@ class Loop:
 
     def clock(self, budget: float | None = None) -> clock.Clock:
         """What a training container of this tag gets, calibrated by the tag's baseline."""
-        baseline = self.ledger.baseline_seconds(self.tag)
+        baseline = standing.baseline_seconds(self.ledger.experiments(self.tag))
         overhead = None if baseline is None else baseline - self.stages.budget()
         return clock.clock(self.policies.decision, budget or self.stages.budget(), overhead)
 
@@ -227,6 +227,10 @@ class Loop:
             self.recorder.refuse(error.reason)
             self.emit("refused", {"reason": error.reason, "error": str(error)})
             raise
+
+    def best(self) -> Experiment | None:
+        """What the next candidate is measured against, None before the baseline."""
+        return standing.best(self.ledger.experiments(self.tag))
 
     def best_source(self) -> bytes:
         """train.py as the agent goes on from: the last keep, or the seed the tag began with."""

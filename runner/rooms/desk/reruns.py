@@ -39,7 +39,7 @@ class Trials:
         """
         while True:
             with self.recorder.lock:
-                best = self.recorder.ledger.best(self.recorder.tag)
+                best = standing.best(self.recorder.ledger.experiments(self.recorder.tag))
                 found = self._judge(number, scored, best)
                 if isinstance(found, Verdict) and not (found.status is Status.KEEP and self._unaudited(scored)):
                     return record(scored, found)
@@ -75,7 +75,7 @@ class Trials:
 
     def to_beat(self) -> float:
         """A first run that scores lower is likely to be kept; a baseline always is."""
-        best = self.recorder.ledger.best(self.recorder.tag)
+        best = standing.best(self.recorder.ledger.experiments(self.recorder.tag))
         if best is None or best.val_bpb is None:
             return EVERY
         return self.known()[1] or best.val_bpb
@@ -83,7 +83,7 @@ class Trials:
     def yardstick(self) -> Costs | None:
         """What the baseline's evaluation took, if it was taken on this artifact."""
         same = self.stages.artifact.predicate.version == self.recorder.artifact
-        return self.recorder.ledger.baseline_costs(self.recorder.tag) if same else None
+        return standing.baseline_costs(self.recorder.ledger.experiments(self.recorder.tag)) if same else None
 
     def known(self) -> tuple[list[Experiment], float | None]:
         """Finished experiments, and the val_bpb a first run has to beat: the higher of the best's first and its mean.

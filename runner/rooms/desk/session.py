@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from runner.core.airlock import leak_budget, snapshot
-from runner.core.artifacts import store
+from runner.core.artifacts import compile_cache, store
 from runner.core.base import doors, files, locks
 from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import INTERRUPTED
+from runner.core.base.values import INTERRUPTED, Cache
 from runner.core.evidence import disk_reserve
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
@@ -113,7 +113,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
     if kernels is not None:
         store.admit(home, kernels)
     cache = _cache(home, policies, kernels, recorded)
-    terms = policy_files.terms(policies, kernels, cache)
+    terms = policy_files.terms(policies, kernels, cache.version if cache else None)
     if recorded is not None:
         _same_terms(recorded, version, terms, settings.tag)
     ledger.begin_run(settings.tag, now(), version, terms)
@@ -140,16 +140,14 @@ def _from_lane(emit: Emit, lane: int, event: str, data: dict[str, Any]) -> None:
 
 def _cache(
     home: Home, policies: policy_files.Policies, kernels: str | None, recorded: dict[str, str] | None
-) -> str | None:
+) -> Cache | None:
     """The compile cache of a tag: the one it was begun with; for a new one the newest."""
     known = store.caches(home)
     chosen = next(iter(known), None)
     if recorded is not None:
         same = (one for one in (*known, None) if policy_files.terms(policies, kernels, one) == recorded["policy"])
         chosen = next(same, chosen)
-    if chosen is not None:
-        store.admit(home, chosen)
-    return chosen
+    return None if chosen is None else compile_cache.admit(home, chosen)
 
 
 def _same_terms(recorded: dict[str, str], artifact: str, terms: str, tag: str) -> None:

@@ -21,6 +21,7 @@ from runner.core.base.home import Home
 from runner.core.base.run_folder import SCORE, new_run_id, tidy
 from runner.core.base.values import (
     WHOLE_HOST,
+    Cache,
     Costs,
     EndReason,
     Lane,
@@ -56,7 +57,7 @@ class Stages:
     artifact: Statement
     lane: Lane = WHOLE_HOST
     kernels: str | None = None  # version of the kernel packages, if any were provisioned
-    cache: str | None = None  # version of the compile cache, if one was made
+    cache: Cache | None = None  # compiled code that trainers begin with, if it was made
 
     def next_run(self) -> str:
         """The name the next run must have: that of the trainer that stands by, if one does."""

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from docker.types import Mount
 
-from runner.core.artifacts import compile_cache
 from runner.core.base import doors
 from runner.core.base.errors import DoorError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import COMPILED_FILE, SOURCE, Home
 from runner.core.base.run_folder import GO, HAND_OVER, SCORE
 from runner.core.base.values import LaunchRequest
 from runner.core.policy import policy_files, users
@@ -55,7 +54,7 @@ class Rooms:
         if request.kernels is not None:
             mounts.append(containers.bind(str(self._stored(request.kernels) / "kernels"), "/kernels"))
         if request.cache is not None:
-            mounts.append(containers.bind(str(self._stored(request.cache) / compile_cache.FILE), "/warm.tar"))
+            mounts.append(containers.bind(str(self._stored(request.cache.version) / COMPILED_FILE), "/warm.tar"))
         names = (*HAND_OVER, "cache.tar") if request.keep_cache else HAND_OVER
         mounts += self._outputs(folder, names, self.policies.sandbox.trainer)
         environment = {

@@ -24,12 +24,11 @@ import docker
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner.core.artifacts import compile_cache
-from runner.core.base import doors, faults, nvidia
-from runner.core.base.errors import DoorError, EngineError, GloveboxError, PolicyError
+from runner.core.base import device, doors, faults, nvidia
+from runner.core.base.errors import ArtifactError, DoorError, EngineError, GloveboxError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.run_folder import GO
-from runner.core.base.values import EngineResult, Freeze, Frozen, LaunchRequest, Release
+from runner.core.base.values import Cache, EngineResult, Freeze, Frozen, LaunchRequest, Release
 from runner.core.policy import policy_files, seccomp, users
 from runner.rooms.launcher import containers, cores, gpu, layers, usage
 from runner.rooms.launcher.freezing import EVERY_LANE, Freezer
@@ -59,7 +58,6 @@ class Launcher:
         self.policies = policies or policy_files.load(*home.policies)
         self.rooms = Rooms(home, places, self.policies)
         self.freezer = Freezer(client, home.id, watch=watch)
-        self._fitting: set[tuple[str, str, str | None]] = set()
         self._busy: set[int] = set()  # threads that may be making a container
 
     def handle(self, line: doors.Line) -> None:
@@ -161,10 +159,10 @@ class Launcher:
             layers.check_apart(self.client, self.policies.sandbox)
         room = self.rooms.furnish(request, folder)
         if request.cache is not None:
-            self._fits(request.cache, request.lane.gpu)
+            check_fit(request.cache, self._image(), request.lane.gpu)
         limits: policy_files.Box = getattr(self.policies.sandbox, request.role)
-        device = request.lane.gpu if request.role != "agent" else None
-        gpus = [gpu.request(self.client.info(), device)] if device else []
+        uuid = request.lane.gpu if request.role != "agent" else None
+        gpus = [gpu.request(self.client.info(), uuid)] if uuid else []
         return containers.specification(
             self.policies.sandbox,
             request,
@@ -177,16 +175,13 @@ class Launcher:
             seccomp=seccomp.of_role(self.policies.sandbox.seccomp, self.policies.seccomp, request.role),
         )
 
-    def _fits(self, cache: str, device: str | None) -> None:
-        """Refuse compiled code of another image or device; asked once, so that it may expire in mid-night."""
+    def _image(self) -> str:
+        """Id of the image that a trainer would be made of now."""
         name = self.policies.sandbox.trainer.image
         try:
-            asked = (cache, str(self.client.images.get(name).id), device)
+            return str(self.client.images.get(name).id)
         except docker.errors.ImageNotFound:
             raise EngineError(f"image {name} is missing", fix="run: make images") from None
-        if asked not in self._fitting:
-            compile_cache.check(self.home, *asked)
-            self._fitting.add(asked)
 
     def _snapshot(self, work: Release) -> bytes:
         path = self.home.snapshots / f"{work.snapshot}.py"
@@ -197,6 +192,17 @@ class Launcher:
         if hashlib.sha256(data).hexdigest() != work.snapshot:
             raise DoorError("the snapshot does not match its name")
         return data
+
+
+def check_fit(cache: Cache, image: str, uuid: str | None) -> None:
+    """Raises ArtifactError unless compiled code was made for this image and for the device it would run on."""
+    for what, made, found in (("image", cache.image, image), ("device", cache.device, device.kind(uuid))):
+        if made != found:
+            raise ArtifactError(
+                f"compile cache {cache.version} was made for {what} {made[:40]}, this is {found[:40]}",
+                where="store",
+                fix="run: glovebox warm, and begin a new --tag; or without one: glovebox warm --forget",
+            )
 
 
 def _asked(line: doors.Line) -> LaunchRequest | Freeze:

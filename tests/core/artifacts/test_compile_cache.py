@@ -9,13 +9,12 @@ from pathlib import Path
 import docker
 import pytest
 
-from runner.core.artifacts import compile_cache, prepare, store
+from runner.core.artifacts import compile_cache, store
 from runner.core.base import device
 from runner.core.base.errors import ArtifactError, GloveboxError
-from runner.core.base.home import SOURCE, Home
-from runner.core.base.values import EndReason, EngineResult, LaunchRequest, Release
+from runner.core.base.home import COMPILED_FILE, SOURCE, Home
+from runner.core.base.values import Cache, EndReason, EngineResult, LaunchRequest, Release
 from runner.core.policy import policy_files
-from runner.rooms.launcher import gpu
 from tests.samples import QUICK, quickly
 
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -45,29 +44,19 @@ def test_it_is_signed_with_what_it_was_made_of_and_for(home: Home) -> None:
     version = make(home)
     told = store.admit(home, version).predicate.provenance
     assert (told["image"], told["device"]) == ("sha256:one", device.kind(None))
-    assert (home.store / version / compile_cache.FILE).read_bytes() == b"compiled"
+    assert (home.store / version / COMPILED_FILE).read_bytes() == b"compiled"
     assert store.caches(home) == [version]
     assert store.latest(home) == "demo-1"  # no data artifact
     assert not home.run(REQUEST.run).exists()
-    compile_cache.check(home, version, "sha256:one", None)
-
-
-def test_another_image_or_device_refuses_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = make(home)
-    store.admit(home, version)
-    with pytest.raises(ArtifactError, match=r"made for image .* glovebox warm"):
-        compile_cache.check(home, version, "sha256:two", None)
-    monkeypatch.setattr(gpu, "model", lambda _: "NVIDIA H100")
-    with pytest.raises(ArtifactError, match="this is NVIDIA H100"):
-        compile_cache.check(home, version, "sha256:one", "GPU-x")
+    assert compile_cache.admit(home, version) == Cache(version=version, image="sha256:one", device=device.kind(None))
 
 
 def test_an_altered_one_is_refused(home: Home) -> None:
     version = make(home)
-    path = home.artifacts / version / compile_cache.FILE
+    path = home.artifacts / version / COMPILED_FILE
     path.write_bytes(b"poisoned")
     with pytest.raises(ArtifactError, match="does not match"):
-        store.admit(home, version)
+        compile_cache.admit(home, version)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +91,7 @@ def test_forgotten_ones_are_gone(home: Home) -> None:
     assert compile_cache.forget(home) == [version]
     assert store.caches(home) == []
     assert not (home.store / version).exists()
-    assert prepare.next_serial(home) > store.serial_of(version)
+    assert store.next_serial(home) > store.serial_of(version)
 
 
 def test_the_processor_is_part_of_its_name() -> None:

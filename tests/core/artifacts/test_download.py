@@ -105,7 +105,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
 
 def fetched(mirror: Mirror, folder: Path, count: int = 2) -> None:
-    download.fetch(folder, count, mirror.url, Stages(None))
+    download.fetch(folder, count, mirror.url, Stages())
     for name in download.names(count):
         assert (folder / name).read_bytes() == (mirror.folder / name).read_bytes()
     assert sorted(path.name for path in folder.iterdir()) == sorted(download.names(count))
@@ -164,13 +164,13 @@ def test_another_part_than_was_asked_for_is_thrown_away(mirror: Mirror, tmp_path
 def test_a_redirect_leads_only_where_a_mirror_may_be(mirror: Mirror, tmp_path: Path) -> None:
     mirror.faults["shard_00000.parquet"] = ["redirect"]
     with pytest.raises(ArtifactError, match="a redirect to a place"):
-        download.fetch(tmp_path / "shards", 2, mirror.url, Stages(None))
+        download.fetch(tmp_path / "shards", 2, mirror.url, Stages())
 
 
 def test_patience_ends_and_what_arrived_is_kept(mirror: Mirror, tmp_path: Path) -> None:
     mirror.faults["shard_00000.parquet"] = ["break"] * 50
     with pytest.raises(ArtifactError, match="what arrived is kept"):
-        download.fetch(tmp_path / "shards", 2, mirror.url, Stages(None))
+        download.fetch(tmp_path / "shards", 2, mirror.url, Stages())
     assert (tmp_path / "shards" / "shard_00000.parquet.part").stat().st_size > 1000
     mirror.faults.clear()
     fetched(mirror, tmp_path / "shards")
@@ -178,7 +178,7 @@ def test_patience_ends_and_what_arrived_is_kept(mirror: Mirror, tmp_path: Path) 
 
 def test_a_missing_shard_is_an_error_at_once(mirror: Mirror, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="status 404"):
-        download.fetch(tmp_path / "shards", 3, mirror.url, Stages(None))
+        download.fetch(tmp_path / "shards", 3, mirror.url, Stages())
     assert mirror.asked["HEAD", "shard_00002.parquet"] == 1
 
 
@@ -187,7 +187,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
 ) -> None:
     monkeypatch.setattr(download, "_sizes", lambda client, base, missing: dict.fromkeys(missing, 1 << 50))
     with pytest.raises(ArtifactError, match="the download needs"):
-        download.fetch(tmp_path / "shards", 2, mirror.url, Stages(None))
+        download.fetch(tmp_path / "shards", 2, mirror.url, Stages())
     assert not mirror.asked
 
 
@@ -197,4 +197,4 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
 )
 def test_only_https_or_a_mirror_of_ones_own_is_asked(tmp_path: Path, url: str) -> None:
     with pytest.raises(ArtifactError, match="not a mirror"):
-        download.fetch(tmp_path, 1, url, Stages(None))
+        download.fetch(tmp_path, 1, url, Stages())

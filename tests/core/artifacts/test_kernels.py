@@ -49,7 +49,7 @@ def packages(home: Home, tmp_path: Path) -> Path:
 
 
 def test_only_the_builds_the_policy_names_are_signed(home: Home, packages: Path) -> None:
-    version = kernels.provision(home, packages, Stages(None))
+    version = kernels.provision(home, packages, Stages())
     statement = store.admit(home, version)
     assert [subject.name for subject in statement.subject] == [
         "kernels/flash-attn3/build/torch-cpu/__init__.py",
@@ -61,7 +61,7 @@ def test_only_the_builds_the_policy_names_are_signed(home: Home, packages: Path)
 
 
 def test_a_changed_kernel_is_refused(home: Home, packages: Path) -> None:
-    version = kernels.provision(home, packages, Stages(None))
+    version = kernels.provision(home, packages, Stages())
     next((home.artifacts / version).rglob("__init__.py")).write_text("import os\n")
     with pytest.raises(ArtifactError, match="does not match"):
         store.admit(home, version)
@@ -70,18 +70,18 @@ def test_a_changed_kernel_is_refused(home: Home, packages: Path) -> None:
 def test_a_link_in_a_package_is_refused(home: Home, packages: Path) -> None:
     (packages / "flash-attn3" / "build" / "torch-cpu" / "secret.py").symlink_to("/etc/passwd")
     with pytest.raises(ArtifactError, match="not a regular file"):
-        kernels.provision(home, packages, Stages(None))
+        kernels.provision(home, packages, Stages())
 
 
 def test_a_folder_without_the_wanted_package_is_refused(home: Home, packages: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no kernel package"):
-        kernels.provision(home, tmp_path, Stages(None))
+        kernels.provision(home, tmp_path, Stages())
 
 
 def test_kernels_need_a_signing_key(home: Home, packages: Path) -> None:
     keys.path_of(home, "bench").unlink()
     with pytest.raises(ArtifactError, match="no signing key"):
-        kernels.provision(home, packages, Stages(None))
+        kernels.provision(home, packages, Stages())
 
 
 @pytest.mark.engine

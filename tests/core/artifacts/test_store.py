@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
-from runner.core.artifacts import keys, manifest, prepare, signing, store
+from runner.core.artifacts import keys, manifest, signing, store
 from runner.core.artifacts import resign as artifacts_resign
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file
@@ -387,4 +387,4 @@ def test_taking_away_every_newer_artifact_is_a_rollback_of_any_profile(bench: Ho
         shutil.rmtree(path / "upstream-5")
     with pytest.raises(ArtifactError, match="rollback"):
         store.latest(bench)
-    assert prepare.next_serial(bench) == 6
+    assert store.next_serial(bench) == 6

@@ -10,6 +10,7 @@ import pytest
 
 from runner.core.base.errors import GloveboxError
 from runner.core.base.values import Experiment, Status
+from runner.core.decision import standing
 from runner.core.evidence.ledger import Ledger, summary
 from tests.samples import experiment
 
@@ -61,7 +62,7 @@ def test_rows_come_in_the_order_in_which_they_were_completed(ledger: Ledger, tmp
         assert ledger.experiments("t")[-1].id == number
     for book in (ledger, Ledger(tmp_path / "ledger.sqlite", read_only=True)):
         assert [row.id for row in book.experiments("t")] == [2, 3, 1]
-        best = book.best("t")
+        best = standing.best(book.experiments("t"))
         assert best is not None
         assert best.id == 1
 
@@ -90,11 +91,11 @@ def test_a_ledger_from_before_lanes_is_read_and_continued(tmp_path: Path) -> Non
 
 
 def test_best_is_the_last_keep(ledger: Ledger) -> None:
-    assert ledger.best("t") is None
+    assert standing.best(ledger.experiments("t")) is None
     for row in (experiment(1), experiment(2), experiment(3, status=Status.DISCARD, val_bpb=1.0)):
         accept(ledger, row)
         ledger.close_experiment(row)
-    best = ledger.best("t")
+    best = standing.best(ledger.experiments("t"))
     assert best is not None
     assert best.val_bpb == experiment(2).val_bpb
 

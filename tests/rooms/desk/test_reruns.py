@@ -30,6 +30,7 @@ from runner.core.base.values import (
     Telemetry,
     Trained,
 )
+from runner.core.decision import standing
 from runner.core.decision.decide import Verdict
 from runner.core.evidence import audit_chain, disk_reserve, verify
 from runner.core.evidence.audit_chain import AuditLog
@@ -297,7 +298,7 @@ def test_a_frontier_that_moves_while_a_candidate_is_confirmed_is_the_one_to_beat
     assert moved
     assert [one.id for one in bench.ledger.experiments("t")] == [1, 3, 2]
     assert row.status is Status.DISCARD  # 1.9 would have beaten 2.0
-    best = bench.ledger.best("t")
+    best = standing.best(bench.ledger.experiments("t"))
     assert best is not None
     assert best.id == 3
     assert not verify.verify(bench.home).failures

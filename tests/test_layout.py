@@ -1,0 +1,71 @@
+"""Trust can be read from the tree: the contracts on imports hold, and no process loads what it must not have."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.layout import loaded
+from runner.core.base.home import SOURCE
+
+PAGES = ("rich", "jinja2", "matplotlib", "runner.people")
+SIGNATURES = ("cryptography", "securesystemslib", "runner.core.evidence", "runner.core.artifacts")
+NEVER = {
+    "launcher": (*PAGES, *SIGNATURES, "httpx", "runner.core.airlock", "runner.rooms.desk", "runner.rooms.broker"),
+    "desk": (*PAGES, "docker", "httpx", "runner.rooms.launcher", "runner.rooms.broker"),
+    # httpx brings rich along, for a command line of its own.
+    "broker": (*PAGES[1:], "docker", "runner.core.artifacts", "runner.rooms.launcher", "runner.rooms.desk"),
+}
+NEEDS = {"launcher": "docker", "desk": "runner.core.evidence.ledger", "broker": "httpx"}  # else nothing was looked at
+
+
+def contracts(config: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    return subprocess.run(
+        [*command, "--config", str(config), "--no-cache"], cwd=SOURCE, capture_output=True, text=True, check=False
+    )
+
+
+def test_every_contract_holds() -> None:
+    done = contracts(SOURCE / ".importlinter")
+    assert done.returncode == 0, done.stdout
+    assert " 0 broken" in done.stdout
+
+
+def test_a_contract_that_does_not_hold_is_noticed(tmp_path: Path) -> None:
+    text = (SOURCE / ".importlinter").read_text()
+    turned = tmp_path / "turned"
+    turned.write_text(text.replace("    policy\n    base\n", "    base\n    policy\n"))
+    assert turned.read_text() != text
+    assert contracts(turned).returncode == 1
+
+
+@pytest.mark.parametrize("room", NEVER)
+def test_a_room_loads_nothing_it_has_no_use_for(room: str) -> None:
+    found = set(loaded(f"runner.rooms.{room}.__main__")["all"])
+    assert NEEDS[room] in found
+    assert found.isdisjoint(NEVER[room])
+
+
+def test_the_evaluator_loads_the_wire_and_itself() -> None:
+    own = loaded("trainer.evaluator.__main__")["own"]
+    assert all(name == "trainer" or name.startswith(("trainer.evaluator", "trainer.wire")) for name in own)
+
+
+def test_the_launcher_can_be_read_in_an_afternoon() -> None:
+    """Whoever holds the engine's socket is root: all that it is made of fits into few, short modules."""
+    own = loaded("runner.rooms.launcher.__main__")["own"]
+    modules = [Path(path) for path in own.values() if Path(path).name != "__init__.py"]
+    assert len(modules) <= 30
+    assert sum(len(path.read_text().splitlines()) for path in modules) <= 3600
+
+
+@pytest.mark.parametrize(
+    "package",
+    sorted(path.parent for top in ("runner", "trainer", "agent") for path in (SOURCE / top).rglob("__init__.py")),
+)
+def test_a_package_says_what_it_holds(package: Path) -> None:
+    assert (package / "__init__.py").read_text().startswith('"""')
