@@ -1,1 +1,1 @@
-"""Host side of the bench: runner, launcher, ledger and command line. TRUSTED."""
+"""The trusted side: rooms with one power each, what they share, and what people start. TRUSTED."""

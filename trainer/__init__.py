@@ -1,1 +1,1 @@
-"""Trainer and evaluator rooms: everything the trainer image holds."""
+"""Everything the trainer image holds. UNTRUSTED once train.py runs here; evaluator/ and wire/ run without it."""

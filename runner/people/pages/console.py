@@ -120,7 +120,6 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "finished": lambda event: outcome(event["row"]),
     "refused": lambda event: f"train.py refused: {event['error']}",
     "agent_ended": _ended,
-    "warning": lambda e: f"warning: {e['text']}",
     "contradicted": lambda e: f"A PROOF FAILED: experiment {e['experiment']} looks ahead; its model is in {e['kept']}",
     "leak_budget": lambda e: f"the tag's leak budget is used: {e['bits']:.0f} of {e['limit']} bits",
     "stopped": lambda _: "stopped: the running experiment is recorded as interrupted",

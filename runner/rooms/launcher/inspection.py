@@ -18,7 +18,7 @@ _NO_RESTART = {"Name": "no", "MaximumRetryCount": 0}
 
 
 def differences(attrs: dict[str, Any], spec: dict[str, Any], image: dict[str, Any] | None = None) -> list[str]:
-    """What `attrs` (inspect) says otherwise than `spec` (box.specification); empty if they agree.
+    """What `attrs` (inspect) says otherwise than `spec` (containers.specification); empty if they agree.
 
     With `image`, the image's own configuration, variables and an entry point that neither asked for are found too.
     """
