@@ -81,7 +81,7 @@ def _attempt(channel: Channel, stage: Stage, intact: bool) -> None:
 
 def _own_kernels(stage: Stage) -> None:
     if "runsc" in (stage.policies.sandbox.runtime, stage.policies.sandbox.agent_runtime):
-        raise Unable("gVisor's own kernel counts for each container")
+        raise Unable("gVisor's own kernel answers, for each container apart")
 
 
 def _read(agent: Any, channel: Channel) -> float | None:
@@ -109,6 +109,7 @@ _FILES_SHARED = ("overlay2", "overlayfs", "fuse-overlayfs")  # by containers of 
 
 def _page_cache(stage: Stage, intact: bool) -> None:
     """Can an agent tell which pages of a file a trainer dropped and which it read, after it has ended?"""
+    _own_kernels(stage)
     if (driver := stage.client.info()["Driver"]) not in _FILES_SHARED:
         raise Unable(f"whether images share files under {driver} is not known")
     spec = stage.specification("agent")
