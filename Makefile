@@ -15,7 +15,7 @@ test: engine images browser  ## everything, with the real engine (needs root or 
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 	@scripts/pytest.sh
 
-check:  ## ruff, mypy --strict, import contracts and the tests that need no engine (about a minute)
+check:  ## ruff, mypy --strict, import contracts and the tests that need no engine (about five minutes)
 	@scripts/venv.sh test
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 	@scripts/pytest.sh -m "not engine and not slow"
