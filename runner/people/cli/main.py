@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,6 @@ _EPILOG = (
 )
 app = typer.Typer(
     name="glovebox",
-    help="A sealed bench for unattended ML research.",
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -56,6 +56,19 @@ for command in (
     views.watch,
 ):
     app.command()(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"glovebox {version('glovebox')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    _: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)] = False,
+) -> None:
+    """A sealed bench for unattended ML research."""
 
 
 @app.command()

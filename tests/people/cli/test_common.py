@@ -1,9 +1,10 @@
-"""Signals end a command in order, and nohup(1) is heeded."""
+"""Signals end a command in order, nohup(1) is heeded, and the version is told."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -35,3 +36,10 @@ def test_a_hangup_ends_a_run_unless_it_was_started_to_outlive_its_terminal(args:
     command = [sys.executable, "-c", WAITING, *args]
     done = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == said, done.stderr
+
+
+def test_the_version_is_the_projects() -> None:
+    project = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]
+    command = [sys.executable, "-m", "runner", "--version"]
+    done = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True, check=True)
+    assert done.stdout == f"glovebox {project['version']}\n"
