@@ -37,9 +37,23 @@ def test_a_row_has_evidence_and_its_tests_exist(name: str) -> None:
     found = evidence(ROWS[name])
     assert found, f"{name} has no evidence"
     for test in (e for e in found if e.startswith("tests/")):
-        path, _, function = test.partition("::")
-        source = (SOURCE / Path(path)).read_text()
-        assert re.search(rf"^def {function or 'test_'}", source, re.MULTILINE), test
+        assert exists(test), test
+
+
+def exists(test: str) -> bool:
+    """Whether FILE::FUNCTION is a test, or FILE holds some."""
+    path, named, function = test.partition("::")
+    source = SOURCE / Path(path)
+    wanted = rf"{re.escape(function)}\(" if named else "test_"
+    return source.is_file() and re.search(rf"^def {wanted}", source.read_text(), re.MULTILINE) is not None
+
+
+def test_a_beginning_of_a_name_and_an_empty_one_are_no_evidence() -> None:
+    here = "tests/test_threat_model.py"
+    assert exists(here)
+    assert exists(f"{here}::test_rows_are_numbered_without_gaps")
+    for wrong in (f"{here}::test_rows_are", f"{here}::", "tests/test_nothing.py", "tests/conftest.py"):
+        assert not exists(wrong), wrong
 
 
 def test_rows_are_numbered_without_gaps() -> None:

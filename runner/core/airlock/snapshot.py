@@ -108,8 +108,11 @@ def restore(target: Path, data: bytes) -> None:
     except OSError as error:
         raise _refuse("not_regular", f"cannot be opened: {error.strerror}", target, "restart the agent") from None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise _refuse("not_regular", "not a regular file", target, "restart the agent")
+        if found.st_nlink != 1:
+            raise _refuse("hard_link", "has more than one link", target, "restart the agent")
         os.ftruncate(descriptor, 0)
         view = memoryview(data)
         while view:

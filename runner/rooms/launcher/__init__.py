@@ -1,1 +1,4 @@
-"""Starts containers. TRUSTED, the only holder of the engine's socket; reads nothing an untrusted room wrote."""
+"""Starts containers. TRUSTED: of what runs unattended the only holder of the engine's socket.
+
+It parses nothing an untrusted room wrote.
+"""

@@ -1,4 +1,4 @@
-"""The launcher: sole holder of the container engine's socket. TRUSTED, small on purpose.
+"""The launcher: of what runs unattended the only holder of the engine's socket. TRUSTED, and small for that reason.
 
 Listens on launch.sock. One connection is one container: a LaunchRequest, answered by {"event": "started"}; a Release
 with what it is to do, answered by {"event": "released"}, and its clock runs; {"event": "ended", ...EngineResult}.

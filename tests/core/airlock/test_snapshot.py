@@ -137,6 +137,19 @@ def test_restore_keeps_the_inode_and_cuts_longer_content(train_py: Path) -> None
     assert train_py.stat().st_ino == inode
 
 
+def test_restore_refuses_a_hard_link_and_leaves_the_other_name_alone(train_py: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"somebody's")
+    train_py.unlink()
+    os.link(other, train_py)
+    with pytest.raises(SnapshotError, match="more than one link"):
+        snapshot.restore(train_py, b"overwritten")
+    assert other.read_bytes() == b"somebody's"
+    other.unlink()
+    snapshot.restore(train_py, b"alone")
+    assert train_py.read_bytes() == b"alone"
+
+
 def test_restore_refuses_a_symlink_and_leaves_its_target_alone(train_py: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.py"
     link.symlink_to(train_py)
