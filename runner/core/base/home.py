@@ -1,8 +1,14 @@
 """Where a bench keeps its state on disk. TRUSTED, paths only.
 
-    <home>/policies/trust.yaml   keys/   artifacts/<version>/   store/<version>/
-    <home>/snapshots/<sha256>.py   runs/<run>/   line.git/   tags/<tag>/   ledger.sqlite   audit.jsonl
-    <home>/work/train.py   work-<lane>/train.py   broker/   secrets/
+    policies/trust.yaml        who may sign; beside it policies of this bench's own
+    keys/                      private keys of artifacts; audit.pem that of checkpoints
+    artifacts/ store/          VERSION/ as made, and as admitted: read-only, what containers are given
+    line.git/ ledger.sqlite audit.jsonl   the record
+    tags/TAG/ runs/RUN/ snapshots/SHA256.py   pages, quarantined output, what was run
+    work/train.py work-LANE/train.py   what an agent edits; seed.py: what new tags begin with
+    broker/ secrets/           spending and calls; API key and webhook
+    redteam.json kernels.json  newest results; agent.seccomp.json: for compose
+    *.lock reserve             one runner, up, launcher, red team; room for a last record on a full disk
 
 `glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above. Whose it may be
 is said in ownership.py.
