@@ -28,7 +28,9 @@ from runner.core.base.errors import GloveboxError, PolicyError
 NAME = ".glovebox"
 COMPILED_FILE = "cache/compiled.tar"  # in the folder of a compile cache
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-SOURCE = Path(__file__).resolve().parents[3]  # the checkout: policies, seed, Dockerfiles
+SOURCE = Path(__file__).resolve().parents[3]  # what holds our packages: a checkout, or an environment's site-packages
+_WHEEL = SOURCE / "runner" / "shipped"  # made with a wheel, in no checkout
+SHIPPED = _WHEEL if _WHEEL.is_dir() else SOURCE  # policies/ and program.md as they come with Glovebox
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Home:
     @property
     def policies(self) -> tuple[Path, Path]:
         """Where policy files are looked for, file by file: the bench's own folder, then the checkout's."""
-        return self.root / "policies", SOURCE / "policies"
+        return self.root / "policies", SHIPPED / "policies"
 
     @property
     def runner_lock(self) -> Path:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SOURCE, Home, find
+from runner.core.base.home import SHIPPED, Home, find
 from runner.core.evidence import receipts
 from runner.core.evidence.receipts import Probes
 from runner.core.evidence.recorder import now
@@ -40,7 +40,7 @@ def redteam(
     The weakened containers run Glovebox's own probes, no code of an agent's, and are removed afterwards.
     """
     home = _bench()
-    policies = policy_files.load(*(home.policies if home else (SOURCE / "policies",)))
+    policies = policy_files.load(*(home.policies if home else (SHIPPED / "policies",)))
     home_runtime = policies.sandbox.runtime
     if runtime is not None:
         if runtime not in ("runc", "runsc"):

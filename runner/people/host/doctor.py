@@ -27,7 +27,7 @@ from runner.core.artifacts import keys, store
 from runner.core.artifacts.manifest import Statement
 from runner.core.base import nvidia
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SOURCE, Home, find
+from runner.core.base.home import SHIPPED, Home, find
 from runner.core.base.values import Lane
 from runner.core.decision import clock, standing
 from runner.core.evidence import audit_chain, receipts
@@ -154,7 +154,7 @@ def _policy_folders() -> tuple[Path, ...]:
     try:
         return find().policies
     except GloveboxError:
-        return (SOURCE / "policies",)
+        return (SHIPPED / "policies",)
 
 
 def _guarded(name: str, action: Callable[[], T], detail: Callable[[T], str]) -> tuple[T | None, Check]:
