@@ -10,7 +10,8 @@ trap 'give_back; rm -f "$LOG"' EXIT
 run() { .venv/bin/python -m pytest "$@" | tee -a "$LOG"; }
 
 code=0
-OMP_NUM_THREADS=1 run tests/evaluator --numprocesses "$(nproc)" --dist worksteal "$@" || code=$?
+workers=$(($(nproc) < 4 ? $(nproc) : 4)) # each takes up to 3 GiB
+OMP_NUM_THREADS=1 run tests/evaluator --numprocesses "$workers" --dist worksteal "$@" || code=$?
 run tests --ignore=tests/evaluator "$@" || code=$?
 awk '/^=+ .*(passed|failed|error).* in [0-9.]+s/ { for (i = 2; i <= NF; i++) if ($i ~ /^(passed|failed|skipped|errors?),?$/) { sub(",", "", $i); count[$i] += $(i - 1) } }
   END { for (word in count) printf "%d %s  ", count[word], word; print "in all" }' "$LOG"
