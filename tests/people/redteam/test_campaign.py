@@ -98,10 +98,10 @@ def test_nothing_is_left_behind(engine: docker.DockerClient, policies: Policies,
     assert [path.name for path in tmp_path.iterdir()] == ["redteam.lock"]
 
 
-def test_there_are_enough_probes_and_each_names_walls_that_exist() -> None:
+def test_there_are_enough_probes_and_each_names_walls_that_exist(policies: Policies) -> None:
     names = [probe.id for probe in (*PROBES, *SCENARIOS)]
     assert len(names) == len(set(names)) >= 60
-    known = {**CONTROLS, **of_stage(Path("/"))}
+    known = {**CONTROLS, **of_stage(Path("/"), policies.sandbox)}
     assert all(set(probe.walls) <= set(known) for probe in PROBES)
     alone = {probe.walls[0] for probe in PROBES if len(probe.walls) == 1} | {s.control for s in SCENARIOS}
     assert set(known) <= alone | {"one file mounted"}, "a control that no probe is about alone would go unnoticed"
