@@ -55,19 +55,15 @@ def process(module: str, root: Path = SOURCE) -> dict[str, int]:
     return {"own": len(found["own"]), "lines": lines, "all": len(found["all"]), "rss_mb": rss}
 
 
-def packages() -> dict[str, int]:
+def packages(graph: grimp.ImportGraph) -> dict[str, int]:
     """Modules in each package, without what lies in packages below it."""
-    return dict(sorted(Counter(name.rpartition(".")[0] for name in _modules()).items()))
+    modules = [name for name in graph.modules if not graph.find_children(name) and "." in name]
+    return dict(sorted(Counter(name.rpartition(".")[0] for name in modules).items()))
 
 
-def _modules() -> list[str]:
-    graph = grimp.build_graph(*TOPS)
-    return [name for name in graph.modules if not graph.find_children(name) and "." in name]
-
-
-def cycles() -> list[list[str]]:
+def cycles(graph: grimp.ImportGraph) -> list[list[str]]:
     """Groups of packages that need each other."""
-    graph, needs = grimp.build_graph(*TOPS), defaultdict(set)
+    needs = defaultdict(set)
     for name in graph.modules:
         for other in graph.find_modules_directly_imported_by(name):
             needs[_package(graph, name)].add(_package(graph, other))
@@ -94,9 +90,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    graph = grimp.build_graph(*TOPS)
     found: dict[str, Any] = {
-        "packages": packages(),
-        "cycles": cycles(),
+        "packages": packages(graph),
+        "cycles": cycles(graph),
         "processes": {name: process(module) for name, module in PROCESSES.items()},
     }
     if asked.json:

@@ -60,11 +60,7 @@ def _read_stable(source: Path, cap: int) -> bytes | None:
     except OSError as error:
         raise _refuse("not_regular", f"cannot be opened: {error.strerror}", source, "use a regular file") from None
     try:
-        before = os.fstat(descriptor)
-        if not stat.S_ISREG(before.st_mode):
-            raise _refuse("not_regular", "not a regular file", source, "write train.py in place")
-        if before.st_nlink != 1:
-            raise _refuse("hard_link", "has more than one link", source, "write train.py in place")
+        before = _one_file(descriptor, source, "write train.py in place")
         data = bytearray()
         while len(data) <= cap and (chunk := os.read(descriptor, cap + 1 - len(data))):
             data += chunk
@@ -80,6 +76,16 @@ def _read_stable(source: Path, cap: int) -> bytes | None:
         after.st_ctime_ns,
     )
     return bytes(data) if stable and data == again and len(data) == after.st_size else None
+
+
+def _one_file(descriptor: int, path: Path, fix: str) -> os.stat_result:
+    """The state of what is open, if it is a regular file of one name; raises SnapshotError."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise _refuse("not_regular", "not a regular file", path, fix)
+    if found.st_nlink != 1:
+        raise _refuse("hard_link", "has more than one link", path, fix)
+    return found
 
 
 def _check_text(data: bytes, source: Path) -> None:
@@ -108,11 +114,7 @@ def restore(target: Path, data: bytes) -> None:
     except OSError as error:
         raise _refuse("not_regular", f"cannot be opened: {error.strerror}", target, "restart the agent") from None
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise _refuse("not_regular", "not a regular file", target, "restart the agent")
-        if found.st_nlink != 1:
-            raise _refuse("hard_link", "has more than one link", target, "restart the agent")
+        _one_file(descriptor, target, "restart the agent")
         os.ftruncate(descriptor, 0)
         view = memoryview(data)
         while view:

@@ -16,11 +16,7 @@ from typing import NamedTuple
 from runner.core.base.errors import EngineError
 
 TOOLKIT_VARIABLE = "GLOVEBOX_TOOLKIT"  # where the launcher is a container: what `glovebox init` found on the host
-
-
 _VERSION = re.compile(r"\b(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?![-.\w])")  # a release candidate is not its release
-
-
 Version = tuple[int, ...]
 
 
