@@ -41,7 +41,7 @@ def redteam(
     """
     home = _bench()
     policies = policy_files.load(*(home.policies if home else (SHIPPED / "policies",)))
-    home_runtime = policies.sandbox.runtime
+    ours = policies.sandbox
     if runtime is not None:
         if runtime not in ("runc", "runsc"):
             raise typer.BadParameter("one of: runc, runsc")
@@ -58,7 +58,7 @@ def redteam(
         noticed = campaign.mutate(made, status.update) if mutate else {}
     unnoticed = sorted(name for name, probes in noticed.items() if not probes)
     good = all(finding.good for finding in found) and not unnoticed
-    if home is not None and not only and runtime in (None, home_runtime):
+    if home is not None and not only and policies.sandbox == ours:
         receipts.keep_probes(home, _summary(found, noticed, unnoticed, policies))
     if json_:
         document = {"ok": good, "runtime": policies.sandbox.runtime, "policy": policies.digest}

@@ -15,7 +15,7 @@ from runner.core.base.home import Home
 from runner.people.host import processes
 
 _CHANGES = ("finished", "answer")  # events after which the ledger says something new
-_LAST_SECONDS = 60.0  # for the last page
+_LAST_SECONDS = 60.0  # that a run's end waits for the last page; one of very many experiments goes on without us
 
 
 class PageWriter:
@@ -33,11 +33,14 @@ class PageWriter:
             self._start()
 
     def close(self) -> None:
-        """Wait until the page shows all there is."""
-        self._wait()
+        """Have a page written that shows all there is, and wait for it, but not for ever."""
+        ended = self._ended()
         if self._due:
+            if not ended and self._process is not None:  # what it shows is old, and it would lie over the last one
+                self._process.kill()
+                self._process.wait()
             self._start()
-            self._wait()
+            self._ended()
 
     def _start(self) -> None:
         self._due = False
@@ -50,14 +53,11 @@ class PageWriter:
                 stdout=subprocess.DEVNULL,
             )
 
-    def _wait(self) -> None:
-        if self._process is None:
-            return
-        try:
-            self._process.wait(_LAST_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+    def _ended(self) -> bool:
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LAST_SECONDS)
+        return self._process is None or self._process.poll() is not None
 
 
 @contextmanager

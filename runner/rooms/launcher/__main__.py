@@ -25,7 +25,7 @@ from runner.core.base import compose, doors, locks
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.policy import policy_files
-from runner.rooms.launcher import containers, layers
+from runner.rooms.launcher import containers
 from runner.rooms.launcher.engine import SECONDS, connect_engine
 from runner.rooms.launcher.server import Launcher, failed
 
@@ -62,7 +62,6 @@ def _alone(home: Home, work: Callable[[], object]) -> None:
 def _serve(home: Home, places: doors.Places, until: Callable[[], object], *, watch: bool) -> None:
     """Answer launch requests until `until` returns; `watch`: agents are started by somebody else (freezing.py)."""
     launcher = Launcher(connect_engine(policy_files.load(*home.policies).sandbox), home, places, watch=watch)
-    layers.check_apart(launcher.client, launcher.policies.sandbox)  # compose's agent is started by somebody else
     reaped = containers.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
     launcher.freezer.settle()  # an agent of compose's, which it left standing still
     with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:

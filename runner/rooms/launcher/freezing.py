@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import docker
 from requests.exceptions import RequestException
@@ -30,12 +31,18 @@ _FREEZE_SECONDS = 15.0  # for one agent
 _AGAIN_SECONDS = 0.01
 
 
+def agents(client: docker.DockerClient, bench: str) -> list[dict[str, Any]]:
+    """The agents of a bench that run, or stand still, whoever started them, as the engine lists them."""
+    found: list[dict[str, Any]] = client.api.containers(filters={"label": f"{AGENT_LABEL}={bench}"})
+    return found
+
+
 class Freezer:
     """The agents of one bench; `watch`: somebody else may start them, compose for one."""
 
     def __init__(self, client: docker.DockerClient, bench: str, *, watch: bool = False) -> None:
         self._client = client
-        self._filters = {"label": f"{AGENT_LABEL}={bench}"}
+        self._bench = bench
         self._lock = threading.Lock()
         self._held: Counter[int] = Counter()  # by lane
         self._dirty = False  # an agent may not be as it should
@@ -83,7 +90,7 @@ class Freezer:
             self._keeper.start()
         self._dirty = True
         try:
-            for container in self._client.api.containers(filters=self._filters):  # those that run, or stand still
+            for container in agents(self._client, self._bench):
                 lane = _lane(container["Labels"])
                 wanted = self._held[lane] > 0 or self._held[EVERY_LANE] > 0
                 if wanted != (container["State"] == "paused"):

@@ -11,21 +11,28 @@ import docker
 
 from runner.core.base.errors import EngineError
 from runner.core.policy.policy_files import Sandbox
+from runner.rooms.launcher import freezing
 
 
-def check_apart(client: docker.DockerClient, sandbox: Sandbox) -> None:
-    """Raises EngineError if the agent's image shares a layer with the trainer's or the evaluator's.
+def check_apart(client: docker.DockerClient, sandbox: Sandbox, bench: str | None = None) -> None:
+    """Raises EngineError if an agent's image shares a layer with the trainer's or the evaluator's.
 
-    An image that is missing shares nothing: what needs it says so.
+    An agent's is the one policy names and, of a `bench`, whatever its agents run now: compose starts them, and policy
+    does not tell it of what. An image that is missing shares nothing: what needs it says so.
     """
-    agent = _layers(client, sandbox.agent.image)
+    agents = {sandbox.agent.image}
+    if bench is not None:
+        agents |= {str(container["ImageID"]) for container in freezing.agents(client, bench)}
     for image in sorted({sandbox.trainer.image, sandbox.evaluator.image}):
-        if shared := agent & _layers(client, image):
-            raise EngineError(
-                f"{sandbox.agent.image} and {image} share {len(shared)} layers, so a trainer can write into the page "
-                "cache of files that an agent reads",
-                fix="make images; one of your own for the agent is built on glovebox/agent, not on the trainer's base",
-            )
+        theirs = _layers(client, image)
+        for agent in sorted(agents):
+            if shared := theirs & _layers(client, agent):
+                raise EngineError(
+                    f"{agent} and {image} share {len(shared)} layers, so a trainer can write into the page cache of "
+                    "files that an agent reads",
+                    fix="make images; one of your own for the agent is built on glovebox/agent, not on the trainer's "
+                    "base",
+                )
 
 
 def _layers(client: docker.DockerClient, image: str) -> set[str]:

@@ -58,6 +58,8 @@ class Launcher:
         self.policies = policies or policy_files.load(*home.policies)
         self.rooms = Rooms(home, places, self.policies)
         self.freezer = Freezer(client, home.id, watch=watch)
+        self._watch = watch
+        self._fitting: set[tuple[Cache, str, str | None]] = set()
         self._busy: set[int] = set()  # threads that may be making a container
 
     def handle(self, line: doors.Line) -> None:
@@ -155,11 +157,11 @@ class Launcher:
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""
-        if request.role == "agent":
-            layers.check_apart(self.client, self.policies.sandbox)
+        if request.role == "agent" or self._watch:
+            layers.check_apart(self.client, self.policies.sandbox, self.home.id)
         room = self.rooms.furnish(request, folder)
         if request.cache is not None:
-            check_fit(request.cache, self._image(), request.lane.gpu)
+            self._fits(request.cache, request.lane.gpu)
         limits: policy_files.Box = getattr(self.policies.sandbox, request.role)
         uuid = request.lane.gpu if request.role != "agent" else None
         gpus = [gpu.request(self.client.info(), uuid)] if uuid else []
@@ -175,13 +177,16 @@ class Launcher:
             seccomp=seccomp.of_role(self.policies.sandbox.seccomp, self.policies.seccomp, request.role),
         )
 
-    def _image(self) -> str:
-        """Id of the image that a trainer would be made of now."""
+    def _fits(self, cache: Cache, uuid: str | None) -> None:
+        """Refuse compiled code of another image or device; the driver is asked once for each."""
         name = self.policies.sandbox.trainer.image
         try:
-            return str(self.client.images.get(name).id)
+            asked = (cache, str(self.client.images.get(name).id), uuid)
         except docker.errors.ImageNotFound:
             raise EngineError(f"image {name} is missing", fix="run: make images") from None
+        if asked not in self._fitting:
+            check_fit(*asked)
+            self._fitting.add(asked)
 
     def _snapshot(self, work: Release) -> bytes:
         path = self.home.snapshots / f"{work.snapshot}.py"

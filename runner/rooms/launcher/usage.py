@@ -73,8 +73,9 @@ def use(client: docker.DockerClient, container: str, lent: str | None, cores: se
     mb, others = 0.0, None
     with suppress(EngineError, docker.errors.APIError, RequestException, OSError, KeyError, TypeError, ValueError):
         told = client.api.stats(container, stream=False, one_shot=True)
+        held = _held(told["memory_stats"]["stats"])  # none of one that ended, whose seconds are told as 0
         others = _busy(cores) - float(told["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
-        mb = _held(told["memory_stats"]["stats"]) / _MIB if lent is None else 0.0
+        mb = held / _MIB if lent is None else 0.0
     with suppress(EngineError):
         mb = float(nvidia.use(lent).memory_mib) if lent is not None else mb
     return Use(mb, others)

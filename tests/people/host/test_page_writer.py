@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from runner.core.base.home import Home
 from runner.core.base.values import Status
 from runner.core.evidence.ledger import Ledger
+from runner.people.host import page_writer, processes
 from runner.people.host.page_writer import PageWriter, writing
 from tests.samples import experiment
 
@@ -46,6 +49,31 @@ def test_other_events_start_no_process(begun: Home) -> None:
     with writing(begun, "t") as writer:
         writer.event({"event": "started"})
         assert writer._process is None
+
+
+@pytest.mark.parametrize("due", [False, True])
+def test_a_page_that_takes_long_goes_on_without_us_unless_it_is_old(
+    begun: Home, monkeypatch: pytest.MonkeyPatch, due: bool
+) -> None:
+    """Of thousands of experiments it takes minutes: ended after one, it was never written."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*_: str, **__: int) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(["sleep", "60"], text=True))
+        return started[-1]
+
+    monkeypatch.setattr(processes, "start", start)
+    monkeypatch.setattr(page_writer, "_LAST_SECONDS", 0.1)
+    writer = PageWriter(begun, "t")
+    for _ in range(2 if due else 1):
+        writer.event(FINISHED)
+    writer.close()
+    try:
+        assert [process.poll() for process in started] == ([-9, None] if due else [None])
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_a_page_that_fails_is_a_line_for_people_and_no_error(begun: Home, capfd: pytest.CaptureFixture[str]) -> None:

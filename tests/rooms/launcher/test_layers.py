@@ -5,9 +5,14 @@ from __future__ import annotations
 import docker
 import pytest
 
+from runner.core.base.doors import Places
 from runner.core.base.errors import EngineError
+from runner.core.base.home import Home
+from runner.core.base.values import LaunchRequest
 from runner.core.policy.policy_files import Policies, Sandbox
 from runner.rooms.launcher import layers
+from runner.rooms.launcher.freezing import AGENT_LABEL
+from runner.rooms.launcher.server import Launcher
 
 pytestmark = pytest.mark.engine
 
@@ -31,6 +36,25 @@ def test_an_agent_on_the_trainers_base_is_refused(engine: docker.DockerClient, p
     finally:
         container.remove(force=True)
         engine.images.remove(str(image.id), force=True)
+
+
+def test_what_somebody_elses_agent_runs_counts_and_not_what_policy_calls_it(
+    engine: docker.DockerClient, policies: Policies, home: Home
+) -> None:
+    """Compose names its agent's image itself."""
+    request = LaunchRequest(role="trainer", run="0" * 16, policy=policies.digest)
+    watching = Launcher(engine, home, Places(home.root / "doors"), policies, watch=True)
+    layers.check_apart(engine, policies.sandbox, home.id)
+    label = {AGENT_LABEL: home.id}
+    agent = engine.containers.run(policies.sandbox.trainer.image, ["sleep", "600"], detach=True, network_mode="none",
+                                  labels=label)  # fmt: skip
+    try:
+        with pytest.raises(EngineError, match="page cache"):
+            watching.specification(request, home.run(request.run))
+        layers.check_apart(engine, policies.sandbox)
+        layers.check_apart(engine, policies.sandbox, "another bench")
+    finally:
+        agent.remove(force=True)
 
 
 def test_an_image_that_is_missing_is_somebody_elses_error(engine: docker.DockerClient, policies: Policies) -> None:

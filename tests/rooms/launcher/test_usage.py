@@ -87,6 +87,19 @@ def test_a_container_that_is_gone_costs_no_error(engine: docker.DockerClient) ->
     assert usage.use(engine, "0" * 64, None) == usage.Use()
 
 
+@pytest.mark.engine
+def test_a_container_that_has_ended_is_nobody_elses_work(engine: docker.DockerClient, policies: Policies) -> None:
+    """The engine tells its processor time as 0 then: all that it had used was counted as its neighbours'."""
+    container = engine.containers.run(
+        policies.sandbox.trainer.image, ["python", "-c", "sum(range(10**7))"], detach=True, network_mode="none"
+    )
+    try:
+        container.wait(timeout=60)
+        assert usage.use(engine, str(container.id), None) == usage.Use()
+    finally:
+        container.remove(force=True)
+
+
 def test_the_most_of_several_looks_is_kept() -> None:
     looks = iter([usage.Use(1.0), usage.Use(7.0)])
     with usage.watched(lambda: next(looks, usage.Use(2.0))) as most:
