@@ -6,10 +6,10 @@ says so. Such lengths are those of a prefix code (Kraft-McMillan), so answers of
 things apart, whoever encodes. The sum over a tag is kept below policies/metrics.yaml's leak.night_bits: first answers
 lose their telemetry and crash numbers, and when even the bare outcome no longer fits no experiment begins.
 
-Not counted: what the agent itself put in (description, train.py), and what the kernel tells everybody of the whole host
-and nothing here can hide: inode numbers of new pipes and sockets, packets in /proc/self/net. They only grow, so that a
-trainer can move them while the agent stands still (freezing.py): kernel_bits() an experiment, and none where the agent
-has a kernel of its own (agent_runtime: runsc).
+Not counted: what the agent itself put in (description, train.py), and what the host's kernel tells every container of
+the whole host: numbers of inodes, sessions and routes, ports, memory of protocols. They stay moved when a trainer has
+ended, so freezing the agent meanwhile (freezing.py) closes the quick channels and not these; there are many, and their
+sum has no bound that anybody measured. An agent with a kernel of its own (agent_runtime: runsc) does not see them.
 Files of /proc and /sys are masked (counters.py; not under compose), the moment of an answer and the space a run's files
 take are counted. History and telemetry repeat what answers already told.
 """
@@ -31,7 +31,6 @@ GAIN_DIGITS = 5  # of a confirmed gain, which is told within 1 (experiment.py)
 LINES = 100_001
 _NOISE_LEVELS = 90 * 8 + 1  # two significant digits from 1e-6 to 64 (analysis.py)
 _BLOCK = 4096  # bytes
-_INODE_BITS, _INODE_BATCH_BITS, _PACKET_BITS = 32, 10, 32
 _ENDING = 60.0  # seconds by which the end of a container may be late
 _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
 
@@ -90,15 +89,6 @@ def _most_runs(policies: Policies) -> int:
     """Runs that may pass before one answer: the candidate's own, and every rerun for its sake."""
     decision = policies.decision
     return 1 + max(decision.baseline_runs, decision.confirm_runs) + decision.confirm_runs + 2 * SPARE_SEEDS
-
-
-def kernel_bits(processors: int) -> int:
-    """The most bits of one experiment that are not counted, where the agent has the host's kernel (runc).
-
-    New inodes of pipes and sockets are numbered in 32 bits, in batches of 1024 for each processor (fs/inode.c), and
-    packets are counted in 32 bits by each (/proc/net/softnet_stat). A trainer moves them, an agent reads them later.
-    """
-    return _INODE_BITS - _INODE_BATCH_BITS + processors * (_INODE_BATCH_BITS + _PACKET_BITS)
 
 
 def most(policies: Policies) -> float:

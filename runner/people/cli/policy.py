@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import typer
 
@@ -23,7 +22,7 @@ policy_app = typer.Typer(name="policy", help="What the rooms may do.", no_args_i
 def explain_(json_: Json = False) -> None:
     """Say in plain words what each room may do under the policies in force."""
     policies = policy_files.load(*find().policies)
-    rooms = explain.rooms(policies, os.cpu_count() or 1)
+    rooms = explain.rooms(policies)
     if json_:
         told = {
             "channels": leak_budget.channels(policies),

@@ -6,7 +6,6 @@ from runner.core.airlock import leak_budget
 from runner.core.policy.broker import Budget
 from runner.core.policy.policy_files import Box, EarlyStop, Policies, Sandbox
 
-_USUAL_SECONDS = 300.0
 _UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10))
 FIXED = (
     "no network; read-only root; no capabilities; no new privileges; not root; private process, ipc and cgroup "
@@ -14,8 +13,8 @@ FIXED = (
 )
 
 
-def rooms(policies: Policies, processors: int) -> dict[str, list[str]]:
-    """Lines about each room, by its name; `processors` of this host."""
+def rooms(policies: Policies) -> dict[str, list[str]]:
+    """Lines about each room, by its name."""
     sandbox = policies.sandbox
     profile = "our own seccomp profile" if sandbox.seccomp == "glovebox" else "the engine's seccomp profile"
     every = f"{FIXED}; {profile}; runtime {sandbox.runtime}, of the agent {sandbox.agent_runtime}"
@@ -58,7 +57,7 @@ def rooms(policies: Policies, processors: int) -> dict[str, list[str]]:
             f"and {len(policies.errors.templates)} known messages",
             f"witness of the audit chain: {policies.audit.witness or 'none'}",
         ],
-        "what the trainer can tell the agent, at most": [*_leak(policies), *_uncounted(policies.sandbox, processors)],
+        "what the trainer can tell the agent, at most": [*_leak(policies), *_uncounted(policies.sandbox)],
     }
 
 
@@ -97,17 +96,14 @@ def _leak(policies: Policies) -> list[str]:
     ]
 
 
-def _uncounted(sandbox: Sandbox, processors: int) -> list[str]:
+def _uncounted(sandbox: Sandbox) -> list[str]:
     """What the kernel tells an agent besides; see "Residual leak" in docs/threat-model.md."""
     if sandbox.agent_runtime == "runsc":
-        return ["besides: nothing known; the agent has a kernel of its own"]
-    if sandbox.agents == "apart":
-        return ["besides, not counted: while others train an agent runs, and reads inode numbers as they move"]
-    bits = leak_budget.kernel_bits(processors)
+        return ["besides: of the host's own numbers its free disk space is known to show, and is counted"]
+    when = "while others train, and afterwards" if sandbox.agents == "apart" else "after a trainer has ended"
     return [
-        f"besides, not counted: {bits} bits an experiment on the {processors} processors here, "
-        f"{bits / _USUAL_SECONDS:.1f} a second at one in five minutes: numbers of inodes and packets; "
-        "with agent_runtime: runsc there are none"
+        f"besides, not counted and without a bound: numbers of the host's kernel, {when} (inodes, sessions, ports); "
+        "agent_runtime: runsc gives the agent a kernel of its own"
     ]
 
 

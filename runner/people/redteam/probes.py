@@ -267,6 +267,8 @@ AGENT = [
     Probe("agent-forks", "T21", ("process limit",), _BOMB.format(200), room="agent", small=True),
     Probe("agent-socket-cookie", "T48", ("seccomp profile",),
           "import socket; socket.socketpair()[0].getsockopt(socket.SOL_SOCKET, 57, 8)", room="agent"),
+    Probe("agent-block-map", "T48", ("seccomp profile",),
+          "reaches('ioctl', os.open('/work/train.py', os.O_RDONLY), 0xC0C0583B, 0)", room="agent"),
     Probe("agent-socket-diagnosis", "T48", ("seccomp profile",), "import socket; socket.socket(16, socket.SOCK_RAW, 4)",
           room="agent"),
 ]  # fmt: skip
@@ -284,7 +286,7 @@ GVISOR_ANSWERS = frozenset(
     "fs-control-groups dev-unexpected dev-kernel-log dev-fuse ns-processes ns-ipc ns-host-name ns-network "
     "ns-control-group room-evaluator-network room-evaluator-ptrace limit-forks limit-threads limit-memory "
     "limit-memory-exact limit-swap limit-processors limit-open-files agent-large-file agent-network agent-ptrace "
-    "agent-forks agent-socket-cookie agent-socket-diagnosis fs-kernel-memory fs-sysrq".split()
+    "agent-forks agent-socket-cookie agent-socket-diagnosis agent-block-map fs-kernel-memory fs-sysrq".split()
 ) | {probe.id for probe in SYSCALLS}
 
 PROBES = [*GVISOR, *NETWORK, *CAPABILITIES, *SYSCALLS, *FILES, *NEIGHBOURS, *LIMITS, *AGENT]

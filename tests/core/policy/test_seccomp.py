@@ -116,7 +116,7 @@ def test_a_new_namespace_is_refused_and_a_thread_is_not(run: Run) -> None:
 
 
 AGENT = """
-import socket
+import fcntl, os, pty, socket, termios
 one, other = socket.socketpair()
 tcp = socket.create_server(("127.0.0.1", 0))
 def told(name, ask):
@@ -128,12 +128,20 @@ told("nodelay", lambda: tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 told("cookie", lambda: one.getsockopt(socket.SOL_SOCKET, 57, 8))
 told("namespace cookie", lambda: tcp.getsockopt(socket.SOL_SOCKET, 71, 8))
 told("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4))
+told("terminal", lambda: termios.tcgetattr(pty.openpty()[0]))
+told("ready", lambda: fcntl.ioctl(one, termios.FIONREAD, bytes(4)))
+def blocks(request):
+    try: fcntl.ioctl(os.open("/etc/hosts", os.O_RDONLY), request, bytes(192))
+    except OSError as e:
+        if e.errno == 1: raise  # the file system may have no such map
+told("block map", lambda: blocks(0xC0C0583B))
+told("block map in the lower half", lambda: blocks(0xC0C0583B | 1 << 32))
 """
 
 
 @pytest.mark.engine
 @pytest.mark.parametrize("role", ["agent", "trainer"])
-def test_an_agent_reads_what_is_its_own_of_a_socket_and_no_number_of_the_hosts(
+def test_an_agent_reads_what_is_its_own_of_a_descriptor_and_no_number_of_the_hosts(
     engine: docker.DockerClient, policies: Policies, role: str
 ) -> None:
     """The trainer may: it has nobody to tell. It shows that these are open without the rule."""
@@ -147,9 +155,11 @@ def test_an_agent_reads_what_is_its_own_of_a_socket_and_no_number_of_the_hosts(
         security_opt=["no-new-privileges:true", f"seccomp={profile}"],
     )
     errno = seccomp.EPERM if role == "agent" else 0
-    own = ["error 0", "peer 0", "nodelay 0"]
-    hosts = [f"{name} {errno}" for name in ("cookie", "namespace cookie", "netlink")]
-    assert output.decode().splitlines() == own + hosts
+    own = ("error", "peer", "nodelay", "terminal", "ready")
+    told = dict(line.rsplit(" ", 1) for line in output.decode().splitlines())
+    assert {name: told.pop(name) for name in own} == dict.fromkeys(own, "0")
+    assert set(told.values()) == {str(errno)}, told
+    assert len(told) == 5
 
 
 TRAINING = """

@@ -21,28 +21,27 @@ Glovebox = Callable[..., tuple[int, str, str]]
 
 
 def test_every_room_is_explained_with_the_numbers_in_force(policies: Policies) -> None:
-    rooms = explain.rooms(policies, 2)
+    rooms = explain.rooms(policies)
     words = json.dumps(rooms)
     assert [name.split()[0] for name in rooms] == ["every", "trainer", "evaluator", "agent", "broker", "runner", "what"]
     for fact in ("16 GiB", "no network", "read-only root", "$50", policies.agent.model, "https://api.anthropic.com"):
         assert fact in words, fact
     loose = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update={"seccomp": "engine"})})
-    assert "the engine's seccomp profile" in json.dumps(explain.rooms(loose, 2))
+    assert "the engine's seccomp profile" in json.dumps(explain.rooms(loose))
 
 
-def test_what_is_not_counted_is_told_for_this_host_and_this_policy(policies: Policies) -> None:
+def test_what_is_not_counted_is_told_for_the_policy_in_force(policies: Policies) -> None:
     """419 bits a second went past a count of 147 bits an answer."""
 
-    def last(processors: int = 2, **changes: str) -> str:
+    def last(**changes: str) -> str:
         sandbox = policies.sandbox.model_copy(update=changes)
-        return explain.rooms(policies.model_copy(update={"sandbox": sandbox}), processors)[
-            "what the trainer can tell the agent, at most"
-        ][-1]
+        explained = explain.rooms(policies.model_copy(update={"sandbox": sandbox}))
+        return explained["what the trainer can tell the agent, at most"][-1]
 
-    assert "106 bits an experiment on the 2 processors here, 0.4 a second" in last()
-    assert "2710 bits" in last(64)
-    assert "nothing known" in last(agent_runtime="runsc")
-    assert "while others train an agent runs" in last(agents="apart")
+    assert "without a bound" in last()
+    assert "after a trainer has ended" in last()
+    assert "while others train" in last(agents="apart")
+    assert "without a bound" not in last(agent_runtime="runsc")
 
 
 def test_explain_on_the_command_line(glovebox: Glovebox, policies: Policies) -> None:
