@@ -154,8 +154,7 @@ class Desk:
             if self.finished.is_set() or self._told_enough() or not self.quota.take():
                 return _no("no_experiments_left")
             told = clean(description, self.loop.policies.agent.description_chars)
-            with self.loop.frozen():  # before its file is read, until the answer
-                answer = self._experiment(told)
+            answer = self._experiment(told)
             return answer if isinstance(answer, dict) else self._refuse(answer)  # who waits for that holds up nobody
         finally:
             self._busy.release()

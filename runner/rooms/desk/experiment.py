@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +38,10 @@ BASELINE = "baseline"  # description of the experiment every tag begins with
 LAUNCHER_SECONDS = 60.0  # how long a launcher that is started again is waited for
 
 
+def _nobody() -> None:
+    """No agent is there yet: the launcher still lets none run beside a trainer."""
+
+
 class _Ended(NamedTuple):
     """A recorded experiment, the best before it, and all that the agent was told with it."""
 
@@ -66,10 +69,11 @@ class Loop:
         """
         if self.best() is not None:
             return None
+        self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
         work = self.home.run(new_run_id()) / "train.py"
         work.parent.mkdir(parents=True, mode=0o700)
         files.write(work, self.seed)
-        feedback = self._experiment(work, description, None, first=True)
+        feedback = self._answer(self._experiment(work, description, _nobody, first=True), None)
         if self.best() is None:
             row = self.ledger.experiments(self.tag)[-1]
             raise BaselineError(
@@ -80,26 +84,22 @@ class Loop:
         return feedback
 
     def experiment(self, source: Path, description: str, left: int | None = None) -> Feedback:
-        """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable."""
-        return self._experiment(source, description, left)
+        """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable.
 
-    def _experiment(self, source: Path, description: str, left: int | None, *, first: bool = False) -> Feedback:
+        This lane's agent stands still from before anything of it runs until the best version is back in its place.
+        """
+        self.launches.ready(LAUNCHER_SECONDS)  # before the row, as above
+        with self.launches.freezing(self.stages.lane.number) as frozen:
+            ended = self._experiment(source, description, frozen)
+        return self._answer(ended, left)
+
+    def _experiment(self, source: Path, description: str, frozen: Callable[[], None], *, first: bool = False) -> _Ended:
+        """`frozen` waits for the agent to stand still, while its file is read (twice) and accepted."""
         began = time.monotonic()
-        self._enough_disk()
-        if self.told_enough():
-            raise GloveboxError(
-                "the tag's leak budget is used", where="policies/metrics.yaml leak.night_bits", fix="use a new --tag"
-            )
-        taken = self._snapshot(source)
-        faults.reach("snapshot.kept")
-        self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
-        if first is (self.best() is not None):
-            raise BaselineError("a tag begins with its baseline, once; no candidate comes first", where=self.tag)
-        run = self.stages.next_run()
-        number = self.recorder.accept(taken, description, run)
-        faults.reach("experiment.accepted")
+        taken, run, number = self._accept(source, description, first=first)
         self.emit("started", {"experiment": number, "description": description, "seconds": self.stages.budget()})
         lookout = self._lookout(number)
+        frozen()
         scored = self.stages.run(
             taken,
             run,
@@ -112,17 +112,38 @@ class Loop:
         )
         faults.reach("experiment.evaluated")
         ended = self.trials().settle(number, scored, partial(self._finish, number, began, lookout))
-        self.stages.forget(ended.scored)
         if ended.row.status is not Status.KEEP:
             self.restore(source)
         faults.reach("train_py.restored")
+        return ended
+
+    def _accept(self, source: Path, description: str, *, first: bool) -> tuple[Snapshot, str, int]:
+        """The snapshot, the run it goes into and the experiment's number, once nothing stands in its way."""
+        self._enough_disk()
+        if self.told_enough():
+            raise GloveboxError(
+                "the tag's leak budget is used", where="policies/metrics.yaml leak.night_bits", fix="use a new --tag"
+            )
+        taken = self._snapshot(source)
+        faults.reach("snapshot.kept")
+        if first is (self.best() is not None):
+            raise BaselineError("a tag begins with its baseline, once; no candidate comes first", where=self.tag)
+        run = self.stages.next_run()
+        number = self.recorder.accept(taken, description, run)
+        faults.reach("experiment.accepted")
+        return taken, run, number
+
+    def _answer(self, ended: _Ended, left: int | None) -> Feedback:
+        """Tell everybody what came of an experiment; what its agent is told."""
+        number = ended.row.id
+        self.stages.forget(ended.scored)
         self.trials().alarm(number, ended.row)
         self.emit("finished", {"experiment": number, "row": ended.row.model_dump(mode="json")})
         if not ended.seen.rows or ended.seen.rows[-1].id != number:
             raise GloveboxError(
                 "the leak budget has no room for an answer", where="policies/metrics.yaml leak.night_bits"
             )
-        telemetry = scored.trained.telemetry if ended.seen.whole else Telemetry()
+        telemetry = ended.scored.trained.telemetry if ended.seen.whole else Telemetry()
         return _feedback(ended.seen.rows[-1], telemetry, ended.best, left, withheld=not ended.seen.whole)
 
     def analysis(self) -> Analysis:
@@ -180,13 +201,6 @@ class Loop:
     def policies(self) -> Policies:
         """The policies in force."""
         return self.stages.policies
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """This lane's agent stands still within; waits for a launcher that is away."""
-        self.launches.ready(LAUNCHER_SECONDS)
-        with self.launches.frozen(self.stages.lane.number):
-            yield
 
     @property
     def launches(self) -> LaunchClient:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -75,6 +75,10 @@ def _receive(line: doors.Line, event: str) -> dict[str, object]:
     return message
 
 
+def _frozen(line: doors.Line) -> None:
+    _receive(line, "frozen")
+
+
 class LaunchClient:
     """Starts containers through the launcher and remembers them, so a stop can end them all."""
 
@@ -106,13 +110,15 @@ class LaunchClient:
         return launch
 
     @contextmanager
-    def frozen(self, lane: int) -> Iterator[None]:
-        """The agent of a lane stands still within; raises what the launcher says if it cannot be."""
+    def freezing(self, lane: int) -> Iterator[Callable[[], None]]:
+        """The agent of a lane is made to stand still, and goes on afterwards.
+
+        What this gives waits until it does, and raises what the launcher says if it cannot be.
+        """
         line = doors.connect(self.door)
         try:
             line.send({"freeze": lane})
-            _receive(line, "frozen")
-            yield
+            yield lambda: _frozen(line)
         finally:
             line.close()
 

@@ -72,7 +72,8 @@ def record(loop: Loop, row: Experiment) -> Experiment:
 @pytest.fixture
 def served(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[desk.Desk, Path]]:
     monkeypatch.setattr(desk, "_REFUSAL_PAUSE", 0.0)
-    monkeypatch.setattr(Loop, "frozen", lambda _: nullcontext())  # there is no launcher (test_freezing.py)
+    monkeypatch.setattr(LaunchClient, "ready", lambda *_: None)  # there is no launcher (test_freezing.py)
+    monkeypatch.setattr(LaunchClient, "freezing", lambda *_: nullcontext(lambda: None))
     train_py = tmp_path / "train.py"
     train_py.write_text("x = 1\n")
     made = desk.Desk(loop, train_py, desk.Quota(3))

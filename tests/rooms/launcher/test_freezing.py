@@ -159,7 +159,8 @@ def test_from_the_word_to_the_answer_it_stands_still_whatever_happens_between(
 ) -> None:
     agent = begin(0)
     seen = set()
-    with launches.frozen(0):
+    with launches.freezing(0) as frozen:
+        frozen()
         for _ in range(2):
             launch = launches.open(trainer(policies, Lane()))
             launch.release(waiting(home, home.root))
@@ -185,7 +186,8 @@ def test_a_frozen_agent_can_be_ended(home: Home, policies: policy_files.Policies
     launch = launches.open(request)
     launch.release(Release(seconds=60))
     (agent,) = containers.of_bench(engine, home.id)
-    with launches.frozen(0):
+    with launches.freezing(0) as frozen:
+        frozen()
         assert state(agent) == "paused"
         launch.stop()
         ended = []
@@ -222,5 +224,5 @@ def test_apart_agents_have_a_processor_no_trainer_has_and_only_their_own_experim
 
 
 def test_what_is_no_lane_is_refused(launches: LaunchClient) -> None:
-    with pytest.raises(RelayedError, match="not a LaunchRequest"), launches.frozen(99):
-        raise AssertionError
+    with pytest.raises(RelayedError, match="not a LaunchRequest"), launches.freezing(99) as frozen:
+        frozen()
