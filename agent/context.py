@@ -105,7 +105,9 @@ def line(row: Row) -> str:
         parts.append(f"{row['crash']['error']} in line {row['crash']['line']}{told}")
     if row["val_bpb"] is not None:
         parts.append(f"val_bpb {row['val_bpb']:.6f}")
-    if row["claimed"] is not None:
+    if row.get("probability") is not None:
+        parts.append(f"expected gain {row['gain']:+.5f}, probably real {row['probability']:.2f}")
+    elif row["claimed"] is not None:
         parts.append(f"gain {row['claimed']:+.6f}")
     if row.get("confirmed") is not None:
         parts.append(f"on fresh seeds {row['confirmed']:+.5f}")

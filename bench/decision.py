@@ -1,92 +1,47 @@
-"""Simulated nights: this bench's decision against upstream's "any lower val_bpb is kept", at the same number of runs.
+"""Simulated nights: this bench's rules against upstream's "any lower val_bpb is kept", at the same number of runs.
 
-    python -m bench.decision [--nights N] [--json]
+    python -m bench.decision [--nights N] [--json]     the tables of docs/decision.md; all processors
+    python -m bench.decision --replay FILE [--sigma S]  which keeps of a published results.tsv are probably real
 
-Scores are a true value plus normal noise of one run; both rules see the same candidates. The decision itself is the
-production code (runner.core.decision.decide.judge); only training is simulated. Makes the tables of docs/decision.md.
+Scores are a true value plus normal noise of one run; every rule sees the same ideas, night by night, and differences
+are taken within each night. Only training is simulated (nights.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import itertools
 import json
+import math
+import os
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from bench.nights import MIXTURE, Code, Night, Outcome, Search, simulate
 from runner.core.base.home import SOURCE
 from runner.core.base.values import Status
-from runner.core.decision import decide
-from runner.core.decision.decide import Runs, Standing, Verdict, Wanted
+from runner.core.decision.beliefs import Beliefs
 from runner.core.policy import policy_files
 from runner.core.policy.policy_files import Decision
 
-SIGMA = 0.001  # val_bpb, standard deviation of one run
-SIZE = 10_000  # bytes of every train.py: simplicity plays no part
 RUNS = 126  # of a night, as upstream's
+APART = {50: (2, 2), 126: (3, 4), 500: (3, 4)}  # runs set apart, by the runs of a night
+_BANDS = (0.0, 0.3, 0.5, 0.7, 0.9, 1.01)
 
 
-@dataclass
-class Code:
-    """One train.py: what it would score on average, and what its runs gave."""
-
-    true: float
-    scores: dict[int, float | None] = field(default_factory=dict)
-    since: int = decide.FIRST_SEED
-    sigma: float = SIGMA  # 0: it ignores its seed
-
-    def run(self, seed: int, chance: random.Random) -> None:
-        self.scores[seed] = self.true + chance.gauss(0.0, self.sigma)
-
-    @property
-    def runs(self) -> Runs:
-        return Runs(self.scores, SIZE)
+def shipped() -> Decision:
+    """policies/decision.yaml."""
+    return policy_files.load(SOURCE / "policies").decision
 
 
-@dataclass
-class Night:
-    """A search in progress; `spent` counts training runs, reruns included."""
-
-    rules: Decision
-    chance: random.Random
-    codes: list[Code] = field(default_factory=list)
-    best: Code = field(default_factory=lambda: Code(1.0))
-    spent: int = 0
-    kept: int = 0
-    claims: float = 0.0  # sum of claimed gains of keeps
-    false: int = 0  # keeps that are no better
-    tried: int = 0
-
-    def __post_init__(self) -> None:
-        self._run(self.best, decide.FIRST_SEED)
-        self.codes.append(self.best)
-
-    def propose(self, effect: float, sigma: float = SIGMA) -> Verdict:
-        """One experiment whose train.py is truly better by `effect` val_bpb, and moves by `sigma` from run to run."""
-        candidate = Code(self.best.true - effect, sigma=sigma)
-        self._run(candidate, decide.FIRST_SEED)
-        self.tried += 1
-        while isinstance(found := self._judge(candidate), Wanted):
-            self._run(self.best if found.whose == "best" else candidate, found.seed)
-        if len(candidate.scores) > 1:
-            self.codes.append(candidate)
-        if found.status is Status.KEEP:
-            self.kept += 1
-            self.false += effect <= 0
-            self.claims += found.claimed or 0.0
-            if candidate not in self.codes:
-                self.codes.append(candidate)
-            self.best = candidate
-            candidate.since = max(candidate.scores) + 1
-        return found
-
-    def _judge(self, candidate: Code) -> Verdict | Wanted:
-        noise = decide.measured([*(code.runs for code in self.codes), candidate.runs], self.rules.least_noise_bpb)
-        return decide.judge(self.rules, Standing(self.best.runs, noise, 0.0, self.best.since), candidate.runs)
-
-    def _run(self, code: Code, seed: int) -> None:
-        self.spent += 1
-        code.run(seed, self.chance)
+def rule(name: str, **changes: Any) -> Decision:
+    """The shipped settings under another rule."""
+    return shipped().model_copy(update={"rule": name, **changes})
 
 
 def single(rules: Decision, effect: float, nights: int, seed: int = 0, before: int = 10) -> dict[str, float]:
@@ -96,11 +51,12 @@ def single(rules: Decision, effect: float, nights: int, seed: int = 0, before: i
     """
     kept = runs = 0
     for night in range(nights):
-        search = Night(rules, random.Random(f"{seed} {night}"))  # noqa: S311 - a simulation
+        search = Search(rules, Night(), random.Random(f"{seed} {night}"))  # noqa: S311 - a simulation
         for _ in range(before):
-            search.propose(0.0)
-        spent = search.spent
-        kept += search.propose(effect * SIGMA).status is Status.KEEP
+            search.end(search.begin(0.0))
+        spent, best = search.spent, search.best
+        search.end(search.begin(effect))
+        kept += search.best is not best
         runs += search.spent - spent
     return {"kept": kept / nights, "runs": runs / nights}
 
@@ -110,99 +66,141 @@ def seedless(rules: Decision, sigma: float, nights: int, effect: float = 0.0, se
     kept = 0
     for night in range(nights):
         chance = random.Random(f"seedless {seed} {night}")  # noqa: S311 - a simulation
-        search = Night(rules, chance, best=Code(1.0, sigma=0.0))
-        kept += search.propose(effect * sigma, sigma).status is Status.KEEP
+        search = Search(rules, Night(), chance, first=0.0)
+        code = Code(search.best.true - effect * sigma, 0, 1, sigma)
+        search.end((code, effect))
+        kept += search.best is code
     return kept / nights
 
 
-def noise_only(rules: Decision, nights: int, candidates: int, seed: int = 0) -> dict[str, float]:
+def noise_only(
+    rules: Decision, nights: int, candidates: int, seed: int = 0, night: Night | None = None
+) -> dict[str, float]:
     """Nights of candidates without any effect: {"false_keep_rate", "claimed_sigmas", "runs_per_candidate"}."""
     kept = spent = tried = 0
     claims = 0.0
-    for night in range(nights):
-        search = Night(rules, random.Random(f"{seed} {night}"))  # noqa: S311 - a simulation
+    for number in range(nights):
+        search = Search(rules, night or Night(), random.Random(f"{seed} {number}"))  # noqa: S311 - a simulation
         for _ in range(candidates):
-            search.propose(0.0)
-        kept, spent, tried = kept + search.false, spent + search.spent, tried + search.tried
-        claims += search.claims
+            search.end(search.begin(0.0))
+        kept, spent, tried = kept + search.idle, spent + search.spent, tried + candidates
+        claims += search.outcome().claimed
     return {
         "false_keep_rate": kept / tried,
-        "claimed_sigmas": claims / nights / SIGMA,
+        "claimed_sigmas": claims / nights,
         "runs_per_candidate": spent / tried,
     }
 
 
-def mixed(rules: Decision, nights: int, seed: int = 0, runs: int = RUNS) -> dict[str, float]:
-    """Nights of `runs` runs on a mixture: 60% no effect, 25% worse by 1 to 4 sigma, 15% better by 0.5 to 4 sigma.
-
-    Returns, in sigma and as means over nights: {"true", "claimed", "false_keeps", "keeps", "candidates"}.
-    """
-    sums = dict.fromkeys(("true", "claimed", "false_keeps", "keeps", "candidates"), 0.0)
-    for night in range(nights):
-        search = Night(rules, random.Random(f"{seed} {night}"))  # noqa: S311 - a simulation
-        ideas = _ideas(random.Random(f"ideas {seed} {night}"))  # noqa: S311 - the same for every rule
-        while search.spent < runs:
-            search.propose(next(ideas) * SIGMA)
-        sums["true"] += (1.0 - search.best.true) / SIGMA
-        sums["claimed"] += search.claims / SIGMA
-        sums["false_keeps"] += search.false
-        sums["keeps"] += search.kept
-        sums["candidates"] += search.tried
-    return {name: value / nights for name, value in sums.items()}
+def many(rules: Decision, night: Night, nights: int) -> list[Outcome]:
+    """So many nights, on all processors."""
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(partial(simulate, rules, night), range(nights), chunksize=20))
 
 
-def _ideas(chance: random.Random) -> Iterator[float]:
-    while True:
-        kind = chance.random()
-        if kind < 0.60:
-            yield 0.0
-        elif kind < 0.85:
-            yield -chance.uniform(1, 4)
-        else:
-            yield chance.uniform(0.5, 4)
-
-
-def compare(nights: int) -> dict[str, dict[str, float]]:
-    """The shipped rules, the same with alpha 0.2, and upstream's, by name: every number of the table."""
-    ours = policy_files.load(SOURCE / "policies").decision
-    others = {
-        "paired": ours,
-        "paired, alpha 0.2": ours.model_copy(update={"alpha": 0.2}),
-        "upstream": ours.model_copy(update={"rule": "upstream"}),
+def against(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> dict[str, Any]:
+    """A rule's nights next to upstream's on the same ideas; gains in sigma, intervals at 95%."""
+    ratio, width = _ratio([one.true for one in ours], [one.true for one in theirs])
+    told = [pair for one in ours for pair in one.told]
+    bands = {}
+    for low, high in itertools.pairwise(_BANDS):
+        band = [(p, real) for p, real in told if low <= p < high]
+        if len(band) > len(ours) / 20:
+            bands[f"{_mean([p for p, _ in band]):.2f}"] = round(_mean([float(real) for _, real in band]), 2)
+    true = _mean([one.true for one in ours])
+    return {
+        "true": round(true, 2),
+        "ratio": round(ratio, 3),
+        "interval": (round(ratio - width, 3), round(ratio + width, 3)),
+        "claimed": round(_mean([one.claimed for one in ours]), 2),
+        "measured apart": round(_mean([one.fresh for one in ours]), 2),
+        "bias of that, %": round(100 * (_mean([one.fresh for one in ours]) / true - 1), 1) if true else 0.0,
+        "keeps": round(_mean([float(one.keeps) for one in ours]), 1),
+        "of them without effect": round(sum(one.idle for one in ours) / max(1, sum(one.keeps for one in ours)), 2),
+        "said: was real": bands,
     }
-    return {name: _numbers(rules, nights) for name, rules in others.items()}
 
 
-def _numbers(rules: Decision, nights: int) -> dict[str, float]:
-    found = {
-        "false keep rate, first candidate": noise_only(rules, nights * 4, 1)["false_keep_rate"],
-        "false keep rate, 10 candidates": noise_only(rules, nights, 10)["false_keep_rate"],
-    }
-    noise = noise_only(rules, nights, 60)
-    found["false keep rate, 60 candidates"] = noise["false_keep_rate"]
-    found["gain claimed by such a night, sigma"] = noise["claimed_sigmas"]
-    found["runs per candidate"] = noise["runs_per_candidate"]
-    for before in (0, 60):
-        for effect in (1, 2, 3):
-            power = single(rules, effect, nights, before=before)["kept"]
-            found[f"kept: a gain of {effect} sigma, after {before} without effect"] = power
-    for name, value in mixed(rules, nights).items():
-        found[f"a mixed night of {RUNS} runs: {name}"] = value
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / max(1, len(values))
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
+    """Ratio of two paired means and half its 95% interval, by the delta method."""
+    ratio, count = _mean(ours) / _mean(theirs), len(ours)
+    errors = [a - ratio * b for a, b in zip(ours, theirs, strict=True)]
+    deviation = math.sqrt(math.fsum(e * e for e in errors) / max(1, count - 1))
+    return ratio, 1.96 * deviation / math.sqrt(count) / abs(_mean(theirs))
+
+
+def table(nights: int, tell: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Every comparison of docs/decision.md: {night: {rule: figures}}."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, night, rules in _comparisons():
+        upstream = many(rule("upstream"), night, nights)
+        found[name] = {"upstream": against(upstream, upstream)}
+        for label, rules_of, apart in rules:
+            measured = Night(**{**night.__dict__, "apart": APART[night.runs] if apart else (0, 0)})
+            found[name][label] = against(many(rules_of, measured, nights), upstream)
+        for label, figures in found[name].items():
+            tell(f"{name} | {label} | {json.dumps(figures)}")
     return found
 
 
+def _comparisons() -> list[tuple[str, Night, list[tuple[str, Decision, bool]]]]:
+    odds = [("odds", rule("odds"), True)]
+    both = [*odds, ("paired", rule("paired"), False)]
+    found = [(f"{kind}, {RUNS} runs", Night(kind), both) for kind in ("real", "mar8", MIXTURE)]
+    found += [(f"{kind}, {runs} runs", Night(kind, runs), odds) for kind in ("real", MIXTURE) for runs in (50, 500)]
+    found += [(f"real, {RUNS} runs, {lanes} lanes", Night("real", RUNS, lanes), odds) for lanes in (2, 4, 8)]
+    found += [(f"real, {RUNS} runs, scores rise by 2 sigma", Night("real", drift=2.0), odds)]
+    found += [(f"real, {RUNS} runs, candidates of 3 times the noise", Night("real", wild=3.0), odds)]
+    return found
+
+
+def replay(path: Path, sigma: float) -> dict[str, Any]:
+    """What rule `odds` thinks of a published results.tsv, its keeps as they were: {"keeps", "claimed", "expected"}."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [
+            row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if float(row["val_bpb"]) > 0
+        ]
+    first = float(rows[0]["val_bpb"])
+    beliefs, best, keeps = Beliefs(1, [first], sigma), first, []
+    for number, row in enumerate(rows[1:], 2):
+        score, kept = float(row["val_bpb"]), row["status"].strip().lower() == Status.KEEP
+        weighed = beliefs.weigh(beliefs.best, [score])
+        if kept:
+            told = {"commit": row["commit"], "claimed": round(best - score, 6), "expected": round(weighed.gain, 6)}
+            keeps.append({**told, "probability": round(weighed.probability, 2), "what": row["description"][:60]})
+            best = score
+        beliefs.learn(number, beliefs.best, [score], kept=kept)
+    return {
+        "keeps": keeps,
+        "claimed": round(first - best, 6),
+        "expected": round(beliefs.expected(1) - beliefs.expected(), 6),
+        "sigma": round(beliefs.sigma(), 6),
+        "below the noise": sum(one["claimed"] < beliefs.sigma() for one in keeps),
+    }
+
+
 def main() -> None:
-    """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nights", type=int, default=1000)
+    """Print the comparison, or a replay."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nights", type=int, default=2000)
+    parser.add_argument("--replay", type=Path)
+    parser.add_argument("--sigma", type=float, default=shipped().least_noise_bpb, help="first guess of the noise")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    found = compare(arguments.nights)
-    print(f"| | {' | '.join(found)} |\n|---{'|---' * len(found)}|")
-    for name in found["paired"]:
-        print(f"| {name} | {' | '.join(f'{numbers[name]:.3g}' for numbers in found.values())} |")
-    if arguments.json:
+    asked = parser.parse_args()
+    if asked.replay is None:
+        found = table(asked.nights, print)
         print(json.dumps(found))
+        return
+    told = replay(asked.replay, asked.sigma)
+    if not asked.json:
+        for one in told["keeps"]:
+            odds = f"expected {one['expected']:+.6f}  real {one['probability']:.2f}"
+            print(f"{one['commit'][:7]}  {one['claimed']:+.6f}  {odds}  {one['what']}")
+    print(json.dumps({**told, "keeps": len(told["keeps"])} if not asked.json else told))
 
 
 if __name__ == "__main__":

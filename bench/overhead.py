@@ -27,6 +27,7 @@ from unittest import mock
 from bench import loader
 from runner.core.artifacts import profiles, store
 from runner.core.base.home import SOURCE, Home
+from runner.core.decision.odds import Line
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -34,7 +35,6 @@ from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder
 from runner.core.policy import policy_files
 from runner.people.host import processes
-from runner.people.pages import report
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.train_and_score import Stages
@@ -132,7 +132,7 @@ def loop(home: Home, artifact: str, places: Any, **decision: Any) -> Loop:
         recorder,
         lambda *_: None,
         SEED.read_bytes(),
-        lambda: report.write(home, ledger, policies, "overhead"),
+        Line(policies.decision),
     )
 
 

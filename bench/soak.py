@@ -90,7 +90,7 @@ def home_of(folder: Path) -> Home:
     own = home.root / "policies"
     for name in ("decision", "agent"):
         shutil.copyfile(SOURCE / "policies" / f"{name}.yaml", own / f"{name}.yaml")
-    _edit(own / "decision.yaml", "rule: paired", "rule: upstream")
+    _edit(own / "decision.yaml", "rule: odds ", "rule: upstream ")
     agent = (own / "agent.yaml").read_text()
     start = agent.index("\ncommand:") + 1
     line = f"command: {json.dumps(['sh', '-c', _COMMAND])}\n"

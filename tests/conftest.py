@@ -15,6 +15,7 @@ import pytest
 from runner.core.artifacts import keys, prepare, store
 from runner.core.base.home import SOURCE, Home
 from runner.core.decision import clock
+from runner.core.decision.odds import Line
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -134,7 +135,7 @@ def begun_loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPath
         path.read_text()
         .replace("startup_seconds: 120.0", "startup_seconds: 30.0")
         .replace("hand_over_seconds: 60.0", "hand_over_seconds: 10.0")
-        .replace("rule: paired", "rule: upstream")  # a cheat that gains is to be kept here, not to be rerun
+        .replace("rule: odds ", "rule: upstream ")  # a cheat that gains is to be kept here, not to be rerun
     )
     policies = policy_files.load(home.root / "policies")
     ledger = Ledger(home.ledger)
@@ -164,6 +165,7 @@ def begun_loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPath
                 made.stages.prepare() if event == "trained" else None
             ),  # the next, while this is scored
             seed=honest.encode(),
+            remembered=Line(policies.decision),
         )
         made.begin()
         yield made

@@ -51,7 +51,7 @@ def experiment(number: int = 1, **changes: Any) -> Experiment:
 def plainly(home: Home) -> None:
     """Rule upstream on a bench: what is kept does not depend on how quiet the machine is, and nothing runs twice."""
     text = (SOURCE / "policies" / "decision.yaml").read_text()
-    (home.root / "policies" / "decision.yaml").write_text(text.replace("rule: paired", "rule: upstream"))
+    (home.root / "policies" / "decision.yaml").write_text(text.replace("rule: odds ", "rule: upstream "))
 
 
 QUICK = '''"""A baseline that trains nothing and scores in seconds."""

@@ -19,6 +19,7 @@ from runner.core.artifacts import store
 from runner.core.base import faults, locks
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import EndReason, EngineResult, Scored, Snapshot, Telemetry, Trained
+from runner.core.decision.odds import Line
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -83,7 +84,7 @@ def loop(home: Home) -> Loop:
         home, TAG, ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest, Sealer(home, "")
     )
     stages = Scripted(home, policies, Launches(Path("none")), store.admit(home, "demo-1"))
-    return Loop(TAG, stages, recorder, lambda *_: None, SEED)
+    return Loop(TAG, stages, recorder, lambda *_: None, SEED, Line(stages.policies.decision))
 
 
 def work(home: Home, count: int) -> None:

@@ -27,7 +27,8 @@ from runner.core.policy.policy_files import Errors, Metric, Metrics, Policies
 
 REASONS = 40  # more than there are codes: decide.py, filter.NOT_EXPORTABLE, evaluator Reason, EndReason; a test counts
 BPB_LEVELS = 64 * 10**6  # below 64, six digits (score_file.py, experiment.py)
-GAIN_DIGITS = 5  # of a confirmed gain, which is told within 1 (experiment.py)
+GAIN_DIGITS = 5  # of a confirmed or expected gain, which is told within 1 (experiment.py)
+PROBABILITY_DIGITS = 2
 LINES = 100_001
 _NOISE_LEVELS = 90 * 8 + 1  # two significant digits from 1e-6 to 64 (analysis.py)
 _BLOCK = 4096  # bytes
@@ -72,6 +73,7 @@ def _outcome(policies: Policies) -> dict[str, float]:
         "status and reason": 1 + math.log2(len(Status) * (REASONS + 1)),  # 1: whether the rest is told
         "val_bpb": math.log2(BPB_LEVELS + 1),
         "confirmed gain": math.log2(2 * 10**GAIN_DIGITS + 2),
+        "expected gain": math.log2(2 * 10**GAIN_DIGITS + 2) + math.log2(10**PROBABILITY_DIGITS + 2),
         "noise": math.log2(_NOISE_LEVELS),
         "causality": 2.0,
         "seconds": math.log2(10 * train + 1) + math.log2(10 * evaluate + 1),

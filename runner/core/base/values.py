@@ -240,6 +240,8 @@ class Feedback(Frozen):
     best_bpb: float | None = None
     delta: float | None = None  # val_bpb minus the best before this experiment
     confirmed: float | None = None  # gain by paired reruns on fresh seeds, if there were any
+    gain: float | None = None  # expected, by all that the tag's scores say
+    probability: float | None = None  # that its effect is real
     reason: str | None = None  # closed code for anything but keep and discard
     crash: Crash | None = None
     causality: Literal["proved", "audited", "non_causal"] | None = None
@@ -270,6 +272,10 @@ class Experiment(Frozen):
     confirmed: float | None = None  # gain measured by paired reruns on fresh seeds, None if there were none
     interval: tuple[float, float] | None = None  # of the confirmed gain, else of the claimed one; policy's alpha
     pairs: int = 0  # paired reruns behind `confirmed`
+    gain: float | None = None  # expected over the best before, by all that the tag's scores say (rule `odds`)
+    probability: float | None = None  # that its effect on `parent` is real, more than a quarter of the noise
+    sigma: float | None = None  # the noise of one run as it was believed then
+    parent: int | None = None  # the experiment whose train.py it was made from; None: a baseline, or an older row
     causality: Literal["proved", "audited", "non_causal"] | None = None
     reason: str | None = None
     crash: Crash | None = None

@@ -4,7 +4,8 @@
 killed for memory or output, an exception or nothing handed over a crash; a model that cannot be exported
 not_exportable; what the evaluator refused non_causal or rejected.
 
-`judge` ends what has one, or asks for another run. Rule `upstream` keeps any lower val_bpb. Rule `paired`, in order:
+`judge` ends what has one, or asks for another run; odds.py has the rule of that name. Rule `upstream` keeps any lower
+val_bpb. Rule `paired`, in order:
 1. no lower than the best and not a simpler file: discard;
 2. lower by less than `confirm_from_sigmas`: discard, not worth a rerun;
 3. best and candidate are rerun in pairs, on seeds neither was chosen by, up to `confirm_runs`;
@@ -72,7 +73,7 @@ class Standing(NamedTuple):
 class Wanted(NamedTuple):
     """A run that must come before the verdict."""
 
-    whose: Literal["best", "candidate"]
+    whose: Literal["best", "candidate", "baseline"]
     seed: int
 
 
@@ -85,6 +86,9 @@ class Verdict(NamedTuple):
     confirmed: float | None = None  # by `pairs` paired reruns on fresh seeds
     interval: tuple[float, float] | None = None  # of the confirmed gain, else of the claimed one
     pairs: int = 0
+    gain: float | None = None  # rule `odds`: expected, by all that is known
+    probability: float | None = None  # that its effect is real
+    sigma: float | None = None  # the noise as it was believed then
 
 
 def measured(runs: Sequence[Runs], least: float) -> Noise | None:

@@ -42,7 +42,13 @@ def paired(best: int, reruns: Sequence[Rerun]) -> list[Rerun]:
 def noise(
     policy: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun], lane: str | None = None
 ) -> Noise | None:
-    """The tag's noise so far, on one lane (None: on all); None before it was measured."""
+    """The tag's noise so far, on one lane (None: on all); None before it was measured.
+
+    Under rule `odds` it is what was believed at the newest verdict.
+    """
+    believed = next((row.sigma for row in reversed(rows) if row.sigma is not None), None)
+    if believed is not None:
+        return Noise(believed, max(1, policy.baseline_runs - 1))
     here = on(lane, reruns)
     again = {rerun.experiment for rerun in here if rerun.during}
     baseline = next((row.id for row in rows if row.status is Status.KEEP), None)

@@ -19,7 +19,10 @@ from runner.core.evidence import audit_chain
 
 _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality", "evaluation"}
-_LATER = ("interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours")
+_LATER = (
+    "interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours",
+    "gain", "probability", "sigma", "parent",
+)  # fmt: skip
 _TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
 
 

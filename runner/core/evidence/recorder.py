@@ -79,6 +79,7 @@ class Recorder:
         seconds: float,
         hopeless: Hopeless | None = None,
         lane: str = "",
+        parent: int | None = None,
     ) -> Experiment:
         """Complete the open row of an experiment that ran."""
         trained, score = scored.trained, scored.score
@@ -91,6 +92,10 @@ class Recorder:
             confirmed=verdict.confirmed,
             interval=verdict.interval,
             pairs=verdict.pairs,
+            gain=verdict.gain,
+            probability=verdict.probability,
+            sigma=verdict.sigma,
+            parent=parent,
             val_bpb=usable.val_bpb if usable else None,
             val_bpb_bytes=usable.val_bpb_bytes if usable else None,
             causality=_causality(score),

@@ -30,6 +30,8 @@ COLUMNS = (
     "snapshot",
     "confirmed",
     "pairs",
+    "gain",
+    "probability",
 )
 FORMULA = ("=", "+", "-", "@")  # full-width forms too: some spreadsheets read them alike
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -61,6 +63,8 @@ def line(e: Experiment) -> str:
         e.snapshot,
         f"{e.confirmed:.6f}" if e.confirmed is not None else "",
         str(e.pairs) if e.pairs else "",
+        f"{e.gain:.6f}" if e.gain is not None else "",
+        f"{e.probability:.3f}" if e.probability is not None else "",
     )
     return "\t".join(values)
 

@@ -22,11 +22,13 @@ from runner.core.base.files import hash_file
 from runner.core.base.home import Home
 from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
 from runner.core.decision import decide, early_stop, standing
+from runner.core.decision.odds import Candidate, Line
 from runner.core.evidence import audit_chain, checkpoints, results_tsv
 from runner.core.evidence.git_line import FILE, GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.receipts import complete, probed, row_digest
 from runner.core.policy import policy_files
+from runner.core.policy.of_tag import of_tag
 
 NO_WITNESS = (
     "no witness: an end cut off the audit chain together with the ledger's rows, or an older copy of the whole bench, "
@@ -91,10 +93,9 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
         for rerun in reruns:
             _rerun(outcome, home, rerun, repeated.pop((rerun.tag, rerun.id), None))
         if rules is not None:
-            kernels = store.latest_kernels(home)
-            known = {policy_files.terms(rules, kernels, cache) for cache in (*store.caches(home), None)}
-            same = ledger.run_info(tag)["policy"] in known
-            _decided(outcome, rules, rows, reruns, same_terms=same)
+            terms = ledger.run_info(tag)["policy"]
+            begun = of_tag(home.policies, terms, store.latest_kernels(home), store.caches(home))
+            _decided(outcome, begun or rules, rows, reruns, same_terms=begun is not None)
         _line(outcome, line, tag, rows)
         _results(outcome, home, tag, rows)
     for tag, number in sorted(set(finished) - seen):
@@ -208,6 +209,7 @@ def replay(
     `digest`: only rows decided under these policies.
     """
     wrong, count = [], 0
+    line = Line(rules)
     for at, row in enumerate(rows):
         if digest not in (None, row.policy):
             continue
@@ -216,18 +218,43 @@ def replay(
         count += row.val_bpb is not None or row.hopeless is not None
         if row.val_bpb is None:
             continue
-        ended = {one.id for one in rows[: at + 1]}
-        known = [rerun for rerun in reruns if rerun.during in ended]
-        best = standing.best(rows[:at])
-        against = standing.standing(rules, rows[:at], known, row.lane)
-        found = None
-        if against is not None and best is not None:
-            found = decide.judge(rules, against, standing.runs(row, standing.paired(best.id, known), row.lane))
-        expected = decide.Verdict(Status.KEEP) if against is None else found
-        told = (row.status, row.reason, row.claimed, row.confirmed, row.interval, row.pairs)
+        expected = _by_odds(line, rows[:at], row, reruns) if rules.rule == "odds" else _again(rules, rows, at, reruns)
+        told = decide.Verdict(
+            row.status,
+            row.reason,
+            row.claimed,
+            row.confirmed,
+            row.interval,
+            row.pairs,
+            row.gain,
+            row.probability,
+            row.sigma,
+        )
         if told != expected:
             wrong.append(f"{row.tag} experiment {row.id}: the verdict does not follow")
     return wrong, count
+
+
+def _again(
+    rules: policy_files.Decision, rows: list[Experiment], at: int, reruns: list[Rerun]
+) -> decide.Verdict | decide.Wanted:
+    row, ended = rows[at], {one.id for one in rows[: at + 1]}
+    known = [rerun for rerun in reruns if rerun.during in ended]
+    best = standing.best(rows[:at])
+    against = standing.standing(rules, rows[:at], known, row.lane)
+    if against is None or best is None:
+        return decide.Verdict(Status.KEEP)
+    return decide.judge(rules, against, standing.runs(row, standing.paired(best.id, known), row.lane))
+
+
+def _by_odds(
+    line: Line, before: list[Experiment], row: Experiment, reruns: list[Rerun]
+) -> decide.Verdict | decide.Wanted:
+    """In one pass over the tag: what was seen before this row, and the runs that were its own or the baseline's."""
+    line.catch_up(before, reruns)
+    known = [rerun for rerun in reruns if 0 < rerun.during <= row.id]
+    own = standing.runs(row, [rerun for rerun in known if rerun.during == row.id], row.lane)
+    return line.judge(Candidate(row.id, row.parent, row.lane, own), known)
 
 
 def _unvouched(outcome: Outcome, finished: list[dict[str, Any]]) -> None:

@@ -34,6 +34,11 @@ class Transfer(Frozen):
     interval: tuple[float, float] | None  # at 1 - alpha; None from a single pair
 
 
+def gain(row: Experiment) -> float:
+    """What a row's verdict expected of it; under rules that say nothing of that, what its first run claimed."""
+    return row.gain if row.gain is not None else row.claimed or 0.0
+
+
 def terms_of(rerun: Rerun) -> Terms:
     """What a rerun ran under."""
     return rerun.budget, rerun.depth, rerun.artifact
@@ -87,11 +92,24 @@ def _scores(group: Sequence[Rerun], number: int | None) -> dict[int, float]:
 
 
 def overall(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float, budget: float) -> Transfer | None:
-    """The best against the baseline on all seeds a person asked for under the tag's own terms: none chose the best."""
+    """The best against the baseline on all draws a person asked for under the tag's own terms: none chose the best.
+
+    The difference of two means, for the draws of one side need not be those of the other.
+    """
     keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
     if len(keeps) < 2:
         return None
     artifact, asked = keeps[0].artifact, [r for r in reruns if not r.during and r.depth is None]
     terms = [r for r in asked if r.artifact == artifact and r.budget == budget]
-    found = _transfer(terms, keeps[-1].id, keeps[0].id, alpha) if terms else None
-    return found if found is not None and found.gain is not None else None
+    if not terms:
+        return None
+    found = _transfer(terms, keeps[-1].id, keeps[0].id, alpha)
+    best, baseline = list(found.scores.values()), list(found.others.values())
+    if not best or not baseline:
+        return None
+    gain = math.fsum(baseline) / len(baseline) - math.fsum(best) / len(best)
+    interval, noise = None, pooled([best, baseline], LEAST)
+    if noise is not None and noise.sigma > LEAST:  # files that ignore their seed say nothing of it
+        width = noise.bound(alpha / 2, 1 / len(best) + 1 / len(baseline))
+        interval = (round(gain - width, BPB_DIGITS), round(gain + width, BPB_DIGITS))
+    return found.model_copy(update={"gain": round(gain, BPB_DIGITS), "interval": interval})

@@ -74,13 +74,13 @@ def rerun(
 
 
 def confirm(
-    top: Annotated[int, typer.Option(min=1, help="So many keeps, by claimed gain.")] = 3,
+    top: Annotated[int, typer.Option(min=0, help="Also the largest steps, so many, each next to the one before.")] = 0,
     tag: TagOption = None,
-    seeds: Seeds = 3,
+    seeds: Annotated[int | None, typer.Option(min=1, max=20, help="Runs of each; default: 2 to 4.")] = None,
     gpu: Gpu = None,
     json_: Json = False,
 ) -> None:
-    """Measure the largest gains once more, on fresh seeds."""
+    """Measure what a run gained: baseline and best in turns, on seeds nothing was chosen by."""
     _transfer(tag, {"top": top, "seeds": seeds}, gpu, json_)
 
 
@@ -98,6 +98,8 @@ def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: 
             console.stderr().print("stopped as asked for; the same command goes on with what is missing", markup=False)
         if as_json:
             print(json.dumps({"tag": name, "transfers": answer["transfers"]}))
-        else:
+        elif answer["transfers"]:
             console.transfers(answer["transfers"], console.stdout())
+        elif not answer["stopped"]:
+            console.stdout().print("nothing was kept over the baseline: there is no gain to measure", markup=False)
     raise typer.Exit(code)

@@ -122,8 +122,19 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "agent_ended": _ended,
     "contradicted": lambda e: f"A PROOF FAILED: experiment {e['experiment']} looks ahead; its model is in {e['kept']}",
     "leak_budget": lambda e: f"the tag's leak budget is used: {e['bits']:.0f} of {e['limit']} bits",
+    "measured": lambda e: measured(e["transfers"]),
     "stopped": lambda _: "stopped: the running experiment is recorded as interrupted",
 }
+
+
+def measured(found: list[dict[str, Any]]) -> str:
+    """One line for the whole gain of a tag that ended."""
+    if not found:
+        return "nothing was kept over the baseline: there is no gain to measure"
+    (one,) = found
+    interval = "" if one["interval"] is None else f" ({one['interval'][0]:+.4f} to {one['interval'][1]:+.4f})"
+    runs = f"{len(one['others'])} runs of the baseline and {len(one['scores'])} of the best, set apart"
+    return f"gain over the baseline, confirmed: {one['gain']:+.4f}{interval}, by {runs}"
 
 
 def outcome(row: dict[str, Any]) -> str:
@@ -131,6 +142,8 @@ def outcome(row: dict[str, Any]) -> str:
     score = f"val_bpb {row['val_bpb']:.6f}" if row["val_bpb"] is not None else "no score"
     gain = f", gain {row['claimed']:+.4f}" if row["claimed"] is not None else ""
     gain += f" (confirmed {row['confirmed']:+.4f})" if row["confirmed"] is not None else ""
+    if row.get("gain") is not None:
+        gain = f", expected gain {row['gain']:+.4f}, probably real: {row['probability']:.2f}"
     why = f" ({row['reason']})" if row["reason"] else ""
     return f"experiment {row['id']}: {row['status']}{why}, {score}{gain}, {row['seconds']:.1f} s"
 
@@ -138,12 +151,13 @@ def outcome(row: dict[str, Any]) -> str:
 def table(document: dict[str, Any], console: Console) -> None:
     """The closing table of a tag."""
     view = Table(title=f"{document['tag']}: {len(document['experiments'])} experiments", title_justify="left")
+    odds = any(row.get("probability") is not None for row in document["experiments"])
     for name, justify in (
         ("#", "right"),
         ("outcome", "left"),
         ("val_bpb", "right"),
-        ("gain", "right"),
-        ("confirmed", "right"),
+        ("expected gain" if odds else "gain", "right"),
+        ("probably real" if odds else "confirmed", "right"),
         ("s", "right"),
         ("description", "left"),
     ):
@@ -155,14 +169,20 @@ def table(document: dict[str, Any], console: Console) -> None:
             str(row["id"]),
             f"[{color}]{what}[/]",
             f"{row['val_bpb']:.6f}" if row["val_bpb"] is not None else "",
-            f"{row['claimed']:+.4f}" if row["claimed"] is not None else "",
-            f"{row['confirmed']:+.4f}" if row["confirmed"] is not None else "",
+            _signed(row["gain" if odds else "claimed"]),
+            (f"{row['probability']:.2f}" if row["probability"] is not None else "")
+            if odds
+            else _signed(row["confirmed"]),
             f"{row['seconds']:.1f}",
             escape(row["description"]),
         )
     console.print(view)
     if document["best"] is not None:
         console.print(f"val_bpb {document['baseline']:.4f} -> {document['best']:.4f}", markup=False)
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"
 
 
 def transfers(found: list[dict[str, Any]], console: Console) -> None:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from runner.core.base.values import Experiment, Status
+from runner.core.findings.transfers import gain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +22,10 @@ _COLOURS = {"#010203": "currentColor", "#010204": "var(--good)", "#010205": "var
 _SOFT, _GOOD, _GREY = _COLOURS
 
 
-def frontier(rows: list[Experiment]) -> str:
+def frontier(rows: list[Experiment], noise: float = 0.0) -> str:
     """An <svg> element without scripts, links or metadata; empty when nothing is scored.
+
+    The frontier has a band of one standard deviation of a run, `noise`, around it.
 
     Scores far above the baseline are drawn at the upper edge, so that one bad idea does not flatten the rest.
     """
@@ -32,7 +35,7 @@ def frontier(rows: list[Experiment]) -> str:
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
         figure = Figure(figsize=(10, 5), layout="constrained")
         place = {row.id: number for number, row in enumerate(rows, 1)}  # in which they ended
-        _draw(figure.add_subplot(), scored, place)
+        _draw(figure.add_subplot(), scored, place, noise)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -51,7 +54,7 @@ def ceiling(scored: list[Experiment]) -> float:
     return min(max(scores), keeps[0] + (span / 3 if span > 0 else abs(keeps[0]) / 50))
 
 
-def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int]) -> None:
+def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int], noise: float) -> None:
     top = ceiling(scored)
     keeps = [row for row in scored if row.status is Status.KEEP]
     others = [row for row in scored if row.status is not Status.KEEP]
@@ -68,7 +71,11 @@ def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int]) -> None:
             axes.scatter(places, scores, s=size, color=colour, marker=marker, label=label, zorder=3)
     if keeps:
         numbers, scores = [place[row.id] for row in keeps], [row.val_bpb or 0.0 for row in keeps]
-        axes.step([*numbers, place[scored[-1].id]], [*scores, scores[-1]], where="post", color=_GOOD, lw=1.6, alpha=0.7)
+        numbers, scores = [*numbers, place[scored[-1].id]], [*scores, scores[-1]]
+        axes.step(numbers, scores, where="post", color=_GOOD, lw=1.6, alpha=0.7)
+        if noise:
+            low, high = ([score + sign * noise for score in scores] for sign in (-1, 1))
+            axes.fill_between(numbers, low, high, step="post", color=_GOOD, alpha=0.12, lw=0, label="noise of one run")
     for row in _labelled(keeps):
         text = row.description if len(row.description) <= _LABEL_CHARS else row.description[: _LABEL_CHARS - 1] + "…"
         axes.annotate(
@@ -86,7 +93,7 @@ def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int]) -> None:
 
 def _labelled(keeps: list[Experiment]) -> list[Experiment]:
     """The baseline and the largest gains."""
-    by_gain = sorted(keeps[1:], key=lambda row: -(row.claimed or 0.0))
+    by_gain = sorted(keeps[1:], key=lambda row: -gain(row))
     return [*keeps[:1], *by_gain[: MAX_LABELS - 1]]
 
 

@@ -20,6 +20,7 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import standing
+from runner.core.decision.odds import Line
 from runner.core.evidence import audit_chain, receipts, spending
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
@@ -28,6 +29,7 @@ from runner.core.policy.policy_files import Policies
 from runner.people.pages import plot
 
 _TEMPLATES = Path(__file__).parent / "templates"
+DOUBTFUL = 0.5  # probability below which a keep more likely did nothing
 MAX_DIFFS = 50  # of the largest gains
 MAX_DIFF_CHARS = 20_000
 
@@ -35,18 +37,21 @@ MAX_DIFF_CHARS = 20_000
 def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
     """Render the page of one tag; returns its path."""
     rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
+    learned = _learned(home, rows, reruns, policies)
+    noise = learned["noise"].sigma if learned["noise"] else 0.0
+    budget = _budget(home, ledger.run_info(tag)["artifact"], rows)
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template("report.html.j2").render(
         tag=tag,
         **ledger.run_info(tag),
-        **_headline(rows, reruns, policies, _budget(home, ledger.run_info(tag)["artifact"], rows)),
-        **_learned(home, rows, reruns, policies),
+        **_headline(rows, reruns, policies, budget),
+        **learned,
         **_events(home, rows, reruns, policies, tag),
         **_spent(home, rows, reruns, tag),
         experiments=rows,
-        plot=Markup(plot.frontier(rows)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
+        plot=Markup(plot.frontier(rows, noise)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
         diffs=_diffs(GitLine(home.line), rows),
-        open_questions=_open_questions(home, rows, reruns, policies),
+        open_questions=_open_questions(home, rows, reruns, policies, budget),
     )
     path = home.tag(tag) / "report.html"
     files.write(path, text)
@@ -67,9 +72,19 @@ def _headline(rows: list[Experiment], reruns: list[Rerun], policies: Policies, b
         "baseline": keeps[0] if keeps else None,
         "best": keeps[-1] if keeps else None,
         "overall": transfers.overall(rows, reruns, policies.decision.alpha, budget),
+        "expected": _expected(rows, reruns, policies),
         "level": f"{1 - policies.decision.alpha:.0%}",
         "counts": {str(s): n for s in Status if (n := sum(row.status is s for row in rows))},
     }
+
+
+def _expected(rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> float | None:
+    """What the best is believed to gain over the baseline by all scores together; None under rules without beliefs."""
+    if not any(row.probability is not None for row in rows):
+        return None
+    line = Line(policies.decision)
+    line.catch_up(rows, reruns)
+    return line.beliefs.baseline - line.beliefs.expected() if line.beliefs else None
 
 
 def _learned(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> dict[str, Any]:
@@ -114,22 +129,41 @@ def _spent(home: Home, rows: list[Experiment], reruns: list[Rerun], tag: str) ->
 def _diffs(line: GitLine, rows: list[Experiment]) -> list[tuple[Experiment, str]]:
     """Each keep against the keep before it, the largest gains if there are many; in order."""
     keeps = [row for row in rows if row.status is Status.KEEP]
-    pairs = sorted(itertools.pairwise(keeps), key=lambda pair: -(pair[1].claimed or 0.0))[:MAX_DIFFS]
+    pairs = sorted(itertools.pairwise(keeps), key=lambda pair: -transfers.gain(pair[1]))[:MAX_DIFFS]
     ordered = sorted(pairs, key=lambda pair: pair[1].id)
     return [(new, line.diff(old.commit, new.commit)[:MAX_DIFF_CHARS]) for old, new in ordered]
 
 
-def _open_questions(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> list[str]:
+def _contradicted(rows: list[Experiment], reruns: list[Rerun], policies: Policies, budget: float) -> list[str]:
+    """That the runs set apart do not bear out what was expected: files may be noisier than one run tells."""
+    expected, told = _expected(rows, reruns, policies), transfers.overall(rows, reruns, policies.decision.alpha, budget)
+    if expected is None or told is None or told.interval is None or expected <= told.interval[1]:
+        return []
+    return [
+        f"Expected was a gain of {expected:+.4f}, more than the runs set apart bear out: a train.py whose scores move more "
+        "than the others' makes such odds worthless."
+    ]
+
+
+def _open_questions(
+    home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies, budget: float
+) -> list[str]:
     """What nobody has checked, as far as the records tell."""
     keeps = [row for row in rows if row.status is Status.KEEP]
     measured = {one.experiment for one in transfers.transfers(rows, reruns, policies.decision.alpha) if one.gain}
-    single = [row.id for row in keeps[1:] if row.confirmed is None and row.id not in measured]
+    single = [row.id for row in keeps[1:] if row.confirmed is None and row.id not in measured and row.gain is None]
+    doubtful = sum(row.probability is not None and row.probability < DOUBTFUL for row in keeps)
     audited = sum(row.causality == "audited" for row in rows)
     probes = receipts.probes(home, policies.digest)
     found = []
     if single:
         numbers = ", ".join(map(str, single[:20])) + (", ..." if len(single) > 20 else "")
         found.append(f"Kept by a clear first run, without reruns: {numbers} (glovebox confirm).")
+    if doubtful:
+        found.append(
+            f"{doubtful} keeps are more likely without effect than with one: they cost nothing, and say nothing."
+        )
+    found += _contradicted(rows, reruns, policies, budget)
     if probes is None:
         found.append("The walls were not tried under these policies (glovebox redteam).")
     elif not probes.ok:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from runner.core.airlock import invisible
 from runner.core.base.values import Experiment, Status
 from runner.core.findings.analysis import Analysis
-from runner.core.findings.transfers import Transfer
+from runner.core.findings.transfers import Transfer, gain
 
 TOP = 20
 DEAD = 15
@@ -62,7 +62,8 @@ def write(
         *_configuration(first, last),
         *_kinds(analysis),
         "## What this does not say",
-        "- A claimed gain is from one run; a confirmed one from reruns on other seeds.",
+        "- A gain is what was expected at the verdict, or the claim of one run; what the whole run gained is said only "
+        "by reruns of baseline and best that chose nothing.",
         "- Whoever imports this checks that the files belong together. That the scores are true is the word of the "
         "bench that signed them, until they are rerun.",
     ]
@@ -87,13 +88,15 @@ def _noise(analysis: Analysis) -> str:
 
 
 def _wins(keeps: Sequence[Experiment]) -> list[str]:
-    wins = sorted(keeps[1:], key=lambda row: (-(row.claimed or 0.0), row.id))[:TOP]
+    wins = sorted(keeps[1:], key=lambda row: (-gain(row), row.id))[:TOP]
     if not wins:
         return ["## Top wins", "None was kept over the baseline."]
-    lines = ["| delta | confirmed | experiment | description |", "|---|---|---|---|"]
+    odds = any(row.probability is not None for row in wins)
+    lines = [f"| delta | {'probably real' if odds else 'confirmed'} | experiment | description |", "|---|---|---|---|"]
     for row in wins:
         confirmed = "" if row.confirmed is None else f"{-row.confirmed:+.4f}"
-        lines.append(f"| {-(row.claimed or 0.0):+.4f} | {confirmed} | {row.id} | {code(row.description)} |")
+        sure = confirmed if row.probability is None else f"{row.probability:.2f}"
+        lines.append(f"| {-gain(row):+.4f} | {sure} | {row.id} | {code(row.description)} |")
     return ["## Top wins", "\n".join(lines)]
 
 
@@ -155,6 +158,6 @@ def _kinds(analysis: Analysis) -> list[str]:
         return []
     lines = ["| kind of edit | tried | kept | without score | best gain |", "|---|---|---|---|---|"]
     for kind, tally in analysis.kinds.items():
-        gain = "" if tally.best_gain is None else f"{tally.best_gain:+.4f}"
-        lines.append(f"| {kind} | {tally.tried} | {tally.kept} | {tally.failed} | {gain} |")
+        best = "" if tally.best_gain is None else f"{tally.best_gain:+.4f}"
+        lines.append(f"| {kind} | {tally.tried} | {tally.kept} | {tally.failed} | {best} |")
     return ["## What kinds of edits did", "\n".join(lines)]

@@ -16,7 +16,9 @@ from runner.core.policy.policy_files import Policies
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-=+*#@"
-_PLAIN = ("status", "reason", "val_bpb", "val_bpb_bytes", "claimed", "confirmed", "causality", "memory_gb")
+_PLAIN = (
+    "status", "reason", "val_bpb", "val_bpb_bytes", "claimed", "gain", "confirmed", "causality", "memory_gb"
+)  # fmt: skip
 
 
 def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] = ()) -> list[tuple[str, str]]:
@@ -26,6 +28,8 @@ def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] 
         value = getattr(row, name)
         if value not in (None, 0.0):
             found.append((name, f"{value:.6f}" if isinstance(value, float) else str(value)))
+    if row.probability is not None and row.sigma is not None:
+        found.append(("probably real", f"{row.probability:.2f}: more than a quarter of the noise, {row.sigma:.2g}"))
     if row.lane:
         found.append(("lane", row.lane))
     if row.hopeless is not None:

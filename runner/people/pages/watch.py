@@ -155,6 +155,8 @@ def _results(rows: list[Experiment]) -> Table:
         color = console.COLORS.get(row.status, "red")
         score = f"{row.val_bpb:.6f}" if row.val_bpb is not None else ""
         gain = f"{row.claimed:+.4f}" if row.claimed is not None else ""
+        if row.gain is not None and row.probability is not None:
+            gain = f"{row.gain:+.4f} real {row.probability:.2f}"
         view.add_row(f"#{row.id}", f"[{color}]{row.status}[/]", score, gain, escape(row.description))
     return view
 

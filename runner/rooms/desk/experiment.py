@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.core.airlock import leak_budget, snapshot
-from runner.core.airlock.leak_budget import GAIN_DIGITS
+from runner.core.airlock.leak_budget import GAIN_DIGITS, PROBABILITY_DIGITS
 from runner.core.base import faults, files
 from runner.core.base.errors import BaselineError, GloveboxError, SnapshotError
 from runner.core.base.home import Home
@@ -23,6 +23,7 @@ from runner.core.base.values import Experiment, Feedback, Scored, Snapshot, Stat
 from runner.core.decision import clock, standing
 from runner.core.decision.decide import BPB_DIGITS, Verdict
 from runner.core.decision.early_stop import Lookout
+from runner.core.decision.odds import Line
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder
@@ -60,7 +61,9 @@ class Loop:
     recorder: Recorder
     emit: Emit
     seed: bytes  # train.py a new tag begins with
+    remembered: Line  # of the tag, for all its lanes
     lanes: int = 1  # at work on the tag at a time
+    parent: int | None = None  # the experiment whose train.py the agent was last given; None: the seed
 
     def begin(self, description: str = BASELINE) -> Feedback | None:
         """Run the file the tag begins with, before any candidate: clock, memory, noise and headline are measured by it.
@@ -111,8 +114,11 @@ class Loop:
             judge=lookout.judge if lookout else None,
         )
         faults.reach("experiment.evaluated")
-        ended = self.trials().settle(number, scored, partial(self._finish, number, began, lookout))
-        if ended.row.status is not Status.KEEP:
+        parent = None if first else self.parent or self._first()
+        ended = self.trials().settle(number, parent, scored, partial(self._finish, number, parent, began, lookout))
+        if ended.row.status is Status.KEEP:
+            self.parent = number
+        else:
             self.restore(source)
         faults.reach("train_py.restored")
         return ended
@@ -161,13 +167,20 @@ class Loop:
 
     def trials(self) -> Trials:
         """For reruns under this tag's terms."""
-        return Trials(self.stages, self.recorder, self.emit, lambda budget: self.clock(budget).limit)
+        return Trials(self.stages, self.recorder, self.emit, lambda budget: self.clock(budget).limit, self.remembered)
 
-    def _finish(self, number: int, began: float, lookout: Lookout | None, scored: Scored, verdict: Verdict) -> _Ended:
+    def _first(self) -> int | None:
+        """The baseline's number."""
+        rows = self.ledger.experiments(self.tag)
+        return next((row.id for row in rows if row.status is Status.KEEP), None)
+
+    def _finish(
+        self, number: int, parent: int | None, began: float, lookout: Lookout | None, scored: Scored, verdict: Verdict
+    ) -> _Ended:
         """Record the verdict; what was the best before, and what the agent has now been told."""
         best, found = self.best(), lookout.found if lookout else None
         spent = time.monotonic() - began
-        row = self.recorder.finish(number, scored, verdict, spent, found, self.stages.lane.name)
+        row = self.recorder.finish(number, scored, verdict, spent, found, self.stages.lane.name, parent)
         return _Ended(row, best, self.told(), scored)
 
     def _lookout(self, number: int) -> Lookout | None:
@@ -248,8 +261,10 @@ class Loop:
 
     def best_source(self) -> bytes:
         """train.py as the agent goes on from: the last keep, or the seed the tag began with."""
-        head = self.line.head(self.tag)
-        return self.seed if head is None else self.line.content(head)
+        with self.recorder.lock:
+            head, best = self.line.head(self.tag), self.best()
+            self.parent = None if best is None else best.id
+            return self.seed if head is None else self.line.content(head)
 
     def restore(self, source: Path) -> None:
         """Put the best version back; a failure here is the bench's, not a refusal of the candidate."""
@@ -266,6 +281,8 @@ def rounded(row: Experiment) -> Experiment:
             "val_bpb": None if row.val_bpb is None else round(row.val_bpb, BPB_DIGITS),
             "claimed": None if row.claimed is None else round(row.claimed, BPB_DIGITS),
             "confirmed": None if row.confirmed is None else _told_gain(row.confirmed),
+            "gain": None if row.gain is None else _told_gain(row.gain),
+            "probability": None if row.probability is None else round(row.probability, PROBABILITY_DIGITS),
             "train_seconds": round(row.train_seconds, 1),
             "eval_seconds": round(row.eval_seconds, 1),
         }
@@ -273,7 +290,7 @@ def rounded(row: Experiment) -> Experiment:
 
 
 def _told_gain(gain: float) -> float:
-    """A confirmed gain as the agent may see it: within 1, in steps of 1e-5 (leak_budget.py counts them)."""
+    """A confirmed or expected gain as the agent may see it: within 1, in steps of 1e-5 (leak_budget.py counts them)."""
     return max(-1.0, min(1.0, round(gain, GAIN_DIGITS)))
 
 
@@ -290,6 +307,8 @@ def _feedback(
         best_bpb=before,
         delta=delta,
         confirmed=shown.confirmed,
+        gain=shown.gain,
+        probability=shown.probability,
         reason=row.reason,
         crash=row.crash,
         causality=row.causality,

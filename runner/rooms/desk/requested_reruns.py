@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from runner.core.airlock import snapshot
@@ -17,10 +17,13 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.values import Experiment, Rerun, Snapshot, Status
 from runner.core.decision import standing
 from runner.core.findings import transfers
-from runner.core.findings.transfers import FIRST_ASKED, Terms, Transfer
+from runner.core.findings.transfers import FIRST_ASKED, Terms, Transfer, gain
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.reruns import Trials
 from runner.rooms.desk.settings import Order
+
+SEEDS = 3  # of a single step
+WHOLE, LONG = (3, 4), 60  # runs of baseline and best that measure the whole gain of a tag of so many rows; else 2 and 2
 
 
 def _never() -> bool:
@@ -37,16 +40,33 @@ def carry_out(loop: Loop, order: Order, enough: Callable[[], bool] = _never) -> 
     artifact = trials.stages.artifact.predicate.version
     budget = float(order.budget or trials.stages.budget())
     chosen = _chosen(rows, order)
-    seeds = range(FIRST_ASKED, FIRST_ASKED + order.seeds)  # nothing was ever chosen by these draws
     numbers, terms = {row.id for row in chosen}, (budget, order.depth, artifact)
-    for row, seed in itertools.product(chosen, seeds):
-        for one in _beside(rows, row, order):
-            if enough() or _known(loop.ledger.reruns(loop.tag), one.id, seed, terms):
-                continue
-            taken = _source(loop, trials.snapshot(one), order.depth)
-            trials.rerun(one.id, 0, taken, seed, budget=order.budget, depth=order.depth)
+    for one, seed in _planned(rows, chosen, order):
+        if enough() or _known(loop.ledger.reruns(loop.tag), one.id, seed, terms):
+            continue
+        taken = _source(loop, trials.snapshot(one), order.depth)
+        trials.rerun(one.id, 0, taken, seed, budget=order.budget, depth=order.depth)
+    if not order.experiments and not order.top:
+        whole = transfers.overall(rows, loop.ledger.reruns(loop.tag), loop.policies.decision.alpha, budget)
+        return [whole] if whole is not None and chosen else []
     found = transfers.transfers(rows, loop.ledger.reruns(loop.tag), loop.policies.decision.alpha)
     return [one for one in found if one.experiment in numbers and transfers.under(one, terms)]
+
+
+def _planned(
+    rows: Sequence[Experiment], chosen: Sequence[Experiment], order: Order
+) -> Iterator[tuple[Experiment, int]]:
+    """Which file on which draw, in turns, so that what drifts meets both; nothing was ever chosen by these draws."""
+    if order.experiments or order.top:
+        for row, number in itertools.product(chosen, range(order.seeds or SEEDS)):
+            yield from ((one, FIRST_ASKED + number) for one in _beside(rows, row, order))
+    elif chosen:
+        baseline, best = (order.seeds,) * 2 if order.seeds else WHOLE if len(rows) >= LONG else (2, 2)
+        for number in range(max(baseline, best)):
+            if number < best:
+                yield chosen[-1], FIRST_ASKED + number
+            if number < baseline:
+                yield chosen[0], FIRST_ASKED + number
 
 
 def _beside(rows: Sequence[Experiment], row: Experiment, order: Order) -> list[Experiment]:
@@ -80,10 +100,12 @@ def _chosen(rows: Sequence[Experiment], order: Order) -> list[Experiment]:
             raise GloveboxError(f"no experiment {number}", where="ledger", fix="see: glovebox history")
     if order.experiments:
         return [by_number[number] for number in order.experiments]
-    wins = [row for row in rows if row.status is Status.KEEP and row.claimed is not None]
-    if not wins:
-        raise GloveboxError("nothing was kept over the baseline yet", where="ledger", fix="see: glovebox history")
-    return sorted(wins, key=lambda row: (-(row.claimed or 0.0), row.id))[: order.top]
+    keeps = [row for row in rows if row.status is Status.KEEP]
+    if len(keeps) < 2:
+        return []  # nothing was kept over the baseline: there is no gain to measure
+    if not order.top:
+        return [keeps[0], keeps[-1]]
+    return sorted(keeps[1:], key=lambda row: (-gain(row), row.id))[: order.top]
 
 
 def _known(reruns: Sequence[Rerun], number: int, seed: int, terms: Terms) -> bool:

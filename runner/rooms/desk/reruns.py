@@ -16,6 +16,7 @@ from runner.core.base.errors import ContradictedError, GloveboxError
 from runner.core.base.values import Costs, Experiment, Rerun, Score, Scored, Snapshot, Status
 from runner.core.decision import decide, standing
 from runner.core.decision.decide import Runs, Verdict, Wanted
+from runner.core.decision.odds import Candidate, Line
 from runner.core.evidence.recorder import Recorder, memory_gb, now
 from runner.rooms.desk.train_and_score import EVERY, Emit, Stages
 
@@ -30,9 +31,12 @@ class Trials:
     recorder: Recorder
     emit: Emit
     limit: Callable[[float], float]  # seconds a training container with a budget of so many may take
+    line: Line  # what rule `odds` remembers of the tag; all lanes share it, under the recorder's lock
 
-    def settle(self, number: int, scored: Scored, record: Callable[[Scored, Verdict], _Recorded]) -> _Recorded:
-        """Run what experiment `number` still needs, then `record` the verdict while nobody else records.
+    def settle(
+        self, number: int, parent: int | None, scored: Scored, record: Callable[[Scored, Verdict], _Recorded]
+    ) -> _Recorded:
+        """Run what experiment `number`, made from `parent`, still needs; `record` the verdict while nobody else does.
 
         Another lane may keep something in the meantime: then the verdict is on what there is to beat now. Nothing is
         kept that was not audited on every row.
@@ -40,7 +44,7 @@ class Trials:
         while True:
             with self.recorder.lock:
                 best = standing.best(self.recorder.ledger.experiments(self.recorder.tag))
-                found = self._judge(number, scored, best)
+                found = self._judge(number, parent, scored, best)
                 if isinstance(found, Verdict) and not (found.status is Status.KEEP and self._unaudited(scored)):
                     return record(scored, found)
             if isinstance(found, Verdict):
@@ -49,18 +53,28 @@ class Trials:
                 continue
             if best is None:
                 raise GloveboxError("the ledger lost its kept rows", where="ledger", fix="run: glovebox verify")
-            if found.whose == "best":
-                self.rerun(best.id, number, self.snapshot(best), found.seed, pair=best.id)
-            else:
+            if found.whose == "candidate":
                 self.rerun(number, number, scored.trained.snapshot, found.seed, pair=best.id)
+            else:
+                whose = best if found.whose == "best" else self._baseline()
+                self.rerun(whose.id, number, self.snapshot(whose), found.seed, pair=whose.id)
 
-    def _judge(self, number: int, scored: Scored, best: Experiment | None) -> Verdict | Wanted:
+    def _baseline(self) -> Experiment:
+        rows = self.recorder.ledger.experiments(self.recorder.tag)
+        return next(row for row in rows if row.status is Status.KEEP)
+
+    def _judge(self, number: int, parent: int | None, scored: Scored, best: Experiment | None) -> Verdict | Wanted:
         """The verdict on an experiment that is still open, by what is known now."""
         failed, score = decide.failure(scored), scored.score
         if failed is not None or score is None:
             return failed or Verdict(Status.REJECTED, "evaluation_failed")
         policy, ledger, lane = self.stages.policies.decision, self.recorder.ledger, self.stages.lane.name
         reruns = ledger.reruns(self.recorder.tag)
+        if policy.rule == "odds":
+            self.line.catch_up(ledger.experiments(self.recorder.tag), reruns)
+            own = {**standing.scores(number, standing.on(lane, reruns)), decide.FIRST_SEED: score.val_bpb}
+            runs = Runs(own, scored.trained.snapshot.size, memory_gb(scored) * 1024)
+            return self.line.judge(Candidate(number, parent, lane, runs), reruns)
         against = standing.standing(policy, ledger.experiments(self.recorder.tag), reruns, lane)
         if against is None or best is None:
             return Verdict(Status.KEEP)
@@ -92,6 +106,10 @@ class Trials:
         """
         ledger, tag = self.recorder.ledger, self.recorder.tag
         rows = ledger.experiments(tag)
+        if self.stages.policies.decision.rule == "odds":
+            with self.recorder.lock:
+                self.line.catch_up(rows, ledger.reruns(tag))
+                return rows, self.line.to_beat(self.stages.lane.name)
         best = standing.best(rows)
         runs = standing.runs(best, ledger.reruns(tag), self.stages.lane.name).known() if best else []
         if best is None or best.val_bpb is None or not runs:

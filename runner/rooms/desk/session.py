@@ -21,6 +21,7 @@ from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import INTERRUPTED, Cache
+from runner.core.decision.odds import Line
 from runner.core.evidence import disk_reserve
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
@@ -28,6 +29,7 @@ from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder, now
 from runner.core.policy import policy_files
+from runner.core.policy.of_tag import of_tag
 from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.attending import Ending, attend
 from runner.rooms.desk.experiment import BASELINE, Loop
@@ -99,7 +101,19 @@ def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[],
     if settings.until is not None:
         done = [row for row in loop.ledger.experiments(settings.tag) if row.reason != INTERRUPTED]
         most = max(0, settings.until - len(done))
-    return lambda: attend(loops, places, settings.agent, most, settings.meter, ending)
+    return lambda: _attended(loops, places, settings, most, ending)
+
+
+def _attended(loops: list[Loop], places: doors.Places, settings: Settings, most: int | None, ending: Ending) -> int:
+    """Serve agents; when the tag has all its experiments, measure what it gained, on runs set apart."""
+    code, loop = attend(loops, places, settings.agent, most, settings.meter, ending), loops[0]
+    done = sum(row.reason != INTERRUPTED for row in loop.ledger.experiments(settings.tag))
+    if code or settings.until is None or done < settings.until or loop.policies.decision.rule != "odds":
+        return code
+    over = [ending.now, ending.after]
+    found = requested_reruns.carry_out(loop, Order(), lambda: any(one.is_set() for one in over))
+    loop.emit("measured", {"transfers": [one.model_dump(mode="json") for one in found]})
+    return code
 
 
 def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[Loop]:
@@ -112,6 +126,9 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
     kernels = store.latest_kernels(home)
     if kernels is not None:
         store.admit(home, kernels)
+    if recorded is not None:
+        begun = of_tag(home.policies, recorded["policy"], kernels, store.caches(home))
+        policies = policies if begun is None else begun
     cache = _cache(home, policies, kernels, recorded)
     terms = policy_files.terms(policies, kernels, cache.version if cache else None)
     if recorded is not None:
@@ -121,6 +138,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
     line, chain = GitLine(home.line), AuditLog(home.audit)
     recorder = Recorder(home, settings.tag, ledger, line, chain, version, policies.digest, sealer)
     door = doors.Places(Path(settings.doors)).launch
+    remembered = Line(policies.decision)
     return [
         Loop(
             tag=settings.tag,
@@ -128,6 +146,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
             recorder=recorder,
             emit=emit if len(settings.lanes) == 1 else partial(_from_lane, emit, lane.number),
             seed=Path(settings.seed).read_bytes(),
+            remembered=remembered,
             lanes=len(settings.lanes),
         )
         for lane in settings.lanes

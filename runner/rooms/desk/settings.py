@@ -14,9 +14,9 @@ Seconds = Annotated[int, Field(ge=1, le=86_400)]
 class Order(Frozen):
     """What a person asks for."""
 
-    experiments: tuple[int, ...] = ()  # by number; empty: the `top` keeps by claimed gain
-    top: Annotated[int, Field(ge=1, le=100)] = 3
-    seeds: Annotated[int, Field(ge=1, le=20)] = 3
+    experiments: tuple[int, ...] = ()  # by number; empty: the `top` keeps by gain
+    top: Annotated[int, Field(ge=0, le=100)] = 0  # with neither: the best against the baseline alone
+    seeds: Annotated[int, Field(ge=1, le=20)] | None = None  # None: as many as the whole gain asks for
     budget: Seconds | None = None  # of training; None: the artifact's
     depth: Annotated[int, Field(ge=1, le=1000)] | None = None
     profile: str | None = None

@@ -19,6 +19,7 @@ from runner.core.base import doors
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Status
+from runner.core.decision.odds import Line
 from runner.core.evidence.audit_chain import AuditLog, verify
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -51,6 +52,7 @@ def loop(home: Home, policies: policy_files.Policies) -> Iterator[Loop]:
         ),
         emit=lambda event, data: None,
         seed=b"x = 0\n",
+        remembered=Line(policies.decision),
     )
     ledger.close()
 

@@ -1,0 +1,171 @@
+"""Rule `odds`: keep what is expected to gain, by all that the tag's scores say. TRUSTED, pure.
+
+A candidate is weighed against everything known of the line (beliefs.py), in order:
+1. the baseline is run `baseline_runs` times on a lane before anything is decided there: scale and noise;
+2. expected gain no more than `keep_from_sigmas` of the noise, and more for code that was added: discard, unless it is a
+   simpler file that is expected to lose no more than `simplicity_sigmas` on the best the line ever was;
+3. a single run that promises more than `verify_from_sigmas`: run it once more, and weigh both;
+4. otherwise keep, with the expected gain and the probability that its effect is real in the row.
+Nothing else is rerun to decide. What a tag gained is measured apart from that, on draws nothing was chosen by
+(core/findings/headline.py). docs/decision.md has the figures; the rule was fitted to nights of upstream's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from runner.core.base.values import Experiment, Rerun, Status
+from runner.core.decision import standing
+from runner.core.decision.beliefs import Beliefs, Weighed
+from runner.core.decision.decide import BPB_DIGITS, FIRST_SEED, SPARE_SEEDS, Runs, Verdict, Wanted
+from runner.core.policy.policy_files import Decision
+
+_AGAIN = FIRST_SEED + 1  # the draw of a candidate's second run
+_APART = 2.0  # standard errors: lanes whose baselines differ by less are taken to be alike
+
+
+class Candidate(NamedTuple):
+    """A scored train.py: its number, the file it was made from (None: unknown), its lane, its runs there."""
+
+    number: int
+    parent: int | None
+    lane: str
+    runs: Runs
+
+
+class _Scale(NamedTuple):
+    """What a lane's scores are compared by: the beliefs, and how much higher this lane scores than they say."""
+
+    beliefs: Beliefs
+    higher: float
+
+
+class Line:
+    """A tag as this rule remembers it, fed with its rows in the order in which they ended."""
+
+    def __init__(self, policy: Decision) -> None:
+        self._policy = policy
+        self._seen = 0
+        self._beliefs: Beliefs | None = None
+        self._higher: dict[str, float] = {}
+        self._baseline: Experiment | None = None
+        self._best: Experiment | None = None
+
+    def catch_up(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> None:
+        """Take in the rows that ended since; `reruns`: at least those of their own and of the baseline."""
+        for row in rows[self._seen :]:
+            self._take(row, reruns)
+        self._seen = len(rows)
+
+    @property
+    def beliefs(self) -> Beliefs | None:
+        """What is believed of the line, None before the first candidate was scored."""
+        return self._beliefs
+
+    def to_beat(self, lane: str) -> float | None:
+        """What is believed of the best's score on a lane, None before anything is known there."""
+        if self._beliefs is None or lane not in self._higher:
+            return None
+        return self._beliefs.expected() + self._higher[lane]
+
+    def judge(self, candidate: Candidate, reruns: Sequence[Rerun]) -> Verdict | Wanted:
+        """A verdict on a scored candidate, or the run that is still needed for one."""
+        if self._baseline is None or self._best is None:
+            return Verdict(Status.KEEP)
+        scale = self._scale(candidate.lane, reruns)
+        if isinstance(scale, Wanted):
+            return scale
+        beliefs, higher = scale
+        claimed = round(self._told(scale) - _first(candidate.runs), BPB_DIGITS)
+        weighed = beliefs.weigh(self._parent(candidate.parent, beliefs), _scores(candidate.runs, higher))
+        found = Verdict(
+            Status.DISCARD,
+            None,
+            claimed,
+            gain=round(weighed.gain, BPB_DIGITS),
+            probability=round(weighed.probability, 3),
+            sigma=round(weighed.sigma, BPB_DIGITS + 1),
+        )
+        promising = weighed.gain > self._policy.verify_from_sigmas * weighed.sigma
+        if promising and len(candidate.runs.scores) == 1:
+            return Wanted("candidate", _AGAIN)
+        if promising and len(candidate.runs.known()) == 1:
+            return found._replace(reason="not_confirmed")  # a second run gave no score
+        return self._decided(candidate.runs, beliefs, weighed, found)
+
+    def _decided(self, runs: Runs, beliefs: Beliefs, weighed: Weighed, found: Verdict) -> Verdict:
+        policy, best, baseline = self._policy, self._best, self._baseline
+        if best is None or baseline is None:
+            raise ValueError("a candidate before the baseline")
+        added = max(0, runs.size - best.snapshot_size) / 100
+        asked = (policy.keep_from_sigmas + policy.code_sigmas * added) * weighed.sigma
+        gains = weighed.gain > max(asked, policy.minimum_gain_bpb) and weighed.probability >= policy.keep_probability
+        lost = beliefs.expected() - weighed.gain - beliefs.lowest()
+        simpler = best.snapshot_size - runs.size >= policy.simplicity_bytes
+        equal = simpler and lost <= policy.simplicity_sigmas * weighed.sigma
+        if not gains and not equal:
+            return found
+        large = 0 < policy.memory_ratio * baseline.memory_gb * 1024 < runs.memory_mb
+        if large and weighed.gain < policy.memory_gain_bpb:
+            return found._replace(reason="memory")
+        return found._replace(status=Status.KEEP, reason=None if gains else "simpler")
+
+    def _take(self, row: Experiment, reruns: Sequence[Rerun]) -> None:
+        if row.val_bpb is None:
+            return
+        kept = row.status is Status.KEEP
+        if self._baseline is None:
+            if kept:
+                self._baseline = self._best = row
+            return
+        scale = self._scale(row.lane, reruns)
+        if not isinstance(scale, Wanted):
+            self._beliefs, self._higher[row.lane] = scale
+            known = standing.runs(row, [one for one in reruns if one.during == row.id], row.lane)
+            parent = self._parent(row.parent, scale.beliefs)
+            scale.beliefs.learn(row.id, parent, _scores(known, scale.higher), kept=kept)
+        if kept:
+            self._best = row
+
+    def _scale(self, lane: str, reruns: Sequence[Rerun]) -> _Scale | Wanted:
+        """How to read a lane's scores, or the run of the baseline that is missing for it."""
+        if self._baseline is None:
+            raise ValueError("a candidate before the baseline")
+        if self._beliefs is not None and lane in self._higher:
+            return _Scale(self._beliefs, self._higher[lane])
+        runs = standing.runs(self._baseline, standing.on(lane, reruns), lane)
+        known = runs.known()
+        missing = self._policy.baseline_runs - len(known)
+        seeds = range(_AGAIN, _AGAIN + self._policy.baseline_runs + SPARE_SEEDS)
+        untried = next((seed for seed in seeds if seed not in runs.scores), None)
+        if missing > 0 and untried is not None:
+            return Wanted("baseline", untried)
+        known = known or [_first(runs)]  # it gives no score here any more
+        if self._beliefs is None:
+            return _Scale(Beliefs(self._baseline.id, known, self._policy.least_noise_bpb), 0.0)
+        higher = math.fsum(known) / len(known) - self._beliefs.baseline
+        error = self._beliefs.sigma() * math.sqrt(1 / len(known) + 1 / self._policy.baseline_runs)
+        return _Scale(self._beliefs, higher if abs(higher) > _APART * error else 0.0)
+
+    def _told(self, scale: _Scale) -> float:
+        """The best's own score as this lane would have given it."""
+        if self._best is None or self._best.val_bpb is None:
+            raise ValueError("a best without score")
+        return self._best.val_bpb - self._higher.get(self._best.lane, 0.0) + scale.higher
+
+    def _parent(self, number: int | None, beliefs: Beliefs) -> int:
+        return number if number is not None and beliefs.knows(number) else beliefs.best
+
+
+def _scores(runs: Runs, higher: float) -> list[float]:
+    return [score - higher for score in runs.known()]
+
+
+def _first(runs: Runs) -> float:
+    score = runs.scores.get(FIRST_SEED)
+    score = runs.told if score is None else score
+    if score is None:
+        raise ValueError("a scored experiment without val_bpb")
+    return score
