@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,11 @@ class Launches(LaunchClient):
 
     def ready(self, seconds: float) -> None:
         """Always."""
+
+    @contextmanager
+    def freezing(self, lane: int) -> Iterator[Callable[[], None]]:
+        """There is no agent."""
+        yield lambda: None
 
 
 class Scripted(Stages):

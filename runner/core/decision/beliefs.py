@@ -72,14 +72,14 @@ class Beliefs:
         count, mean, squares = _summary(scores)
         deviation = max(least, math.sqrt(squares / (count - 1)) if count > 1 else least)
         self.best = baseline
-        self.baseline = mean
+        self.baseline = mean  # scores are counted from it: squares of numbers near zero lose no digits
         self._looked: tuple[int, tuple[float, ...]] | None = None  # what `_looks` was computed for
         self._looks: list[tuple[float, list[_Component]]] = []
         self._guesses = [
             _Guess(
                 factor * deviation,
                 -(count - 1) * (math.log(factor) + 0.5 / factor**2),
-                {baseline: Belief(mean, (factor * deviation) ** 2 / count)},
+                {baseline: Belief(0.0, (factor * deviation) ** 2 / count)},
                 [_PRIOR * weight for weight in _WEIGHTS],
             )
             for factor in _GUESSES
@@ -92,7 +92,7 @@ class Beliefs:
     def expected(self, number: int | None = None) -> float:
         """Mean of what is believed of a file's val_bpb, the best's unless one is named."""
         of = self.best if number is None else number
-        return math.fsum(share * guess.files[of].mean for share, guess in self._shares())
+        return self.baseline + math.fsum(share * guess.files[of].mean for share, guess in self._shares())
 
     def lowest(self) -> float:
         """Of what is believed of the line's files, the lowest val_bpb."""
@@ -104,7 +104,7 @@ class Beliefs:
 
     def weigh(self, parent: int, scores: Sequence[float]) -> Weighed:
         """A candidate that was made from `parent` and gave these scores."""
-        looks = self._look(parent, tuple(scores))
+        looks = self._look(parent, self._relative(scores))
         gain = probability = sigma = 0.0
         for share, guess, (_, kinds) in zip(_normalised([log for log, _ in looks]), self._guesses, looks, strict=True):
             effect = _mixed([(one.share, one.effect) for one in kinds])
@@ -118,7 +118,8 @@ class Beliefs:
 
     def learn(self, number: int, parent: int, scores: Sequence[float], *, kept: bool) -> None:
         """Take in a candidate after its verdict."""
-        for guess, (log, kinds) in zip(self._guesses, self._look(parent, tuple(scores)), strict=True):
+        scores = self._relative(scores)
+        for guess, (log, kinds) in zip(self._guesses, self._look(parent, scores), strict=True):
             guess.log = log
             candidate = _mixed([(one.share, one.candidate) for one in kinds])
             before = _mixed([(one.share, one.parent) for one in kinds])
@@ -137,6 +138,9 @@ class Beliefs:
         self._looked = None
         if kept:
             self.best = number
+
+    def _relative(self, scores: Sequence[float]) -> tuple[float, ...]:
+        return tuple(score - self.baseline for score in scores)
 
     def _look(self, parent: int, scores: tuple[float, ...]) -> list[tuple[float, list[_Component]]]:
         """What each guess says of a candidate; computed once for its verdict and for what is learned from it."""

@@ -140,8 +140,8 @@ def _contradicted(rows: list[Experiment], reruns: list[Rerun], policies: Policie
     if expected is None or told is None or told.interval is None or expected <= told.interval[1]:
         return []
     return [
-        f"Expected was a gain of {expected:+.4f}, more than the runs set apart bear out: a train.py whose scores move more "
-        "than the others' makes such odds worthless."
+        f"Expected was a gain of {expected:+.4f}, more than the runs set apart bear out: a train.py whose scores move "
+        "more than the others' makes such odds worthless."
     ]
 
 
@@ -160,9 +160,7 @@ def _open_questions(
         numbers = ", ".join(map(str, single[:20])) + (", ..." if len(single) > 20 else "")
         found.append(f"Kept by a clear first run, without reruns: {numbers} (glovebox confirm).")
     if doubtful:
-        found.append(
-            f"{doubtful} keeps are more likely without effect than with one: they cost nothing, and say nothing."
-        )
+        found.append(f"{doubtful} keeps are more likely without effect than with one; they are no findings.")
     found += _contradicted(rows, reruns, policies, budget)
     if probes is None:
         found.append("The walls were not tried under these policies (glovebox redteam).")

@@ -192,19 +192,8 @@ class Desk:
         if set(request) != {"verb"}:
             return _no("bad_request")
         rows = self.loop.told().rows[-self.loop.policies.agent.history_rows :]
-        fields = {
-            "id",
-            "status",
-            "val_bpb",
-            "claimed",
-            "confirmed",
-            "gain",
-            "probability",
-            "description",
-            "snapshot_size",
-            "reason",
-            "crash",
-        }
+        fields = {"id", "status", "val_bpb", "claimed", "confirmed", "gain", "probability"}
+        fields |= {"description", "snapshot_size", "reason", "crash"}
         budget = self._tell_broker()
         return {
             "ok": True,

@@ -32,7 +32,7 @@ def test_a_covert_channel_gets_its_secret_across_and_no_more_than_was_counted(po
     assert covert.decode(policies, seen) == secret
     cost = leak_budget.cost(policies, seen.telemetry, seen.crash)
     assert carried <= cost <= counted
-    assert carried > 0.85 * counted
+    assert carried > 0.8 * counted
     assert covert.rising(seen.telemetry.curve)
 
 

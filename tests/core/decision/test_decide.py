@@ -268,4 +268,4 @@ def test_refusals_of_the_evaluator_and_a_score() -> None:
 
 
 def test_shipped_policy_measures_its_noise(policies: Policies) -> None:
-    assert policies.decision.rule == "paired"
+    assert policies.decision.rule == "odds"

@@ -84,9 +84,9 @@ def test_a_crash_needs_no_evaluator() -> None:
 
 def test_rows_from_before_a_field_existed_keep_their_hash() -> None:
     row = experiment(1, status=Status.CRASH, val_bpb=None, crash=Crash(error="ValueError", line=3))
-    old = row.model_dump(
-        mode="json", exclude={"interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours"}
-    ) | {"crash": {"error": "ValueError", "line": 3}}
+    later_ = {"interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours"}
+    later_ |= {"gain", "probability", "sigma", "parent"}
+    old = row.model_dump(mode="json", exclude=later_) | {"crash": {"error": "ValueError", "line": 3}}
     assert receipts.row_digest(row) == hashlib.sha256(audit_chain.canonical(old)).hexdigest()
     told = row.model_copy(update={"crash": Crash(error="ValueError", line=3, template="matmul", message="x")})
     assert receipts.row_digest(told) != receipts.row_digest(row)
@@ -95,6 +95,10 @@ def test_rows_from_before_a_field_existed_keep_their_hash() -> None:
         {"pairs": 3},
         {"pace": [(0.5, 3.0)]},
         {"lane": "0-3"},
+        {"gain": 0.001},
+        {"probability": 0.5},
+        {"sigma": 0.001},
+        {"parent": 1},
         {"evaluation": AUDITED},
     ):
         assert receipts.row_digest(row.model_copy(update=later)) != receipts.row_digest(row)

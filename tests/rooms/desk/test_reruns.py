@@ -17,7 +17,7 @@ import pytest
 from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, store
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import Home
+from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import (
     EndReason,
     EngineResult,
@@ -32,6 +32,7 @@ from runner.core.base.values import (
 )
 from runner.core.decision import standing
 from runner.core.decision.decide import Verdict
+from runner.core.decision.odds import Line
 from runner.core.evidence import audit_chain, disk_reserve, verify
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
@@ -83,8 +84,11 @@ def outcome(taken: Snapshot, run: str, value: float | None) -> Scored:
 class Bench:
     """A tag whose experiments are given by their scores."""
 
-    def __init__(self, home: Home, policies: policy_files.Policies) -> None:
+    def __init__(self, home: Home, policies: policy_files.Policies, rule: str = "paired") -> None:
         self.home, self.ledger = home, Ledger(home.ledger)
+        text = (SOURCE / "policies" / "decision.yaml").read_text()
+        (home.root / "policies" / "decision.yaml").write_text(text.replace("rule: odds ", f"rule: {rule} "))
+        policies = policy_files.load(*home.policies).model_copy(update={"evaluator": policies.evaluator})
         self.ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
         self.events: list[str] = []
         self.recorder = Recorder(
@@ -99,7 +103,9 @@ class Bench:
         )
         self.recorder.sealer.draw = lambda label: int(label.rsplit(" ", 1)[1])  # type: ignore[method-assign]
         self.stages = Table(home, policies, LaunchClient(home.root / "no.sock"), store.admit(home, "demo-1"))
-        self.trials = Trials(self.stages, self.recorder, lambda event, _: self.events.append(event), lambda b: b)
+        self.trials = Trials(
+            self.stages, self.recorder, lambda event, _: self.events.append(event), lambda b: b, Line(policies.decision)
+        )
 
     def experiment(self, text: str, **scores: float | BaseException) -> Experiment:
         """One experiment; scores by seed: s42=..., s43=..."""
@@ -112,7 +118,7 @@ class Bench:
         first = scores["s42"]
         assert isinstance(first, float)
         scored = outcome(taken, run, first)
-        return self.trials.settle(number, scored, lambda scored, found: self._recorded(number, scored, found))
+        return self.trials.settle(number, None, scored, lambda scored, found: self._recorded(number, scored, found))
 
     def _recorded(self, number: int, scored: Scored, found: Verdict) -> Experiment:
         return self.recorder.finish(number, scored, found, 1.0, lane=self.stages.lane.name)
@@ -205,7 +211,7 @@ def test_a_failed_run_asks_for_nothing_more(bench: Bench, tmp_path: Path) -> Non
     source.write_text("x = 1\n")
     taken = snapshot.take(source, bench.home.snapshots, 4096)
     number = bench.recorder.accept(taken, "x", "f" * 16)
-    verdict = bench.trials.settle(number, outcome(taken, "f" * 16, None), lambda _, found: found)
+    verdict = bench.trials.settle(number, None, outcome(taken, "f" * 16, None), lambda _, found: found)
     assert verdict == Verdict(Status.CRASH, "exception")
     assert bench.stages.asked == []
 
@@ -374,7 +380,7 @@ def test_what_would_be_kept_is_audited_on_every_row_before_it_is(
     bench.stages.scores.update({(b"b = 2\n", 43): 1.51, (b"a = 1\n", 43): 2.01})
     number, scored = _unaudited(bench, "b = 2\n", 1.5)
     monkeypatch.setattr(Table, "audit", lambda self, scored, _: scored.model_copy(update={"score": again}))
-    row = bench.trials.settle(number, scored, lambda scored, found: bench._recorded(number, scored, found))
+    row = bench.trials.settle(number, None, scored, lambda scored, found: bench._recorded(number, scored, found))
     assert (row.status, row.reason) == (status, reason)
     if status is Status.KEEP:
         assert row.evaluation is not None
@@ -384,7 +390,7 @@ def test_what_would_be_kept_is_audited_on_every_row_before_it_is(
 def test_what_is_discarded_anyway_is_not_audited_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     number, scored = _unaudited(bench, "b = 2\n", 3.0)
     monkeypatch.setattr(Table, "audit", lambda *_: pytest.fail("audited"))
-    row = bench.trials.settle(number, scored, lambda scored, found: bench._recorded(number, scored, found))
+    row = bench.trials.settle(number, None, scored, lambda scored, found: bench._recorded(number, scored, found))
     assert row.status is Status.DISCARD
 
 
@@ -394,7 +400,7 @@ def test_without_an_audit_in_policy_none_is_asked_for(bench: Bench) -> None:
     trials = replace(bench.trials, stages=replace(bench.stages, policies=policies))
     bench.stages.scores.update({(b"b = 2\n", 43): 1.51, (b"a = 1\n", 43): 2.01})
     number, scored = _unaudited(bench, "b = 2\n", 1.5)
-    row = trials.settle(number, scored, lambda scored, found: bench._recorded(number, scored, found))
+    row = trials.settle(number, None, scored, lambda scored, found: bench._recorded(number, scored, found))
     assert row.status is Status.KEEP
 
 
