@@ -39,6 +39,21 @@ def paired(best: int, reruns: Sequence[Rerun]) -> list[Rerun]:
     return [rerun for rerun in reruns if rerun.pair in (0, best)]
 
 
+def fitting(policy: Decision, best: int, reruns: Sequence[Rerun], number: int, neighbours: float) -> list[Rerun]:
+    """Without runs of the best that had unlike neighbours and were made for an earlier candidate than `number`.
+
+    They are made again, beside what is at work now: else a host that falls quiet makes a change without effect win.
+    """
+    if policy.uneven == "mark":
+        return list(reruns)
+    most = policy.uneven_processors
+    return [
+        rerun
+        for rerun in reruns
+        if rerun.experiment != best or rerun.during == number or abs(rerun.neighbours - neighbours) <= most
+    ]
+
+
 def noise(
     policy: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun], lane: str | None = None
 ) -> Noise | None:

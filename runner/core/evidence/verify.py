@@ -241,6 +241,8 @@ def _again(
     row, ended = rows[at], {one.id for one in rows[: at + 1]}
     known = [rerun for rerun in reruns if rerun.during in ended]
     best = standing.best(rows[:at])
+    if best is not None:
+        known = standing.fitting(rules, best.id, known, row.id, row.neighbours)
     against = standing.standing(rules, rows[:at], known, row.lane)
     if against is None or best is None:
         return decide.Verdict(Status.KEEP)

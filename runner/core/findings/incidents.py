@@ -6,6 +6,7 @@ name) comes from the agent, and is shown as text.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -57,6 +58,8 @@ def found(
             seen[_CUT[row.reason], row.reason] += 1
     if uneven := uneven_pairs(reruns, most):
         seen["the two sides of a pair ran beside unlike neighbours", "uneven"] = uneven
+    if uneven := uneven_keeps(rows, most):
+        seen["a keep ran beside unlike neighbours to the keep before it", "uneven"] = uneven
     for data in _of(entries, "refused", tag):
         seen["a train.py was refused before it was read", str(data.get("reason"))] += 1
     refused: Counter[str] = Counter()
@@ -74,6 +77,12 @@ def uneven_pairs(reruns: Sequence[Rerun], most: float) -> int:
     best = {(r.pair, r.seed, r.lane): r.neighbours for r in reruns if r.pair and r.experiment == r.pair}
     other = [(best.get((r.pair, r.seed, r.lane)), r.neighbours) for r in reruns if r.pair and r.experiment != r.pair]
     return sum(theirs is not None and abs(theirs - ours) > most for theirs, ours in other)
+
+
+def uneven_keeps(rows: Sequence[Experiment], most: float) -> int:
+    """Keeps that had more than `most` processors more, or fewer, at work for others beside them than the one before."""
+    keeps = [row for row in rows if row.status is Status.KEEP]
+    return sum(abs(a.neighbours - b.neighbours) > most for a, b in itertools.pairwise(keeps))
 
 
 def crashes(rows: Sequence[Experiment]) -> list[Incident]:

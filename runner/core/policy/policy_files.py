@@ -141,6 +141,7 @@ class Decision(Strict):
     simplicity_bytes: Annotated[int, Field(ge=1, le=1 << 20)]
     simplicity_sigmas: Annotated[float, Field(ge=0, le=3)]
     uneven_processors: Annotated[float, Field(gt=0, le=1024)]
+    uneven: Literal["again", "mark"] = "mark"
     memory_ratio: Annotated[float, Field(ge=1, le=100)]
     memory_gain_bpb: Annotated[float, Field(ge=0, le=1)]
     early_stop: EarlyStop

@@ -75,6 +75,8 @@ class Trials:
             own = {**standing.scores(number, standing.on(lane, reruns)), decide.FIRST_SEED: score.val_bpb}
             runs = Runs(own, scored.trained.snapshot.size, memory_gb(scored) * 1024)
             return self.line.judge(Candidate(number, parent, lane, runs), reruns)
+        if best is not None:
+            reruns = standing.fitting(policy, best.id, reruns, number, scored.trained.engine.neighbours)
         against = standing.standing(policy, ledger.experiments(self.recorder.tag), reruns, lane)
         if against is None or best is None:
             return Verdict(Status.KEEP)

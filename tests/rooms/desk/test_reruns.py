@@ -63,6 +63,7 @@ class Table(Stages):
 
     scores: dict[tuple[bytes, int], float | BaseException] = field(default_factory=dict)
     asked: list[tuple[bytes, int]] = field(default_factory=list)
+    load: list[float] = field(default_factory=lambda: [0.0])  # the last: processors that work for others now
 
     def run(self, taken: Snapshot, run: str, *, seed: int = 42, **_: Any) -> Scored:
         data = taken.path.read_bytes()
@@ -70,7 +71,13 @@ class Table(Stages):
         value = self.scores.get((data, seed))
         if isinstance(value, BaseException):
             raise value
-        return outcome(taken, run, value)
+        return beside(outcome(taken, run, value), self.load[-1])
+
+
+def beside(scored: Scored, neighbours: float) -> Scored:
+    """The same run, next to so many processors that worked for others."""
+    engine = scored.trained.engine.model_copy(update={"neighbours": neighbours})
+    return scored.model_copy(update={"trained": scored.trained.model_copy(update={"engine": engine})})
 
 
 def outcome(taken: Snapshot, run: str, value: float | None) -> Scored:
@@ -84,10 +91,14 @@ def outcome(taken: Snapshot, run: str, value: float | None) -> Scored:
 class Bench:
     """A tag whose experiments are given by their scores."""
 
-    def __init__(self, home: Home, policies: policy_files.Policies, rule: str = "paired") -> None:
+    def __init__(
+        self, home: Home, policies: policy_files.Policies, rule: str = "paired", uneven: str = "again"
+    ) -> None:
         self.home, self.ledger = home, Ledger(home.ledger)
         text = (SOURCE / "policies" / "decision.yaml").read_text()
-        (home.root / "policies" / "decision.yaml").write_text(text.replace("rule: odds ", f"rule: {rule} "))
+        (home.root / "policies" / "decision.yaml").write_text(
+            text.replace("rule: odds ", f"rule: {rule} ").replace("uneven: again ", f"uneven: {uneven} ")
+        )
         policies = policy_files.load(*home.policies).model_copy(update={"evaluator": policies.evaluator})
         self.ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
         self.events: list[str] = []
@@ -117,7 +128,7 @@ class Bench:
         number = self.recorder.accept(taken, text, run)
         first = scores["s42"]
         assert isinstance(first, float)
-        scored = outcome(taken, run, first)
+        scored = beside(outcome(taken, run, first), self.stages.load[-1])
         return self.trials.settle(number, None, scored, lambda scored, found: self._recorded(number, scored, found))
 
     def _recorded(self, number: int, scored: Scored, found: Verdict) -> Experiment:
@@ -419,3 +430,68 @@ def test_a_contradicted_proof_is_told_and_ends_the_run_unless_policy_says_go_on(
     else:
         trials.alarm(2, row)
     assert "contradicted" in bench.events
+
+
+@pytest.fixture
+def odds(home: Home, policies: policy_files.Policies) -> Iterator[Bench]:
+    made = Bench(home, policies, rule="odds")
+    made.experiment("a = 1\n", s42=2.0, s43=2.01, s44=1.99)
+    yield made
+    made.ledger.close()
+
+
+@pytest.mark.parametrize(("uneven", "ran"), [("again", 1), ("mark", 0)])
+def test_a_best_that_ran_on_a_busy_host_is_run_again_on_a_quiet_one(
+    home: Home, policies: policy_files.Policies, uneven: str, ran: int
+) -> None:
+    """Else a change without effect wins when the neighbours leave."""
+    bench = Bench(home, policies, uneven=uneven)
+    bench.stages.load.append(1.5)
+    slow = {"s42": 2.0, "s43": 2.01, "s44": 1.99, "s45": 2.0}
+    bench.experiment("a = 1\n", **slow)
+    assert bench.experiment("b = 2\n", **{seed: score - 0.004 for seed, score in slow.items()}).status is Status.DISCARD
+    bench.stages.load.append(0.0)
+    quick = {seed: score - 0.3 for seed, score in slow.items()}
+    bench.stages.scores.update({(b"a = 1\n", int(seed[1:])): score for seed, score in quick.items()})
+    before = len(bench.stages.asked)
+    row = bench.experiment("c = 3\n", **quick)
+    again = [data for data, _ in bench.stages.asked[before:] if data == b"a = 1\n"]
+    assert (row.status, len(again) > 0) == ((Status.DISCARD, True) if ran else (Status.KEEP, False))
+    assert verify.verify(home).failures == []
+    bench.ledger.close()
+
+
+def test_by_odds_the_baseline_is_run_again_once_and_nothing_else(odds: Bench) -> None:
+    first = odds.experiment("b = 2\n", s42=1.95)
+    second = odds.experiment("c = 3\n", s42=1.99)
+    assert [(rerun.experiment, rerun.seed, rerun.during) for rerun in odds.ledger.reruns("t")] == [
+        (1, 43, 2),
+        (1, 44, 2),
+    ]
+    assert (first.status, second.status) == (Status.KEEP, Status.DISCARD)
+    assert first.gain is not None
+    assert 0.02 < first.gain < 0.05 == first.claimed
+    assert first.probability is not None
+    assert first.probability > 0.8
+    assert (first.confirmed, first.pairs) == (None, 0)
+    assert verify.verify(odds.home).failures == []
+
+
+def test_by_odds_a_promise_beyond_what_policy_believes_is_run_again(odds: Bench) -> None:
+    path = odds.home.root / "policies" / "decision.yaml"
+    path.write_text(path.read_text().replace("verify_from_sigmas: 1000.0", "verify_from_sigmas: 3.0"))
+    again = odds.stages.policies.decision.model_copy(update={"verify_from_sigmas": 3.0})
+    changed = replace(odds.stages, policies=odds.stages.policies.model_copy(update={"decision": again}))
+    odds.trials = replace(odds.trials, stages=changed, line=Line(again))
+    lucky = odds.experiment("b = 2\n", s42=1.80, s43=2.2)
+    assert (lucky.status, lucky.claimed) == (Status.DISCARD, 0.2)
+    assert [rerun.experiment for rerun in odds.ledger.reruns("t")] == [1, 1, 2]
+
+
+def test_an_odds_verdict_that_was_altered_does_not_follow(odds: Bench) -> None:
+    row = odds.experiment("b = 2\n", s42=1.95)
+    rows = odds.ledger.experiments("t")
+    rules, reruns = odds.stages.policies.decision, odds.ledger.reruns("t")
+    assert verify.replay(rules, rows, reruns) == ([], 2)
+    for change in ({"status": Status.DISCARD}, {"gain": 0.01}, {"probability": 0.5}, {"sigma": 1.0}):
+        assert verify.replay(rules, [rows[0], row.model_copy(update=change)], reruns)[0]
