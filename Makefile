@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude test check fuzz fuzz-ops fuzz-causality soak report images engine browser clean
+.PHONY: help demo demo-claude test check fuzz fuzz-ops fuzz-causality soak lock report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ browser:  ## Chromium for the tests of the report, if there is none
 
 images:  ## base, trainer, agent and runner images
 	@scripts/images.sh all
+
+lock:  ## pin the packages of runner and agent again, by hash (needs uv)
+	@scripts/lock.sh
 
 report:  ## write the newest run's report again and print its path
 	@.venv/bin/glovebox report

@@ -30,7 +30,7 @@ from runner.core.policy import policy_files
 from runner.core.policy.policy_files import Decision
 
 RUNS = 126  # of a night, as upstream's
-APART = {50: (2, 2), 126: (3, 4), 500: (3, 4)}  # runs set apart, by the runs of a night
+APART = (2, 2)  # runs of baseline and best set apart (rooms/desk/requested_reruns.py)
 _BANDS = (0.0, 0.3, 0.5, 0.7, 0.9, 1.01)
 
 
@@ -115,6 +115,7 @@ def against(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> dict[str, Any
         "claimed": round(_mean([one.claimed for one in ours]), 2),
         "measured apart": round(_mean([one.fresh for one in ours]), 2),
         "bias of that, %": round(100 * (_mean([one.fresh for one in ours]) / true - 1), 1) if true else 0.0,
+        "interval of that holds": round(_mean([float(one.covered) for one in ours]), 3),
         "keeps": round(_mean([float(one.keeps) for one in ours]), 1),
         "of them without effect": round(sum(one.idle for one in ours) / max(1, sum(one.keeps for one in ours)), 2),
         "said: was real": bands,
@@ -140,7 +141,7 @@ def table(nights: int, tell: Callable[[str], None]) -> dict[str, dict[str, Any]]
         upstream = many(rule("upstream"), night, nights)
         found[name] = {"upstream": against(upstream, upstream)}
         for label, rules_of, apart in rules:
-            measured = Night(**{**night.__dict__, "apart": APART[night.runs] if apart else (0, 0)})
+            measured = Night(**{**night.__dict__, "apart": APART if apart else (0, 0)})
             found[name][label] = against(many(rules_of, measured, nights), upstream)
         for label, figures in found[name].items():
             tell(f"{name} | {label} | {json.dumps(figures)}")

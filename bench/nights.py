@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runner.core.base.values import Experiment, Rerun, Status
-from runner.core.decision import decide
+from runner.core.decision import decide, noise
 from runner.core.decision.beliefs import REAL
 from runner.core.decision.decide import FIRST_SEED, Runs, Standing, Verdict, Wanted
 from runner.core.decision.odds import Candidate, Line
@@ -52,6 +52,7 @@ class Outcome(NamedTuple):
     keeps: int
     idle: int  # keeps whose effect was not real
     candidates: int
+    covered: bool  # whether the interval of `fresh`, at 95%, holds the true gain
     told: list[tuple[float, bool]]  # (probability, whether it was real) of keeps
 
 
@@ -159,15 +160,17 @@ class Search:
             self.claims if beliefs is None or self.rules.rule != "odds" else beliefs.baseline - beliefs.expected()
         )
         first, last = self.night.apart
-        fresh = expected
-        if first and last:
-            fresh = self._mean(self.codes[1], first) - self._mean(self.best, last)
+        fresh, covered = expected, False
+        if first and last and beliefs is not None:
+            groups = [
+                [self._score(code) for _ in range(runs)] for code, runs in ((self.codes[1], first), (self.best, last))
+            ]
+            fresh = math.fsum(groups[0]) / first - math.fsum(groups[1]) / last
+            width = noise.believed(beliefs.sigma(), groups).bound(0.025, 1 / first + 1 / last)
+            covered = abs(fresh - (START - self.best.true)) <= width
         keeps = sum(row.status is Status.KEEP for row in self.rows) - 1
         true = (START - self.best.true) / SIGMA
-        return Outcome(true, expected / SIGMA, fresh / SIGMA, keeps, self.idle, len(self.rows), self.told)
-
-    def _mean(self, code: Code, runs: int) -> float:
-        return math.fsum(self._score(code) for _ in range(runs)) / runs
+        return Outcome(true, expected / SIGMA, fresh / SIGMA, keeps, self.idle, len(self.rows), covered, self.told)
 
     def _judge(self, code: Code) -> Verdict | Wanted:
         runs = Runs(code.scores, SIZE)
@@ -177,8 +180,8 @@ class Search:
         known = [
             Runs(one.scores, SIZE) for one in (*self.codes.values(), code) if len(one.scores) > 1 or one.number == 1
         ]
-        noise = decide.measured(known, self.rules.least_noise_bpb)
-        return decide.judge(self.rules, Standing(Runs(self.best.scores, SIZE), noise, 0.0, self.best.since), runs)
+        measured = decide.measured(known, self.rules.least_noise_bpb)
+        return decide.judge(self.rules, Standing(Runs(self.best.scores, SIZE), measured, 0.0, self.best.since), runs)
 
     def _run(self, code: Code, seed: int, during: int = 0) -> None:
         self.spent += 1

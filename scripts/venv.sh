@@ -14,9 +14,12 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 
 stamp=.venv/.installed-${extra:-base}
-if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ]; then exit 0; fi
+if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt locks/runner.txt ]; then exit 0; fi
 [ -x .venv/bin/pip ] || { say "creating .venv"; python3 -m venv --clear .venv; }
 say "installing the project${extra:+ with [$extra]} into .venv"
-.venv/bin/pip install -q --disable-pip-version-check -e ".${extra:+[$extra]}"
+pip=(.venv/bin/pip install -q --disable-pip-version-check)
+"${pip[@]}" --require-hashes -r locks/runner.txt
+"${pip[@]}" --no-deps --no-build-isolation -e .
+[ -z "$extra" ] || "${pip[@]}" --no-build-isolation -e ".[$extra]"
 touch "$stamp"
 [ -z "$extra" ] || touch .venv/.installed-base

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+_LEARNED = 8  # degrees of freedom that a learned noise counts for; bench.decision shows how often intervals hold
+
 
 class Noise(NamedTuple):
     """Standard deviation of one run's val_bpb, and the degrees of freedom behind it."""
@@ -33,6 +35,16 @@ def pooled(groups: Iterable[Sequence[float]], least: float) -> Noise | None:
             squares += math.fsum((score - mean) ** 2 for score in group)
             freedom += len(group) - 1
     return Noise(max(least, math.sqrt(squares / freedom)), freedom) if freedom else None
+
+
+def believed(sigma: float, groups: Iterable[Sequence[float]]) -> Noise:
+    """A noise that was learned over a whole tag, and what a few runs more say of it: variances, by their freedoms."""
+    squares, freedom = _LEARNED * sigma**2, _LEARNED
+    for group in groups:
+        mean = math.fsum(group) / len(group)
+        squares += math.fsum((score - mean) ** 2 for score in group)
+        freedom += len(group) - 1
+    return Noise(math.sqrt(squares / freedom), freedom)
 
 
 @lru_cache(maxsize=4096)

@@ -1,7 +1,7 @@
 """Rule `odds`: keep what is expected to gain, by all that the tag's scores say. TRUSTED, pure.
 
 A candidate is weighed against everything known of the line (beliefs.py), in order:
-1. the baseline is run `baseline_runs` times on a lane before anything is decided there: scale and noise;
+1. the baseline is run `scale_runs` times on a lane before anything is decided there: scale and noise;
 2. expected gain no more than `keep_from_sigmas` of the noise, and more for code that was added: discard, unless it is a
    simpler file that is expected to lose no more than `simplicity_sigmas` on the best the line ever was;
 3. a single run that promises more than `verify_from_sigmas`: run it once more, and weigh both;
@@ -137,8 +137,8 @@ class Line:
             return _Scale(self._beliefs, self._higher[lane])
         runs = standing.runs(self._baseline, standing.on(lane, reruns), lane)
         known = runs.known()
-        missing = self._policy.baseline_runs - len(known)
-        seeds = range(_AGAIN, _AGAIN + self._policy.baseline_runs + SPARE_SEEDS)
+        missing = self._policy.scale_runs - len(known)
+        seeds = range(_AGAIN, _AGAIN + self._policy.scale_runs + SPARE_SEEDS)
         untried = next((seed for seed in seeds if seed not in runs.scores), None)
         if missing > 0 and untried is not None:
             return Wanted("baseline", untried)
@@ -146,7 +146,7 @@ class Line:
         if self._beliefs is None:
             return _Scale(Beliefs(self._baseline.id, known, self._policy.least_noise_bpb), 0.0)
         higher = math.fsum(known) / len(known) - self._beliefs.baseline
-        error = self._beliefs.sigma() * math.sqrt(1 / len(known) + 1 / self._policy.baseline_runs)
+        error = self._beliefs.sigma() * math.sqrt(1 / len(known) + 1 / self._policy.scale_runs)
         return _Scale(self._beliefs, higher if abs(higher) > _APART * error else 0.0)
 
     def _told(self, scale: _Scale) -> float:

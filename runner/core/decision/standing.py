@@ -63,7 +63,7 @@ def noise(
     """
     believed = next((row.sigma for row in reversed(rows) if row.sigma is not None), None)
     if believed is not None:
-        return Noise(believed, max(1, policy.baseline_runs - 1))
+        return Noise(believed, max(1, policy.scale_runs - 1))
     here = on(lane, reruns)
     again = {rerun.experiment for rerun in here if rerun.during}
     baseline = next((row.id for row in rows if row.status is Status.KEEP), None)

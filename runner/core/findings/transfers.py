@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from runner.core.base.values import Experiment, Frozen, Rerun, Status
 from runner.core.decision import standing
 from runner.core.decision.decide import BPB_DIGITS
-from runner.core.decision.noise import pooled
+from runner.core.decision.noise import believed, pooled
 
 LEAST = 1e-6  # val_bpb: a deviation of pairs is never taken to be less
 FIRST_ASKED = 1000  # number of the first draw a person asks for
@@ -108,7 +108,10 @@ def overall(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float, b
     if not best or not baseline:
         return None
     gain = math.fsum(baseline) / len(baseline) - math.fsum(best) / len(best)
+    learned = next((row.sigma for row in reversed(rows) if row.sigma is not None), None)
     interval, noise = None, pooled([best, baseline], LEAST)
+    if learned is not None:
+        noise = believed(learned, [best, baseline])
     if noise is not None and noise.sigma > LEAST:  # files that ignore their seed say nothing of it
         width = noise.bound(alpha / 2, 1 / len(best) + 1 / len(baseline))
         interval = (round(gain - width, BPB_DIGITS), round(gain + width, BPB_DIGITS))

@@ -128,12 +128,13 @@ class Decision(Strict):
     """policies/decision.yaml."""
 
     rule: Literal["odds", "paired", "upstream"]
+    scale_runs: Annotated[int, Field(ge=2, le=20)] = 2
     keep_from_sigmas: Annotated[float, Field(ge=0, le=10)] = 0.15
     verify_from_sigmas: Annotated[float, Field(ge=0, le=1000)] = 3.0
     keep_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     code_sigmas: Annotated[float, Field(ge=0, le=10)] = 0.0
     alpha: Annotated[float, Field(ge=0.001, le=0.25)]
-    baseline_runs: Annotated[int, Field(ge=2, le=20)]
+    baseline_runs: Annotated[int, Field(ge=3, le=20)]
     confirm_runs: Annotated[int, Field(ge=0, le=20)]
     confirm_from_sigmas: Annotated[float, Field(ge=0, le=10)]
     minimum_gain_bpb: Annotated[float, Field(ge=0, le=1)]

@@ -76,7 +76,7 @@ def rerun(
 def confirm(
     top: Annotated[int, typer.Option(min=0, help="Also the largest steps, so many, each next to the one before.")] = 0,
     tag: TagOption = None,
-    seeds: Annotated[int | None, typer.Option(min=1, max=20, help="Runs of each; default: 2 to 4.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, max=20, help="Runs of each; default: 2.")] = None,
     gpu: Gpu = None,
     json_: Json = False,
 ) -> None:

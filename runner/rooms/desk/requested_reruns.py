@@ -23,7 +23,7 @@ from runner.rooms.desk.reruns import Trials
 from runner.rooms.desk.settings import Order
 
 SEEDS = 3  # of a single step
-WHOLE, LONG = (3, 4), 60  # runs of baseline and best that measure the whole gain of a tag of so many rows; else 2 and 2
+WHOLE = 2  # runs of baseline and best each that measure the whole gain
 
 
 def _never() -> bool:
@@ -61,12 +61,8 @@ def _planned(
         for row, number in itertools.product(chosen, range(order.seeds or SEEDS)):
             yield from ((one, FIRST_ASKED + number) for one in _beside(rows, row, order))
     elif chosen:
-        baseline, best = (order.seeds,) * 2 if order.seeds else WHOLE if len(rows) >= LONG else (2, 2)
-        for number in range(max(baseline, best)):
-            if number < best:
-                yield chosen[-1], FIRST_ASKED + number
-            if number < baseline:
-                yield chosen[0], FIRST_ASKED + number
+        for number in range(order.seeds or WHOLE):
+            yield from ((one, FIRST_ASKED + number) for one in (chosen[0], chosen[-1]))
 
 
 def _beside(rows: Sequence[Experiment], row: Experiment, order: Order) -> list[Experiment]:

@@ -16,7 +16,7 @@ class Order(Frozen):
 
     experiments: tuple[int, ...] = ()  # by number; empty: the `top` keeps by gain
     top: Annotated[int, Field(ge=0, le=100)] = 0  # with neither: the best against the baseline alone
-    seeds: Annotated[int, Field(ge=1, le=20)] | None = None  # None: as many as the whole gain asks for
+    seeds: Annotated[int, Field(ge=1, le=20)] | None = None  # None: 2 for the whole gain, 3 for a step
     budget: Seconds | None = None  # of training; None: the artifact's
     depth: Annotated[int, Field(ge=1, le=1000)] | None = None
     profile: str | None = None

@@ -18,7 +18,7 @@ from runner.core.policy.policy_files import Policies
 from tests.core.decision.test_decide import RULES
 from tests.samples import experiment
 
-ODDS = RULES.model_copy(update={"rule": "odds", "verify_from_sigmas": 20.0})
+ODDS = RULES.model_copy(update={"rule": "odds", "verify_from_sigmas": 20.0, "scale_runs": 3})
 SIGMA = 0.001
 
 

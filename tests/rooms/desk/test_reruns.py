@@ -464,10 +464,7 @@ def test_a_best_that_ran_on_a_busy_host_is_run_again_on_a_quiet_one(
 def test_by_odds_the_baseline_is_run_again_once_and_nothing_else(odds: Bench) -> None:
     first = odds.experiment("b = 2\n", s42=1.95)
     second = odds.experiment("c = 3\n", s42=1.99)
-    assert [(rerun.experiment, rerun.seed, rerun.during) for rerun in odds.ledger.reruns("t")] == [
-        (1, 43, 2),
-        (1, 44, 2),
-    ]
+    assert [(rerun.experiment, rerun.seed, rerun.during) for rerun in odds.ledger.reruns("t")] == [(1, 43, 2)]
     assert (first.status, second.status) == (Status.KEEP, Status.DISCARD)
     assert first.gain is not None
     assert 0.02 < first.gain < 0.05 == first.claimed
@@ -485,7 +482,7 @@ def test_by_odds_a_promise_beyond_what_policy_believes_is_run_again(odds: Bench)
     odds.trials = replace(odds.trials, stages=changed, line=Line(again))
     lucky = odds.experiment("b = 2\n", s42=1.80, s43=2.2)
     assert (lucky.status, lucky.claimed) == (Status.DISCARD, 0.2)
-    assert [rerun.experiment for rerun in odds.ledger.reruns("t")] == [1, 1, 2]
+    assert [rerun.experiment for rerun in odds.ledger.reruns("t")] == [1, 2]
 
 
 def test_an_odds_verdict_that_was_altered_does_not_follow(odds: Bench) -> None:
