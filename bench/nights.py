@@ -162,9 +162,8 @@ class Search:
         first, last = self.night.apart
         fresh, covered = expected, False
         if first and last and beliefs is not None:
-            groups = [
-                [self._score(code) for _ in range(runs)] for code, runs in ((self.codes[1], first), (self.best, last))
-            ]
+            sides = ((self.codes[1], first), (self.best, last))
+            groups = [[self._score(code) for _ in range(runs)] for code, runs in sides]
             fresh = math.fsum(groups[0]) / first - math.fsum(groups[1]) / last
             width = noise.believed(beliefs.sigma(), groups).bound(0.025, 1 / first + 1 / last)
             covered = abs(fresh - (START - self.best.true)) <= width

@@ -37,7 +37,7 @@ def hold(path: Path, name: str, patience: float = 0.5) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
     with path.open("a+") as file:
-        while not _try(file.fileno()):
+        while not take(file.fileno()):
             if time.monotonic() >= deadline:
                 found = holder(path)
                 who = f"{found.name}, pid {found.pid}" if found else "by another process"
@@ -57,7 +57,7 @@ def held(path: Path) -> bool:
     if not path.exists():
         return False
     with path.open("a") as file:
-        return not _try(file.fileno())
+        return not take(file.fileno())
 
 
 def holder(path: Path) -> Holder | None:
@@ -68,7 +68,8 @@ def holder(path: Path) -> Holder | None:
     return Holder(match["name"], int(match["pid"]), int(match["namespace"]) == _namespace())
 
 
-def _try(descriptor: int) -> bool:
+def take(descriptor: int) -> bool:
+    """Whether an open file's lock is ours now; it is until the file is closed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -54,6 +54,12 @@ def model(gpu: str) -> str:
     return told.strip()[:100]
 
 
+def gpus(fields: str = "name", seconds: float = 30.0) -> list[str]:
+    """A line about each GPU of this host, with so many of nvidia-smi's fields; none without a driver."""
+    told = _output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader", seconds=seconds)
+    return [line[:120] for line in (told or "").splitlines() if line.strip()]
+
+
 def use(gpu: str) -> Use:
     """Memory and compute processes on a GPU; raises EngineError if the driver does not say.
 
@@ -68,9 +74,9 @@ def use(gpu: str) -> Use:
     return Use(int(memory), len(processes.split()))
 
 
-def _output(*command: str) -> str | None:
+def _output(*command: str, seconds: float = 30.0) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -11,8 +11,6 @@ Upstream shares nights as branches of that name (its PR #44). The branch also ap
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from runner.core.artifacts import keys, signing, store
-from runner.core.base import files
+from runner.core.base import files, nvidia
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Frozen, Rerun, Sha256, Status, Tag
@@ -63,12 +61,8 @@ class Manifest(Frozen):
 
 def hardware() -> str:
     """Short name of the machine's first GPU for a branch name, CPU without one."""
-    if shutil.which("nvidia-smi") is None:
-        return "CPU"
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    lines = done.stdout.splitlines()
-    return short(lines[0]) if done.returncode == 0 and lines else "CPU"
+    found = nvidia.gpus()
+    return short(found[0]) if found else "CPU"
 
 
 def short(name: str) -> str:

@@ -6,8 +6,6 @@ the agent is told. A frame is built from a State alone, so it is the same on a t
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.core.airlock import telemetry_file
+from runner.core.base import nvidia
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.evidence import ledger, spending
@@ -65,7 +64,7 @@ def look(home: Home, policies: Policies, tag: str, training: float) -> State:
             cost=spending.spent(home.spent, tag),
             budget=training,
             dollars=policies.broker.night.dollars,
-            gpus=graphics(),
+            gpus=nvidia.gpus(_GPU_FIELDS, seconds=5.0),
             hours=_since(began) / 3600,
         )
     finally:
@@ -99,18 +98,6 @@ def _rerun(rerun: Rerun, number: int, description: str, curve: list[tuple[int, f
 
 def _since(moment: str) -> float:
     return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
-
-
-def graphics() -> list[str]:
-    """A line about each GPU, none without one."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line[:120] for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 def frame(state: State, width: int, *, unicode: bool) -> RenderableType:

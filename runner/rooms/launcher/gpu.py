@@ -6,7 +6,6 @@ Container Toolkit. Not tested on a GPU: the tests put stand-ins for nvidia-smi o
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import yaml
 from docker.types import DeviceRequest
 
-from runner.core.base import nvidia
+from runner.core.base import locks, nvidia
 from runner.core.base.errors import BusyError, EngineError
 
 _SETTLE_SECONDS = 20.0
@@ -98,21 +97,13 @@ def _locked(gpu: str) -> Iterator[None]:
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
             raise EngineError("not a lock of ours", where=str(path), fix=f"remove {path}")
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not _try(descriptor):
+        while not locks.take(descriptor):
             if time.monotonic() > deadline:
                 raise BusyError("another run is using it", where=gpu, fix="wait, or name another GPU")
             time.sleep(0.5)
         yield
     finally:
         os.close(descriptor)
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _lock(gpu: str) -> Path:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -121,14 +119,3 @@ def test_the_command_without_a_terminal_prints_plain_text(glovebox: Glovebox, be
     assert "3 experiments" in out
     document = json.loads(glovebox("watch", "--once", "--json")[1])
     assert (document["tag"], document["experiments"], document["running"]) == ("t", 3, [])
-
-
-def test_no_gpu_is_no_line_and_a_stuck_driver_is_none_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
-    assert watch.graphics() == []
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert watch.graphics() == []
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf 'H100, 90 %%, 1 MiB\\nA100, 5 %%, 2 MiB\\n'\n")
-    assert watch.graphics() == ["H100, 90 %, 1 MiB", "A100, 5 %, 2 MiB"]

@@ -115,8 +115,24 @@ def test_what_is_not_there_is_named(bench: Bench, order: Order, told: str) -> No
 def test_without_a_keep_there_is_nothing_to_confirm(home: Home, policies: policy_files.Policies) -> None:
     made = Bench(home, policies)
     made.experiment(A, s42=2.0)
-    with pytest.raises(GloveboxError, match="nothing was kept"):
-        requested_reruns.carry_out(loop(made), Order())
+    asked = len(made.stages.asked)
+    assert requested_reruns.carry_out(loop(made), Order()) == []
+    assert requested_reruns.carry_out(loop(made), Order(top=3)) == []
+    assert len(made.stages.asked) == asked
+
+
+def test_the_whole_gain_is_measured_in_turns_and_again_only_where_it_is_missing(bench: Bench) -> None:
+    scores(bench, A, s1000=2.0, s1001=2.02)
+    scores(bench, B, s1000=1.6, s1001=1.58)
+    before = len(bench.stages.asked)
+    (found,) = requested_reruns.carry_out(loop(bench), Order())
+    assert [data for data, _ in bench.stages.asked[before:]] == [A.encode(), B.encode()] * 2
+    assert (found.experiment, found.against, found.gain) == (2, 1, 0.42)
+    assert found.interval is not None
+    assert found.interval[0] < 0.42 < found.interval[1]
+    asked = len(bench.stages.asked)
+    assert requested_reruns.carry_out(loop(bench), Order()) == [found]
+    assert len(bench.stages.asked) == asked
 
 
 def test_the_largest_claims_come_first(bench: Bench) -> None:

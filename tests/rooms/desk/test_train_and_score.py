@@ -36,7 +36,7 @@ def test_a_run_that_cannot_win_is_ended_unless_it_is_audited(loop: Loop, work: P
     assert scored.trained.pace == [(0.2, 9.0)]
     assert lookout.found is not None
     assert lookout.found.bound > lookout.found.against
-    found = loop.trials().settle(99, scored, lambda _, verdict: verdict)
+    found = loop.trials().settle(99, None, scored, lambda _, verdict: verdict)
     if audit == 1.0:
         assert (found.status, found.reason) == (Status.TIMEOUT, "time_budget")  # it went on
     else:
