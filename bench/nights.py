@@ -100,6 +100,7 @@ class Code:
     sigma: float = SIGMA
     scores: dict[int, float | None] = field(default_factory=dict)
     since: int = FIRST_SEED
+    planned: dict[int, float] = field(default_factory=dict)  # scores that are no chance, by seed
 
 
 @dataclass
@@ -185,6 +186,7 @@ class Search:
     def _run(self, code: Code, seed: int, during: int = 0) -> None:
         self.spent += 1
         score = code.scores[FIRST_SEED] if self.night.seedless and code.scores else self._score(code)
+        score = code.planned.get(seed, score)
         code.scores[seed] = score
         if during:
             self.reruns.append(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -68,3 +70,24 @@ def test_the_residual_leak_it_states_is_the_one_that_is_computed(policies: Polic
     assert f"loss curve {channels['loss curve']:.0f}" in text
     assert f"summary {channels['summary']:.0f}" in text
     assert f"{channels['crash message']:.0f}," in text
+
+
+def test_what_security_md_promises_has_rows_and_code_that_exist(policies: Policies) -> None:
+    text = (SOURCE / "SECURITY.md").read_text()
+    table = text[text.index("| promise |") : text.index("## What you must not assume")].splitlines()[2:]
+    rows = [line.strip("| ").split(" | ") for line in table if line.startswith("|")]
+    assert len(rows) > 20
+    for row in rows:
+        named = set(re.findall(r"\bT\d\d\b", row[2]))
+        assert named, row[0]
+        assert named <= set(ROWS), row[0]
+    for path in re.findall(r"`((?:runner|policies|trainer)/[\w./-]+)`", text):
+        assert (SOURCE / path).exists(), path
+    assert f"{leak_budget.most(policies):,.0f} bits an experiment" in text
+
+
+def test_the_picture_of_the_rooms_is_what_its_script_draws() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/diagram.py", "--check"], cwd=SOURCE, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -4,7 +4,8 @@ Code the agent wrote sees the training data; whatever the agent reads of an expe
 Every Feedback has a length here: the bits it takes to write it down, parts that are absent costing only the word that
 says so. Such lengths are those of a prefix code (Kraft-McMillan), so answers of n bits in all can tell at most 2^n
 things apart, whoever encodes. The sum over a tag is kept below policies/metrics.yaml's leak.night_bits: first answers
-lose their telemetry and crash numbers, and when even the bare outcome no longer fits no experiment begins.
+lose their telemetry and crash numbers, as soon as the bare outcomes of leak.experiments would not fit any more; when
+even one no longer fits no experiment begins.
 
 Not counted: what the agent itself put in (description, train.py), and what the host's kernel tells every container of
 the whole host: numbers of inodes, sessions and routes, ports, memory of protocols. They stay moved when a trainer has
@@ -44,6 +45,11 @@ class Told(NamedTuple):
     bits: float
     limit: int
     bare: float  # of an outcome without telemetry
+
+    @property
+    def left(self) -> int:
+        """How many experiments more may be told, at least their outcomes."""
+        return max(0, int((self.limit - self.bits) // self.bare))
 
     @property
     def exhausted(self) -> bool:
@@ -144,10 +150,12 @@ def told(policies: Policies, rows: Iterable[Experiment]) -> Told:
     """What answers of a tag have told. It follows from the ledger and the policies alone: there is no other state."""
     bare, limit = sum(_outcome(policies).values()), policies.metrics.leak.night_bits
     others = (MAX_LANES - 1) * bare  # what other lanes have begun must still be told
-    bits, whole, shown = 0.0, True, []
+    bits, whole = 0.0, True
+    shown: list[Experiment] = []
     for row in rows:
         full = cost(policies, Telemetry(curve=row.curve, summary=row.summary), row.crash)
-        whole = bits + full + others <= limit
+        to_come = bare * max(0, policies.metrics.leak.experiments - len(shown) - 1)
+        whole = bits + full + others + to_come <= limit
         if not whole and bits + bare > limit:
             break  # nothing more is told, not even that there is more
         bits += full if whole else bare

@@ -8,6 +8,7 @@ Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 
 from __future__ import annotations
 
 GAVE_UP_CODE = 9  # of a session whose agent cannot go on
+TOLD_CODE = 11  # of a session whose tag has no bits left to tell
 
 
 class GloveboxError(Exception):

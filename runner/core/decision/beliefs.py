@@ -22,10 +22,16 @@ _EFFECTS = (
     (-1.0, 0.5), (-2.2, 0.8), (-4.5, 1.5), (-9.0, 3.0), (-20.0, 9.0),
     (1.0, 0.5), (2.2, 0.8), (4.5, 1.5), (9.0, 3.0), (20.0, 9.0),
 )  # fmt: skip
+_ANYTHING = (0.0, 1e9)  # of a candidate far from anything
 _WEIGHTS = (0.38, 0.11, 0.12, 0.11, 0.06, 0.04, 0.08, 0.05, 0.03, 0.015, 0.005)
 _GUESSES = (0.4, 0.6, 0.8, 1.0, 1.3, 1.8, 2.8, 4.5)  # of the noise, times the deviation of the baseline's own runs
 _PRIOR = 10.0  # candidates that the weights above count for
 _MEMORY = 0.97  # what an older candidate counts, for each that came after it
+_FAR, _FAR_SCALE = (
+    0.02,
+    30.0,
+)  # share of candidates far from anything, a diverged run say; in deviations of the baseline
+_AGREE = 6.0  # of the noise: runs of one file farther apart than this are not of one distribution
 REAL = 0.25  # of the noise: from where on an effect is called real
 _SAME = 1e-4  # of the noise: scores closer than this are one score
 _FARTHEST = 1400.0  # squared deviations; beyond them a likelihood is a number still
@@ -59,6 +65,7 @@ class _Component(NamedTuple):
 class _Guess:
     sigma: float
     log: float  # of how much speaks for it
+    far: float  # scale of what is far from anything, val_bpb: the same for every guess, so that it says nothing of them
     files: dict[int, Belief]
     counts: list[float]  # of the kinds of effects
     children: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # (file, how far it follows its parent)
@@ -79,6 +86,7 @@ class Beliefs:
             _Guess(
                 factor * deviation,
                 -(count - 1) * (math.log(factor) + 0.5 / factor**2),
+                _FAR_SCALE * deviation,
                 {baseline: Belief(0.0, (factor * deviation) ** 2 / count)},
                 [_PRIOR * weight for weight in _WEIGHTS],
             )
@@ -104,7 +112,7 @@ class Beliefs:
 
     def weigh(self, parent: int, scores: Sequence[float]) -> Weighed:
         """A candidate that was made from `parent` and gave these scores."""
-        looks = self._look(parent, self._relative(scores))
+        looks = self._look(parent, self._relative(self.agreed(scores)))
         gain = probability = sigma = 0.0
         for share, guess, (_, kinds) in zip(_normalised([log for log, _ in looks]), self._guesses, looks, strict=True):
             effect = _mixed([(one.share, one.effect) for one in kinds])
@@ -118,7 +126,7 @@ class Beliefs:
 
     def learn(self, number: int, parent: int, scores: Sequence[float], *, kept: bool) -> None:
         """Take in a candidate after its verdict."""
-        scores = self._relative(scores)
+        scores = self._relative(self.agreed(scores))
         for guess, (log, kinds) in zip(self._guesses, self._look(parent, scores), strict=True):
             guess.log = log
             candidate = _mixed([(one.share, one.candidate) for one in kinds])
@@ -130,7 +138,7 @@ class Beliefs:
                 guess.children.setdefault(parent, []).append((number, follows))
             guess.counts = [
                 _PRIOR * weight * (1 - _MEMORY) + count * _MEMORY + one.share
-                for weight, count, one in zip(_WEIGHTS, guess.counts, kinds, strict=True)
+                for weight, count, one in zip(_WEIGHTS, guess.counts, kinds[:-1], strict=True)
             ]
         highest = max(guess.log for guess in self._guesses)
         for guess in self._guesses:
@@ -138,6 +146,26 @@ class Beliefs:
         self._looked = None
         if kept:
             self.best = number
+
+    def measured(self, number: int, score: float) -> None:
+        """Take in one more run of a file of the line, that nothing was chosen by.
+
+        A score far from all that was believed of it takes the belief's place: what it was kept for was a fluke.
+        """
+        (score,) = self._relative([score])
+        for guess in self._guesses:
+            mean, variance = guess.files[number]
+            noise = guess.sigma**2
+            if abs(score - mean) > _AGREE * math.sqrt(variance + noise):
+                _move(guess, number, Belief(score, noise))
+            else:
+                share = variance / (variance + noise)
+                _move(guess, number, Belief(mean + share * (score - mean), variance * (1 - share)))
+        self._looked = None
+
+    def agreed(self, scores: Sequence[float]) -> Sequence[float]:
+        """The scores of one file; if they are too far apart for one distribution, the worst alone."""
+        return scores if max(scores) - min(scores) <= _AGREE * self.sigma() else [max(scores)]
 
     def _relative(self, scores: Sequence[float]) -> tuple[float, ...]:
         return tuple(score - self.baseline for score in scores)
@@ -163,8 +191,9 @@ def _look(guess: _Guess, parent: int, scores: Sequence[float]) -> tuple[float, l
     for weight, (shift, spread) in zip(guess.counts, kinds, strict=True):
         whole = variance + spread + noise / count
         far = min((score - mean + shift) ** 2 / whole, _FARTHEST)
-        likely.append(weight / total * math.exp(-0.5 * far) / math.sqrt(whole) + 1e-250)
-    evidence = math.fsum(likely)
+        likely.append(weight / total * math.exp(-0.5 * far) / math.sqrt(whole))
+    broken = math.sqrt(2 / math.pi) * _FAR / guess.far / (1 + ((score - mean) / guess.far) ** 2)
+    evidence = math.fsum(likely) + broken
     found: list[_Component] = []
     for share, (shift, spread) in zip(likely, kinds, strict=True):
         whole, surprise = variance + spread + noise / count, score - mean + shift
@@ -177,6 +206,8 @@ def _look(guess: _Guess, parent: int, scores: Sequence[float]) -> tuple[float, l
                 Belief(mean - shift + (idea + file) * surprise, (variance + spread) * (1 - idea - file)),
             )
         )
+    alone = Belief(mean - score, noise / count), guess.files[parent], Belief(score, noise / count)
+    found.append(_Component(broken / evidence, *alone))  # it says nothing of its parent, and only this of itself
     return guess.log + math.log(evidence) - (count - 1) * math.log(guess.sigma) - 0.5 * squares / noise, found
 
 
@@ -204,7 +235,7 @@ def _follows(guess: _Guess, parent: int, scores: Sequence[float], kinds: Sequenc
             variance * noise / (variance + (deviation * guess.sigma) ** 2 + noise)
             + (one.parent.mean - before.mean) * one.candidate.mean
         )
-        for one, (_, deviation) in zip(kinds, _EFFECTS, strict=True)
+        for one, (_, deviation) in zip(kinds, (*_EFFECTS, _ANYTHING), strict=True)
     )
     return min(1.0, max(0.0, shared / before.variance))
 

@@ -4,14 +4,19 @@ A candidate is weighed against everything known of the line (beliefs.py), in ord
 1. the baseline is run `scale_runs` times on a lane before anything is decided there: scale and noise;
 2. expected gain no more than `keep_from_sigmas` of the noise, and more for code that was added: discard, unless it is a
    simpler file that is expected to lose no more than `simplicity_sigmas` on the best the line ever was;
-3. a single run that promises more than `verify_from_sigmas`: run it once more, and weigh both;
-4. otherwise keep, with the expected gain and the probability that its effect is real in the row.
+3. a single run that promises more than `verify_from_sigmas`: run it once more; the second must gain by itself, and runs
+   that are too far apart for one file count as the worst of them;
+4. after ten candidates in a row far below the best: run the best once more, it may have been a fluke;
+5. otherwise keep, with the expected gain and the probability that its effect is real in the row, unless it is expected
+   to be far worse than the best the line ever was.
 Nothing else is rerun to decide. What a tag gained is measured apart from that, on draws nothing was chosen by
 (core/findings/headline.py). docs/decision.md has the figures; the rule was fitted to nights of upstream's.
 """
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,8 +27,10 @@ from runner.core.decision.beliefs import Beliefs, Weighed
 from runner.core.decision.decide import BPB_DIGITS, FIRST_SEED, SPARE_SEEDS, Runs, Verdict, Wanted
 from runner.core.policy.policy_files import Decision
 
+_DOWNHILL = 2.0  # of the noise: no keep is worse by more than this than the best file the line ever had
 _AGAIN = FIRST_SEED + 1  # the draw of a candidate's second run
-_APART = 2.0  # standard errors: lanes whose baselines differ by less are taken to be alike
+_LOOKS = FIRST_SEED + 500  # the first draw by which the best is looked at again
+_STREAK, _WORSE = 10, 3.0  # so many in a row, each worse by more than so much of the noise: was the best a fluke?
 
 
 class Candidate(NamedTuple):
@@ -52,12 +59,13 @@ class Line:
         self._higher: dict[str, float] = {}
         self._baseline: Experiment | None = None
         self._best: Experiment | None = None
+        self._streak = 0  # candidates since the last that was near the best, or since the best was looked at again
 
     def catch_up(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> None:
         """Take in the rows that ended since; `reruns`: at least those of their own and of the baseline."""
         for row in rows[self._seen :]:
             self._take(row, reruns)
-        self._seen = len(rows)
+        self._seen = max(self._seen, len(rows))  # whoever read the rows before another lane's ended takes nothing twice
 
     @property
     def beliefs(self) -> Beliefs | None:
@@ -78,6 +86,12 @@ class Line:
         if isinstance(scale, Wanted):
             return scale
         beliefs, higher = scale
+        again = [rerun for rerun in reruns if self._looks_again(rerun, candidate.number)]
+        if self._streak >= _STREAK and not again:
+            return Wanted("best", self._untried(reruns))
+        if again:
+            beliefs = copy.deepcopy(beliefs)
+            _measure(beliefs, again, higher)
         claimed = round(self._told(scale) - _first(candidate.runs), BPB_DIGITS)
         weighed = beliefs.weigh(self._parent(candidate.parent, beliefs), _scores(candidate.runs, higher))
         found = Verdict(
@@ -88,11 +102,15 @@ class Line:
             probability=round(weighed.probability, 3),
             sigma=round(weighed.sigma, BPB_DIGITS + 1),
         )
-        promising = weighed.gain > self._policy.verify_from_sigmas * weighed.sigma
+        promising = weighed.gain > self._policy.verify_from_sigmas * beliefs.sigma()  # as it was known before
         if promising and len(candidate.runs.scores) == 1:
             return Wanted("candidate", _AGAIN)
-        if promising and len(candidate.runs.known()) == 1:
+        known = candidate.runs.known()
+        second = candidate.runs.scores.get(_AGAIN)
+        if promising and len(known) == 1:
             return found._replace(reason="not_confirmed")  # a second run gave no score
+        if second is not None and beliefs.expected() + higher - second <= 0:
+            return found._replace(reason="not_confirmed")  # the first was chosen for being low, this one was not
         return self._decided(candidate.runs, beliefs, weighed, found)
 
     def _decided(self, runs: Runs, beliefs: Beliefs, weighed: Weighed, found: Verdict) -> Verdict:
@@ -102,9 +120,10 @@ class Line:
         added = max(0, runs.size - best.snapshot_size) / 100
         asked = (policy.keep_from_sigmas + policy.code_sigmas * added) * weighed.sigma
         gains = weighed.gain > max(asked, policy.minimum_gain_bpb) and weighed.probability >= policy.keep_probability
-        lost = beliefs.expected() - weighed.gain - beliefs.lowest()
+        lost = beliefs.expected() - weighed.gain - beliefs.lowest()  # on the best that the line ever was
         simpler = best.snapshot_size - runs.size >= policy.simplicity_bytes
         equal = simpler and lost <= policy.simplicity_sigmas * weighed.sigma
+        gains = gains and lost <= _DOWNHILL * weighed.sigma
         if not gains and not equal:
             return found
         large = 0 < policy.memory_ratio * baseline.memory_gb * 1024 < runs.memory_mb
@@ -125,9 +144,25 @@ class Line:
             self._beliefs, self._higher[row.lane] = scale
             known = standing.runs(row, [one for one in reruns if one.during == row.id], row.lane)
             parent = self._parent(row.parent, scale.beliefs)
-            scale.beliefs.learn(row.id, parent, _scores(known, scale.higher), kept=kept)
+            again = [rerun for rerun in reruns if self._looks_again(rerun, row.id)]
+            _measure(scale.beliefs, again, scale.higher)
+            scores = _scores(known, scale.higher)
+            weighed = scale.beliefs.weigh(parent, scores)
+            worse = weighed.gain < -_WORSE * weighed.sigma
+            self._streak = self._streak + 1 if worse and not again else 0
+            scale.beliefs.learn(row.id, parent, scores, kept=kept)
         if kept:
-            self._best = row
+            self._best, self._streak = row, 0
+
+    def _looks_again(self, rerun: Rerun, number: int) -> bool:
+        """Whether a run looked at the best once more for the sake of an experiment."""
+        best = self._best.id if self._best else 0
+        return (rerun.experiment, rerun.during) == (best, number) and rerun.seed >= _LOOKS
+
+    def _untried(self, reruns: Sequence[Rerun]) -> int:
+        """A draw by which the best was not looked at yet."""
+        tried = {rerun.seed for rerun in reruns if self._best and rerun.experiment == self._best.id}
+        return next(seed for seed in itertools.count(_LOOKS) if seed not in tried)
 
     def _scale(self, lane: str, reruns: Sequence[Rerun]) -> _Scale | Wanted:
         """How to read a lane's scores, or the run of the baseline that is missing for it."""
@@ -147,7 +182,7 @@ class Line:
             return _Scale(Beliefs(self._baseline.id, known, self._policy.least_noise_bpb), 0.0)
         higher = math.fsum(known) / len(known) - self._beliefs.baseline
         error = self._beliefs.sigma() * math.sqrt(1 / len(known) + 1 / self._policy.scale_runs)
-        return _Scale(self._beliefs, higher if abs(higher) > _APART * error else 0.0)
+        return _Scale(self._beliefs, higher * higher**2 / (higher**2 + error**2))  # what may be chance is not believed
 
     def _told(self, scale: _Scale) -> float:
         """The best's own score as this lane would have given it."""
@@ -157,6 +192,12 @@ class Line:
 
     def _parent(self, number: int | None, beliefs: Beliefs) -> int:
         return number if number is not None and beliefs.knows(number) else beliefs.best
+
+
+def _measure(beliefs: Beliefs, again: Sequence[Rerun], higher: float) -> None:
+    for rerun in again:
+        if rerun.val_bpb is not None:
+            beliefs.measured(beliefs.best, rerun.val_bpb - higher)
 
 
 def _scores(runs: Runs, higher: float) -> list[float]:

@@ -193,6 +193,10 @@ def _decided(
     outcome: Outcome, rules: policy_files.Policies, rows: list[Experiment], reruns: list[Rerun], *, same_terms: bool
 ) -> None:
     digest = None if same_terms else rules.digest  # policies that bear on no score may have changed since
+    later = [row for row in rows if row.val_bpb is not None][1:]
+    if not same_terms and (rules.decision.rule == "odds") is not any(row.probability is not None for row in later):
+        outcome.unknown.append(f"{len(later)} verdicts were made under another rule than that in force: not replayed")
+        return
     others = sum(row.val_bpb is not None and digest not in (None, row.policy) for row in rows)
     wrong, replayed = replay(rules.decision, rows, reruns, digest)
     outcome.checked["verdicts"] = outcome.checked.get("verdicts", 0) + replayed

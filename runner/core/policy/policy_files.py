@@ -130,7 +130,7 @@ class Decision(Strict):
     rule: Literal["odds", "paired", "upstream"]
     scale_runs: Annotated[int, Field(ge=2, le=20)] = 2
     keep_from_sigmas: Annotated[float, Field(ge=0, le=10)] = 0.15
-    verify_from_sigmas: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    verify_from_sigmas: Annotated[float, Field(ge=0, le=1000)] = 8.0
     keep_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
     code_sigmas: Annotated[float, Field(ge=0, le=10)] = 0.0
     alpha: Annotated[float, Field(ge=0.001, le=0.25)]
@@ -138,7 +138,7 @@ class Decision(Strict):
     confirm_runs: Annotated[int, Field(ge=0, le=20)]
     confirm_from_sigmas: Annotated[float, Field(ge=0, le=10)]
     minimum_gain_bpb: Annotated[float, Field(ge=0, le=1)]
-    least_noise_bpb: Annotated[float, Field(gt=0, le=1)]
+    least_noise_bpb: Annotated[float, Field(ge=1e-6, le=1)]
     simplicity_bytes: Annotated[int, Field(ge=1, le=1 << 20)]
     simplicity_sigmas: Annotated[float, Field(ge=0, le=3)]
     uneven_processors: Annotated[float, Field(gt=0, le=1024)]
@@ -197,6 +197,7 @@ class Leak(Strict):
 
     experiment_bits: Annotated[int, Field(ge=64, le=1 << 20)]
     night_bits: Annotated[int, Field(ge=64, le=1 << 30)]
+    experiments: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
 class Metrics(Strict):

@@ -51,7 +51,8 @@ def history(
     out.print(
         f"{counts or 'nothing yet'}; {glance['since_keep']} since the last keep; {glance['hours']} h", markup=False
     )
-    out.print(f"told the agent: {glance['leak_bits']} of {glance['leak_limit']} bits", markup=False)
+    left = f"room for {glance['leak_experiments_left']} experiments more"
+    out.print(f"told the agent: {glance['leak_bits']} of {glance['leak_limit']} bits, {left}", markup=False)
 
 
 def watch(

@@ -10,7 +10,7 @@ from __future__ import annotations
 FRUITLESS = 5  # sessions in a row without an experiment that came to an end
 AWAY = 60  # attempts in a row to start the launcher or the broker: about an hour
 FIRST_PAUSE, LONGEST_PAUSE = 3.0, 60.0  # seconds; doubled from one to the next
-_FINAL = (0, 2, 3, 4, 7, 9, 10, 130)  # exit codes (errors.py) that another start would only repeat
+_FINAL = (0, 2, 3, 4, 7, 9, 10, 11, 130)  # exit codes (errors.py) that another start would only repeat
 _NEEDED = (5, 6)  # no engine, busy: final until something worked, since they may never have been there
 
 

@@ -121,7 +121,10 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "refused": lambda event: f"train.py refused: {event['error']}",
     "agent_ended": _ended,
     "contradicted": lambda e: f"A PROOF FAILED: experiment {e['experiment']} looks ahead; its model is in {e['kept']}",
-    "leak_budget": lambda e: f"the tag's leak budget is used: {e['bits']:.0f} of {e['limit']} bits",
+    "leak_budget": lambda e: (
+        f"the tag's leak budget is used: {e['bits']:.0f} of {e['limit']} bits (fix: go on under a new --tag, or raise "
+        "leak.night_bits in policies/metrics.yaml before a tag begins)"
+    ),
     "measured": lambda e: measured(e["transfers"]),
     "stopped": lambda _: "stopped: the running experiment is recorded as interrupted",
 }

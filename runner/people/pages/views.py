@@ -96,4 +96,5 @@ def history(rows: Sequence[Experiment], policies: Policies) -> dict[str, Any]:
         "hours": round(sum(row.seconds for row in rows) / 3600, 2),
         "leak_bits": round(told.bits),
         "leak_limit": told.limit,
+        "leak_experiments_left": told.left,
     }

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner.core.base import compose
-from runner.core.base.errors import GAVE_UP_CODE, GloveboxError, PolicyError
+from runner.core.base.errors import GAVE_UP_CODE, TOLD_CODE, GloveboxError, PolicyError
 from runner.core.base.values import Lane
 from runner.rooms.desk import session
 from runner.rooms.desk.settings import Settings
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     except GloveboxError as error:
         _emit("failed", {"code": error.exit_code, "error": str(error)})
         return error.exit_code
-    return 0 if code == GAVE_UP_CODE else code  # to compose any failure means: start again
+    return 0 if code in (GAVE_UP_CODE, TOLD_CODE) else code  # to compose any failure means: start again
 
 
 def _of_compose() -> Settings:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from runner.core.airlock import snapshot
 from runner.core.base import doors
-from runner.core.base.errors import GAVE_UP_CODE, GloveboxError
+from runner.core.base.errors import GAVE_UP_CODE, TOLD_CODE, GloveboxError
 from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import AgentKind, EndReason, EngineResult, LaunchRequest, Release
 from runner.core.policy import users
@@ -187,6 +187,8 @@ class _Attendance:
         self.loop.emit("agent_ended", {"failed": failed, "because": desk.left_because, "log": log})
         if desk.left_because in GAVE_UP:
             return GAVE_UP_CODE  # another start would end the same way
+        if not failed and self.loop.told_enough():
+            return TOLD_CODE
         return 1 if failed else 0
 
     def _wait(self, agent: _Agent | None, desk: Desk) -> None:

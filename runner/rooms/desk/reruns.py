@@ -107,11 +107,12 @@ class Trials:
         None where the best has not yet been run on this lane.
         """
         ledger, tag = self.recorder.ledger, self.recorder.tag
-        rows = ledger.experiments(tag)
         if self.stages.policies.decision.rule == "odds":
             with self.recorder.lock:
+                rows = ledger.experiments(tag)
                 self.line.catch_up(rows, ledger.reruns(tag))
                 return rows, self.line.to_beat(self.stages.lane.name)
+        rows = ledger.experiments(tag)
         best = standing.best(rows)
         runs = standing.runs(best, ledger.reruns(tag), self.stages.lane.name).known() if best else []
         if best is None or best.val_bpb is None or not runs:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.nights import START, Code, Night, Search
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision.decide import FIRST_SEED, Runs, Verdict, Wanted
 from runner.core.decision.odds import Candidate, Line
@@ -154,8 +155,78 @@ def test_lanes_that_differ_by_noise_alone_are_one(policies: Policies) -> None:
     known = line(row(2, Status.DISCARD, 1.002))
     there = verdict(known.judge(candidate(0.998, lane="gpu1"), [*BASELINE, *same]))
     here = verdict(line(row(2, Status.DISCARD, 1.002)).judge(candidate(0.998), BASELINE))
-    assert there.gain == here.gain
+    assert there.gain == pytest.approx(here.gain, abs=5e-5)
     assert policies.decision.rule == "odds"
+
+
+def search(rules: Any = ODDS, sigma: float = SIGMA) -> tuple[Search, Any]:
+    """A simulated tag under the production rule, and what offers it a candidate of so many sigma, its noise included."""
+    made = Search(rules, Night("real", 10_000), random.Random(1))
+
+    def offer(effect: float, noise: float | None = None, size: int | None = None) -> bool:
+        """Whether it is kept; `noise`: that of its first run, in sigma (None: drawn)."""
+        best = made.best
+        code = Code(best.true - effect * sigma, 0, best.number, sigma)
+        if noise is not None:
+            code.planned[FIRST_SEED] = code.true + noise * sigma
+        made.end((code, effect))
+        return made.best is code
+
+    return made, offer
+
+
+def test_absurd_scores_make_no_worse_one_look_good() -> None:
+    """Diverged runs: the third of three that scored 64 was kept as a gain, with probability 1."""
+    for scores in ((64.0, 64.0, 63.5), (1.6,) * 10 + (1.55,), (64.0,) * 4):
+        made, _ = search()
+        for score in scores:
+            made.end((Code(score, 0, 1, SIGMA), START - score))
+        assert made.best.number == 1
+        assert made.line.beliefs is not None
+        assert abs(made.line.beliefs.expected() - START) < 3 * SIGMA
+
+
+def test_diverged_runs_say_nothing_of_the_noise() -> None:
+    made, offer = search()
+    for _ in range(10):
+        offer(0.0)
+    for _ in range(5):
+        made.end((Code(START + 0.4, 0, 1, SIGMA), -400.0))
+    made.line.catch_up(made.rows, made.reruns)
+    assert made.line.beliefs is not None
+    assert made.line.beliefs.sigma() < 2 * SIGMA
+
+
+def test_one_fluke_does_not_block_honest_gains() -> None:
+    """A run that scored 40 sigma too low is run again first, and the second must gain by itself."""
+    made, offer = search()
+    offer(0.0, noise=-40.0)
+    made.line.catch_up(made.rows, made.reruns)
+    assert made.line.beliefs is not None
+    assert abs(made.line.beliefs.expected() - START) < 4 * SIGMA
+    for _ in range(40):
+        offer(2.0)
+    assert START - made.best.true > 20 * SIGMA
+
+
+def test_a_best_that_was_a_fluke_twice_is_looked_at_again_and_found_out() -> None:
+    made, offer = search()
+    lucky = Code(START, 0, 1, SIGMA)
+    lucky.planned[FIRST_SEED + 1] = START - 40 * SIGMA  # as low in its second run as in its first
+    lucky.planned[FIRST_SEED] = START - 40 * SIGMA
+    made.end((lucky, 0.0))
+    assert made.best is lucky
+    for _ in range(60):
+        offer(2.0)
+    assert any(rerun.experiment == lucky.number and rerun.seed > 500 for rerun in made.reruns)
+    assert START - made.best.true > 20 * SIGMA
+
+
+def test_worse_files_do_not_add_up_downhill() -> None:
+    made, offer = search()
+    for _ in range(400):
+        offer(-0.5)
+    assert made.best.true - START < 6 * SIGMA
 
 
 def tag(effects: list[float], seed: int) -> tuple[list[Experiment], list[Rerun]]:

@@ -476,7 +476,7 @@ def test_by_odds_the_baseline_is_run_again_once_and_nothing_else(odds: Bench) ->
 
 def test_by_odds_a_promise_beyond_what_policy_believes_is_run_again(odds: Bench) -> None:
     path = odds.home.root / "policies" / "decision.yaml"
-    path.write_text(path.read_text().replace("verify_from_sigmas: 1000.0", "verify_from_sigmas: 3.0"))
+    path.write_text(path.read_text().replace("verify_from_sigmas: 8.0", "verify_from_sigmas: 3.0"))
     again = odds.stages.policies.decision.model_copy(update={"verify_from_sigmas": 3.0})
     changed = replace(odds.stages, policies=odds.stages.policies.model_copy(update={"decision": again}))
     odds.trials = replace(odds.trials, stages=changed, line=Line(again))
@@ -492,3 +492,16 @@ def test_an_odds_verdict_that_was_altered_does_not_follow(odds: Bench) -> None:
     assert verify.replay(rules, rows, reruns) == ([], 2)
     for change in ({"status": Status.DISCARD}, {"gain": 0.01}, {"probability": 0.5}, {"sigma": 1.0}):
         assert verify.replay(rules, [rows[0], row.model_copy(update=change)], reruns)[0]
+
+
+def test_a_lane_that_reads_the_rows_before_another_ends_one_learns_nothing_twice(odds: Bench) -> None:
+    other, recorder = lane(odds, "4-7"), odds.trials.recorder
+    odds.stages.scores.update({(b"a = 1\n", seed): 2.0 + (seed - 43) / 100 for seed in (43, 44)})
+    odds.experiment("x = 1\n", s42=2.0)
+    stale = odds.ledger.experiments("t")
+    other.experiment("lucky = 1\n", s42=1.97)
+    odds.trials.line.catch_up(stale, odds.ledger.reruns("t"))
+    odds.trials.known()
+    odds.experiment("c = 3\n", s42=1.98)
+    assert recorder is odds.recorder
+    assert verify.verify(odds.home).failures == []
