@@ -96,7 +96,11 @@ def _learned(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: 
     return {
         "noise": noise,
         "analysis": analysis.study(rows, noise, source),
-        "transfers": transfers.transfers(rows, reruns, policies.decision.alpha),
+        "transfers": [
+            one
+            for one in transfers.transfers(rows, reruns, policies.decision.alpha)
+            if one.gain is not None or one.failed  # a run without one to compare it with is part of the headline
+        ],
     }
 
 
