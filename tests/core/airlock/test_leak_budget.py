@@ -41,8 +41,8 @@ def row(policies: Policies, number: int, secret: int) -> Experiment:
     return experiment(number, curve=seen.telemetry.curve, summary=seen.telemetry.summary, crash=seen.crash)
 
 
-def tight(policies: Policies, night_bits: int) -> Policies:
-    allowed = policies.metrics.leak.model_copy(update={"night_bits": night_bits})
+def tight(policies: Policies, night_bits: int, experiments: int = 0) -> Policies:
+    allowed = policies.metrics.leak.model_copy(update={"night_bits": night_bits, "experiments": experiments})
     return policies.model_copy(update={"metrics": policies.metrics.model_copy(update={"leak": allowed})})
 
 
@@ -82,6 +82,21 @@ def test_what_was_told_once_stays_told_and_no_more(policies: Policies) -> None:
     assert leak_budget.told(limited, rows).rows[:10] == first
 
 
+def test_the_budget_lasts_for_the_experiments_it_was_given_and_thins_before_it_ends(policies: Policies) -> None:
+    full = leak_budget.most(policies)
+    bare = leak_budget.told(policies, []).bare
+    rows = [row(policies, n, n) for n in range(1, 400)]
+    bits = round(20 * full + 100 * bare)
+    lasting, short = tight(policies, bits, experiments=100), tight(policies, bits)
+    told, without = leak_budget.told(lasting, rows), leak_budget.told(short, rows)
+    whole = [bool(one.curve) for one in told.rows]
+    assert len(told.rows) >= 100 > len(without.rows)
+    assert whole == sorted(whole, reverse=True)  # first whole answers, then outcomes
+    assert sum(whole) >= 10
+    assert told.bits <= bits
+    assert leak_budget.told(lasting, rows[:50]).left >= 50
+
+
 def test_beyond_the_budget_not_even_an_outcome_is_told(policies: Policies) -> None:
     """Rows may come from elsewhere: a person's own runs under the same tag."""
     told = leak_budget.told(tight(policies, 500), [experiment(n) for n in range(1, 21)])
@@ -111,10 +126,7 @@ def test_what_other_lanes_have_begun_can_still_be_told(policies: Policies) -> No
     """However full answers are, room for a bare outcome of every other lane is left; so no lane hears another's."""
     bare = leak_budget.told(policies, []).bare
     rows = [experiment(number, curve=[(n, 1.0) for n in range(60)]) for number in range(1, 60)]
-    metrics = policies.metrics.model_copy(
-        update={"leak": policies.metrics.leak.model_copy(update={"night_bits": round(40 * bare)})}
-    )
-    limited = policies.model_copy(update={"metrics": metrics})
+    limited = tight(policies, round(40 * bare))
     for count in range(1, 20):
         seen = leak_budget.told(limited, rows[:count])
         if seen.bits + MAX_LANES * bare > seen.limit:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from runner.core.base import doors
 from runner.core.base.errors import EngineError, GloveboxError
-from runner.core.base.values import MAX_LANES, EndReason, EngineResult
-from runner.rooms.desk import attending
-from runner.rooms.desk.attending import Ending, attend
+from runner.core.base.values import INTERRUPTED, MAX_LANES, EndReason, EngineResult
+from runner.rooms.desk import attending, session
+from runner.rooms.desk.attending import GAVE_UP, Ending, attend
 from runner.rooms.desk.desk import Quota
+from tests.samples import experiment
 
 
 class Lane:
@@ -200,3 +202,53 @@ def test_a_baseline_that_fails_fails_for_every_lane_and_runs_once() -> None:
             baseline.run()
     assert (loop.begun, quota.left) == (1, 3)
     assert not baseline.done.is_set()
+
+
+@pytest.mark.parametrize(
+    ("used", "because", "code"), [(True, None, 11), (False, None, 0), (True, "out_of_money", 9), (True, "done", 11)]
+)
+def test_a_tag_without_bits_left_ends_with_a_code_of_its_own(
+    places: doors.Places, used: bool, because: str | None, code: int
+) -> None:
+    """It ended with 0, as if the night were over, after 243 experiments."""
+    if because == "out_of_money":
+        because = sorted(GAVE_UP)[0]
+    told: list[str] = []
+    loop = SimpleNamespace(told_enough=lambda: used, emit=lambda event, _: told.append(event))
+    never: Any = threading.Event()
+    one = attending._Attendance(
+        loop,  # type: ignore[arg-type]
+        places,
+        None,
+        Quota(None),
+        False,
+        Ending(never, never),
+        never,
+        baseline=None,  # type: ignore[arg-type]
+    )
+    assert one._ended(None, SimpleNamespace(left_because=because)) == code  # type: ignore[arg-type]
+    assert told == ["agent_ended"]
+
+
+@pytest.mark.parametrize(
+    ("until", "done", "rule", "code", "measured"),
+    [(3, 3, "odds", 0, True), (4, 3, "odds", 0, False), (None, 3, "odds", 0, False), (3, 3, "paired", 0, False),
+     (3, 3, "odds", 1, False)],
+)  # fmt: skip
+def test_a_tag_that_has_all_its_experiments_is_measured(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places, until: int | None, done: int, rule: str, code: int,
+    measured: bool,
+) -> None:  # fmt: skip
+    told: list[str] = []
+    rows = [experiment(number) for number in range(1, done + 1)] + [experiment(9, reason=INTERRUPTED)]
+    loop: Any = SimpleNamespace(
+        ledger=SimpleNamespace(experiments=lambda _: rows),
+        policies=SimpleNamespace(decision=SimpleNamespace(rule=rule)),
+        emit=lambda event, _: told.append(event),
+    )
+    monkeypatch.setattr(session, "attend", lambda *_: code)
+    monkeypatch.setattr(session.requested_reruns, "carry_out", lambda *_: [])
+    settings: Any = SimpleNamespace(agent=None, meter=False, until=until, tag="t")
+    never = threading.Event()
+    assert session._attended([loop], places, settings, None, Ending(never, never)) == code
+    assert (told == ["measured"]) is measured
