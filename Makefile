@@ -15,10 +15,12 @@ test: engine images browser  ## everything, with the real engine (needs root or 
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 	@scripts/pytest.sh
 
-check:  ## ruff, mypy --strict, import contracts and the tests that need no engine (about five minutes)
+check:  ## ruff, mypy --strict, import contracts, the tests that need no engine, and how much of the code they run
 	@scripts/venv.sh test
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
-	@scripts/pytest.sh -m "not engine and not slow"
+	@rm -f .coverage
+	@scripts/pytest.sh -m "not engine and not slow" --cov --cov-append --cov-report=
+	@echo "lines of code that ran, without the engine: $$(.venv/bin/coverage report --format=total) %"
 
 fuzz:  ## a million hostile telemetry files through the filter, on every processor
 	@.venv/bin/python -m tests.fuzz_filter --inputs 1000000
@@ -52,4 +54,4 @@ report:  ## write the newest run's report again and print its path
 	@.venv/bin/glovebox report
 
 clean:  ## remove the virtual environment and caches (never the bench)
-	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .coverage build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

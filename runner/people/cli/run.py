@@ -98,6 +98,8 @@ def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: 
             console.stderr().print("stopped as asked for; the same command goes on with what is missing", markup=False)
         if as_json:
             print(json.dumps({"tag": name, "transfers": answer["transfers"]}))
+        elif answer["transfers"] and order.get("top") == 0:
+            console.stdout().print(console.measured(answer["transfers"]), markup=False)
         elif answer["transfers"]:
             console.transfers(answer["transfers"], console.stdout())
         elif not answer["stopped"]:
