@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runner.core.artifacts import keys, manifest, store
+from runner.core.artifacts import begun, keys, manifest, store
 from runner.core.base.errors import GloveboxError
 from runner.core.base.files import hash_file
 from runner.core.base.home import Home
@@ -28,7 +28,6 @@ from runner.core.evidence.git_line import FILE, GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.receipts import complete, probed, row_digest
 from runner.core.policy import policy_files
-from runner.core.policy.of_tag import of_tag
 
 NO_WITNESS = (
     "no witness: an end cut off the audit chain together with the ledger's rows, or an older copy of the whole bench, "
@@ -94,8 +93,8 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
             _rerun(outcome, home, rerun, repeated.pop((rerun.tag, rerun.id), None))
         if rules is not None:
             terms = ledger.run_info(tag)["policy"]
-            begun = of_tag(home.policies, terms, store.latest_kernels(home), store.caches(home))
-            _decided(outcome, begun or rules, rows, reruns, same_terms=begun is not None)
+            known = begun.under(home, terms)
+            _decided(outcome, known or rules, rows, reruns, same_terms=known is not None)
         _line(outcome, line, tag, rows)
         _results(outcome, home, tag, rows)
     for tag, number in sorted(set(finished) - seen):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from runner.core.artifacts import keys
+from runner.core.artifacts import begun, keys
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home, find
 from runner.core.evidence import ledger
@@ -29,7 +29,8 @@ def export(
 ) -> None:
     """Write a run for others: git branch exp/{GPU}/{tag}, results.tsv, session report, signed. See init --from."""
     home = find()
-    name = newest(ledger.Ledger(home.ledger, read_only=True), tag)
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(book, tag)
     machine = hardware or exporting.hardware()
     try:
         TypeAdapter(exporting.Hardware).validate_python(machine)
@@ -37,7 +38,7 @@ def export(
         raise typer.BadParameter(f"--hardware {machine!r}: letters, digits and - only, at most 31") from None
     folder = (output or Path.cwd() / f"export-{name}").absolute()
     with console.stderr().status("collecting and signing"):
-        exporting.export(home, policy_files.load(*home.policies), name, machine, folder)
+        exporting.export(home, begun.under_or_now(home, book.run_info(name)["policy"]), name, machine, folder)
     public = next(key.public for key in keys.trust(home).keys if keys.path_of(home, key.name).exists())
     document = {"folder": str(folder), "branch": f"exp/{machine}/{name}", "key": public}
     text = (

@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from runner.core.artifacts import keys
+from runner.core.artifacts import begun, keys
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import find, make, place
 from runner.core.evidence import ledger
 from runner.core.evidence import verify as verifier
-from runner.core.policy import policy_files
 from runner.people.cli import artifacts, export, operations, policy, redteam, run, up, views, warm
 from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show
 from runner.people.host import compose_env, doctor, importing
@@ -166,7 +165,8 @@ def report_(tag: TagOption = None, json_: Json = False) -> None:
     """Write the run's report.html again and print its path."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    path = report.write(home, book, policy_files.load(*home.policies), newest(book, tag))
+    name = newest(book, tag)
+    path = report.write(home, book, begun.under_or_now(home, book.run_info(name)["policy"]), name)
     say({"report": str(path)}, json_, str(path))
 
 

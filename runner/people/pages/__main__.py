@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from runner.core.artifacts import begun
 from runner.core.base.home import Home
 from runner.core.evidence.ledger import Ledger
-from runner.core.policy import policy_files
 from runner.people.pages import report
 
 
@@ -17,7 +17,8 @@ def main(argv: list[str]) -> int:
     os.nice(19)  # whatever trains goes first
     home = Home(Path(argv[1]))
     try:
-        report.write(home, Ledger(home.ledger, read_only=True), policy_files.load(*home.policies), argv[2])
+        book = Ledger(home.ledger, read_only=True)
+        report.write(home, book, begun.under_or_now(home, book.run_info(argv[2])["policy"]), argv[2])
     except Exception as error:  # noqa: BLE001 - a page is a page: whatever is wrong with it, the night goes on
         print(f"glovebox: the report was not written: {type(error).__name__}: {error}"[:300], file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.core.airlock import leak_budget, snapshot
-from runner.core.artifacts import compile_cache, store
+from runner.core.artifacts import begun, compile_cache, store
 from runner.core.base import doors, files, locks
 from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
@@ -29,7 +29,6 @@ from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder, now
 from runner.core.policy import policy_files
-from runner.core.policy.of_tag import of_tag
 from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.attending import Ending, attend
 from runner.rooms.desk.experiment import BASELINE, Loop
@@ -127,8 +126,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
     if kernels is not None:
         store.admit(home, kernels)
     if recorded is not None:
-        begun = of_tag(home.policies, recorded["policy"], kernels, store.caches(home))
-        policies = policies if begun is None else begun
+        policies = begun.under_or_now(home, recorded["policy"])
     cache = _cache(home, policies, kernels, recorded)
     terms = policy_files.terms(policies, kernels, cache.version if cache else None)
     if recorded is not None:

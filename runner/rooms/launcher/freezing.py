@@ -29,6 +29,7 @@ EVERY_LANE = -1
 _LOOK_SECONDS = 2.0  # how long an agent that somebody else started may run beside a trainer
 _FREEZE_SECONDS = 15.0  # for one agent
 _AGAIN_SECONDS = 0.01
+_LOOKS = 3
 
 
 def agents(client: docker.DockerClient, bench: str) -> list[dict[str, Any]]:
@@ -45,7 +46,7 @@ class Freezer:
         self._bench = bench
         self._lock = threading.Lock()
         self._held: Counter[int] = Counter()  # by lane
-        self._dirty = False  # an agent may not be as it should
+        self._looks = 0  # still due: an agent may not be as it should, or not as the engine says
         self._watched = watch
         self._keeper: threading.Thread | None = None
 
@@ -77,6 +78,7 @@ class Freezer:
                 return
             try:
                 self._settle()
+                self._looks = _LOOKS
             except BaseException:
                 if by > 0:  # nobody is held: those that were frozen already are let go
                     self._held[lane] = before
@@ -88,16 +90,17 @@ class Freezer:
         if self._keeper is None:
             self._keeper = threading.Thread(target=self._keep, daemon=True)
             self._keeper.start()
-        self._dirty = True
+        due, self._looks = self._looks, _LOOKS
         try:
             for container in agents(self._client, self._bench):
                 lane = _lane(container["Labels"])
                 wanted = self._held[lane] > 0 or self._held[EVERY_LANE] > 0
                 if wanted != (container["State"] == "paused"):
                     self._switch(str(container["Id"]), wanted)
+                    due = _LOOKS + 1
         except (docker.errors.DockerException, RequestException) as error:
             raise EngineError(f"the agent cannot be frozen: {str(error)[:120]}", fix="glovebox doctor") from None
-        self._dirty = False
+        self._looks = max(0, due - 1)
 
     def _switch(self, container: str, wanted: bool) -> None:
         """Where a quota of processor time is used up, version 1 of control groups freezes at another try only.
@@ -129,11 +132,15 @@ class Freezer:
         return ended or bool(state["Paused"]) == wanted
 
     def _keep(self) -> None:
-        """Look again at what did not go as it should, and, if `watch`, at what somebody else may have started."""
+        """Look again at what did not go as it should, and, if `watch`, at what somebody else may have started.
+
+        And some times after every change: for a moment Docker may say of a container that it runs while it is frozen,
+        since the event of the thaw before arrives late. Who was passed over for that would never be thawed.
+        """
         pause = threading.Event()
         while not pause.wait(_LOOK_SECONDS):
             with suppress(EngineError, KeyError, TypeError, ValueError), self._lock:
-                if self._dirty or (self._watched and +self._held):
+                if self._looks or (self._watched and +self._held):
                     self._settle()
 
 

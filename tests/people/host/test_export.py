@@ -49,8 +49,8 @@ def bench(home: Home, policies: Policies) -> Bench:
 
 
 @pytest.fixture
-def folder(bench: Bench, policies: Policies, tmp_path: Path) -> Path:
-    return export.export(bench.home, policies, "t", "H100", tmp_path / "out")
+def folder(bench: Bench, tmp_path: Path) -> Path:
+    return export.export(bench.home, bench.stages.policies, "t", "H100", tmp_path / "out")
 
 
 def git(path: Path, *args: str) -> str:
@@ -189,7 +189,7 @@ def test_a_branch_with_more_than_the_kept_files_is_refused(bench: Bench, folder:
 def test_a_description_is_no_command_to_a_forge(bench: Bench, policies: Policies, tmp_path: Path) -> None:
     evil = "[skip ci] closes #12 @org/team"
     bench.ledger._db.execute("UPDATE experiments SET row = json_set(row, '$.description', ?) WHERE id = 2", (evil,))
-    export.export(bench.home, policies, "t", "CPU", tmp_path / "evil")
+    export.export(bench.home, bench.stages.policies, "t", "CPU", tmp_path / "evil")
     log = git(bench.home.line, "log", "--format=%B", "exp/CPU/t")
     assert "skip ci" in log
     assert not set("@#[]") & set(log)
@@ -205,10 +205,10 @@ def test_nothing_kept_or_a_folder_in_the_way_is_an_error(
     bench: Bench, folder: Path, policies: Policies, tmp_path: Path
 ) -> None:
     with pytest.raises(GloveboxError, match="exists already"):
-        export.export(bench.home, policies, "t", "H100", folder)
+        export.export(bench.home, bench.stages.policies, "t", "H100", folder)
     bench.ledger.begin_run("empty", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
     with pytest.raises(GloveboxError, match="nothing was kept"):
-        export.export(bench.home, policies, "empty", "H100", tmp_path / "other")
+        export.export(bench.home, bench.stages.policies, "empty", "H100", tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_hostile_descriptions_are_text_in_the_session_report(bench: Bench, polic
     bench.recorder.ledger._db.execute(
         "UPDATE experiments SET row = json_set(row, '$.description', ?) WHERE id = 2", (EVIL,)
     )
-    text = (export.export(bench.home, policies, "t", "CPU", tmp_path / "evil") / "session.md").read_text()
+    text = (export.export(bench.home, bench.stages.policies, "t", "CPU", tmp_path / "evil") / "session.md").read_text()
     assert session_report.code(EVIL) in text
     assert "![x]" not in text.replace(session_report.code(EVIL), "")
 
