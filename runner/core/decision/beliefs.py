@@ -82,6 +82,7 @@ class Beliefs:
         self.baseline = mean  # scores are counted from it: squares of numbers near zero lose no digits
         self._looked: tuple[int, tuple[float, ...]] | None = None  # what `_looks` was computed for
         self._looks: list[tuple[float, list[_Component]]] = []
+        self._weighed: Weighed | None = None  # of the same
         self._guesses = [
             _Guess(
                 factor * deviation,
@@ -104,7 +105,9 @@ class Beliefs:
 
     def lowest(self) -> float:
         """Of what is believed of the line's files, the lowest val_bpb."""
-        return min(self.expected(number) for number in self._guesses[0].files)
+        shares = self._shares()
+        files = self._guesses[0].files
+        return self.baseline + min(math.fsum(share * guess.files[n].mean for share, guess in shares) for n in files)
 
     def sigma(self) -> float:
         """The noise of one run, as it is believed now."""
@@ -113,6 +116,8 @@ class Beliefs:
     def weigh(self, parent: int, scores: Sequence[float]) -> Weighed:
         """A candidate that was made from `parent` and gave these scores."""
         looks = self._look(parent, self._relative(self.agreed(scores)))
+        if self._weighed is not None:
+            return self._weighed
         gain = probability = sigma = 0.0
         for share, guess, (_, kinds) in zip(_normalised([log for log, _ in looks]), self._guesses, looks, strict=True):
             effect = _mixed([(one.share, one.effect) for one in kinds])
@@ -122,7 +127,8 @@ class Beliefs:
             gain += share * effect.mean
             probability += share * math.fsum(one.share * _above(one.effect, REAL * guess.sigma) for one in kinds)
             sigma += share * guess.sigma
-        return Weighed(gain, probability, sigma)
+        self._weighed = Weighed(gain, probability, sigma)
+        return self._weighed
 
     def learn(self, number: int, parent: int, scores: Sequence[float], *, kept: bool) -> None:
         """Take in a candidate after its verdict."""
@@ -165,7 +171,9 @@ class Beliefs:
 
     def agreed(self, scores: Sequence[float]) -> Sequence[float]:
         """The scores of one file; if they are too far apart for one distribution, the worst alone."""
-        return scores if max(scores) - min(scores) <= _AGREE * self.sigma() else [max(scores)]
+        if len(scores) == 1 or max(scores) - min(scores) <= _AGREE * self.sigma():
+            return scores
+        return [max(scores)]
 
     def _relative(self, scores: Sequence[float]) -> tuple[float, ...]:
         return tuple(score - self.baseline for score in scores)
@@ -173,7 +181,7 @@ class Beliefs:
     def _look(self, parent: int, scores: tuple[float, ...]) -> list[tuple[float, list[_Component]]]:
         """What each guess says of a candidate; computed once for its verdict and for what is learned from it."""
         if self._looked != (parent, scores):
-            self._looks = [_look(guess, parent, scores) for guess in self._guesses]
+            self._looks, self._weighed = [_look(guess, parent, scores) for guess in self._guesses], None
             self._looked = (parent, scores)
         return self._looks
 
