@@ -67,7 +67,7 @@ def ideas(kind: str, chance: random.Random) -> Iterator[float | None]:
     """Effects in sigma, better is positive; None: it crashes."""
     if kind == MIXTURE:
         while True:
-            yield from (_mixture(chance),)
+            yield _mixture(chance)
     known = figures()
     p = {name: chance.uniform(*span) for name, span in known["nights"][kind].items()}
     for at in itertools.count(1):

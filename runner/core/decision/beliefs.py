@@ -27,10 +27,8 @@ _WEIGHTS = (0.38, 0.11, 0.12, 0.11, 0.06, 0.04, 0.08, 0.05, 0.03, 0.015, 0.005)
 _GUESSES = (0.4, 0.6, 0.8, 1.0, 1.3, 1.8, 2.8, 4.5)  # of the noise, times the deviation of the baseline's own runs
 _PRIOR = 10.0  # candidates that the weights above count for
 _MEMORY = 0.97  # what an older candidate counts, for each that came after it
-_FAR, _FAR_SCALE = (
-    0.02,
-    30.0,
-)  # share of candidates far from anything, a diverged run say; in deviations of the baseline
+_FAR = 0.02  # share of candidates that are far from anything, as a diverged run is
+_FAR_SCALE = 30.0  # how far that is, in deviations of the baseline
 _AGREE = 6.0  # of the noise: runs of one file farther apart than this are not of one distribution
 REAL = 0.25  # of the noise: from where on an effect is called real
 _SAME = 1e-4  # of the noise: scores closer than this are one score

@@ -104,7 +104,7 @@ def measured(runs: Sequence[Runs], least: float) -> Noise | None:
 def judge(policy: Decision, standing: Standing, candidate: Runs) -> Verdict | Wanted:
     """A verdict on a scored candidate, or the run that is still needed for one."""
     best, noise = standing.best, standing.noise
-    claimed = round(round(_first(best), BPB_DIGITS) - round(_first(candidate), BPB_DIGITS), BPB_DIGITS)
+    claimed = round(round(first_score(best), BPB_DIGITS) - round(first_score(candidate), BPB_DIGITS), BPB_DIGITS)
     if policy.rule == "upstream":
         return Verdict(Status.KEEP if claimed > 0 else Status.DISCARD, None, claimed)
     here = FIRST_SEED in best.scores  # else it was kept on another lane, and its score there says nothing here
@@ -116,8 +116,8 @@ def judge(policy: Decision, standing: Standing, candidate: Runs) -> Verdict | Wa
         seed = _untried(best, since, 1 + SPARE_SEEDS)
         if seed:
             return Wanted("best", seed)
-        known = [_first(best)]  # it gives no score any more: what it gave once must do
-    gain = math.fsum(known) / len(known) - _first(candidate)
+        known = [first_score(best)]  # it gives no score any more: what it gave once must do
+    gain = math.fsum(known) / len(known) - first_score(candidate)
     claimed = claimed if here else round(gain, BPB_DIGITS)
     simpler = best.size - candidate.size >= policy.simplicity_bytes
     if gain <= 0 and not simpler:
@@ -244,7 +244,8 @@ def _wildness(scores: list[float], noise: Noise) -> float:
     return own**2 if own > WILD else 1.0
 
 
-def _first(runs: Runs) -> float:
+def first_score(runs: Runs) -> float:
+    """Score of a train.py's own run, wherever that was; raises ValueError without one."""
     score = runs.scores.get(FIRST_SEED)
     score = runs.told if score is None else score
     if score is None:

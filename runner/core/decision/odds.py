@@ -24,7 +24,7 @@ from typing import NamedTuple
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import standing
 from runner.core.decision.beliefs import Beliefs, Weighed
-from runner.core.decision.decide import BPB_DIGITS, FIRST_SEED, SPARE_SEEDS, Runs, Verdict, Wanted
+from runner.core.decision.decide import BPB_DIGITS, FIRST_SEED, SPARE_SEEDS, Runs, Verdict, Wanted, first_score
 from runner.core.policy.policy_files import Decision
 
 _DOWNHILL = 2.0  # of the noise: no keep is worse by more than this than the best file the line ever had
@@ -92,7 +92,7 @@ class Line:
         if again:
             beliefs = copy.deepcopy(beliefs)
             _measure(beliefs, again, higher)
-        claimed = round(self._told(scale) - _first(candidate.runs), BPB_DIGITS)
+        claimed = round(self._told(scale) - first_score(candidate.runs), BPB_DIGITS)
         weighed = beliefs.weigh(self._parent(candidate.parent, beliefs), _scores(candidate.runs, higher))
         found = Verdict(
             Status.DISCARD,
@@ -177,7 +177,7 @@ class Line:
         untried = next((seed for seed in seeds if seed not in runs.scores), None)
         if missing > 0 and untried is not None:
             return Wanted("baseline", untried)
-        known = known or [_first(runs)]  # it gives no score here any more
+        known = known or [first_score(runs)]  # it gives no score here any more
         if self._beliefs is None:
             return _Scale(Beliefs(self._baseline.id, known, self._policy.least_noise_bpb), 0.0)
         higher = math.fsum(known) / len(known) - self._beliefs.baseline
@@ -202,11 +202,3 @@ def _measure(beliefs: Beliefs, again: Sequence[Rerun], higher: float) -> None:
 
 def _scores(runs: Runs, higher: float) -> list[float]:
     return [score - higher for score in runs.known()]
-
-
-def _first(runs: Runs) -> float:
-    score = runs.scores.get(FIRST_SEED)
-    score = runs.told if score is None else score
-    if score is None:
-        raise ValueError("a scored experiment without val_bpb")
-    return score

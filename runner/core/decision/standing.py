@@ -66,8 +66,8 @@ def noise(
         return Noise(believed, max(1, policy.scale_runs - 1))
     here = on(lane, reruns)
     again = {rerun.experiment for rerun in here if rerun.during}
-    baseline = next((row.id for row in rows if row.status is Status.KEEP), None)
-    measured = [runs(row, here, lane) for row in rows if row.id in again or row.id == baseline]
+    first = baseline(rows)
+    measured = [runs(row, here, lane) for row in rows if row.id in again or row is first]
     others = [Runs(scores(number, here), 0) for number in sorted(again - {row.id for row in rows})]
     return decide.measured([*measured, *others], policy.least_noise_bpb)
 
@@ -77,15 +77,21 @@ def best(rows: Sequence[Experiment]) -> Experiment | None:
     return next((row for row in reversed(rows) if row.status is Status.KEEP and row.val_bpb is not None), None)
 
 
+def baseline(rows: Sequence[Experiment]) -> Experiment | None:
+    """The first keep: what the tag began with, None before there is one."""
+    return next((row for row in rows if row.status is Status.KEEP), None)
+
+
 def baseline_seconds(rows: Sequence[Experiment]) -> float | None:
     """How long the training container of the first kept experiment lived."""
-    return next((row.train_seconds for row in rows if row.status is Status.KEEP), None)
+    first = baseline(rows)
+    return first.train_seconds if first else None
 
 
 def baseline_costs(rows: Sequence[Experiment]) -> Costs | None:
     """What it took to score the first kept experiment; None before there is one, and in a tag older than this."""
-    kept = next((row for row in rows if row.status is Status.KEEP), None)
-    return kept.evaluation.costs if kept and kept.evaluation else None
+    first = baseline(rows)
+    return first.evaluation.costs if first and first.evaluation else None
 
 
 def parent(rows: Sequence[Experiment], row: Experiment) -> Experiment | None:

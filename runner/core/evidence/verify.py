@@ -27,7 +27,7 @@ from runner.core.evidence import audit_chain, checkpoints, results_tsv
 from runner.core.evidence.git_line import FILE, GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.receipts import complete, probed, row_digest
-from runner.core.policy import policy_files
+from runner.core.policy import of_tag, policy_files
 
 NO_WITNESS = (
     "no witness: an end cut off the audit chain together with the ledger's rows, or an older copy of the whole bench, "
@@ -80,6 +80,7 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
     line = GitLine(home.line)
     outcome.check("git objects", line.sound(), "git fsck finds objects that are not what their names say")
     rules = _rules(home, outcome)
+    every = list(of_tag.known(home.policies)) if rules is not None else []
     seen: set[tuple[str, int]] = set()
     for tag in ledger.tags():
         rows = ledger.experiments(tag)
@@ -93,7 +94,7 @@ def verify(home: Home, witness: Path | None = None) -> Outcome:
             _rerun(outcome, home, rerun, repeated.pop((rerun.tag, rerun.id), None))
         if rules is not None:
             terms = ledger.run_info(tag)["policy"]
-            known = begun.under(home, terms)
+            known = begun.under(home, terms, every)
             _decided(outcome, known or rules, rows, reruns, same_terms=known is not None)
         _line(outcome, line, tag, rows)
         _results(outcome, home, tag, rows)

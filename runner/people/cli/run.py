@@ -103,5 +103,5 @@ def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: 
         elif answer["transfers"]:
             console.transfers(answer["transfers"], console.stdout())
         elif not answer["stopped"]:
-            console.stdout().print("nothing was kept over the baseline: there is no gain to measure", markup=False)
+            console.stdout().print(console.measured([]), markup=False)
     raise typer.Exit(code)

@@ -40,18 +40,19 @@ def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
     learned = _learned(home, rows, reruns, policies)
     noise = learned["noise"].sigma if learned["noise"] else 0.0
     budget = _budget(home, ledger.run_info(tag)["artifact"], rows)
+    headline = _headline(rows, reruns, policies, budget)
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template("report.html.j2").render(
         tag=tag,
         **ledger.run_info(tag),
-        **_headline(rows, reruns, policies, budget),
+        **headline,
         **learned,
         **_events(home, rows, reruns, policies, tag),
         **_spent(home, rows, reruns, tag),
         experiments=rows,
         plot=Markup(plot.frontier(rows, noise)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
         diffs=_diffs(GitLine(home.line), rows),
-        open_questions=_open_questions(home, rows, reruns, policies, budget),
+        open_questions=_open_questions(home, rows, reruns, policies, headline),
     )
     path = home.tag(tag) / "report.html"
     files.write(path, text)
@@ -138,9 +139,8 @@ def _diffs(line: GitLine, rows: list[Experiment]) -> list[tuple[Experiment, str]
     return [(new, line.diff(old.commit, new.commit)[:MAX_DIFF_CHARS]) for old, new in ordered]
 
 
-def _contradicted(rows: list[Experiment], reruns: list[Rerun], policies: Policies, budget: float) -> list[str]:
+def _contradicted(expected: float | None, told: transfers.Transfer | None) -> list[str]:
     """That the runs set apart do not bear out what was expected: files may be noisier than one run tells."""
-    expected, told = _expected(rows, reruns, policies), transfers.overall(rows, reruns, policies.decision.alpha, budget)
     if expected is None or told is None or told.interval is None or expected <= told.interval[1]:
         return []
     return [
@@ -150,7 +150,7 @@ def _contradicted(rows: list[Experiment], reruns: list[Rerun], policies: Policie
 
 
 def _open_questions(
-    home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies, budget: float
+    home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies, headline: dict[str, Any]
 ) -> list[str]:
     """What nobody has checked, as far as the records tell."""
     keeps = [row for row in rows if row.status is Status.KEEP]
@@ -165,7 +165,7 @@ def _open_questions(
         found.append(f"Kept by a clear first run, without reruns: {numbers} (glovebox confirm).")
     if doubtful:
         found.append(f"{doubtful} keeps are more likely without effect than with one; they are no findings.")
-    found += _contradicted(rows, reruns, policies, budget)
+    found += _contradicted(headline["expected"], headline["overall"])
     if probes is None:
         found.append("The walls were not tried under these policies (glovebox redteam).")
     elif not probes.ok:

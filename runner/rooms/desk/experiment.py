@@ -171,8 +171,8 @@ class Loop:
 
     def _first(self) -> int | None:
         """The baseline's number."""
-        rows = self.ledger.experiments(self.tag)
-        return next((row.id for row in rows if row.status is Status.KEEP), None)
+        first = standing.baseline(self.ledger.experiments(self.tag))
+        return first.id if first else None
 
     def _finish(
         self, number: int, parent: int | None, began: float, lookout: Lookout | None, scored: Scored, verdict: Verdict

@@ -56,12 +56,9 @@ class Trials:
             if found.whose == "candidate":
                 self.rerun(number, number, scored.trained.snapshot, found.seed, pair=best.id)
             else:
-                whose = best if found.whose == "best" else self._baseline()
+                rows = self.recorder.ledger.experiments(self.recorder.tag)
+                whose = best if found.whose == "best" else standing.baseline(rows) or best
                 self.rerun(whose.id, number, self.snapshot(whose), found.seed, pair=whose.id)
-
-    def _baseline(self) -> Experiment:
-        rows = self.recorder.ledger.experiments(self.recorder.tag)
-        return next(row for row in rows if row.status is Status.KEEP)
 
     def _judge(self, number: int, parent: int | None, scored: Scored, best: Experiment | None) -> Verdict | Wanted:
         """The verdict on an experiment that is still open, by what is known now."""

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from runner.core.base.home import SOURCE
-from runner.core.policy.of_tag import of_tag
+from runner.core.policy.of_tag import known, of_tag
 from runner.core.policy.policy_files import load, terms
 
 SHIPPED = SOURCE / "policies"
@@ -14,14 +14,17 @@ SHIPPED = SOURCE / "policies"
 
 def test_a_tag_of_now_has_the_policies_in_force(tmp_path: Path) -> None:
     now = load(SHIPPED)
-    assert of_tag((tmp_path, SHIPPED), terms(now, "kernels-1", "cache-2"), "kernels-1", ["cache-1", "cache-2"]) == now
+    assert (
+        of_tag(known((tmp_path, SHIPPED)), terms(now, "kernels-1", "cache-2"), "kernels-1", ["cache-1", "cache-2"])
+        == now
+    )
 
 
 def test_a_tag_of_the_version_before_keeps_its_rule(tmp_path: Path) -> None:
     (past,) = (SHIPPED / "past").glob("*/")
     begun = load(tmp_path, past, SHIPPED)
     assert begun.decision.rule == "paired"
-    found = of_tag((tmp_path, SHIPPED), terms(begun, None), None, [])
+    found = of_tag(known((tmp_path, SHIPPED)), terms(begun, None), None, [])
     assert found is not None
     assert (found.decision, found.digest) == (begun.decision, load(SHIPPED).digest)
 
@@ -30,11 +33,11 @@ def test_what_the_bench_itself_sets_is_nobodys_past(tmp_path: Path) -> None:
     text = (SHIPPED / "decision.yaml").read_text()
     (tmp_path / "decision.yaml").write_text(text.replace("alpha: 0.05 ", "alpha: 0.06 "))
     mine = load(tmp_path, SHIPPED)
-    assert of_tag((tmp_path, SHIPPED), terms(mine, None), None, []) == mine
-    assert of_tag((tmp_path, SHIPPED), terms(load(SHIPPED), None), None, []) is None  # it was begun under others
+    assert of_tag(known((tmp_path, SHIPPED)), terms(mine, None), None, []) == mine
+    assert of_tag(known((tmp_path, SHIPPED)), terms(load(SHIPPED), None), None, []) is None  # it was begun under others
 
 
 def test_other_terms_are_not_found(tmp_path: Path) -> None:
     other = tmp_path / "shipped"
     shutil.copytree(SHIPPED, other)
-    assert of_tag((tmp_path, other), "0" * 64, None, ["cache-1"]) is None
+    assert of_tag(known((tmp_path, other)), "0" * 64, None, ["cache-1"]) is None
