@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainer.kernels_offline import flash_attn_func
+from trainer.attention import flash_attn_func
 
 
 @dataclass

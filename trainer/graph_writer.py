@@ -17,8 +17,17 @@ from torch.export.graph_signature import InputKind
 from trainer.evaluator import graph as wire
 
 _SKIPPED = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_scalar.default"})
-_CPU_FLASH = "aten._scaled_dot_product_flash_attention_for_cpu.default"
+# Attention as its backends call it, on CPUs and GPUs: all written as the public operation that they implement.
+_ATTENTIONS = frozenset(
+    f"aten._scaled_dot_product_{backend}.default"
+    for backend in (
+        *("attention_math", "flash_attention", "flash_attention_for_cpu", "efficient_attention"),
+        *("cudnn_attention", "fused_attention_overrideable"),
+    )
+)
 _PUBLIC_ATTENTION = "aten.scaled_dot_product_attention.default"
+_FUSED_NORM, _PUBLIC_NORM = "aten._fused_rms_norm.default", "aten.rms_norm.default"
+_NEVER = -1  # id of what a backend returns besides: nothing that is handed over reads it
 
 
 class Why(StrEnum):
@@ -106,16 +115,19 @@ class _Writer:
 
     def _call(self, node: torch.fx.Node) -> None:
         if node.target is operator.getitem:
-            base = self.ids[node.args[0]]  # type: ignore[index]
-            self.ids[node] = base[node.args[1]] if isinstance(base, list) else base  # type: ignore[index]
+            base, at = self.ids[node.args[0]], node.args[1]  # type: ignore[index]
+            self.ids[node] = (base[at] if at < len(base) else _NEVER) if isinstance(base, list) else base  # type: ignore[index, operator]
             return
         if not isinstance(node.target, torch._ops.OpOverload):
             raise NotExportable(Why.CONTROL_FLOW, f"{node.target} is not a tensor operation")
         name = str(node.target)
         if name in _SKIPPED:
             return
-        if name == _CPU_FLASH:
+        if name in _ATTENTIONS:
             self._public_attention(node)
+            return
+        if name == _FUSED_NORM:
+            self._instead(node, _PUBLIC_NORM, list(node.args), node.kwargs)
             return
         if not name.startswith("aten."):
             raise NotExportable(Why.CUSTOM_OP, name)
@@ -127,12 +139,18 @@ class _Writer:
         self.next_id += count
 
     def _public_attention(self, node: torch.fx.Node) -> None:
-        """The CPU backend's attention, written as the public operation it implements."""
-        q, k, v, *rest = node.args
-        causal = rest[1] if len(rest) > 1 else False
-        mask, scale = node.kwargs.get("attn_mask"), node.kwargs.get("scale")
-        args = self._encode([q, k, v, mask, 0.0, causal])
-        self._append(_PUBLIC_ATTENTION, args, {"scale": scale}, 1)
+        names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+        given = dict(zip(names, node.args, strict=False)) | node.kwargs
+        if given.get("dropout_p", 0.0) or given.get("dropout_mask") is not None:
+            raise NotExportable(Why.UNSUPPORTED_OP, "attention with dropout")
+        mask = given.get("attn_mask", given.get("attn_bias"))
+        args = [*(given[name] for name in ("query", "key", "value")), mask, 0.0, given.get("is_causal", False)]
+        grouped = {"enable_gqa": True} if given.get("enable_gqa") else {}
+        self._instead(node, _PUBLIC_ATTENTION, args, {"scale": given.get("scale"), **grouped})
+
+    def _instead(self, node: torch.fx.Node, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """One public operation, whose result is the first of what the backend's returns."""
+        self._append(name, self._encode(args), kwargs, 1)
         self.ids[node] = [self.next_id]
         self.next_id += 1
 

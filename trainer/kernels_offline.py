@@ -1,101 +1,89 @@
 """`kernels.get_kernel` without a network. UNTRUSTED side.
 
 An unmodified train.py asks for FlashAttention-3 with `get_kernel(repo).flash_attn_interface`. Where a
-signed kernel package is mounted under /kernels/<repo name> it is loaded from there; otherwise the same
-interface is served by scaled_dot_product_attention. During export it always is: the handed-over graph
-may hold ATen operations only.
+signed kernel package is mounted under /kernels/<repo name> and has code for this GPU it is loaded from there;
+otherwise the same interface is served by torch itself (attention.py). torch is imported when the first kernel is
+asked for, not before: a train.py may set variables that it reads when it is imported.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import torch
-
 KERNELS_DIR = Path(os.environ.get("GLOVEBOX_KERNELS", "/kernels"))
+ARCHITECTURES = "architectures.json"  # beside build/: the GPUs a package has code for, from policies/kernels.yaml
+# One kernel under several names: whoever asks for one of them is served by whichever was provisioned.
+_SAME = ({"flash-attention-3", "flash-attn3"},)
 
 
 def get_kernel(repo_id: str, *args: Any, **kwargs: Any) -> Any:
     """The kernel package mounted for `owner/name`, or a stand-in with the FlashAttention interface."""
+    from trainer import attention  # noqa: PLC0415 - imports torch
+
     real: Any = _mounted(repo_id)
     if real is None:
-        print(f"kernels: {repo_id} is not provisioned, using scaled_dot_product_attention")
-        interface: Any = SimpleNamespace(flash_attn_func=flash_attn_func)
-        return SimpleNamespace(flash_attn_interface=interface, flash_attn_func=flash_attn_func)
+        interface: Any = SimpleNamespace(flash_attn_func=attention.flash_attn_func)
+        return SimpleNamespace(flash_attn_interface=interface, flash_attn_func=attention.flash_attn_func)
     interface = getattr(real, "flash_attn_interface", None)
     for holder in (real, interface):
         if holder is not None and hasattr(holder, "flash_attn_func"):
-            holder.flash_attn_func = _unless_exporting(holder.flash_attn_func)
+            holder.flash_attn_func = attention.unless_exporting(holder.flash_attn_func)
     return real
 
 
 def _mounted(repo_id: str) -> ModuleType | None:
     """The provisioned package, as the kernels package picks its build for this machine; None without one."""
-    folder = KERNELS_DIR / repo_id.rsplit("/", 1)[-1]
-    if not folder.is_dir():
-        return None
-    try:
-        local: ModuleType = importlib.import_module("kernels").get_local_kernel(folder)
-    except Exception as error:  # no build for this torch and device: the stand-in below works everywhere
-        print(f"kernels: {repo_id} has no usable build here ({type(error).__name__})")
-        return None
-    return local
+    asked = repo_id.rsplit("/", 1)[-1]
+    for name in [asked, *sorted({other for names in _SAME if asked in names for other in names} - {asked})]:
+        folder = KERNELS_DIR / name
+        if not folder.is_dir():
+            continue
+        if why := _unfit(folder):
+            print(f"kernels: {name} {why}; torch's own attention takes its place")
+            continue
+        try:
+            local: ModuleType = importlib.import_module("kernels").get_local_kernel(folder)
+        except Exception as error:  # no build for this torch and device: the stand-in works everywhere
+            print(f"kernels: {name} has no usable build here ({type(error).__name__}); torch's own takes its place")
+            continue
+        return local
+    print(f"kernels: {repo_id} is not provisioned; torch's own attention takes its place")
+    return None
 
 
-def _unless_exporting(kernel: Any) -> Any:
-    def attention(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_exporting():
-            return flash_attn_func(*args, **kwargs)
-        return kernel(*args, **kwargs)
+def _unfit(folder: Path) -> str:
+    """Why a package cannot run on this GPU; empty if nothing says so.
 
-    return attention
-
-
-def flash_attn_func(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    softmax_scale: float | None = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    **unsupported: Any,
-) -> torch.Tensor:
-    """FlashAttention's semantics on [batch, seq, heads, dim] through scaled_dot_product_attention.
-
-    Query i sees keys i - left .. i + right (negative: unbounded), none after i if causal.
+    A package without code for a GPU ends the process at its first call (FlashAttention-3 on compute capability 12.0).
     """
-    if given := [name for name, value in unsupported.items() if value not in (None, False, 0, 0.0, 1)]:
-        raise TypeError(f"flash_attn_func: {given} need the real kernel, which is not provisioned")
-    queries, keys = q.shape[1], k.shape[1]
-    left, right = window_size
-    if causal:
-        right = 0
-    mask = None
-    if (0 <= left < keys - 1) or (0 < right < keys - 1) or (right == 0 and queries != keys):
-        shift = keys - queries
-        distance = torch.arange(keys, device=q.device) - torch.arange(queries, device=q.device).unsqueeze(1) - shift
-        mask = torch.ones_like(distance, dtype=torch.bool)
-        if left >= 0:
-            mask = mask & (distance >= -left)
-        if right >= 0:
-            mask = mask & (distance <= right)
-    group = q.shape[2] // k.shape[2]
-    if group > 1:
-        k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
-    y = torch.nn.functional.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        k.transpose(1, 2),
-        v.transpose(1, 2),
-        attn_mask=mask,
-        is_causal=mask is None and right == 0,
-        scale=softmax_scale,
+    import torch  # noqa: PLC0415 - see above
+
+    try:
+        built_for = json.loads((folder / ARCHITECTURES).read_bytes())
+    except FileNotFoundError:
+        return ""
+    if not torch.cuda.is_available():
+        return "needs a GPU"
+    here = torch.cuda.get_device_capability()
+    return (
+        "" if any(_runs(str(each), here) for each in built_for) else f"has no code for this GPU ({here[0]}.{here[1]})"
     )
-    return y.transpose(1, 2)
+
+
+def _runs(architecture: str, here: tuple[int, int]) -> bool:
+    """Whether code for an architecture ("8.0", "9.0a") runs on a GPU of this compute capability.
+
+    Code runs on the same and later minor versions of its major one; that of an architecture with a letter on no other
+    (CUDA C++ Programming Guide, "Binary Compatibility" and "Architecture-Specific Features").
+    """
+    major, minor = (int(part) for part in architecture.rstrip("a").split("."))
+    return here == (major, minor) if architecture.endswith("a") else here[0] == major and here[1] >= minor
 
 
 def install() -> None:

@@ -3,6 +3,8 @@
 Events (policies/metrics.yaml is the schema):
     {"event": "phase", "phase": "ready"|"start"|"hand_over"|"done"}
     {"event": "step", "step": 10, "loss": 5.31, "seconds": 1.2}
+    {"event": "diverged", "step": 11}
+    {"event": "attention", "kind": "package"|"flash"|"sdpa"|"masked"}
     {"event": "summary", "name": "num_params_M", "value": 0.5}
     {"event": "crash", "error": "OutOfMemoryError", "line": 120, "message": "..."}
     {"event": "not_exportable", "reason": "custom_op"}
@@ -13,6 +15,7 @@ Upstream's train.py knows none of this; `Tee` recognises its progress line and i
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -21,13 +24,16 @@ from typing import Any, TextIO
 
 _MIN_INTERVAL = 0.2  # seconds between two step events
 _MESSAGE_CHARS = 1500  # in ASCII, so that with escapes a line stays below the filter's cap
-_STEP = re.compile(r"step (\d{1,9})\b.*?\bloss: (-?\d{1,9}(?:\.\d{0,12})?)")
+_STEP = re.compile(
+    r"step (\d{1,9})\b.*?\bloss: (-?(?:\d{1,9}(?:\.\d{0,12})?(?:e[+-]?\d{1,3})?|nan|inf))(?![\w.])", re.IGNORECASE
+)
 _SUMMARY = re.compile(
     r"(val_bpb|training_seconds|total_seconds|peak_vram_mb|mfu_percent|total_tokens_M|num_steps|num_params_M|depth):\s+(-?\d{1,12}(?:\.\d{0,12})?)$"
 )
 
 _started = time.monotonic()
 _last_step = -1.0
+_said: set[str] = set()  # what is told once
 
 
 def _emit(event: dict[str, Any]) -> None:
@@ -52,12 +58,26 @@ def phase(name: str) -> None:
 
 
 def step(number: int, loss: float) -> None:
-    """A training step's loss, at most five a second."""
+    """A training step's loss, at most five a second; the first that is no number is told as such."""
     global _last_step
     now = time.monotonic()
+    if not math.isfinite(loss):
+        _once("diverged", {"event": "diverged", "step": number})
+        return
     if now - _last_step >= _MIN_INTERVAL:
         _last_step = now
         _emit({"event": "step", "step": number, "loss": loss, "seconds": round(now - _started, 3)})
+
+
+def attention(kind: str) -> None:
+    """Which attention runs: a kernel package, torch's own kernel, or its public operation, with a mask or without."""
+    _once(f"attention {kind}", {"event": "attention", "kind": kind})
+
+
+def _once(what: str, event: dict[str, Any]) -> None:
+    if what not in _said:
+        _said.add(what)
+        _emit(event)
 
 
 def crash(error: BaseException, line: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.core.artifacts.test_kernels import write_package
-from trainer import kernels_offline
+from trainer import attention, kernels_offline
 
 
 def naive(q, k, v, causal, window):
@@ -31,7 +31,7 @@ def naive(q, k, v, causal, window):
 def test_windows_causality_and_grouped_heads(causal: bool, window: tuple[int, int], kv_heads: int) -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(2, 16, 4, 8), torch.randn(2, 16, kv_heads, 8), torch.randn(2, 16, kv_heads, 8)
-    found = kernels_offline.flash_attn_func(q, k, v, causal=causal, window_size=window)
+    found = attention.flash_attn_func(q, k, v, causal=causal, window_size=window)
     torch.testing.assert_close(found, naive(q, k, v, causal, window), rtol=1e-5, atol=1e-5)
 
 
@@ -61,11 +61,11 @@ def test_a_package_without_a_build_for_this_machine_falls_back_and_says_so(
     write_package(tmp_path / "gpu-attn", "1/0\n", variant="torch99-cxx11-cu130-aarch64-linux")
     monkeypatch.setattr(kernels_offline, "KERNELS_DIR", tmp_path)
     kernel = kernels_offline.get_kernel("someone/gpu-attn")
-    assert kernel.flash_attn_interface.flash_attn_func is kernels_offline.flash_attn_func
+    assert kernel.flash_attn_interface.flash_attn_func is attention.flash_attn_func
     assert "no usable build" in capsys.readouterr().out
 
 
 def test_an_unprovisioned_kernel_falls_back_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     kernel = kernels_offline.get_kernel("kernels-community/flash-attn3")
-    assert kernel.flash_attn_interface.flash_attn_func is kernels_offline.flash_attn_func
+    assert kernel.flash_attn_interface.flash_attn_func is attention.flash_attn_func
     assert "not provisioned" in capsys.readouterr().out

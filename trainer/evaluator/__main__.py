@@ -26,6 +26,7 @@ from trainer.evaluator import graph, kernels, program, score, weights
 from trainer.evaluator.audit import Auditor, audit
 from trainer.evaluator.causality import Proof, prove
 from trainer.evaluator.costs import Allowance, Costs, clock
+from trainer.wire import device as promised
 from trainer.wire import release
 from trainer.wire.refusal import Reason, Refused
 
@@ -72,17 +73,24 @@ NO_ORDER = Order()
 def main(argv: list[str], handed: Path, artifacts: Path, out: Path) -> int:
     """Score or refuse; the result file is written once, at the end."""
     settings = Settings.from_json(argv[1])
+    if not promised.there():
+        return promised.NO_DEVICE
     kernels.settle()
     torch.set_num_threads(min(settings.threads, len(os.sched_getaffinity(0))))
     program.rehearse()
     kernels.warm(torch.device("cpu"))  # a GPU is lent with the release only
     order = Order.from_go(release.wait())
     started = time.monotonic()
+    if not promised.openable():
+        return promised.NO_DEVICE
     try:
         result = _evaluated(settings, order, handed, artifacts)
     except Refused as refused:
         print(f"refused: {refused}", file=sys.stderr)
         result = {"status": "refused", "reason": str(refused.reason)}
+    except torch.OutOfMemoryError as error:
+        print(f"out of memory: {error}", file=sys.stderr)
+        result = {"status": "refused", "reason": str(Reason.OUT_OF_MEMORY)}
     except Exception as error:  # whatever a hostile graph made an operation raise, it is a refusal
         print(f"failed while running the graph: {type(error).__name__}: {error}", file=sys.stderr)
         result = {"status": "refused", "reason": str(Reason.EXECUTION)}
@@ -107,7 +115,7 @@ def _evaluated(settings: Settings, order: Order, handed: Path, artifacts: Path) 
 def evaluate(settings: Settings, handed: Path, artifacts: Path, order: Order = NO_ORDER) -> dict[str, Any]:
     """The score document of one handed-over model, without format and time; raises Refused."""
     profile = json.loads((artifacts / "tokenizer" / "profile.json").read_bytes())
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(promised.name())
     rows = _array(artifacts / "val" / "rows.npy")
     _log(f"rows {len(rows)} of {rows.shape[1]} tokens on {device}")
     allowance = Allowance(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.evaluator import kernels
 from trainer.evaluator.program import Program
 from trainer.wire.refusal import Reason, Refused
 
@@ -34,16 +35,18 @@ class Bpb:
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
     """-log softmax(logits)[target] per position, float64 [rows, seq_len].
 
-    The row maximum is subtracted before anything else and the sum is taken in float64: logsumexp minus
-    a gathered logit is forgeable (a +1e20 offset cancels to zero nats). Raises Refused(NOT_FINITE).
+    The row maximum is subtracted before anything else: logsumexp minus a gathered logit is forgeable (a +1e20 offset
+    cancels to zero nats). Terms are float32, as logits are; they are summed in float64. Per token this is within
+    ln(vocab) 2^-24 + 2 ulp of exp, below 1e-6 nats, of float64 throughout, and on a GPU several times as fast: cards
+    that people own have 1/64 of their float32 rate in float64. Raises Refused(NOT_FINITE).
     """
     out = torch.empty(targets.shape, dtype=torch.float64, device=logits.device)
-    for row in range(logits.shape[0]):  # one row at a time: float64 logits of a batch would not fit in cache
-        z = logits[row].to(torch.float64, copy=True)  # never the program's own tensor
+    for row in range(logits.shape[0]):  # one row at a time: the terms of a batch would not fit in cache
+        z = logits[row]
+        z = z.float() if z.dtype in kernels.HALVES else z
         top = z.amax(-1, keepdim=True)
-        z -= top
-        gathered = z.gather(-1, targets[row].unsqueeze(-1)).squeeze(-1)
-        out[row] = z.exp_().sum(-1).log_() - gathered
+        target = z.gather(-1, targets[row].unsqueeze(-1)).to(torch.float64) - top.to(torch.float64)
+        out[row] = (z - top).exp_().sum(-1, dtype=torch.float64).log_() - target.squeeze(-1)
     # A NaN or infinite logit makes the row's maximum or its sum NaN or infinite, or its target's share 0.
     if not bool(torch.isfinite(out).all()):
         raise Refused(Reason.NOT_FINITE, "logits")

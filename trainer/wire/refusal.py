@@ -26,6 +26,7 @@ class Reason(StrEnum):
     PROOF_CONTRADICTED = "proof_contradicted"  # the audit saw a proved model look ahead: an incident
     NONDETERMINISTIC = "nondeterministic"  # the same input gives another score, on one thread too
     NOT_PROVED = "not_proved"  # causality neither proved nor audited as policy asks
+    OUT_OF_MEMORY = "out_of_memory"  # of the GPU: a smaller model, or smaller values between its layers
     EXECUTION = "execution"  # an operation failed while running
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from runner.core.airlock import error_messages
-from runner.core.base.values import Crash, Telemetry
+from runner.core.base.values import Attention, Crash, Telemetry
 from runner.core.policy.policy_files import Errors, Metric, Metrics
 from trainer.wire import strict_json
 
@@ -28,6 +28,7 @@ NOT_EXPORTABLE = (
     "other",
 )
 PHASES = ("ready", "start", "hand_over", "done")
+ATTENTIONS = get_args(Attention)
 
 
 class Filtered(NamedTuple):
@@ -36,6 +37,8 @@ class Filtered(NamedTuple):
     telemetry: Telemetry
     crash: Crash | None
     not_exportable: str | None
+    diverged: bool = False
+    attention: tuple[Attention, ...] = ()  # for people: no answer tells it
 
 
 def read(path: Path, metrics: Metrics, errors: Errors) -> Filtered:
@@ -68,7 +71,8 @@ def filter_lines(data: bytes, metrics: Metrics, errors: Errors) -> Filtered:
         summary={name: state.summary[name] for name in metrics.summaries if name in state.summary},  # not its order
         dropped_lines=min(state.dropped, metrics.lines),
     )
-    return Filtered(telemetry, state.crash, state.not_exportable)
+    ways = tuple(kind for kind in ATTENTIONS if kind in state.attention)
+    return Filtered(telemetry, state.crash, state.not_exportable, state.diverged, ways)
 
 
 def _head(path: Path, metrics: Metrics) -> bytes:
@@ -97,6 +101,8 @@ class _State:
         self.summary: dict[str, float] = {}
         self.crash: Crash | None = None
         self.not_exportable: str | None = None
+        self.diverged = False
+        self.attention: set[str] = set()
         self.dropped = 0
 
     def accept(self, line: bytes) -> None:
@@ -121,6 +127,12 @@ class _State:
             return True
         if kind == "not_exportable":
             self.not_exportable = pick(event.get("reason"), NOT_EXPORTABLE, "other")
+            return True
+        if kind == "diverged":
+            self.diverged = True
+            return True
+        if kind == "attention" and (way := pick(event.get("kind"), ATTENTIONS, "")):
+            self.attention.add(way)
             return True
         return False
 

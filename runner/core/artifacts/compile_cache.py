@@ -66,7 +66,12 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
             profile={"name": store.CACHE},
             version=version,
             serial=store.serial_of(version),
-            provenance={"image": engine.image, "device": device.kind(request.lane.gpu), "train_py": taken.sha256},
+            provenance={
+                "image": engine.image,
+                "device": device.kind(request.lane.gpu),
+                "train_py": taken.sha256,
+                "cold_seconds": f"{max(0.0, engine.seconds - budget):.1f}",
+            },
             made=datetime.now(UTC),
         )
         work.rename(home.artifacts / version)
@@ -77,7 +82,13 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
 def admit(home: Home, version: str) -> Cache:
     """A compile cache that may be used, and what its signed manifest says it was made for; raises ArtifactError."""
     made = store.admit(home, version).predicate.provenance
-    return Cache(version=version, image=made.get("image", ""), device=made.get("device", ""))  # nothing: fits nothing
+    cold = made.get("cold_seconds")  # absent from caches older than this
+    return Cache(
+        version=version,
+        image=made.get("image", ""),  # nothing: fits nothing
+        device=made.get("device", ""),
+        cold_seconds=None if cold is None else float(cold),
+    )
 
 
 def forget(home: Home) -> list[str]:

@@ -1,30 +1,68 @@
 """What NVIDIA's driver and container toolkit say of this host. TRUSTED, asks only.
 
+The driver is asked through NVML, its management library, which makes no context on a GPU (nvidia-ml-py loads
+libnvidia-ml.so.1). A card that does not know an answer says NotSupported (GB10, MIG, WSL2: what nvidia-smi prints as
+[N/A]), and that is an answer here too: None.
+
 A toolkit older than policies/sandbox.yaml's minimum_toolkit lets a container escape (CVE-2024-0132, fixed in 1.16.2;
-CVE-2025-23266, fixed in 1.17.8). Not tested on a GPU: the tests put stand-ins for nvidia-smi and nvidia-ctk on the
-PATH.
+CVE-2025-23266, fixed in 1.17.8).
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import pynvml
 
 from runner.core.base.errors import EngineError
 
 TOOLKIT_VARIABLE = "GLOVEBOX_TOOLKIT"  # where the launcher is a container: what `glovebox init` found on the host
 _VERSION = re.compile(r"\b(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?![-.\w])")  # a release candidate is not its release
+_MIB = 1 << 20
+_WORD = 64  # bits of a mask of processors
+# nvml.h, nvmlClocksEventReasons: what holds a clock down although there is work. The first is common at full load.
+HeldBack = Literal["power_cap", "hardware", "heat", "power_brake"]
+_REASONS: dict[int, HeldBack] = {0x04: "power_cap", 0x08: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power_brake"}
 Version = tuple[int, ...]
+T = TypeVar("T")
+
+
+class Driver(NamedTuple):
+    """The driver, and the newest CUDA it can serve."""
+
+    version: str
+    cuda: Version
+
+
+class Card(NamedTuple):
+    """One GPU of this host."""
+
+    uuid: str
+    name: str
+    capability: Version | None
+    memory_mib: int | None
+    processors: frozenset[int]  # of its NUMA node; empty: not known
+    mig: bool
 
 
 class Use(NamedTuple):
-    """What runs on a GPU now."""
+    """What is on a GPU now; memory None: the card does not say."""
 
-    memory_mib: int
-    processes: int
+    memory_mib: int | None
+    processes: frozenset[int]  # that compute; what draws a desktop may compute too, and is none of them
+
+
+class Pace(NamedTuple):
+    """How fast a GPU is at this moment, and what holds it back; None: the card does not say."""
+
+    sm_mhz: int | None
+    power_cap_w: float | None
+    reasons: frozenset[HeldBack]
 
 
 def toolkit() -> Version | None:
@@ -46,32 +84,122 @@ def check_toolkit(minimum: str) -> Version:
     return found
 
 
+def driver() -> Driver | None:
+    """The driver of this host, None without one."""
+    with suppress(EngineError), _asked("driver"):
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        return Driver(str(pynvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10))
+    return None
+
+
+def cards() -> list[Card]:
+    """Every GPU of this host, none without a driver."""
+    with suppress(EngineError), _asked("GPUs"):
+        return [_card(pynvml.nvmlDeviceGetHandleByIndex(at)) for at in range(pynvml.nvmlDeviceGetCount())]
+    return []
+
+
+def card(gpu: str) -> Card:
+    """One GPU by its UUID; raises EngineError if the driver knows none of that name."""
+    with _asked(gpu) as handle:
+        return _card(handle)
+
+
 def model(gpu: str) -> str:
     """What kind of GPU it is; raises EngineError if the driver does not say."""
-    told = _output("nvidia-smi", f"--id={gpu}", "--query-gpu=name", "--format=csv,noheader")
-    if told is None or not told.strip():
-        raise EngineError("the driver does not answer", where=f"nvidia-smi --id={gpu}", fix="check nvidia-smi -L")
-    return told.strip()[:100]
-
-
-def gpus(fields: str = "name", seconds: float = 30.0) -> list[str]:
-    """A line about each GPU of this host, with so many of nvidia-smi's fields; none without a driver."""
-    told = _output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader", seconds=seconds)
-    return [line[:120] for line in (told or "").splitlines() if line.strip()]
+    return card(gpu).name
 
 
 def use(gpu: str) -> Use:
-    """Memory and compute processes on a GPU; raises EngineError if the driver does not say.
+    """Memory in use and processes on a GPU; raises EngineError if the driver does not answer.
 
-    A launcher in a container (compose) has no driver to ask: there nothing is seen, and docs/engines.md says so.
+    A launcher in a container (compose) is shown no process of another one: there memory alone tells.
     """
-    if os.environ.get(TOOLKIT_VARIABLE) and shutil.which("nvidia-smi") is None:
-        return Use(0, 0)
-    memory = _output("nvidia-smi", f"--id={gpu}", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
-    processes = _output("nvidia-smi", f"--id={gpu}", "--query-compute-apps=pid", "--format=csv,noheader")
-    if memory is None or processes is None or not memory.strip().isdecimal():
-        raise EngineError("the driver does not answer", where=f"nvidia-smi --id={gpu}", fix="check nvidia-smi -L")
-    return Use(int(memory), len(processes.split()))
+    with _asked(gpu) as handle:
+        memory = _told(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle, pynvml.nvmlMemory_v2).used))
+        compute = _processes(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        drawing = _processes(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle)
+        return Use(None if memory is None else memory // _MIB, compute - drawing)
+
+
+def pace(gpu: str) -> Pace:
+    """Clock, power cap and what holds the clock down now; raises EngineError if the driver does not answer."""
+    with _asked(gpu) as handle:
+        clock = _told(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)))
+        cap = _told(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
+        bits = _told(lambda: int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle))) or 0
+        return Pace(clock, cap, frozenset(word for bit, word in _REASONS.items() if bits & bit))
+
+
+def lines() -> list[str]:
+    """A line about each GPU of this host, for people; none without a driver."""
+    return [_line(card) for card in cards()]
+
+
+def _line(card: Card) -> str:
+    with suppress(EngineError), _asked(card.uuid) as handle:
+        busy = _told(lambda: int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu))
+        heat = _told(lambda: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)))
+        memory, now = use(card.uuid).memory_mib, pace(card.uuid)
+        told = [
+            card.name,
+            "" if busy is None else f"{busy} %",
+            "" if memory is None else f"{memory} of {card.memory_mib} MiB",
+            "" if heat is None else f"{heat} C",
+            "" if now.sm_mhz is None else f"{now.sm_mhz} MHz",
+            *sorted(f"held back by {reason.replace('_', ' ')}" for reason in now.reasons),
+        ]
+        return ", ".join(part for part in told if part)
+    return card.name
+
+
+def _card(handle: Any) -> Card:
+    memory = _told(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
+    capability = _told(lambda: tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)))
+    words = (max(os.cpu_count() or 1, 1) + _WORD - 1) // _WORD
+    masks = _told(lambda: [int(word) for word in pynvml.nvmlDeviceGetCpuAffinity(handle, words)]) or []
+    mig = _told(lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0]))
+    return Card(
+        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
+        name=str(pynvml.nvmlDeviceGetName(handle))[:100],
+        capability=capability,
+        memory_mib=None if memory is None else memory // _MIB,
+        processors=frozenset(
+            _WORD * at + bit for at, mask in enumerate(masks) for bit in range(_WORD) if mask >> bit & 1
+        ),
+        mig=bool(mig),
+    )
+
+
+def _processes(ask: Callable[[Any], list[Any]], handle: Any) -> frozenset[int]:
+    return frozenset(int(process.pid) for process in _told(lambda: ask(handle)) or [])
+
+
+def _told(ask: Callable[[], T]) -> T | None:
+    """An answer, None from a card that has none to this question."""
+    try:
+        return ask()
+    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NoPermission):
+        return None
+
+
+@contextmanager
+def _asked(what: str) -> Iterator[Any]:
+    """The driver, opened for one question: a handle of the GPU that is named, if one is; raises EngineError."""
+    fix = "check: nvidia-smi -L"
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise EngineError(f"the driver does not answer: {error}", where="NVML", fix=fix) from None
+    try:
+        yield pynvml.nvmlDeviceGetHandleByUUID(what) if what.startswith(("GPU-", "MIG-")) else None
+    except (pynvml.NVMLError_NotFound, pynvml.NVMLError_InvalidArgument):
+        raise EngineError("the driver knows no such GPU", where=what, fix=fix) from None
+    except pynvml.NVMLError as error:
+        raise EngineError(f"the driver does not answer: {error}", where=what, fix=fix) from None
+    finally:
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def _output(*command: str, seconds: float = 30.0) -> str | None:

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from runner.core.base.nvidia import HeldBack
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -30,10 +32,13 @@ MAX_TAG = 40
 Tag = Annotated[str, Field(pattern=TAG_PATTERN, max_length=MAX_TAG), AfterValidator(_not_lock)]
 Role = Literal["agent", "trainer", "evaluator"]
 AgentKind = Literal["scripted", "claude", "command"]
-Gpu = Annotated[str, Field(pattern=r"^GPU-[0-9a-f-]{36}$")]
+Gpu = Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9a-f-]{36}$")]  # a GPU, or an instance of one
 Cores = Annotated[str, Field(pattern=r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?){0,63}$")]
 MAX_LANES = 16
 
+
+Attention = Literal["package", "flash", "sdpa", "masked"]  # trainer/attention.py, quickest first
+_THROTTLED = 0.05  # of the looks at a GPU
 
 INTERRUPTED = "interrupted"  # reason of a row whose runner or launcher died
 
@@ -97,6 +102,7 @@ class Cache(Frozen):
     version: Version
     image: str  # id, sha256:...
     device: str  # device.kind
+    cold_seconds: float | None = None  # beyond its budget, of the run that compiled it
 
 
 class LaunchRequest(Frozen):
@@ -139,6 +145,21 @@ class Release(Frozen):
     baseline: Costs | None = None  # evaluator: what it may take is a multiple of this
 
 
+class Speed(Frozen):
+    """The GPU a run was lent, and what held it back, by the driver; what a card does not tell is None."""
+
+    name: str
+    driver: str
+    sm_mhz: float | None = None  # on average while it trained
+    power_cap_w: float | None = None
+    held_back: dict[HeldBack, float] = {}  # share of the looks
+
+    @property
+    def throttled(self) -> bool:
+        """Whether more than its power cap slowed it for a part of the run: it is no measure of the others."""
+        return any(share >= _THROTTLED for reason, share in self.held_back.items() if reason != "power_cap")
+
+
 class EngineResult(Frozen):
     """A container's end from the engine's inspect and the host's clock; nothing the container printed."""
 
@@ -152,6 +173,7 @@ class EngineResult(Frozen):
     specification: str = ""  # SHA-256 of what the engine's inspect was compared with before the start
     neighbours: float = 0.0  # processors that worked for others on average, of those it had
     peak_mb: float = 0.0  # most memory it was seen to use (of the GPU it was lent, else of the host); 0: not seen
+    speed: Speed | None = None  # of the GPU it was lent
 
 
 class Telemetry(Frozen):
@@ -218,6 +240,8 @@ class Trained(Frozen):
     telemetry: Telemetry
     crash: Crash | None = None
     not_exportable: str | None = None
+    diverged: bool = False  # it reported a loss that is no number
+    attention: list[Attention] = []  # as it reported
     handed_over: bool
     pace: list[tuple[float, float]] = []  # (share of the budget, training loss) by the host's clock
     ended_early: bool = False  # by us, for its pace
@@ -281,6 +305,8 @@ class Experiment(Frozen):
     crash: Crash | None = None
     memory_gb: float = 0.0
     neighbours: float = 0.0  # processors that worked for others on average while it trained
+    speed: Speed | None = None  # of the GPU it trained on
+    attention: list[Attention] = []  # which ran, as train.py reported
     seconds: float = 0.0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -312,6 +338,7 @@ class Rerun(Frozen):
     val_bpb: float | None = None
     memory_gb: float = 0.0
     neighbours: float = 0.0
+    speed: Speed | None = None
     seconds: float = 0.0
     lane: str = ""  # where it ran (Lane.name)
     pair: int = 0  # the best whose pairs its draw belongs to; 0: a person asked for it, or an older row

@@ -2,7 +2,9 @@
 
 The host's monotonic clock runs from container start to its end, the hand-over included. Before a tag has a
 baseline the policy's allowances apply; afterwards they are calibrated: what the baseline needed beyond its
-training budget, times 1.5, plus 10 seconds, and never more than the policy says.
+training budget, times 1.5, plus 10 seconds, and never more than the policy says. But a baseline may need less than an
+honest change: it began with compiled code, or compiles nothing. So never less than 1.2 times what the run took that
+made the compiled code, cold, and never less than policy's share of the budget.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from runner.core.policy.policy_files import Decision
 
 FACTOR = 1.5
 MARGIN = 10.0  # seconds
+COLD_FACTOR = 1.2
 
 
 class Clock(NamedTuple):
@@ -33,10 +36,14 @@ class Clock(NamedTuple):
         return self.allowance - (self.baseline_overhead or 0.0)
 
 
-def clock(policy: Decision, budget: float, overhead: float | None) -> Clock:
-    """The clock of a tag whose baseline container lived `overhead` seconds longer than its budget (None: none yet)."""
+def clock(policy: Decision, budget: float, overhead: float | None, cold: float | None = None) -> Clock:
+    """The clock of a tag whose baseline container lived `overhead` seconds longer than its budget (None: none yet).
+
+    `cold` is the same of the run that made the compiled code that the tag begins with (None: it begins without).
+    """
     most = policy.startup_seconds + policy.hand_over_seconds
     if overhead is None:
         return Clock(budget, most, None)
     overhead = max(0.0, overhead)
-    return Clock(budget, min(most, overhead * FACTOR + MARGIN), overhead)
+    calibrated = max(overhead * FACTOR + MARGIN, COLD_FACTOR * (cold or 0.0), policy.least_allowance * budget)
+    return Clock(budget, min(most, calibrated), overhead)

@@ -270,7 +270,8 @@ def failure(scored: Scored) -> Verdict | None:
     if not trained.handed_over:
         if trained.not_exportable is not None:
             return Verdict(Status.NOT_EXPORTABLE, trained.not_exportable)
-        return Verdict(Status.CRASH, "exception" if trained.engine.exit_code else "no_hand_over")
+        plain = "exception" if trained.engine.exit_code else "no_hand_over"
+        return Verdict(Status.CRASH, "diverged" if trained.diverged else plain)
     if score is None:
         return Verdict(Status.REJECTED, "evaluation_failed")
     if score.status == "refused":

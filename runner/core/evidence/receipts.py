@@ -21,7 +21,7 @@ _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality", "evaluation"}
 _LATER = (
     "interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours",
-    "gain", "probability", "sigma", "parent",
+    "gain", "probability", "sigma", "parent", "speed", "attention",
 )  # fmt: skip
 _TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
 

@@ -102,6 +102,8 @@ class Recorder:
             crash=(trained.crash or Crash(error="Exception", line=0)) if verdict.reason == "exception" else None,
             memory_gb=memory_gb(scored),
             neighbours=trained.engine.neighbours,
+            speed=trained.engine.speed,
+            attention=trained.attention,
             seconds=round(seconds, 3),
             train_seconds=trained.engine.seconds,
             eval_seconds=scored.engine.seconds if scored.engine else 0.0,

@@ -52,6 +52,7 @@ class Sandbox(Strict):
     minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
     minimum_toolkit: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
     standby: bool
+    gpu_idle_mib: Annotated[int, Field(ge=0, le=1 << 20)] = 1024
     agents: Literal["frozen", "apart"]
     userns: Literal["none", "remap", "rootless"]
     userns_base: Annotated[int, Field(ge=0, le=4_000_000_000)]
@@ -149,6 +150,7 @@ class Decision(Strict):
     startup_seconds: Annotated[float, Field(gt=0, le=3600)]
     hand_over_seconds: Annotated[float, Field(gt=0, le=3600)]
     evaluation_seconds: Annotated[float, Field(gt=0, le=86_400)]
+    least_allowance: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class EvaluatorLimits(Strict):

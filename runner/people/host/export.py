@@ -61,8 +61,8 @@ class Manifest(Frozen):
 
 def hardware() -> str:
     """Short name of the machine's first GPU for a branch name, CPU without one."""
-    found = nvidia.gpus()
-    return short(found[0]) if found else "CPU"
+    found = nvidia.cards()
+    return short(found[0].name) if found else "CPU"
 
 
 def short(name: str) -> str:

@@ -120,7 +120,8 @@ def _clock(policies: Policies) -> str:
     decision = policies.decision
     return (
         f"the artifact's budget, plus {decision.startup_seconds:.0f} s to start and {decision.hand_over_seconds:.0f} s "
-        "to hand over until the baseline has calibrated them"
+        "to hand over until the baseline has calibrated them; then what it needed and half as much, "
+        f"at least {decision.least_allowance:.0%} of the budget"
     )
 
 

@@ -24,7 +24,6 @@ from runner.core.policy.policy_files import Policies
 from runner.people.pages import console, views
 
 SHOWN_ROWS = 8
-_GPU_FIELDS = "name,utilization.gpu,memory.used,memory.total,temperature.gpu"
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def look(home: Home, policies: Policies, tag: str, training: float) -> State:
             cost=spending.spent(home.spent, tag),
             budget=training,
             dollars=policies.broker.night.dollars,
-            gpus=nvidia.gpus(_GPU_FIELDS, seconds=5.0),
+            gpus=nvidia.lines(),
             hours=_since(began) / 3600,
         )
     finally:

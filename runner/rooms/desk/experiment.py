@@ -234,7 +234,8 @@ class Loop:
         """What a training container of this tag gets, calibrated by the tag's baseline."""
         baseline = standing.baseline_seconds(self.ledger.experiments(self.tag))
         overhead = None if baseline is None else baseline - self.stages.budget()
-        return clock.clock(self.policies.decision, budget or self.stages.budget(), overhead)
+        cold = self.stages.cache.cold_seconds if self.stages.cache else None
+        return clock.clock(self.policies.decision, budget or self.stages.budget(), overhead, cold)
 
     def _enough_disk(self) -> None:
         """A candidate may fill its files; the ledger must still have room afterwards."""

@@ -202,6 +202,7 @@ class Trials:
 
 def _outcome(scored: Scored) -> dict[str, object]:
     used: dict[str, object] = {"memory_gb": memory_gb(scored), "neighbours": scored.trained.engine.neighbours}
+    used["speed"] = scored.trained.engine.speed
     failed = decide.failure(scored)
     if failed is not None:
         return {"status": failed.status, "reason": failed.reason, **used}

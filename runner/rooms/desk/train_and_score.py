@@ -36,6 +36,7 @@ from runner.core.decision.decide import CONTRADICTED, FIRST_SEED
 from runner.core.policy.policy_files import Policies
 from runner.rooms.desk import pace
 from runner.rooms.desk.launch_client import Ahead, Launch, LaunchClient
+from trainer.wire import device
 
 Emit = Callable[[str, dict[str, Any]], None]
 EVERY = 64.0  # val_bpb: no score is higher (score_file.py)
@@ -99,6 +100,10 @@ class Stages:
         try:
             with self._handing_over(run, evaluator):
                 found = self._train(taken, run, work, judge)
+                if found.engine.exit_code == device.NO_DEVICE and self.lane.gpu:
+                    # A fresh container looks at the GPU before it sees a candidate, so one that is gone ends the run
+                    # there. Here a container lost it, or train.py says so, which buys it one more run and no more.
+                    found = self._train(taken, run, work, judge)
             trained(found)
             return self._evaluate(found, evaluator, audit_below, baseline)
         finally:
@@ -155,6 +160,8 @@ class Stages:
             telemetry=passed.telemetry,
             crash=passed.crash,
             not_exportable=passed.not_exportable,
+            diverged=passed.diverged,
+            attention=list(passed.attention),
             handed_over=engine.reason is EndReason.EXIT and engine.exit_code == 0 and graph.stat().st_size > 0,
             pace=seen.looks,
             ended_early=seen.ended,
@@ -164,8 +171,12 @@ class Stages:
         if not trained.handed_over:
             return Scored(trained=trained, engine=None, score=None)
         work = Release(seconds=self.policies.decision.evaluation_seconds, audit_below=audit_below, baseline=baseline)
-        with self._working(ahead, self._request("evaluator", trained.run), work) as launch:
+        request = self._request("evaluator", trained.run)
+        with self._working(ahead, request, work) as launch:
             engine = launch.ended()
+        if engine.exit_code == device.NO_DEVICE and self.lane.gpu:  # its container lost the GPU; no candidate's doing
+            with self._working(Ahead(self.launches), request, work) as launch:
+                engine = launch.ended()
         ok = engine.reason is EndReason.EXIT and engine.exit_code == 0
         score = score_file.read(self.home.run(trained.run) / SCORE) if ok else None
         return Scored(trained=trained, engine=engine, score=score)

@@ -30,6 +30,7 @@ from runner.core.policy.policy_files import Box, Sandbox
 from runner.rooms.launcher import cores, inspection, usage
 from runner.rooms.launcher.freezing import AGENT_LABEL, LANE_LABEL
 from runner.rooms.launcher.output import Output
+from trainer.wire import device
 
 ROLE_LABEL = "glovebox.role"
 RUN_LABEL = "glovebox.run"
@@ -47,6 +48,7 @@ _CONTAINER = (
     "use_config_proxy",
 )
 _KILL_SECONDS = 30.0
+_OF_HOST = 0.85  # of the host's memory: one that takes it all must not end others
 _LAST = 2  # of a control group's processor shares: whoever else wants to run goes first
 _OOM_SECONDS, _KILLED = 0.5, 137
 _NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # where NVIDIA's runtime is the default, an image's wish is a grant
@@ -71,6 +73,8 @@ def specification(
     lane = lane.model_copy(update={"cores": cores.of(sandbox, request)})
     sizes = _sizes(box, lane)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
+    given = {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads}
+    given |= {device.VARIABLE: device.CUDA} if devices else {device.VARIABLE: device.CPU, **_NO_GPU}
     return {
         **_walls(seccomp),
         "host_config": {"MaskedPaths": counters.masked(request.role)},
@@ -83,7 +87,7 @@ def specification(
         "device_requests": devices,
         "cpuset_cpus": lane.cores,
         "use_config_proxy": False,  # a user's docker client may hold a proxy's password
-        "environment": {"OMP_NUM_THREADS": threads} | ({} if devices else _NO_GPU) | environment,
+        "environment": given | environment,
         "cpu_shares": _LAST if request.role == "agent" else 0,
         "labels": {
             ROLE_LABEL: request.role,
@@ -120,7 +124,8 @@ def _sizes(box: Box, lane: Lane) -> dict[str, Any]:
     """Policy's ceilings, cut to what there is; several lanes share it, so that none takes what another needs."""
     processors = len(cores.named(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
     cpus = min(box.cpus, float(processors))
-    memory = min(box.memory_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // lane.of)
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = min(box.memory_bytes, int(_OF_HOST * host) // lane.of)
     tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
     if box.exec_cache_bytes:
         tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"

@@ -15,7 +15,6 @@ import json
 import select
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -108,6 +107,7 @@ class Launcher:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         spec = self.specification(request, folder)
         limits: policy_files.Box = getattr(self.policies.sandbox, request.role)
+        look = self._look(request)
         with ExitStack() as lent, (folder / f"{request.role}.log").open("wb") as log:
 
             def begin(container: str, output: Output) -> float:
@@ -122,19 +122,22 @@ class Launcher:
                     lent.enter_context(self.freezer.hold(self._lane(request.lane.number)))
                 line.send({"event": "released"})
                 if spec["device_requests"] and request.lane.gpu:
-                    lent.enter_context(gpu.lent(request.lane.gpu))  # given back when the container is gone
+                    lent.enter_context(
+                        gpu.lent(request.lane.gpu, self.policies.sandbox.gpu_idle_mib)
+                    )  # until it is gone
                 self._provide(request, work, folder)
                 return work.seconds
 
-            return containers.run(
+            ended = containers.run(
                 self.client,
                 spec,
                 output_bytes=limits.output_bytes,
                 sink=lambda data: _keep(log, data),
                 hang_up=line.sock,
                 begin=begin,
-                look=self._look(request),
+                look=look or (lambda _: usage.Use()),
             )
+        return ended.model_copy(update={"speed": look.speed()}) if look else ended
 
     def _provide(self, request: LaunchRequest, work: Release, folder: Path) -> None:
         """Give a container that waits what it is to work on; it sees these files and cannot write them."""
@@ -148,12 +151,12 @@ class Launcher:
         told = work.model_dump(mode="json", include=_TOLD[request.role])
         _fill(folder / GO.format(role=request.role), json.dumps(told).encode() + b"\n")
 
-    def _look(self, request: LaunchRequest) -> Callable[[str], usage.Use]:
+    def _look(self, request: LaunchRequest) -> usage.Looks | None:
         """How a trainer is looked at while it runs; of the others nobody asks."""
         if request.role != "trainer":
-            return lambda _: usage.Use()
+            return None
         own = cores.named(request.lane.cores) if request.lane.cores else None
-        return lambda container: usage.use(self.client, container, request.lane.gpu, own)
+        return usage.Looks(self.client, request.lane.gpu, own)
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""

@@ -8,11 +8,13 @@ counts it: anonymous memory, and shared memory with memfd and tmpfs, where 1.5 G
 from __future__ import annotations
 
 import os
+import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from requests.exceptions import RequestException
 
 from runner.core.base import nvidia
 from runner.core.base.errors import EngineError
+from runner.core.base.values import Speed
 
 _INTERVAL = 1.0  # seconds
 _MIB = 1 << 20
@@ -68,17 +71,44 @@ def watched(look: Callable[[], Use]) -> Iterator[Peak]:
         thread.join(10)
 
 
-def use(client: docker.DockerClient, container: str, lent: str | None, cores: set[int] | None = None) -> Use:
-    """What one container uses now, memory on the GPU if it was lent one; what neither engine nor driver says is 0."""
-    mb, others = 0.0, None
-    with suppress(EngineError, docker.errors.APIError, RequestException, OSError, KeyError, TypeError, ValueError):
-        told = client.api.stats(container, stream=False, one_shot=True)
-        held = _held(told["memory_stats"]["stats"])  # none of one that ended, whose seconds are told as 0
-        others = _busy(cores) - float(told["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
-        mb = held / _MIB if lent is None else 0.0
-    with suppress(EngineError):
-        mb = float(nvidia.use(lent).memory_mib) if lent is not None else mb
-    return Use(mb, others)
+@dataclass
+class Looks:
+    """Looks at one container, and at the GPU it was lent; what neither engine nor driver says is 0."""
+
+    client: docker.DockerClient
+    gpu: str | None
+    cores: set[int] | None = None
+    paces: list[nvidia.Pace] = field(default_factory=list)
+
+    def __call__(self, container: str) -> Use:
+        """What it uses now, memory of the GPU if it was lent one."""
+        mb, others = 0.0, None
+        with suppress(EngineError, docker.errors.APIError, RequestException, OSError, KeyError, TypeError, ValueError):
+            told = self.client.api.stats(container, stream=False, one_shot=True)
+            held = _held(told["memory_stats"]["stats"])  # none of one that ended, whose seconds are told as 0
+            others = _busy(self.cores) - float(told["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+            mb = held / _MIB if self.gpu is None else 0.0
+        with suppress(EngineError):
+            if self.gpu is not None:
+                mb = float(nvidia.use(self.gpu).memory_mib or 0)
+                self.paces.append(nvidia.pace(self.gpu))
+        return Use(mb, others)
+
+    def speed(self) -> Speed | None:
+        """What is recorded of the GPU; None without one, or if its driver never answered."""
+        if self.gpu is None or not self.paces or (driver := nvidia.driver()) is None:
+            return None
+        clocks = [pace.sm_mhz for pace in self.paces if pace.sm_mhz is not None]
+        reasons = Counter(reason for pace in self.paces for reason in pace.reasons)
+        with suppress(EngineError):
+            return Speed(
+                name=nvidia.model(self.gpu),
+                driver=driver.version,
+                sm_mhz=round(statistics.mean(clocks), 1) if clocks else None,
+                power_cap_w=self.paces[-1].power_cap_w,
+                held_back={reason: round(count / len(self.paces), 3) for reason, count in sorted(reasons.items())},
+            )
+        return None
 
 
 def _busy(cores: set[int] | None) -> float:

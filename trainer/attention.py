@@ -1,0 +1,124 @@
+"""FlashAttention's interface without its package. UNTRUSTED side.
+
+`flash_attn_func` is served by the first of these that can: torch's own FlashAttention-2 kernel, sliding window
+included (`aten._flash_attention_forward`: CUDA, half precision, compute capability 8.0 and newer);
+scaled_dot_product_attention without a mask; and, as the last resort, with a mask of [queries, keys]. While a model is
+exported it is always the last two: a graph that is handed over holds public operations only.
+
+Which way was taken is told once (`telemetry.attention`): a mask costs several times the memory and time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from trainer import telemetry
+
+_HALVES = (torch.float16, torch.bfloat16)
+_FLASH = (8, 0)  # compute capability that the kernel needs (Ampere)
+_MOST_HEAD_DIM = 256
+
+
+def flash_attn_func(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    **unsupported: Any,
+) -> torch.Tensor:
+    """FlashAttention's semantics on q [batch, queries, heads, dim], k and v [batch, keys, kv heads, dim].
+
+    Query i sees keys i - left .. i + right (negative: unbounded), counted from the last, none after i if causal.
+    Raises TypeError for an option that needs the package.
+    """
+    if given := [name for name, value in unsupported.items() if value not in (None, False, 0, 0.0, 1)]:
+        raise TypeError(f"flash_attn_func: {given} need the real kernel, which is not provisioned")
+    left, right = window_size[0], 0 if causal else window_size[1]
+    if not torch.compiler.is_exporting() and _has_kernel(q, k, v):
+        _tell("flash")
+        return _flash(q, k, v, softmax_scale, causal, left, right)
+    return _sdpa(q, k, v, softmax_scale, left, right)
+
+
+def unless_exporting(kernel: Any) -> Any:
+    """A package's attention, which gives way while a model is exported."""
+
+    def attention(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_exporting():
+            return flash_attn_func(*args, **kwargs)
+        _tell("package")
+        return kernel(*args, **kwargs)
+
+    return attention
+
+
+def _has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
+    if q.device.type != "cuda" or q.dtype not in _HALVES or not (q.dtype == k.dtype == v.dtype):
+        return False
+    size = q.shape[-1]
+    fits = size <= _MOST_HEAD_DIM and size % 8 == 0 and v.shape[-1] == size and q.shape[2] % k.shape[2] == 0
+    return fits and _new_enough()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _new_enough() -> bool:
+    return torch.cuda.get_device_capability() >= _FLASH
+
+
+def _flash(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, causal: bool, left: int, right: int
+) -> torch.Tensor:
+    """torch's own kernel: a dense tile never exists, backward and torch.compile included."""
+    result: tuple[torch.Tensor, ...] = torch.ops.aten._flash_attention_forward(
+        *(q, k, v, None, None, q.shape[1], k.shape[1], 0.0, causal, False),
+        scale=scale,
+        window_size_left=left,
+        window_size_right=right,
+    )
+    return result[0]
+
+
+def _sdpa(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, left: int, right: int
+) -> torch.Tensor:
+    queries, keys = q.shape[1], k.shape[1]
+    mask = None
+    if (0 <= left < keys - 1) or (0 < right < keys - 1) or (right == 0 and queries != keys):
+        mask = _mask(queries, keys, left, right, q.device)
+    if not torch.compiler.is_exporting():
+        _tell("sdpa" if mask is None else "masked")
+    group = q.shape[2] // k.shape[2]
+    if group > 1:
+        k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
+    y = torch.nn.functional.scaled_dot_product_attention(
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None and right == 0,
+        scale=scale,
+    )
+    return y.transpose(1, 2)
+
+
+def _mask(queries: int, keys: int, left: int, right: int, device: torch.device) -> torch.Tensor:
+    """Which keys each query sees, bool [queries, keys]."""
+    at = torch.arange(queries, device=device).unsqueeze(1) + keys - queries
+    distance = torch.arange(keys, device=device) - at
+    mask = torch.ones_like(distance, dtype=torch.bool)
+    if left >= 0:
+        mask = mask & (distance >= -left)
+    if right >= 0:
+        mask = mask & (distance <= right)
+    return mask
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _tell(kind: str) -> bool:
+    """Runs while torch.compile traces, and is no part of what it compiles."""
+    telemetry.attention(kind)
+    return True
