@@ -10,6 +10,8 @@ Which way was taken is told once (`telemetry.attention`): a mask costs several t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +21,18 @@ from trainer import telemetry
 _HALVES = (torch.float16, torch.bfloat16)
 _FLASH = (8, 0)  # compute capability that the kernel needs (Ampere)
 _MOST_HEAD_DIM = 256
+_exporting = False
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """A model is handed over meanwhile. Ours, and not torch's own word: inside torch.compile that was true in 2.11."""
+    global _exporting
+    _exporting = True
+    try:
+        yield
+    finally:
+        _exporting = False
 
 
 def flash_attn_func(
@@ -38,7 +52,7 @@ def flash_attn_func(
     if given := [name for name, value in unsupported.items() if value not in (None, False, 0, 0.0, 1)]:
         raise TypeError(f"flash_attn_func: {given} need the real kernel, which is not provisioned")
     left, right = window_size[0], 0 if causal else window_size[1]
-    if not torch.compiler.is_exporting() and _has_kernel(q, k, v):
+    if not _exporting and _has_kernel(q, k, v):
         _tell("flash")
         return _flash(q, k, v, softmax_scale, causal, left, right)
     return _sdpa(q, k, v, softmax_scale, left, right)
@@ -48,7 +62,7 @@ def unless_exporting(kernel: Any) -> Any:
     """A package's attention, which gives way while a model is exported."""
 
     def attention(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_exporting():
+        if _exporting:
             return flash_attn_func(*args, **kwargs)
         _tell("package")
         return kernel(*args, **kwargs)
@@ -89,7 +103,7 @@ def _sdpa(
     mask = None
     if (0 <= left < keys - 1) or (0 < right < keys - 1) or (right == 0 and queries != keys):
         mask = _mask(queries, keys, left, right, q.device)
-    if not torch.compiler.is_exporting():
+    if not _exporting:
         _tell("sdpa" if mask is None else "masked")
     group = q.shape[2] // k.shape[2]
     if group > 1:

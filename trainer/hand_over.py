@@ -18,7 +18,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export._trace import _export
 
-from trainer import telemetry
+from trainer import attention, telemetry
 from trainer.evaluator import graph as wire
 from trainer.evaluator import program as dry
 from trainer.evaluator.weights import DTYPES
@@ -39,7 +39,7 @@ def hand_over(model: torch.nn.Module, out_dir: Path, *, rows: int, seq_len: int)
     for export in MODES.values():
         try:
             # Both: a dry run under the caller's autocast is another program than the one that is handed over.
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(device.type, enabled=False), attention.exporting():
                 document, tensors = serialise(export(wrapper, idx))
                 data = json.dumps(document, separators=(",", ":")).encode()
                 _validate(data, tensors, rows, seq_len)

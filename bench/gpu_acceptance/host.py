@@ -132,7 +132,10 @@ def compile(bench: Bench) -> Iterator[Figure]:
         with watched(bench) as seen:
             seconds = bench.run(folder, ["-m", "trainer.entry"], GLOVEBOX_TIME_BUDGET=str(budget), **places)
         beyond[name] = seconds - budget
+        told = rooms.summary(folder)
         yield measured(f"{name}: seconds beyond the budget", beyond[name], "s")
+        yield measured(f"{name}: tokens a second", told["total_tokens_M"] * 1e6 / told["training_seconds"])
+        yield noted(f"{name}: attention", ", ".join(rooms.attention(folder)) or "none")
         yield measured(f"{name}: processes and threads, most", seen.tasks)
         yield measured(f"{name}: memory of the room, most", seen.resident / 2**30, "GiB")
         yield measured(f"{name}: memory of the GPU, most", seen.gpu_mib / 2**10, "GiB")

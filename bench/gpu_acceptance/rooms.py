@@ -114,6 +114,11 @@ def phase(folder: Path, name: str) -> float:
     raise RoomFailed(f"no phase {name}:\n{tail(folder / 'trainer.log')}")
 
 
+def attention(folder: Path) -> list[str]:
+    """Which attention a trainer says ran."""
+    return [str(event["kind"]) for event in events(folder) if event.get("event") == "attention"]
+
+
 def summary(folder: Path) -> dict[str, float]:
     """Upstream's closing summary."""
     return {each["name"]: each["value"] for each in events(folder) if each.get("event") == "summary"}

@@ -45,7 +45,7 @@ def _whole(bench: Bench, name: str, source: str) -> Iterator[Figure]:
     training = told["training_seconds"]
     yield measured("training", training, "s")
     yield measured("tokens a second", told["total_tokens_M"] * 1e6 / training)
-    ways = [event["kind"] for event in rooms.events(folder) if event["event"] == "attention"]
+    ways = rooms.attention(folder)
     yield noted("attention", ", ".join(ways) or "none")
     if "mfu_percent" in told:
         least = _MFU["package" if "package" in ways else "flash"]
