@@ -1,12 +1,15 @@
 """Kernel packages as a signed artifact: downloaded once, by a person, and mounted read-only. TRUSTED.
 
-On disk as on the hub: kernels/NAME/build/VARIANT/... What a package does when it is loaded is its author's
-choice, in the trainer's container; that it is the same bytes as when it was signed is ours.
+On disk as on the hub: kernels/NAME/build/VARIANT/..., and beside build/ a list of the GPUs that the package has code
+for, from the policy. What a package does when it is loaded is its author's choice, in the trainer's container; that it
+is the same bytes as when it was signed is ours. A package that cannot be had is left out, and torch's own attention
+takes its place (trainer/attention.py).
 """
 
 from __future__ import annotations
 
 import fnmatch
+import json
 import platform
 import shutil
 from datetime import UTC, datetime
@@ -25,15 +28,22 @@ from runner.core.policy import policy_files
 
 KIND = "kernels"
 Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}/[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
-Variant = Annotated[str, Field(pattern=r"^torch[a-z0-9*_-]{0,60}$")]
+Variant = Annotated[str, Field(pattern=r"^torch[a-z0-9*_{}-]{0,60}$")]
+Architecture = Annotated[str, Field(pattern=r"^\d{1,2}\.\da?$")]
+ARCHITECTURES = "architectures.json"  # trainer/kernels_offline.py reads it
+_KINDS = ("kernel", "model")  # of hub repositories: newer packages have a type of their own (kernels 0.14)
 
 
 class Package(Strict):
-    """One kernel repository, its version and which of its builds are wanted."""
+    """One kernel repository, its version, which of its builds are wanted, and the GPUs that they have code for.
+
+    `{machine}` in a variant is this machine's, as in x86_64. No architectures: whatever the package says itself.
+    """
 
     repo: Repo
     version: Annotated[int, Field(ge=0, le=10_000)]
     variants: Annotated[list[Variant], Field(min_length=1, max_length=20)]
+    architectures: Annotated[list[Architecture], Field(max_length=40, default_factory=list)]
 
     @property
     def name(self) -> str:
@@ -67,11 +77,16 @@ def provision(home: Home, source: Path | None, stages: Stages) -> str:
         for package in packages:
             stages.say(f"kernel package {package.repo}, version {package.version}")
             folder = work / KIND / package.name
-            commit = _copy(source, package, folder) if source else _download(package, folder)
-            if commit is not None:
-                provenance[package.repo] = commit
+            commit, why = (_copy(source, package, folder), "no such build") if source else _download(package, folder)
+            if commit is None:
+                stages.say(f"{package.repo} is left out: {why}")
+                continue
+            provenance[package.repo] = commit
+            if package.architectures:
+                (folder / ARCHITECTURES).write_text(json.dumps(package.architectures))
         if not any(work.rglob("*.py")):
-            raise ArtifactError("no kernel package was found", where=str(source or path), fix="check kernels.yaml")
+            fix = "check the network and kernels.yaml, or pass --kernels-from FOLDER"
+            raise ArtifactError("no kernel package was found", where=str(source or path), fix=fix)
         manifest.sign(
             work,
             signers,
@@ -101,24 +116,34 @@ def _copy(source: Path, package: Package, target: Path) -> str | None:
     return "local copy" if wanted else None
 
 
-def _download(package: Package, target: Path) -> str:
+def _download(package: Package, target: Path) -> tuple[str | None, str]:
+    """(commit that was fetched, "") from the hub; or (None, why it was not). Raises ArtifactError without a client."""
     try:
         from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - an optional dependency
     except ImportError:
-        fix = "pip install 'glovebox[kernels]', or pass --kernels-from FOLDER"
+        fix = "from the checkout: .venv/bin/pip install -e '.[kernels]'; or pass --kernels-from FOLDER"
         raise ArtifactError("downloading kernels needs the kernels package", where=package.repo, fix=fix) from None
-    try:
-        commit = str(HfApi().model_info(package.repo, revision=f"v{package.version}").sha)
-        patterns = [f"build/{variant}/*" for variant in package.variants]
-        found = snapshot_download(package.repo, revision=commit, allow_patterns=patterns)
-        for build in (Path(found) / "build").iterdir():  # the hub's cache holds links; a copy holds files
-            if _wanted(build.name, package):
-                shutil.copytree(build, target / "build" / build.name)
-    except Exception as error:  # noqa: BLE001 - the hub's client raises its own, its transport's and the system's
-        fix = "check the network and kernels.yaml, or pass --kernels-from FOLDER"
-        raise ArtifactError(f"cannot be downloaded: {type(error).__name__}", where=package.repo, fix=fix) from None
-    return commit
+    why = ""
+    for kind in _KINDS:
+        try:
+            info = HfApi().repo_info(package.repo, revision=f"v{package.version}", repo_type=kind)
+            patterns = [f"build/{_named(variant)}/*" for variant in package.variants]
+            found = snapshot_download(package.repo, revision=info.sha, repo_type=kind, allow_patterns=patterns)
+            for build in sorted((Path(found) / "build").glob("*")):  # the hub's cache holds links; a copy holds files
+                if _wanted(build.name, package):
+                    shutil.copytree(build, target / "build" / build.name)
+        except Exception as error:  # noqa: BLE001 - the hub's client raises its own, its transport's and the system's
+            why = why or f"{type(error).__name__} from the hub"
+            continue
+        if target.is_dir():
+            return str(info.sha), ""
+        why = f"version {package.version} has no build that kernels.yaml names"
+    return None, why
 
 
 def _wanted(variant: str, package: Package) -> bool:
-    return any(fnmatch.fnmatchcase(variant, pattern) for pattern in package.variants)
+    return any(fnmatch.fnmatchcase(variant, _named(pattern)) for pattern in package.variants)
+
+
+def _named(pattern: str) -> str:
+    return pattern.replace("{machine}", platform.machine())

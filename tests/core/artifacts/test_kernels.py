@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from runner.core.artifacts import kernels, keys, store
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import SOURCE, Home
+from tests.core.artifacts import hub
 from tests.samples import quickly
 
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -82,6 +87,74 @@ def test_kernels_need_a_signing_key(home: Home, packages: Path) -> None:
     keys.path_of(home, "bench").unlink()
     with pytest.raises(ArtifactError, match="no signing key"):
         kernels.provision(home, packages, Stages())
+
+
+def test_the_gpus_a_package_has_code_for_are_signed_with_it(home: Home, packages: Path) -> None:
+    text = (home.root / "policies" / "kernels.yaml").read_text().replace("]}", '], architectures: ["8.0", "9.0a"]}')
+    (home.root / "policies" / "kernels.yaml").write_text(text)
+    version = kernels.provision(home, packages, Stages())
+    assert json.loads((home.artifacts / version / "kernels" / "flash-attn3" / kernels.ARCHITECTURES).read_text()) == [
+        "8.0",
+        "9.0a",
+    ]
+    assert "kernels/flash-attn3/architectures.json" in {subject.name for subject in store.admit(home, version).subject}
+
+
+DOWNLOAD = """
+import sys
+from pathlib import Path
+from runner.core.artifacts import kernels
+from runner.core.artifacts.progress import Stages
+from runner.core.base.home import Home
+class Said(Stages):
+    def say(self, text): print(text, flush=True)
+print("VERSION", kernels.provision(Home(Path(sys.argv[1])), None, Said()))
+"""
+
+
+def download(home: Home, repos: hub.Repos, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """`prepare --kernels` with the shipped policy, against a hub that has these repositories."""
+    (home.root / "policies" / "kernels.yaml").write_text((SOURCE / "policies" / "kernels.yaml").read_text())
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    with hub.serving(repos) as url:
+        environment = kept | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-c", DOWNLOAD, str(home.root)]
+        return subprocess.run(command, env=environment, cwd=SOURCE, capture_output=True, text=True, check=False)
+
+
+MACHINE = platform.machine()
+STABLE = f"torch-stable-abi29-cu130-{MACHINE}-linux"
+
+
+@pytest.mark.parametrize("kind", ["kernel", "model"])
+def test_the_shipped_policy_fetches_what_the_hub_has_and_leaves_out_what_it_has_not(
+    home: Home, tmp_path: Path, kind: str
+) -> None:
+    files = {f"build/{STABLE}/__init__.py": b"x = 1\n", "build/torch-rocm/__init__.py": b"1/0\n", "README.md": b"?"}
+    done = download(home, {(kind, "kernels-community/flash-attn3"): files}, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "varunneal/flash-attention-3 is left out" in done.stdout
+    version = done.stdout.split("VERSION ")[1].strip()
+    statement = store.admit(home, version)
+    assert [subject.name for subject in statement.subject] == [
+        "kernels/flash-attn3/architectures.json",
+        f"kernels/flash-attn3/build/{STABLE}/__init__.py",
+    ]
+    assert statement.predicate.provenance["kernels-community/flash-attn3"] == hub.COMMIT
+
+
+def test_a_hub_that_has_nothing_is_an_error_and_nothing_is_signed(home: Home, tmp_path: Path) -> None:
+    done = download(home, {}, tmp_path)
+    assert done.returncode != 0
+    assert "no kernel package was found" in done.stderr
+    assert store.latest_kernels(home) is None
+
+
+def test_builds_of_another_machine_are_not_fetched(home: Home, tmp_path: Path) -> None:
+    other = STABLE.replace(MACHINE, "riscv64")
+    done = download(home, {("kernel", "kernels-community/flash-attn3"): {f"build/{other}/__init__.py": b""}}, tmp_path)
+    assert "no build that kernels.yaml names" in done.stdout
+    assert done.returncode != 0
 
 
 @pytest.mark.engine
