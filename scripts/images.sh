@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # The base image and ours: `images.sh` for trainer and agent, `images.sh all` for the runner's too (compose). Repeating it rebuilds only what changed.
-#   GLOVEBOX_WHEELS=DIR   offline wheels for the builds (default: pip's own find-links folder, if local)
+#   GLOVEBOX_WHEELS=DIR        offline wheels for the builds (default: pip's own find-links folder, if local)
+#   GLOVEBOX_TORCH=BUILD       cpu, cu126 or cu130 in the trainer; glovebox doctor --gpu says which a GPU needs
+#   GLOVEBOX_TORCH_INDEX=URL   a package index that has it (PyTorch's installation page names one for each)
 source "$(dirname "$0")/common.sh"
 
 BASE=glovebox/base:dev
@@ -38,6 +40,11 @@ build_options() {
   [ -n "$wheels" ] && [ -d "$wheels" ] && OPTIONS+=(--build-context "wheels=$wheels")
   [ -n "$bundle" ] && [ -f "$bundle" ] && OPTIONS+=(--secret "id=ca_bundle,src=$bundle")
   [ -n "$conf" ] && [ -f "$conf" ] && OPTIONS+=(--secret "id=pip_conf,src=$conf")
+  case ${GLOVEBOX_TORCH:-} in
+    '') [ -n "$wheels" ] || say "trainer: torch as pip's index has it; from PyPI that is CUDA 13, 2.6 GB to download once" ;;
+    cpu | cu126 | cu130) OPTIONS+=(--build-arg "TORCH_BUILD=$GLOVEBOX_TORCH" --build-arg "TORCH_INDEX=${GLOVEBOX_TORCH_INDEX:-}") ;;
+    *) fail "GLOVEBOX_TORCH=$GLOVEBOX_TORCH is no build of torch (fix: cpu, cu126 or cu130)" ;;
+  esac
   return 0
 }
 

@@ -31,7 +31,7 @@ def there() -> bool:
     import torch  # noqa: PLC0415
 
     if torch.version.cuda is None:
-        _say("this image holds torch for CPUs only", "build it with CUDA: make images GPU=1")
+        _say("this image holds torch for CPUs only", "build it with CUDA: GLOVEBOX_TORCH=cu130 make images")
     elif not torch.cuda.is_available():
         _say(f"torch {torch.__version__} finds no GPU", "the driver may be too old for it: glovebox doctor --gpu")
     else:

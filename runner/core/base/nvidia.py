@@ -11,10 +11,12 @@ CVE-2025-23266, fixed in 1.17.8).
 from __future__ import annotations
 
 import os
+import queue
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import pynvml
@@ -24,6 +26,7 @@ from runner.core.base.errors import EngineError
 TOOLKIT_VARIABLE = "GLOVEBOX_TOOLKIT"  # where the launcher is a container: what `glovebox init` found on the host
 _VERSION = re.compile(r"\b(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?![-.\w])")  # a release candidate is not its release
 _MIB = 1 << 20
+_PATIENCE_SECONDS = 10.0
 _WORD = 64  # bits of a mask of processors
 # nvml.h, nvmlClocksEventReasons: what holds a clock down although there is work. The first is common at full load.
 HeldBack = Literal["power_cap", "hardware", "heat", "power_brake"]
@@ -85,24 +88,22 @@ def check_toolkit(minimum: str) -> Version:
 
 
 def driver() -> Driver | None:
-    """The driver of this host, None without one."""
-    with suppress(EngineError), _asked("driver"):
-        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        return Driver(str(pynvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10))
+    """The driver of this host, None without one that answers."""
+    with suppress(EngineError):
+        return _ask("driver", _driver)
     return None
 
 
 def cards() -> list[Card]:
-    """Every GPU of this host, none without a driver."""
-    with suppress(EngineError), _asked("GPUs"):
-        return [_card(pynvml.nvmlDeviceGetHandleByIndex(at)) for at in range(pynvml.nvmlDeviceGetCount())]
+    """Every GPU of this host, none without a driver that answers."""
+    with suppress(EngineError):
+        return _ask("GPUs", lambda _: [_card(pynvml.nvmlDeviceGetHandleByIndex(at)) for at in range(_count())])
     return []
 
 
 def card(gpu: str) -> Card:
     """One GPU by its UUID; raises EngineError if the driver knows none of that name."""
-    with _asked(gpu) as handle:
-        return _card(handle)
+    return _ask(gpu, _card)
 
 
 def model(gpu: str) -> str:
@@ -115,42 +116,62 @@ def use(gpu: str) -> Use:
 
     A launcher in a container (compose) is shown no process of another one: there memory alone tells.
     """
-    with _asked(gpu) as handle:
-        memory = _told(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle, pynvml.nvmlMemory_v2).used))
-        compute = _processes(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
-        drawing = _processes(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle)
-        return Use(None if memory is None else memory // _MIB, compute - drawing)
+    return _ask(gpu, _use)
 
 
 def pace(gpu: str) -> Pace:
     """Clock, power cap and what holds the clock down now; raises EngineError if the driver does not answer."""
-    with _asked(gpu) as handle:
-        clock = _told(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)))
-        cap = _told(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
-        bits = _told(lambda: int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle))) or 0
-        return Pace(clock, cap, frozenset(word for bit, word in _REASONS.items() if bits & bit))
+    return _ask(gpu, _pace)
 
 
 def lines() -> list[str]:
-    """A line about each GPU of this host, for people; none without a driver."""
-    return [_line(card) for card in cards()]
+    """A line about each GPU of this host, for people; none without a driver that answers."""
+    with suppress(EngineError):
+        return _ask("GPUs", lambda _: [_line(pynvml.nvmlDeviceGetHandleByIndex(at)) for at in range(_count())])
+    return []
 
 
-def _line(card: Card) -> str:
-    with suppress(EngineError), _asked(card.uuid) as handle:
-        busy = _told(lambda: int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu))
-        heat = _told(lambda: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)))
-        memory, now = use(card.uuid).memory_mib, pace(card.uuid)
-        told = [
-            card.name,
-            "" if busy is None else f"{busy} %",
-            "" if memory is None else f"{memory} of {card.memory_mib} MiB",
-            "" if heat is None else f"{heat} C",
-            "" if now.sm_mhz is None else f"{now.sm_mhz} MHz",
-            *sorted(f"held back by {reason.replace('_', ' ')}" for reason in now.reasons),
-        ]
-        return ", ".join(part for part in told if part)
-    return card.name
+# ---------------------------------------------------------------------------
+# Questions, asked of an open driver
+# ---------------------------------------------------------------------------
+
+
+def _driver(_: Any) -> Driver:
+    cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+    return Driver(str(pynvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10))
+
+
+def _count() -> int:
+    return int(pynvml.nvmlDeviceGetCount())
+
+
+def _use(handle: Any) -> Use:
+    memory = _told(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle, pynvml.nvmlMemory_v2).used))
+    compute = _processes(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    drawing = _processes(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle)
+    return Use(None if memory is None else memory // _MIB, compute - drawing)
+
+
+def _pace(handle: Any) -> Pace:
+    clock = _told(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)))
+    cap = _told(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
+    bits = _told(lambda: int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle))) or 0
+    return Pace(clock, cap, frozenset(word for bit, word in _REASONS.items() if bits & bit))
+
+
+def _line(handle: Any) -> str:
+    card, now, memory = _card(handle), _pace(handle), _use(handle).memory_mib
+    busy = _told(lambda: int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu))
+    heat = _told(lambda: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)))
+    told = [
+        card.name,
+        "" if busy is None else f"{busy} %",
+        "" if memory is None else f"{memory} of {card.memory_mib} MiB",
+        "" if heat is None else f"{heat} C",
+        "" if now.sm_mhz is None else f"{now.sm_mhz} MHz",
+        *sorted(f"held back by {reason.replace('_', ' ')}" for reason in now.reasons),
+    ]
+    return ", ".join(part for part in told if part)
 
 
 def _card(handle: Any) -> Card:
@@ -159,14 +180,13 @@ def _card(handle: Any) -> Card:
     words = (max(os.cpu_count() or 1, 1) + _WORD - 1) // _WORD
     masks = _told(lambda: [int(word) for word in pynvml.nvmlDeviceGetCpuAffinity(handle, words)]) or []
     mig = _told(lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0]))
+    near = (_WORD * at + bit for at, mask in enumerate(masks) for bit in range(_WORD) if mask >> bit & 1)
     return Card(
         uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
         name=str(pynvml.nvmlDeviceGetName(handle))[:100],
         capability=capability,
         memory_mib=None if memory is None else memory // _MIB,
-        processors=frozenset(
-            _WORD * at + bit for at, mask in enumerate(masks) for bit in range(_WORD) if mask >> bit & 1
-        ),
+        processors=frozenset(near),
         mig=bool(mig),
     )
 
@@ -183,23 +203,34 @@ def _told(ask: Callable[[], T]) -> T | None:
         return None
 
 
-@contextmanager
-def _asked(what: str) -> Iterator[Any]:
-    """The driver, opened for one question: a handle of the GPU that is named, if one is; raises EngineError."""
-    fix = "check: nvidia-smi -L"
+def _ask(what: str, question: Callable[[Any], T]) -> T:
+    """The answer to one question about a GPU, if `what` is one, else about the host; raises EngineError.
+
+    Asked from a thread of its own: a driver that is stuck answers nobody, and must not stop who asks.
+    """
+    answers: queue.SimpleQueue[T | EngineError] = queue.SimpleQueue()
+    threading.Thread(target=lambda: answers.put(_answer(what, question)), daemon=True).start()
+    try:
+        answer = answers.get(timeout=_PATIENCE_SECONDS)
+    except queue.Empty:
+        fix = "check: nvidia-smi; a GPU that hangs needs a reset"
+        raise EngineError(f"the driver does not answer in {_PATIENCE_SECONDS:.0f} s", where=what, fix=fix) from None
+    if isinstance(answer, EngineError):
+        raise answer
+    return answer
+
+
+def _answer(what: str, question: Callable[[Any], T]) -> T | EngineError:
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise EngineError(f"the driver does not answer: {error}", where="NVML", fix=fix) from None
-    try:
-        yield pynvml.nvmlDeviceGetHandleByUUID(what) if what.startswith(("GPU-", "MIG-")) else None
-    except (pynvml.NVMLError_NotFound, pynvml.NVMLError_InvalidArgument):
-        raise EngineError("the driver knows no such GPU", where=what, fix=fix) from None
-    except pynvml.NVMLError as error:
-        raise EngineError(f"the driver does not answer: {error}", where=what, fix=fix) from None
-    finally:
-        with suppress(pynvml.NVMLError):
+        try:
+            return question(pynvml.nvmlDeviceGetHandleByUUID(what) if what.startswith(("GPU-", "MIG-")) else None)
+        finally:
             pynvml.nvmlShutdown()
+    except (pynvml.NVMLError_NotFound, pynvml.NVMLError_InvalidArgument):
+        return EngineError("the driver knows no such GPU", where=what, fix="check: nvidia-smi -L")
+    except (pynvml.NVMLError, OSError, ValueError) as error:
+        return EngineError(f"the driver does not answer: {error}", where=what, fix="check: nvidia-smi -L")
 
 
 def _output(*command: str, seconds: float = 30.0) -> str | None:

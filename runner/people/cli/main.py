@@ -127,7 +127,7 @@ def doctor_(
             one, document = doctor.kernels(seconds, gpu)
         say({**one.__dict__, **document}, json_, f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.detail}")
         raise typer.Exit(0 if one.ok else 5)
-    found = list(doctor.checks())
+    found = list(doctor.checks() if gpu is None else doctor.of_gpu(gpu))
     if json_:
         print(json.dumps({"ok": all(c.ok for c in found), "checks": [c.__dict__ for c in found]}))
     else:

@@ -11,12 +11,11 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import docker
 from pydantic import ValidationError
@@ -25,7 +24,6 @@ from securesystemslib.signer import CryptoSigner
 from runner.core.airlock import leak_budget
 from runner.core.artifacts import keys, store
 from runner.core.artifacts.manifest import Statement
-from runner.core.base import nvidia
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import SHIPPED, Home, find
 from runner.core.base.values import Lane
@@ -34,6 +32,8 @@ from runner.core.evidence import audit_chain, receipts
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import now
 from runner.core.policy import policy_files
+from runner.people.host import gpu_check
+from runner.people.host.checks import Check, guarded, safely
 from runner.people.redteam.campaign import unfit_because
 from runner.people.redteam.probes import PROBES
 from runner.people.redteam.stage import stage
@@ -52,53 +52,51 @@ MUST_WORK = (
     "    open(path, 'ab').write(b'x')\n"
     "assert open('/work/train.py').read() == '' and print('worked') is None"
 )
-_ODD = (  # requests errors are OSErrors
-    OSError,
-    docker.errors.DockerException,
-    subprocess.SubprocessError,
-    KeyError,
-    ValueError,
-)
 _KERNELS_BYTES = 64 << 10
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line: what was looked at, whether it is fine, detail, and the fix if it is not."""
-
-    name: str
-    ok: bool
-    detail: str
-    fix: str = ""
 
 
 def checks() -> Iterator[Check]:
     """All checks, in the order in which a failure explains later ones."""
     yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
     yield Check("git", shutil.which("git") is not None, shutil.which("git") or "not found", "apt-get install git")
-    policies = _guarded("policies", _policies, _digest)
+    policies = guarded("policies", _policies, _digest)
     yield policies[1]
     client: docker.DockerClient | None = None
     if policies[0] is not None:
         sandbox = policies[0].sandbox
-        engine = _guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
+        engine = guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
         client = engine[0]
         yield engine[1]
         if client is not None:
-            yield from _safely("engine", _engine(client, policies[0]))
-            yield from _safely("GPU", _graphics(client, policies[0]))
-    home = _guarded("bench", find, _root)
+            yield from safely("engine", _engine(client, policies[0]))
+            yield from safely("GPU", gpu_check.of_host(client, policies[0]))
+    home = guarded("bench", find, _root)
     yield home[1]
     if home[0] is not None:
-        yield from _safely("bench", _bench(home[0]))
+        yield from safely("bench", _bench(home[0]))
     if policies[0] is not None and client is not None:
-        yield from _safely("live attempts", _attempts(client, policies[0], home[0]))
+        yield from safely("live attempts", _attempts(client, policies[0], home[0]))
+
+
+def of_gpu(gpu: str) -> Iterator[Check]:
+    """`doctor --gpu`: would a run on this GPU work?"""
+    policies = guarded("policies", _policies, _digest)
+    yield policies[1]
+    if policies[0] is None:
+        return
+    sandbox = policies[0].sandbox
+    engine = guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
+    yield engine[1]
+    home = None
+    with suppress(GloveboxError):
+        home = find()
+    if engine[0] is not None:
+        yield from safely("GPU", gpu_check.on(gpu, engine[0], policies[0], home))
 
 
 def _bench(home: Home) -> Iterator[Check]:
-    yield _guarded("signing keys", lambda: keys.signers(home), _key_detail)[1]
-    yield _guarded("artifact", lambda: store.admit(home, store.latest(home)), _artifact_detail)[1]
+    yield guarded("signing keys", lambda: keys.signers(home), _key_detail)[1]
+    yield guarded("artifact", lambda: store.admit(home, store.latest(home)), _artifact_detail)[1]
     free = shutil.disk_usage(home.root).free
     yield from _permissions(home)
     yield _clock(home)
@@ -157,33 +155,6 @@ def _policy_folders() -> tuple[Path, ...]:
         return (SHIPPED / "policies",)
 
 
-def _guarded(name: str, action: Callable[[], T], detail: Callable[[T], str]) -> tuple[T | None, Check]:
-    """An action that may raise GloveboxError, as its value (None if it failed) and a Check."""
-    try:
-        value = action()
-        return value, Check(name, True, detail(value))
-    except GloveboxError as error:
-        return None, Check(name, False, f"{error.where}: {error.what}" if error.where else error.what, error.fix)
-    except _ODD as error:
-        return None, _odd(name, error)
-
-
-def _safely(name: str, found: Iterator[Check]) -> Iterator[Check]:
-    """Checks that may fail in ways they do not foresee: that is a failed check, not the end."""
-    try:
-        yield from found
-    except GloveboxError as error:
-        yield Check(name, False, str(error), error.fix)
-    except _ODD as error:
-        yield _odd(name, error)
-
-
-def _odd(name: str, error: Exception) -> Check:
-    return Check(
-        name, False, f"{type(error).__name__}: {error}"[:200], "run it as the user who runs the bench, or as root"
-    )
-
-
 def _digest(policies: policy_files.Policies) -> str:
     return policies.digest[:12]
 
@@ -226,18 +197,9 @@ def _engine(client: docker.DockerClient, policies: policy_files.Policies) -> Ite
             yield Check(f"image {image}", True, str(found.short_id))
         except docker.errors.ImageNotFound:
             yield Check(f"image {image}", False, "missing", "make images")
-    yield _guarded(
+    yield guarded(
         "images apart", lambda: layers.check_apart(client, policies.sandbox), lambda _: "the agent's shares no layer"
     )[1]
-
-
-def _graphics(client: docker.DockerClient, policies: policy_files.Policies) -> Iterator[Check]:
-    """Only where there is a GPU or its runtime."""
-    if shutil.which("nvidia-smi") is None and "nvidia" not in (client.info().get("Runtimes") or {}):
-        yield Check("GPU", True, "none: CPU only")
-        return
-    minimum = policies.sandbox.minimum_toolkit
-    yield _guarded("GPU toolkit", lambda: nvidia.check_toolkit(minimum), lambda found: ".".join(map(str, found)))[1]
 
 
 def _attempts(client: docker.DockerClient, policies: policy_files.Policies, home: Home | None) -> Iterator[Check]:

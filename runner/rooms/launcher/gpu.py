@@ -21,6 +21,7 @@ from docker.types import DeviceRequest
 from runner.core.base import locks, nvidia
 from runner.core.base.errors import BusyError, EngineError
 
+USUAL = Path("/run/lock")  # of locks
 SETTLE_SECONDS = 20.0
 _LEFT_MIB = 256  # more than before a run: what drivers and desktops move by themselves
 _PATIENCE_SECONDS = 600.0  # another bench's run may be between its training and its evaluation
@@ -61,14 +62,20 @@ def lent(gpu: str, idle_mib: int) -> Iterator[None]:
     alone). A run that leaves something behind has still run; it is the next one that is refused.
     """
     with _locked(gpu):
-        before = nvidia.use(gpu)
-        if before.processes or (before.memory_mib or 0) > idle_mib:
-            fix = "wait until it is free (nvidia-smi), name another GPU, or where a desktop is on it raise gpu_idle_mib"
-            raise BusyError(f"{_told(before)} on it", where=f"{gpu}, policies/sandbox.yaml", fix=fix)
+        before = check_idle(gpu, idle_mib)
         try:
             yield
         finally:
             _settle(gpu, before)
+
+
+def check_idle(gpu: str, idle_mib: int) -> nvidia.Use:
+    """What is on a GPU that nobody uses; raises BusyError if somebody does."""
+    now = nvidia.use(gpu)
+    if now.processes or (now.memory_mib or 0) > idle_mib:
+        fix = "wait until it is free (nvidia-smi), name another GPU, or raise gpu_idle_mib where a desktop is on it"
+        raise BusyError(f"{told(now)} on it", where=f"{gpu}, policies/sandbox.yaml", fix=fix)
+    return now
 
 
 def _settle(gpu: str, before: nvidia.Use) -> None:
@@ -78,7 +85,7 @@ def _settle(gpu: str, before: nvidia.Use) -> None:
     while (now := nvidia.use(gpu)).processes or (now.memory_mib or 0) > most:
         if time.monotonic() > deadline:
             print(
-                f"launcher: {gpu}: a run left something: {_told(now)} there (see nvidia-smi)",
+                f"launcher: {gpu}: a run left something: {told(now)} there (see nvidia-smi)",
                 file=sys.stderr,
                 flush=True,
             )
@@ -86,7 +93,8 @@ def _settle(gpu: str, before: nvidia.Use) -> None:
         time.sleep(0.2)
 
 
-def _told(use: nvidia.Use) -> str:
+def told(use: nvidia.Use) -> str:
+    """As people read it."""
     memory = "an unknown amount of memory" if use.memory_mib is None else f"{use.memory_mib} MiB"
     return f"{len(use.processes)} processes and {memory} are"
 
@@ -124,6 +132,5 @@ def lock_path(gpu: str) -> Path:
 
     /run/lock is not everybody's on Fedora, RHEL and Arch (0755).
     """
-    usual = Path("/run/lock")
-    everybodys = usual.is_dir() and usual.stat().st_mode & stat.S_IWOTH
-    return (usual if everybodys else Path("/tmp")) / f"glovebox-{gpu}.lock"  # noqa: S108 - see _locked
+    everybodys = USUAL.is_dir() and USUAL.stat().st_mode & stat.S_IWOTH
+    return (USUAL if everybodys else Path("/tmp")) / f"glovebox-{gpu}.lock"  # noqa: S108 - see _locked

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -13,9 +12,8 @@ import pytest
 
 from runner.core.base.home import Home
 from runner.core.evidence.audit_chain import AuditLog
-from runner.core.policy import policy_files
 from runner.core.policy.policy_files import Policies
-from runner.people.host import doctor
+from runner.people.host import checks, doctor
 from runner.rooms.launcher import containers
 
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -52,7 +50,7 @@ def weak(walls: Callable[[str | None], dict[str, Any]]) -> Callable[[str | None]
 def test_an_image_that_cannot_work_fails(engine: docker.DockerClient, policies: Policies) -> None:
     limits = policies.sandbox.trainer.model_copy(update={"image": "glovebox/none:dev"})
     broken = policies.model_copy(update={"sandbox": policies.sandbox.model_copy(update={"trainer": limits})})
-    (only,) = doctor._safely("live attempts", doctor._attempts(engine, broken, None))
+    (only,) = checks.safely("live attempts", doctor._attempts(engine, broken, None))
     assert not only.ok
     assert "make images" in only.fix
 
@@ -83,25 +81,11 @@ def test_a_clock_before_the_last_entry_is_wrong(home: Home, monkeypatch: pytest.
     assert not doctor._clock(home).ok
 
 
-@pytest.mark.engine
-def test_a_gpu_with_an_old_toolkit_fails_and_none_is_fine(
-    engine: docker.DockerClient, policies: policy_files.Policies, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (none,) = doctor._graphics(engine, policies)
-    assert none.ok
-    for name, script in (("nvidia-smi", "true"), ("nvidia-ctk", "echo NVIDIA Container Toolkit CLI version 1.16.1")):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    (old,) = doctor._graphics(engine, policies)
-    assert (old.ok, "1.17.8 or newer" in old.fix) == (False, True)
-
-
 def test_what_was_not_foreseen_is_a_failed_check_and_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden() -> Home:
         raise PermissionError(13, "Permission denied", "/home/other/.glovebox")
 
-    value, check = doctor._guarded("bench", forbidden, str)
+    value, check = checks.guarded("bench", forbidden, str)
     assert (value, check.ok, check.fix != "") == (None, False, True)
     monkeypatch.setenv("PATH", "/nonexistent")
     assert doctor._compose() == (False, "the docker command is missing")

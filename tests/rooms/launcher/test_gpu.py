@@ -1,4 +1,4 @@
-"""One GPU for one run. There is none here: stand-ins for nvidia-smi and nvidia-ctk answer from files."""
+"""One GPU for one run. There is none here: stand-ins answer for its driver and for nvidia-ctk."""
 
 from __future__ import annotations
 
@@ -12,39 +12,47 @@ import pytest
 from runner.core.base import nvidia
 from runner.core.base.errors import BusyError, EngineError
 from runner.rooms.launcher import gpu
+from tests import nvml
+from tests.nvml import GPU, Card, Nvml
 
-GPU = "GPU-00000000-1111-2222-3333-444444444444"
+IDLE = 1024  # MiB
 
 
 @pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose files memory, pids and version the stand-ins print."""
-    (tmp_path / "memory").write_text("3\n")
-    (tmp_path / "pids").write_text("")
-    (tmp_path / "version").write_text("NVIDIA Container Toolkit CLI version 1.17.8\ncommit: f202b80\n")
-    smi = f'case "$*" in *memory.used*) cat {tmp_path}/memory;; *compute-apps*) cat {tmp_path}/pids;; *) exit 1;; esac'
-    for name, script in (("nvidia-smi", smi), ("nvidia-ctk", f"cat {tmp_path}/version")):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+    """The one GPU of this host."""
+    made = Card(uuid=GPU)
+    other = Card(uuid=GPU.replace("0000", "9999"))
+    nvml.install(monkeypatch, Nvml([made, other]))
+    monkeypatch.setattr(gpu, "SETTLE_SECONDS", 0.6)
+    monkeypatch.setattr(gpu, "lock_path", lambda name: tmp_path / f"{name}.lock")
+    return made
+
+
+@pytest.fixture
+def ctk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a stand-in for nvidia-ctk prints."""
+    said = tmp_path / "version"
+    said.write_text("NVIDIA Container Toolkit CLI version 1.17.8\ncommit: f202b80\n")
+    (tmp_path / "nvidia-ctk").write_text(f"#!/bin/sh\ncat {said}\n")
+    (tmp_path / "nvidia-ctk").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.delenv(nvidia.TOOLKIT_VARIABLE, raising=False)
-    monkeypatch.setattr(gpu, "_SETTLE_SECONDS", 0.6)
-    monkeypatch.setattr(gpu, "_lock", lambda name: tmp_path / f"{name}.lock")
-    return tmp_path
+    return said
 
 
-def test_a_fixed_toolkit_passes_and_an_older_one_names_the_version_to_install(driver: Path) -> None:
+def test_a_fixed_toolkit_passes_and_an_older_one_names_the_version_to_install(ctk: Path) -> None:
     assert nvidia.check_toolkit("1.17.8") == (1, 17, 8)
-    (driver / "version").write_text("NVIDIA Container Toolkit CLI version 1.16.1\n")
+    ctk.write_text("NVIDIA Container Toolkit CLI version 1.16.1\n")
     with pytest.raises(EngineError, match=r"1\.16\.1.*1\.17\.8 or newer"):
         nvidia.check_toolkit("1.17.8")
-    (driver / "version").write_text("NVIDIA Container Toolkit CLI version 1.100.0\n")
+    ctk.write_text("NVIDIA Container Toolkit CLI version 1.100.0\n")
     assert nvidia.check_toolkit("1.17.8") == (1, 100, 0)
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "version 1.17", "version 1.17.8-rc.1"])
-def test_a_toolkit_that_does_not_say_its_version_is_refused(driver: Path, text: str) -> None:
-    (driver / "version").write_text(text)
+def test_a_toolkit_that_does_not_say_its_version_is_refused(ctk: Path, text: str) -> None:
+    ctk.write_text(text)
     with pytest.raises(EngineError, match="no NVIDIA Container Toolkit"):
         nvidia.check_toolkit("1.17.8")
 
@@ -71,77 +79,119 @@ def test_cdi_is_used_where_the_engine_knows_the_device_and_the_toolkit_otherwise
     assert gpu.request({"CDISpecDirs": [str(tmp_path)]}, GPU)["Driver"] == ""
 
 
-def test_a_gpu_somebody_computes_on_is_refused(driver: Path) -> None:
-    (driver / "pids").write_text("4242\n")
-    with pytest.raises(BusyError, match="1 processes and 3 MiB"), gpu.lent(GPU):
+def test_a_gpu_somebody_computes_on_is_refused_and_the_error_names_the_setting(card: Card) -> None:
+    card.compute = [4242]
+    with pytest.raises(BusyError, match="1 processes and 3 MiB") as refused, gpu.lent(GPU, IDLE):
         pass
-    (driver / "pids").write_text("")
-    with gpu.lent(GPU):
-        pass
-
-
-def test_a_run_that_leaves_a_process_or_memory_behind_is_an_error_and_so_is_the_next(driver: Path) -> None:
-    with pytest.raises(EngineError, match="1 processes, 30000 MiB"), gpu.lent(GPU):
-        (driver / "pids").write_text("4242\n")
-        (driver / "memory").write_text("30000\n")
-    (driver / "pids").write_text("")
-    with pytest.raises(BusyError, match="30000 MiB"), gpu.lent(GPU):
+    assert "gpu_idle_mib" in str(refused.value)
+    card.compute = []
+    with gpu.lent(GPU, IDLE):
         pass
 
 
-def test_a_run_that_fails_is_looked_after_too(driver: Path) -> None:
-    with pytest.raises(EngineError, match="left something"), gpu.lent(GPU):
-        (driver / "pids").write_text("4242\n")
-        raise ValueError
+def test_memory_that_nobody_here_holds_is_somebody_elses(card: Card) -> None:
+    """A launcher in a container is shown no process of another one."""
+    card.used = 30_000
+    with pytest.raises(BusyError, match="30000 MiB"), gpu.lent(GPU, IDLE):
+        pass
 
 
-def test_what_a_run_leaves_may_take_a_moment_to_go(driver: Path) -> None:
-    with gpu.lent(GPU):
-        (driver / "memory").write_text("9000\n")
-        threading.Timer(0.2, lambda: (driver / "memory").write_text("5\n")).start()
+def test_a_desktop_may_stay_where_policy_gives_it_room(card: Card) -> None:
+    card.used, card.compute, card.graphics = 1800, [7], [7]
+    with pytest.raises(BusyError, match="0 processes and 1800 MiB"), gpu.lent(GPU, IDLE):
+        pass
+    with gpu.lent(GPU, 4096):
+        card.used = 9000
+        threading.Timer(0.1, lambda: setattr(card, "used", 1850)).start()
+    assert gpu.check_idle(GPU, 4096).memory_mib == 1850
 
 
-def test_one_run_at_a_time_on_a_gpu_and_another_gpu_is_free(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_that_does_not_tell_its_memory_is_judged_by_its_processes(card: Card) -> None:
+    card.used, card.compute = None, [4242]
+    with pytest.raises(BusyError, match="unknown amount of memory"), gpu.lent(GPU, IDLE):
+        pass
+    card.compute = []
+    with gpu.lent(GPU, IDLE):
+        pass
+
+
+def test_a_run_that_leaves_something_behind_has_still_run_and_the_next_is_refused(
+    card: Card, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with gpu.lent(GPU, IDLE):
+        card.compute, card.used = [4242], 30_000
+    assert "a run left something: 1 processes and 30000 MiB" in capsys.readouterr().err
+    card.compute = []
+    with pytest.raises(BusyError, match="30000 MiB"), gpu.lent(GPU, IDLE):
+        pass
+
+
+def test_a_run_that_fails_is_looked_after_too(card: Card, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="its own"), gpu.lent(GPU, IDLE):
+        card.compute = [4242]
+        raise ValueError("its own")
+    assert "left something" in capsys.readouterr().err
+
+
+def test_what_a_run_leaves_may_take_a_moment_to_go(card: Card, capsys: pytest.CaptureFixture[str]) -> None:
+    with gpu.lent(GPU, IDLE):
+        card.used = 9000
+        threading.Timer(0.2, lambda: setattr(card, "used", 5)).start()
+    assert capsys.readouterr().err == ""
+
+
+def test_one_run_at_a_time_on_a_gpu_and_another_gpu_is_free(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "_PATIENCE_SECONDS", 0.2)
-    with gpu.lent(GPU):
-        with pytest.raises(BusyError, match="another run"), gpu.lent(GPU):
+    with gpu.lent(GPU, IDLE):
+        with pytest.raises(BusyError, match="another run"), gpu.lent(GPU, IDLE):
             pass
-        with gpu.lent(GPU.replace("0000", "9999")):
+        with gpu.lent(GPU.replace("0000", "9999"), IDLE):
             pass
-    with gpu.lent(GPU):
+    with gpu.lent(GPU, IDLE):
         pass
 
 
-def test_a_lock_that_is_a_link_or_has_two_names_is_refused_and_nothing_is_written(driver: Path) -> None:
+def test_a_lock_that_is_a_link_or_has_two_names_is_refused_and_nothing_is_written(card: Card, tmp_path: Path) -> None:
     """/run/lock is everybody's: another user may have put anything there."""
-    target = driver / "target"
+    target = tmp_path / "target"
     target.write_text("precious")
-    lock = driver / f"{GPU}.lock"
+    lock = tmp_path / f"{GPU}.lock"
     lock.symlink_to(target)
-    with pytest.raises(EngineError, match="no lock"), gpu.lent(GPU):
+    with pytest.raises(EngineError, match="no lock"), gpu.lent(GPU, IDLE):
         pass
     lock.unlink()
     lock.hardlink_to(target)
-    with pytest.raises(EngineError, match="not a lock of ours"), gpu.lent(GPU):
+    with pytest.raises(EngineError, match="not a lock of ours"), gpu.lent(GPU, IDLE):
         pass
     lock.unlink()
     os.mkfifo(lock)
-    with pytest.raises(EngineError, match="not a lock of ours"), gpu.lent(GPU):
+    with pytest.raises(EngineError, match="not a lock of ours"), gpu.lent(GPU, IDLE):
         pass
     assert target.read_text() == "precious"
 
 
-def test_a_second_user_may_take_the_lock_of_the_first(driver: Path) -> None:
-    with gpu.lent(GPU):
+def test_a_second_user_may_take_the_lock_of_the_first(card: Card, tmp_path: Path) -> None:
+    with gpu.lent(GPU, IDLE):
         pass
-    lock = driver / f"{GPU}.lock"
+    lock = tmp_path / f"{GPU}.lock"
     lock.chmod(0o444)  # as it is for anybody but its owner
-    with gpu.lent(GPU):
+    with gpu.lent(GPU, IDLE):
         pass
     assert lock.read_bytes() == b""
 
 
-def test_a_driver_that_does_not_answer_is_an_error(driver: Path) -> None:
-    (driver / "memory").write_text("N/A\n")
-    with pytest.raises(EngineError, match="does not answer"):
-        nvidia.use(GPU)
+def test_a_driver_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nvml.install(monkeypatch, Nvml(loaded=False))
+    monkeypatch.setattr(gpu, "lock_path", lambda name: tmp_path / f"{name}.lock")
+    with pytest.raises(EngineError, match="does not answer"), gpu.lent(GPU, IDLE):
+        pass
+
+
+def test_the_lock_lies_where_everybody_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/run/lock is 0755 on Fedora, RHEL and Arch: root would take one file and everybody else another."""
+    for mode, folder in ((0o1777, tmp_path), (0o755, Path("/tmp"))):
+        tmp_path.chmod(mode)
+        monkeypatch.setattr(gpu, "USUAL", tmp_path)
+        assert gpu.lock_path(GPU) == folder / f"glovebox-{GPU}.lock"
+    monkeypatch.setattr(gpu, "USUAL", tmp_path / "absent")
+    assert gpu.lock_path(GPU).parent == Path("/tmp")
