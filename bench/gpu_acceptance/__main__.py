@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import bench.gpu_acceptance as package
-from bench.gpu_acceptance import host, upstream
+from bench.gpu_acceptance import engine, host, upstream
 from bench.gpu_acceptance.figures import Figure, explain, holds, line, told
 from bench.gpu_acceptance.rooms import Bench, RoomFailed
 from runner.core.artifacts import store
@@ -52,7 +52,9 @@ STEPS: dict[str, Step] = {
     "leave": host.leave,
     "upstream": upstream.upstream,
     "seed": upstream.seed,
+    "engine": engine.engine,
 }
+WITHOUT_ENGINE = [name for name in STEPS if name != "engine"]
 
 
 def main() -> int:
@@ -66,7 +68,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(_artifact(asked.artifact), Path(work), card.uuid, asked.upstream, asked.budget)
-        for name in asked.steps.split(",") if asked.steps else STEPS:
+        for name in asked.steps.split(",") if asked.steps else list(STEPS) if asked.engine else WITHOUT_ENGINE:
             found[name] = list(_step(name, bench, asked.json))
             if asked.keep:
                 _keep(bench, asked.keep)
@@ -113,6 +115,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--upstream", type=Path, help="karpathy/autoresearch's train.py")
     parser.add_argument("--budget", type=int, default=60, help="seconds of training of upstream and seed")
     parser.add_argument("--steps", default="", help=f"some of {','.join(STEPS)}")
+    parser.add_argument(
+        "--engine", action="store_true", help="production containers too; needs a bench (glovebox init)"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for logs")
     parser.add_argument("--json", action="store_true", help="nothing but the JSON object")
     return parser.parse_args()

@@ -165,7 +165,8 @@ def test_compose_says_what_to_do_before_init(tmp_path: Path) -> None:
     assert "run glovebox init first" in done.stderr
 
 
-def test_the_gpu_file_adds_a_uuid_a_folder_for_locks_and_no_device(project: Project) -> None:
+def test_the_gpu_file_adds_a_uuid_two_folders_and_a_look_at_the_device(project: Project) -> None:
+    """The launcher gets the driver's management library and nothing to compute with; nobody else gets a device."""
     plain = json.loads(project.compose("config", "--format", "json"))
     gpu = "GPU-" + "0" * 8 + "-1111-2222-3333-" + "4" * 12
     with project.env_file.open("a") as file:
@@ -173,9 +174,11 @@ def test_the_gpu_file_adds_a_uuid_a_folder_for_locks_and_no_device(project: Proj
     with_gpu = json.loads(project.compose("-f", str(SOURCE / "compose.gpu.yaml"), "config", "--format", "json"))
     assert with_gpu["services"]["runner"]["environment"].pop("GLOVEBOX_GPU") == gpu
     assert plain["services"]["runner"]["environment"].pop("GLOVEBOX_GPU") == ""
-    (locks,) = [
-        v for v in with_gpu["services"]["launcher"]["volumes"] if v not in plain["services"]["launcher"]["volumes"]
-    ]
-    assert locks["target"] == "/run/lock"
-    with_gpu["services"]["launcher"]["volumes"].remove(locks)
+    launcher, before = with_gpu["services"]["launcher"], plain["services"]["launcher"]["volumes"]
+    added = {volume["target"]: volume for volume in launcher["volumes"] if volume not in before}
+    assert set(added) == {"/run/lock", "/etc/cdi"}
+    assert added["/etc/cdi"]["read_only"] is True
+    (device,) = launcher.pop("deploy")["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["device_ids"], device["capabilities"]) == ("nvidia", [gpu], ["utility"])
+    launcher["volumes"] = before
     assert plain == with_gpu

@@ -60,6 +60,8 @@ def found(
         seen["the two sides of a pair ran beside unlike neighbours", "uneven"] = uneven
     if uneven := uneven_keeps(rows, most):
         seen["a keep ran beside unlike neighbours to the keep before it", "uneven"] = uneven
+    if slowed := throttled([*rows, *reruns]):
+        seen["a run's GPU was held back by more than its power cap", "throttled"] = slowed
     for data in _of(entries, "refused", tag):
         seen["a train.py was refused before it was read", str(data.get("reason"))] += 1
     refused: Counter[str] = Counter()
@@ -83,6 +85,11 @@ def uneven_keeps(rows: Sequence[Experiment], most: float) -> int:
     """Keeps that had more than `most` processors more, or fewer, at work for others beside them than the one before."""
     keeps = [row for row in rows if row.status is Status.KEEP]
     return sum(abs(a.neighbours - b.neighbours) > most for a, b in itertools.pairwise(keeps))
+
+
+def throttled(runs: Iterable[Experiment | Rerun]) -> int:
+    """Runs whose GPU was too hot, or held back by its board: what they score says less than the others'."""
+    return sum(run.speed is not None and run.speed.throttled for run in runs)
 
 
 def crashes(rows: Sequence[Experiment]) -> list[Incident]:

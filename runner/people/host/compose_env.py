@@ -13,9 +13,10 @@ from runner.core.base import files, locks, nvidia, ownership
 from runner.core.base.errors import EngineError, PolicyError
 from runner.core.base.home import Home
 from runner.core.policy import policy_files, seccomp, users
-from runner.rooms.launcher import cores
+from runner.rooms.launcher import cores, gpu
 
 _MAX_BYTES = 64 << 10
+_CDI = (Path("/etc/cdi"), Path("/var/run/cdi"))
 HEADER = (
     "# Read by docker compose. The lines below are written by `glovebox init`; add GLOVEBOX_TAG and others freely.\n"
 )
@@ -30,6 +31,7 @@ def values(home: Home, sandbox: policy_files.Sandbox) -> dict[str, str]:
         )
     socket = Path(engine.removeprefix("unix://"))
     group = socket.stat().st_gid if socket.exists() else os.getegid()
+    driver, cards = nvidia.driver(), nvidia.cards()
     return {
         "GLOVEBOX_HOME": str(home.root),
         "GLOVEBOX_UID": str(os.geteuid()),
@@ -41,6 +43,11 @@ def values(home: Home, sandbox: policy_files.Sandbox) -> dict[str, str]:
         "GLOVEBOX_AGENT_GID": str(users.ids(sandbox, sandbox.agent.uid).host_gid),
         "GLOVEBOX_TRAINER_GID": str(users.ids(sandbox, sandbox.trainer.uid).host_gid),
         nvidia.TOOLKIT_VARIABLE: ".".join(map(str, nvidia.toolkit() or ())),
+        "GLOVEBOX_GPUS": "; ".join(f"{card.uuid} {card.name}" for card in cards),  # for people
+        "GLOVEBOX_DRIVER": driver.version if driver else "",
+        "GLOVEBOX_LOCKS": str(gpu.lock_path("any").parent),
+        # compose mounts it, so it must exist: what the launcher sees anyway stands in for one that does not.
+        "GLOVEBOX_CDI": next((str(path) for path in _CDI if path.is_dir()), str(home.artifacts)),
         "GLOVEBOX_BENCH": home.id,
         "GLOVEBOX_AGENT_SECCOMP": str(home.agent_seccomp) if sandbox.seccomp == "glovebox" else "builtin",
         "GLOVEBOX_AGENT_CORES": cores.of_agents(sandbox) or "",
@@ -58,6 +65,9 @@ def write(path: Path, home: Home) -> None:
     ownership.way(path.absolute().parent.resolve())
     old = _there(path).splitlines()
     kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]
+    only = nvidia.cards()
+    if len(only) == 1 and not any(line.startswith("GLOVEBOX_GPU=") for line in kept):
+        kept.append(f"GLOVEBOX_GPU={only[0].uuid}")  # a person's to change from now on
     lines = [*(f"{name}={value}" for name, value in ours.items()), *kept]
     files.write(path, HEADER + "".join(f"{line}\n" for line in lines))
     for private in (home.broker, home.key.parent, home.keys):

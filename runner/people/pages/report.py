@@ -75,8 +75,30 @@ def _headline(rows: list[Experiment], reruns: list[Rerun], policies: Policies, b
         "overall": transfers.overall(rows, reruns, policies.decision.alpha, budget),
         "expected": _expected(rows, reruns, policies),
         "level": f"{1 - policies.decision.alpha:.0%}",
+        "hardware": hardware(rows),
         "counts": {str(s): n for s in Status if (n := sum(row.status is s for row in rows))},
     }
+
+
+def hardware(rows: list[Experiment]) -> list[str]:
+    """What trained, a line for each kind: the GPU, its driver and clock, and which attention ran on it."""
+    seen: dict[tuple[str, str, float | None], list[Experiment]] = {}
+    for row in rows:
+        if row.speed is not None:
+            seen.setdefault((row.speed.name, row.speed.driver, row.speed.power_cap_w), []).append(row)
+    told = []
+    for (name, driver, cap), runs in seen.items():
+        clocks = [row.speed.sm_mhz for row in runs if row.speed and row.speed.sm_mhz is not None]
+        ways = sorted({way for row in runs for way in row.attention})
+        parts = [
+            name,
+            f"driver {driver}",
+            "" if cap is None else f"power cap {cap:.0f} W",
+            f"{min(clocks):.0f} to {max(clocks):.0f} MHz" if clocks else "",
+            f"attention: {', '.join(ways)}" if ways else "",
+        ]
+        told.append(", ".join(part for part in parts if part))
+    return told
 
 
 def _expected(rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> float | None:

@@ -1,0 +1,52 @@
+"""What `glovebox init` writes for compose about the GPUs of the host; a stand-in answers for their driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner.core.base.home import Home
+from runner.people.host import compose_env
+from tests import nvml
+from tests.nvml import GPU, Card, Nvml
+
+OTHER = GPU.replace("0000", "9999")
+
+
+def written(path: Path, home: Home) -> dict[str, str]:
+    compose_env.write(path, home)
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    names = [line.split("=", 1)[0] for line in lines]
+    assert len(names) == len(set(names)), "a name twice: compose takes the last"
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_one_gpu_is_chosen_and_described(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml.install(monkeypatch, Nvml([Card()]))
+    found = written(tmp_path / ".env", home)
+    assert found["GLOVEBOX_GPU"] == GPU
+    assert found["GLOVEBOX_GPUS"] == f"{GPU} NVIDIA H100 80GB HBM3"
+    assert found["GLOVEBOX_DRIVER"] == "580.159.04"
+    assert Path(found["GLOVEBOX_LOCKS"]).is_dir()
+    assert Path(found["GLOVEBOX_CDI"]).is_dir()
+    assert written(tmp_path / ".env", home) == found
+
+
+def test_a_gpu_that_a_person_named_stays(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml.install(monkeypatch, Nvml([Card()]))
+    (tmp_path / ".env").write_text(f"GLOVEBOX_GPU={OTHER}\n")
+    assert written(tmp_path / ".env", home)["GLOVEBOX_GPU"] == OTHER
+
+
+def test_of_several_gpus_none_is_chosen(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml.install(monkeypatch, Nvml([Card(), Card(uuid=OTHER)]))
+    found = written(tmp_path / ".env", home)
+    assert "GLOVEBOX_GPU" not in found
+    assert OTHER in found["GLOVEBOX_GPUS"]
+
+
+def test_without_a_gpu_nothing_is_named(home: Home, tmp_path: Path) -> None:
+    found = written(tmp_path / ".env", home)
+    assert "GLOVEBOX_GPU" not in found
+    assert (found["GLOVEBOX_GPUS"], found["GLOVEBOX_DRIVER"]) == ("", "")
