@@ -189,6 +189,8 @@ def _engine(client: docker.DockerClient, policies: policy_files.Policies) -> Ite
     for key, wanted in (("runtime", policies.sandbox.runtime), ("agent_runtime", policies.sandbox.agent_runtime)):
         there = wanted in (info.get("Runtimes") or {})
         yield Check(key, there, f"{wanted} of {runtimes}", f"set {key} in policies/sandbox.yaml")
+    if policies.sandbox.agent_runtime == "runsc":
+        yield _doors(info)
     for image in sorted(
         {policies.sandbox.trainer.image, policies.sandbox.evaluator.image, policies.sandbox.agent.image}
     ):
@@ -200,6 +202,14 @@ def _engine(client: docker.DockerClient, policies: policy_files.Policies) -> Ite
     yield guarded(
         "images apart", lambda: layers.check_apart(client, policies.sandbox), lambda _: "the agent's shares no layer"
     )[1]
+
+
+def _doors(info: dict[str, Any]) -> Check:
+    """gVisor opens the host's sockets, which the agent's doors are, only if it is told to."""
+    given = ((info.get("Runtimes") or {}).get("runsc") or {}).get("runtimeArgs") or []
+    opened = any(str(one) in ("--host-uds=open", "--host-uds=all") for one in given)
+    fix = 'add "--host-uds=open" to runsc\'s runtimeArgs in /etc/docker/daemon.json (docs/engines.md)'
+    return Check("agent's doors", opened, " ".join(map(str, given)) or "runsc without arguments", fix)
 
 
 def _attempts(client: docker.DockerClient, policies: policy_files.Policies, home: Home | None) -> Iterator[Check]:

@@ -81,6 +81,25 @@ def test_a_clock_before_the_last_entry_is_wrong(home: Home, monkeypatch: pytest.
     assert not doctor._clock(home).ok
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fine"),
+    [
+        (["--network=none", "--host-uds=open"], True),
+        (["--host-uds=all"], True),
+        (["--host-uds=none"], False),
+        (["--network=none"], False),
+        (None, False),
+    ],
+)
+def test_a_gvisor_that_opens_no_sockets_is_told_before_an_agent_is_cut_off(
+    arguments: list[str] | None, fine: bool
+) -> None:
+    found = doctor._doors({"Runtimes": {"runsc": {"path": "runsc", "runtimeArgs": arguments}}})
+    assert found.ok is fine
+    assert "--host-uds=open" in found.fix
+    assert not doctor._doors({}).ok
+
+
 def test_what_was_not_foreseen_is_a_failed_check_and_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden() -> Home:
         raise PermissionError(13, "Permission denied", "/home/other/.glovebox")
