@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import soak
 from runner.core.base.home import Home
-from runner.core.base.values import Lane
+from runner.core.base.launching import Lane
 from runner.core.evidence import verify
 from runner.core.evidence.ledger import Ledger
 from runner.people.host import processes

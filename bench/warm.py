@@ -23,8 +23,8 @@ from bench import loader, overhead
 from runner.core.airlock import snapshot
 from runner.core.artifacts import compile_cache, profiles
 from runner.core.base.home import COMPILED_FILE, SOURCE, Home
+from runner.core.base.launching import Cache, LaunchRequest
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import Cache, LaunchRequest
 from runner.people.host import processes
 from runner.rooms.desk.reruns import Trials
 from runner.rooms.desk.train_and_score import Stages

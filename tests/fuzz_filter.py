@@ -21,21 +21,23 @@ from pathlib import Path
 from typing import Any
 
 from runner.core.airlock import telemetry_file
-from runner.core.airlock.telemetry_file import NOT_EXPORTABLE, Filtered
+from runner.core.airlock.telemetry_file import ATTENTIONS, NOT_EXPORTABLE, Filtered
 from runner.core.policy import policy_files
 from runner.core.policy.policy_files import Policies
 
 CANARY = "\u017d\u00df\u4e16\u202eQ"  # not one of these is in any sentence of ours
 NUMBER = re.compile(r"-?\d+(?:\.\d\d)?")
-_KINDS = ("phase", "step", "step", "summary", "crash", "not_exportable")
+_KINDS = ("phase", "step", "step", "summary", "crash", "not_exportable", "diverged", "attention")
 _NEEDED = {
     "phase": ["phase"],
     "step": ["step", "loss"],
     "summary": ["name", "value"],
     "crash": ["error", "line", "message"],
     "not_exportable": ["reason"],
+    "diverged": ["step"],
+    "attention": ["kind"],
 }
-_KEYS = ("event", "phase", "step", "loss", "name", "value", "error", "line", "message", "reason", "seconds")
+_KEYS = ("event", "phase", "step", "loss", "name", "value", "error", "line", "message", "reason", "kind", "seconds")
 
 
 def foreign(rng: random.Random) -> str:
@@ -78,6 +80,7 @@ class Generator:
             "name": lambda: self.rng.choice(self.summaries),
             "error": lambda: self.rng.choice(self.errors.classes),
             "reason": lambda: self.rng.choice(NOT_EXPORTABLE),
+            "kind": lambda: self.rng.choice(ATTENTIONS),
             "message": self._message,
         }
         if key in known and self.rng.random() < 0.8:
@@ -148,6 +151,10 @@ class Oracle:
         found += [f"number {n!r}" for n in numbers if not (math.isfinite(n) and abs(n) <= 1e9)]
         if out.not_exportable not in (None, *NOT_EXPORTABLE):
             found.append("reason")
+        if not isinstance(out.diverged, bool):
+            found.append("diverged")
+        if out.attention != tuple(kind for kind in ATTENTIONS if kind in out.attention):
+            found.append("attention")
         if out.crash is not None:
             found += self._crash(out.crash)
         return found
@@ -174,6 +181,8 @@ def fuzz(inputs: int, seed: int) -> Counter[str]:
         counts["summaries"] += bool(out.telemetry.summary)
         counts["crashes"] += out.crash is not None
         counts["messages"] += bool(out.crash and out.crash.message)
+        counts["diverged"] += out.diverged
+        counts["attention"] += bool(out.attention)
         counts["dropped"] += out.telemetry.dropped_lines
         if found := oracle.foreign(out):
             counts["crossed"] += 1

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from runner.core.base.home import SOURCE, Home
-from runner.core.base.values import Costs, Evaluation, Experiment, Score, Status
+from runner.core.base.launching import Costs
+from runner.core.base.values import Evaluation, Experiment, Score, Status
 
 COSTS = Costs(pass_flops=1e9, pass_elements=1000, passes=32, scoring_seconds=1.0)
 AUDITED = Evaluation(order=7, audited=128, alone=3, whole=True, costs=COSTS)  # every row

@@ -20,7 +20,8 @@ from runner.core.airlock import snapshot
 from runner.core.artifacts import store
 from runner.core.base import faults, locks
 from runner.core.base.home import SOURCE, Home
-from runner.core.base.values import EndReason, EngineResult, Scored, Snapshot, Telemetry, Trained
+from runner.core.base.launching import EndReason, EngineResult
+from runner.core.base.values import Scored, Snapshot, Telemetry, Trained
 from runner.core.decision.odds import Line
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer

@@ -22,7 +22,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from runner.core.base.errors import PolicyError
-from runner.core.base.values import MAX_LANES, Crash, Experiment, Status, Telemetry
+from runner.core.base.launching import MAX_LANES
+from runner.core.base.values import Crash, Experiment, Status, Telemetry
 from runner.core.decision.decide import SPARE_SEEDS
 from runner.core.policy.policy_files import Errors, Metric, Metrics, Policies
 

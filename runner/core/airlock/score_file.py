@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runner.core.base.values import Costs, Evaluation, Score
+from runner.core.base.launching import Costs
+from runner.core.base.values import Evaluation, Score
 from trainer.wire import strict_json
 from trainer.wire.refusal import Reason
 

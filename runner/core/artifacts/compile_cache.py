@@ -20,7 +20,7 @@ from runner.core.artifacts import keys, manifest, store
 from runner.core.base import device, locks
 from runner.core.base.errors import ArtifactError, GloveboxError
 from runner.core.base.home import COMPILED_FILE, Home
-from runner.core.base.values import Cache, EndReason, EngineResult, LaunchRequest, Release
+from runner.core.base.launching import Cache, EndReason, EngineResult, LaunchRequest, Release
 
 Train = Callable[[LaunchRequest, Release], EngineResult]
 

@@ -24,7 +24,7 @@ from runner.core.base import locks
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
 from runner.core.base.strict_yaml import Strict, load_yaml
-from runner.core.policy import policy_files
+from runner.core.policy import walls
 
 KIND = "kernels"
 Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}/[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
@@ -65,7 +65,7 @@ class Kernels(Strict):
 
 def provision(home: Home, source: Path | None, stages: Stages) -> str:
     """Fetch (or copy from `source`) every package of the policy, sign them, publish; returns the version."""
-    path = policy_files.place(home.policies, "kernels.yaml")
+    path = walls.place(home.policies, "kernels.yaml")
     packages = load_yaml(path, Kernels).packages
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):

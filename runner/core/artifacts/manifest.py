@@ -21,8 +21,8 @@ from runner.core.artifacts.keys import Trust
 from runner.core.artifacts.progress import Advance
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file, in_parallel
+from runner.core.base.launching import Sha256, Version
 from runner.core.base.strict_yaml import Strict
-from runner.core.base.values import Sha256, Version
 from trainer.wire import strict_json
 
 NAME = "manifest.dsse.json"

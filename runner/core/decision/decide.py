@@ -28,7 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from runner.core.base.values import EndReason, Scored, Status
+from runner.core.base.launching import EndReason
+from runner.core.base.values import Scored, Status
 from runner.core.decision.noise import Noise, pooled
 from runner.core.policy.policy_files import Decision
 

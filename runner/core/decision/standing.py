@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from runner.core.base.values import INTERRUPTED, Costs, Experiment, Rerun, Status
+from runner.core.base.launching import Costs
+from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
 from runner.core.decision import decide
 from runner.core.decision.decide import Runs, Standing
 from runner.core.decision.noise import Noise

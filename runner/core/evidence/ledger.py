@@ -18,7 +18,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from runner.core.base.errors import GloveboxError
-from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Frozen, Rerun, RunId, Sha256, Status
+from runner.core.base.launching import Frozen, RunId, Sha256
+from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Rerun, Status
 
 _Row = TypeVar("_Row", bound=Frozen)
 _SCHEMA = """

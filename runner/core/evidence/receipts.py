@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from runner.core.base.files import whole
 from runner.core.base.home import Home
-from runner.core.base.values import EngineResult, Experiment, Frozen, Rerun
+from runner.core.base.launching import EngineResult, Frozen
+from runner.core.base.values import Experiment, Rerun
 from runner.core.evidence import audit_chain
 
 _MAX_BYTES = 64 << 10

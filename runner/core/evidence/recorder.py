@@ -15,19 +15,9 @@ from typing import Any, Literal
 from runner.core.base import faults
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
+from runner.core.base.launching import EngineResult
 from runner.core.base.run_folder import tidy
-from runner.core.base.values import (
-    INTERRUPTED,
-    Crash,
-    EngineResult,
-    Experiment,
-    Hopeless,
-    Rerun,
-    Score,
-    Scored,
-    Snapshot,
-    Status,
-)
+from runner.core.base.values import INTERRUPTED, Crash, Experiment, Hopeless, Rerun, Score, Scored, Snapshot, Status
 from runner.core.decision import decide
 from runner.core.evidence import audit_chain, disk_reserve, receipts, results_tsv
 from runner.core.evidence.audit_chain import AuditLog

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
-from runner.core.base.values import Experiment, Frozen, Status
+from runner.core.base.launching import Frozen
+from runner.core.base.values import Experiment, Status
 from runner.core.decision.noise import Noise
 
 Kind = Literal[

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from runner.core.base.values import INTERRUPTED, EndReason, Experiment, Rerun, Status
+from runner.core.base.launching import EndReason
+from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
 from runner.core.decision.decide import CONTRADICTED
 
 _SAYS = {

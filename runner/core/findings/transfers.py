@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from runner.core.base.values import Experiment, Frozen, Rerun, Status
+from runner.core.base.launching import Frozen
+from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import standing
 from runner.core.decision.decide import BPB_DIGITS
 from runner.core.decision.noise import believed, pooled

@@ -6,7 +6,6 @@ How a file is read, and what is refused, is in strict_yaml.py.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,65 +13,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from runner.core.base.errors import PolicyError
-from runner.core.base.strict_yaml import Strict, parse, read
+from runner.core.base.strict_yaml import Strict, parse
+from runner.core.policy import walls
 from runner.core.policy.broker import Broker, Model
 from runner.core.policy.error_templates import Template
-from runner.core.policy.seccomp import Seccomp
+from runner.core.policy.walls import Walls
 
-Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
 Summary = Literal[
     "training_seconds", "peak_vram_mb", "mfu_percent", "total_tokens_M", "num_steps", "num_params_M", "depth"
 ]  # upstream's closing summary without val_bpb: a claimed score never crosses
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-
-
-class Box(Strict):
-    """Resource ceilings of one container role."""
-
-    image: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:@-]{0,200}$")]
-    uid: Annotated[int, Field(ge=1000, le=2_000_000_000)]
-    memory_bytes: Bytes
-    cpus: Annotated[float, Field(gt=0, le=256)]
-    pids: Annotated[int, Field(ge=16, le=32768)]
-    open_files: Annotated[int, Field(ge=64, le=1 << 20)]
-    file_bytes: Bytes
-    tmp_bytes: Bytes
-    exec_cache_bytes: Annotated[int, Field(ge=0, le=1 << 36)]
-    shm_bytes: Bytes
-    output_bytes: Bytes
-    max_seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
-
-
-class Sandbox(Strict):
-    """policies/sandbox.yaml."""
-
-    runtime: Literal["runc", "runsc"]
-    agent_runtime: Literal["runc", "runsc"]
-    seccomp: Literal["glovebox", "engine"]
-    minimum_engine: Annotated[str, Field(pattern=r"^(2[0-9]|[3-9][0-9])\.\d+$")]
-    minimum_toolkit: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
-    standby: bool
-    gpu_idle_mib: Annotated[int, Field(ge=0, le=1 << 20)] = 1024
-    agents: Literal["frozen", "apart"]
-    userns: Literal["none", "remap", "rootless"]
-    userns_base: Annotated[int, Field(ge=0, le=4_000_000_000)]
-    trainer: Box
-    evaluator: Box
-    agent: Box
-
-    def runtime_of(self, role: str) -> str:
-        """The OCI runtime of a role's containers."""
-        return self.agent_runtime if role == "agent" else self.runtime
-
-    @model_validator(mode="after")
-    def _separate(self) -> Sandbox:
-        if (self.userns == "none") is not (self.userns_base == 0):
-            raise ValueError("userns_base is 0 without a user namespace and above 0 with one")
-        if self.agent_runtime == "runsc" and self.userns != "none":
-            raise ValueError("agent_runtime: runsc needs userns: none; gVisor maps users itself")
-        if self.agent.uid in (self.trainer.uid, self.evaluator.uid):
-            raise ValueError("the agent needs a uid of its own")
-        return self
 
 
 class Agent(Strict):
@@ -153,31 +103,6 @@ class Decision(Strict):
     least_allowance: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
-class EvaluatorLimits(Strict):
-    """Ceilings of one forward pass; trainer/evaluator/program.py Limits."""
-
-    weight_bytes: Bytes
-    peak_bytes: Bytes
-    elements: Annotated[int, Field(ge=1, le=1 << 40)]
-    total_elements: Annotated[int, Field(ge=1, le=1 << 44)]
-    flops: Annotated[float, Field(gt=0, le=1e18)]
-
-
-class Evaluator(Strict):
-    """policies/evaluator.yaml."""
-
-    limits: EvaluatorLimits
-    accept: Annotated[list[Literal["proved", "audited"]], Field(min_length=1, max_length=2)]
-    audit_trials: Annotated[int, Field(ge=0, le=100_000)]
-    audit_trials_unproved: Annotated[int, Field(ge=1000, le=10_000_000)]
-    audit_share: Annotated[float, Field(ge=0, le=1)]
-    audit_alone_share: Annotated[float, Field(ge=0, le=1)]
-    fold_share: Annotated[float, Field(gt=0, le=1)]
-    scoring_ratio: Annotated[float, Field(ge=1, le=1000)]
-    threads: Annotated[int, Field(ge=1, le=256)]
-    on_contradiction: Literal["stop", "go_on"]
-
-
 class Metric(Strict):
     """One number that may cross from trainer to agent: its range and how it is rounded."""
 
@@ -229,15 +154,12 @@ class Errors(Strict):
         return self
 
 
-_FILES: dict[str, type[Strict]] = {
-    "sandbox": Sandbox,
-    "seccomp": Seccomp,
+_OTHERS: dict[str, type[Strict]] = {
     "agent": Agent,
     "broker": Broker,
     "audit": Audit,
     "notify": Notify,
     "decision": Decision,
-    "evaluator": Evaluator,
     "metrics": Metrics,
     "errors": Errors,
 }
@@ -246,20 +168,16 @@ _FILES: dict[str, type[Strict]] = {
 _TERMS = ("sandbox", "seccomp", "decision", "evaluator", "metrics", "errors")  # what scores of one tag have in common
 
 
-class Policies(Strict):
+class Policies(Walls):
     """All policy files; `digest` is the SHA-256 over their bytes, `terms` over those that bear on a score."""
 
-    sandbox: Sandbox
-    seccomp: Seccomp
     agent: Agent
     broker: Broker
     audit: Audit
     notify: Notify
     decision: Decision
-    evaluator: Evaluator
     metrics: Metrics
     errors: Errors
-    digest: str
     terms: str
 
 
@@ -274,9 +192,8 @@ def load(*folders: Path) -> Policies:
 
     Raises PolicyError.
     """
-    paths = {name: place(folders, f"{name}.yaml") for name in _FILES}
-    texts = {name: read(path) for name, path in paths.items()}
-    parsed = {name: parse(paths[name], texts[name], model) for name, model in _FILES.items()}
+    paths, texts = walls.read_all(folders)
+    parsed = {name: parse(paths[name], texts[name], model) for name, model in (walls.MODELS | _OTHERS).items()}
     agent, broker = parsed["agent"], parsed["broker"]
     if isinstance(agent, Agent) and isinstance(broker, Broker) and agent.model not in broker.models:
         raise PolicyError(
@@ -284,7 +201,7 @@ def load(*folders: Path) -> Policies:
             where=str(paths["agent"]),
             fix="name a model listed under models in broker.yaml, or add its price there",
         )
-    digests = {"digest": _digest(texts, tuple(_FILES)), "terms": _digest(texts, _TERMS)}
+    digests = {"digest": walls.digest_of(texts, walls.NAMES), "terms": walls.digest_of(texts, _TERMS)}
     return Policies(**parsed, **digests)  # type: ignore[arg-type] # each file's own model
 
 
@@ -300,15 +217,3 @@ def _flat(value: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for key, inner in value.items():
         name = f"{before}.{key}" if before else str(key)
         yield from _flat(inner, name) if isinstance(inner, dict) else [(name, inner)]
-
-
-def place(folders: tuple[Path, ...], name: str) -> Path:
-    """Where a policy file is: the first folder that has it, else where it should be."""
-    return next((folder / name for folder in folders if os.path.lexists(folder / name)), folders[-1] / name)
-
-
-def _digest(texts: dict[str, str], names: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(f"{name} {len(texts[name].encode())}\n{texts[name]}".encode())
-    return digest.hexdigest()

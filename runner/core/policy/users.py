@@ -10,7 +10,7 @@ import os
 from typing import NamedTuple
 
 from runner.core.base.errors import EngineError
-from runner.core.policy.policy_files import Sandbox
+from runner.core.policy.walls import Sandbox
 
 
 class Ids(NamedTuple):

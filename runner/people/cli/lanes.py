@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from runner.core.base.values import MAX_LANES, Lane
+from runner.core.base.launching import MAX_LANES, Lane
 from runner.rooms.launcher.cores import named
 
 Gpus = Annotated[

@@ -8,7 +8,7 @@ import typer
 
 from runner.core.airlock import leak_budget
 from runner.core.base.home import Home, find
-from runner.core.base.values import Lane, LaunchRequest
+from runner.core.base.launching import Lane, LaunchRequest
 from runner.core.policy import policy_files, seccomp, users
 from runner.people.cli.common import Json
 from runner.people.pages import console, explain

@@ -10,7 +10,7 @@ import typer
 
 from runner.core.airlock.description import clean
 from runner.core.base.home import find
-from runner.core.base.values import Lane
+from runner.core.base.launching import Lane
 from runner.core.evidence import ledger
 from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notifying, show
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of

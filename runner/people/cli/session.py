@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from runner.core.base import locks, secret_file
 from runner.core.base.errors import BusyError
 from runner.core.base.home import Home
-from runner.core.base.values import AgentKind, Lane, Tag
+from runner.core.base.launching import AgentKind, Lane
+from runner.core.base.values import Tag
 from runner.people.cli.common import Tell, interruptible
 from runner.people.host import processes
 from runner.people.host.page_writer import writing

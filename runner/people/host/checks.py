@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-import docker
-
 from runner.core.base.errors import GloveboxError
+from runner.rooms.launcher import engine
 
 _ODD = (  # requests errors are OSErrors
     OSError,
-    docker.errors.DockerException,
+    engine.Failed,
     subprocess.SubprocessError,
     KeyError,
     ValueError,

@@ -12,7 +12,7 @@ from runner.core.airlock import snapshot
 from runner.core.base import files, locks, nvidia, ownership
 from runner.core.base.errors import EngineError, PolicyError
 from runner.core.base.home import Home
-from runner.core.policy import policy_files, seccomp, users
+from runner.core.policy import policy_files, seccomp, users, walls
 from runner.rooms.launcher import cores, gpu
 
 _MAX_BYTES = 64 << 10
@@ -22,7 +22,7 @@ HEADER = (
 )
 
 
-def values(home: Home, sandbox: policy_files.Sandbox) -> dict[str, str]:
+def values(home: Home, sandbox: walls.Sandbox) -> dict[str, str]:
     """The lines we write."""
     engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not engine.startswith("unix://"):

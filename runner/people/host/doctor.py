@@ -26,7 +26,7 @@ from runner.core.artifacts import keys, store
 from runner.core.artifacts.manifest import Statement
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import SHIPPED, Home, find
-from runner.core.base.values import Lane
+from runner.core.base.launching import Lane
 from runner.core.decision import clock, standing
 from runner.core.evidence import audit_chain, receipts
 from runner.core.evidence.ledger import Ledger

@@ -21,7 +21,8 @@ from runner.core.artifacts import keys, signing, store
 from runner.core.base import files, nvidia
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
-from runner.core.base.values import Experiment, Frozen, Rerun, Sha256, Status, Tag
+from runner.core.base.launching import Frozen, Sha256
+from runner.core.base.values import Experiment, Rerun, Status, Tag
 from runner.core.decision import standing
 from runner.core.evidence import results_tsv
 from runner.core.evidence.git_line import GitLine, message

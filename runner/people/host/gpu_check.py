@@ -12,17 +12,16 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import docker
-
 from runner.core.base import cuda, nvidia
 from runner.core.base.errors import EngineError
 from runner.core.base.home import Home
-from runner.core.base.values import Lane
+from runner.core.base.launching import Lane
 from runner.core.policy.policy_files import Policies
 from runner.people.host.checks import Check, guarded, safely
 from runner.people.redteam.probes import Room
 from runner.people.redteam.stage import Stage, stage
 from runner.rooms.launcher import gpu as lending
+from runner.rooms.launcher.engine import Client
 
 DEVICES = Path("/dev")
 _SAID = "GLOVEBOX SAYS "
@@ -46,7 +45,7 @@ _SECONDS = 180.0  # of a room: a driver may take long to start
 _LAST = 300  # characters of what a room that failed said
 
 
-def of_host(client: docker.DockerClient, policies: Policies) -> Iterator[Check]:
+def of_host(client: Client, policies: Policies) -> Iterator[Check]:
     """Of every doctor: the GPUs here and what they need; nothing runs on them."""
     driver, cards = nvidia.driver(), nvidia.cards()
     if driver is None and "nvidia" not in (client.info().get("Runtimes") or {}):
@@ -60,7 +59,7 @@ def of_host(client: docker.DockerClient, policies: Policies) -> Iterator[Check]:
         yield _card(driver, card)
 
 
-def on(gpu: str, client: docker.DockerClient, policies: Policies, home: Home | None) -> Iterator[Check]:
+def on(gpu: str, client: Client, policies: Policies, home: Home | None) -> Iterator[Check]:
     """Everything about one GPU, what it takes to run on it included; raises EngineError if there is no such GPU."""
     card, driver = nvidia.card(gpu), nvidia.driver()
     if driver is None:
@@ -112,7 +111,7 @@ def _idle(gpu: str, policies: Policies) -> Check:
     return guarded("GPU idle", lambda: lending.check_idle(gpu, policies.sandbox.gpu_idle_mib), lending.told)[1]
 
 
-def _asked(client: docker.DockerClient, gpu: str) -> Check:
+def _asked(client: Client, gpu: str) -> Check:
     if lending.request(client.info(), gpu).get("Driver") == "cdi":
         return Check("GPU request", True, "through CDI")
     detail = "through the container toolkit's hook: a reload of systemd takes the GPU from containers that run"

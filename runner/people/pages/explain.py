@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from runner.core.airlock import leak_budget
 from runner.core.policy.broker import Budget
-from runner.core.policy.policy_files import Box, EarlyStop, Policies, Sandbox
+from runner.core.policy.policy_files import EarlyStop, Policies
+from runner.core.policy.walls import Box, Sandbox
 
 _UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10))
 FIXED = (

@@ -14,7 +14,7 @@ from typing import Any
 from docker.types import Mount
 
 from runner.core.policy import counters
-from runner.core.policy.policy_files import Sandbox
+from runner.core.policy.walls import Sandbox
 from runner.rooms.launcher import containers
 
 Spec = dict[str, Any]

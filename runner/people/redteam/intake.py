@@ -19,7 +19,8 @@ from pydantic import ConfigDict, ValidationError
 from runner.core.airlock import leak_budget, snapshot, telemetry_file
 from runner.core.base import doors
 from runner.core.base.errors import SnapshotError
-from runner.core.base.values import Crash, Experiment, Frozen, Lane, LaunchRequest, Release, Status
+from runner.core.base.launching import Frozen, Lane, LaunchRequest, Release
+from runner.core.base.values import Crash, Experiment, Status
 from runner.people.redteam.scenario import Blocked, Scenario
 from runner.people.redteam.stage import Stage
 from runner.people.redteam.tenant import as_tenant

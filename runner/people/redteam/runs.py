@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import docker
 
-from runner.core.base.values import EndReason
+from runner.core.base.launching import EndReason
 from runner.people.redteam.scenario import Blocked, Scenario, Unable
 from runner.people.redteam.stage import Stage
 from runner.rooms.launcher import inspection

@@ -23,9 +23,10 @@ from runner.core.airlock import snapshot
 from runner.core.base import doors, locks
 from runner.core.base.errors import EngineError
 from runner.core.base.home import Home
-from runner.core.base.values import WHOLE_HOST, EngineResult, Lane, LaunchRequest
+from runner.core.base.launching import WHOLE_HOST, EngineResult, Lane, LaunchRequest
 from runner.core.policy import users
-from runner.core.policy.policy_files import Box, Policies
+from runner.core.policy.policy_files import Policies
+from runner.core.policy.walls import Box
 from runner.people.redteam import inside
 from runner.people.redteam.controls import CONTROLS, Control, Spec, of_stage
 from runner.people.redteam.probes import Room

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from runner.core.base.values import Frozen, Tag
+from runner.core.base.launching import Frozen
+from runner.core.base.values import Tag
 
 
 class Settings(Frozen):

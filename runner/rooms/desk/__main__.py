@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from runner.core.base import compose
 from runner.core.base.errors import GAVE_UP_CODE, TOLD_CODE, GloveboxError, PolicyError
-from runner.core.base.values import Lane
+from runner.core.base.launching import Lane
 from runner.rooms.desk import session
 from runner.rooms.desk.settings import Settings
 

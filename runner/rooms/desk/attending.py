@@ -19,8 +19,8 @@ from typing import NamedTuple
 from runner.core.airlock import snapshot
 from runner.core.base import doors
 from runner.core.base.errors import GAVE_UP_CODE, TOLD_CODE, GloveboxError
+from runner.core.base.launching import AgentKind, EndReason, EngineResult, LaunchRequest, Release
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import AgentKind, EndReason, EngineResult, LaunchRequest, Release
 from runner.core.policy import users
 from runner.rooms.desk.desk import Desk, Quota
 from runner.rooms.desk.experiment import Loop

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from runner.core.base import doors
 from runner.core.base.errors import DoorError, GloveboxError, RelayedError
-from runner.core.base.values import EngineResult, LaunchRequest, Release
+from runner.core.base.launching import EngineResult, LaunchRequest, Release
 
 
 class Launch:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from runner.core.base import doors
 from runner.core.base.errors import DoorError
-from runner.core.base.values import Frozen
+from runner.core.base.launching import Frozen
 
 _TIMEOUT = 5.0
 Amount = Annotated[float, Field(ge=0, le=1e12)]

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from runner.core.base.errors import ContradictedError, GloveboxError
-from runner.core.base.values import Costs, Experiment, Rerun, Score, Scored, Snapshot, Status
+from runner.core.base.launching import Costs
+from runner.core.base.values import Experiment, Rerun, Score, Scored, Snapshot, Status
 from runner.core.decision import decide, standing
 from runner.core.decision.decide import Runs, Verdict, Wanted
 from runner.core.decision.odds import Candidate, Line

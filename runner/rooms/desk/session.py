@@ -19,8 +19,9 @@ from runner.core.artifacts import begun, compile_cache, store
 from runner.core.base import doors, files, locks
 from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
+from runner.core.base.launching import Cache
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import INTERRUPTED, Cache
+from runner.core.base.values import INTERRUPTED
 from runner.core.decision.odds import Line
 from runner.core.evidence import disk_reserve
 from runner.core.evidence.audit_chain import AuditLog

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from runner.core.base.values import MAX_LANES, WHOLE_HOST, AgentKind, Frozen, Lane, Tag
+from runner.core.base.launching import MAX_LANES, WHOLE_HOST, AgentKind, Frozen, Lane
+from runner.core.base.values import Tag
 
 Seconds = Annotated[int, Field(ge=1, le=86_400)]
 

@@ -24,7 +24,7 @@ from requests.exceptions import RequestException
 from runner.core.base import compose, doors, locks
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
-from runner.core.policy import policy_files
+from runner.core.policy import walls
 from runner.rooms.launcher import containers
 from runner.rooms.launcher.engine import SECONDS, connect_engine
 from runner.rooms.launcher.server import Launcher, failed
@@ -61,7 +61,7 @@ def _alone(home: Home, work: Callable[[], object]) -> None:
 
 def _serve(home: Home, places: doors.Places, until: Callable[[], object], *, watch: bool) -> None:
     """Answer launch requests until `until` returns; `watch`: agents are started by somebody else (freezing.py)."""
-    launcher = Launcher(connect_engine(policy_files.load(*home.policies).sandbox), home, places, watch=watch)
+    launcher = Launcher(connect_engine(walls.load(*home.policies).sandbox), home, places, watch=watch)
     reaped = containers.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's
     launcher.freezer.settle()  # an agent of compose's, which it left standing still
     with doors.listening(places.launch, gid=os.getegid(), mode=0o600) as sock:

@@ -24,9 +24,9 @@ from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
 from runner.core.base import faults
 from runner.core.base.errors import EngineError
-from runner.core.base.values import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest
+from runner.core.base.launching import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest
 from runner.core.policy import counters
-from runner.core.policy.policy_files import Box, Sandbox
+from runner.core.policy.walls import Box, Sandbox
 from runner.rooms.launcher import cores, inspection, usage
 from runner.rooms.launcher.freezing import AGENT_LABEL, LANE_LABEL
 from runner.rooms.launcher.output import Output

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from runner.core.base.errors import EngineError
-from runner.core.base.values import LaunchRequest
-from runner.core.policy.policy_files import Sandbox
+from runner.core.base.launching import LaunchRequest
+from runner.core.policy.walls import Sandbox
 
 
 def of_agents(sandbox: Sandbox) -> str | None:

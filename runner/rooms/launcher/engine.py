@@ -8,9 +8,12 @@ import docker
 
 from runner.core.base.errors import EngineError
 from runner.core.policy import users
-from runner.core.policy.policy_files import Sandbox
+from runner.core.policy.walls import Sandbox
 
 SECONDS = float(os.environ.get("GLOVEBOX_ENGINE_SECONDS", "60"))  # an engine that takes longer has stalled
+
+Client = docker.DockerClient  # for those who are handed one and do not know the library
+Failed = docker.errors.DockerException
 
 
 def connect_engine(sandbox: Sandbox) -> docker.DockerClient:

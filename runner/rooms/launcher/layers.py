@@ -10,7 +10,7 @@ from __future__ import annotations
 import docker
 
 from runner.core.base.errors import EngineError
-from runner.core.policy.policy_files import Sandbox
+from runner.core.policy.walls import Sandbox
 from runner.rooms.launcher import freezing
 
 

@@ -16,9 +16,9 @@ from docker.types import Mount
 from runner.core.base import doors
 from runner.core.base.errors import DoorError
 from runner.core.base.home import COMPILED_FILE, SHIPPED, Home
+from runner.core.base.launching import LaunchRequest
 from runner.core.base.run_folder import GO, HAND_OVER, SCORE
-from runner.core.base.values import LaunchRequest
-from runner.core.policy import policy_files, users
+from runner.core.policy import users, walls
 from runner.rooms.launcher import containers
 
 
@@ -36,7 +36,7 @@ class Rooms:
 
     home: Home
     places: doors.Places
-    policies: policy_files.Policies
+    policies: walls.Walls
 
     def furnish(self, request: LaunchRequest, folder: Path) -> Room:
         """The room for a request, its files made in `folder`; raises DoorError for what is not there."""
@@ -88,7 +88,7 @@ class Rooms:
             mounts.append(containers.bind(str(self.places.llm.parent), "/run/glovebox/llm"))
         return ["python", "-m", "agent", request.agent], mounts, {}
 
-    def _outputs(self, folder: Path, names: tuple[str, ...], limits: policy_files.Box) -> list[Mount]:
+    def _outputs(self, folder: Path, names: tuple[str, ...], limits: walls.Box) -> list[Mount]:
         """Fresh, empty single-file mounts: nothing to symlink, nothing to replace, a size limit on each."""
         mounts, group = [], users.ids(self.policies.sandbox, limits.uid).host_gid
         for name in names:

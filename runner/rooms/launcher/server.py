@@ -26,9 +26,9 @@ from requests.exceptions import RequestException
 from runner.core.base import device, doors, faults, nvidia
 from runner.core.base.errors import ArtifactError, DoorError, EngineError, GloveboxError, PolicyError
 from runner.core.base.home import Home
+from runner.core.base.launching import Cache, EngineResult, Freeze, Frozen, LaunchRequest, Release
 from runner.core.base.run_folder import GO
-from runner.core.base.values import Cache, EngineResult, Freeze, Frozen, LaunchRequest, Release
-from runner.core.policy import policy_files, seccomp, users
+from runner.core.policy import seccomp, users, walls
 from runner.rooms.launcher import containers, cores, gpu, layers, usage
 from runner.rooms.launcher.freezing import EVERY_LANE, Freezer
 from runner.rooms.launcher.mounts import Rooms
@@ -48,13 +48,13 @@ class Launcher:
         client: docker.DockerClient,
         home: Home,
         places: doors.Places,
-        policies: policy_files.Policies | None = None,
+        policies: walls.Walls | None = None,
         *,
         watch: bool = False,
     ) -> None:
         self.client = client
         self.home = home
-        self.policies = policies or policy_files.load(*home.policies)
+        self.policies = policies or walls.load(*home.policies)
         self.rooms = Rooms(home, places, self.policies)
         self.freezer = Freezer(client, home.id, watch=watch)
         self._watch = watch
@@ -106,7 +106,7 @@ class Launcher:
         folder = self.home.run(request.run)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         spec = self.specification(request, folder)
-        limits: policy_files.Box = getattr(self.policies.sandbox, request.role)
+        limits: walls.Box = getattr(self.policies.sandbox, request.role)
         look = self._look(request)
         with ExitStack() as lent, (folder / f"{request.role}.log").open("wb") as log:
 
@@ -141,7 +141,7 @@ class Launcher:
 
     def _provide(self, request: LaunchRequest, work: Release, folder: Path) -> None:
         """Give a container that waits what it is to work on; it sees these files and cannot write them."""
-        limits: policy_files.Box = getattr(self.policies.sandbox, request.role)
+        limits: walls.Box = getattr(self.policies.sandbox, request.role)
         if work.seconds > limits.max_seconds:
             raise DoorError(f"more seconds than policies/sandbox.yaml {request.role}.max_seconds")
         if request.role == "agent":
@@ -165,7 +165,7 @@ class Launcher:
         room = self.rooms.furnish(request, folder)
         if request.cache is not None:
             self._fits(request.cache, request.lane.gpu)
-        limits: policy_files.Box = getattr(self.policies.sandbox, request.role)
+        limits: walls.Box = getattr(self.policies.sandbox, request.role)
         uuid = request.lane.gpu if request.role != "agent" else None
         gpus = [gpu.request(self.client.info(), uuid)] if uuid else []
         return containers.specification(

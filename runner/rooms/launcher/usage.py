@@ -23,7 +23,7 @@ from requests.exceptions import RequestException
 
 from runner.core.base import nvidia
 from runner.core.base.errors import EngineError
-from runner.core.base.values import Speed
+from runner.core.base.launching import Speed
 
 _INTERVAL = 1.0  # seconds
 _MIB = 1 << 20

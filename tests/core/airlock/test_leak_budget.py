@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from runner.core.airlock import leak_budget, telemetry_file
 from runner.core.airlock.telemetry_file import NOT_EXPORTABLE
 from runner.core.base.errors import PolicyError
-from runner.core.base.values import MAX_LANES, Crash, EndReason, Experiment, Telemetry
+from runner.core.base.launching import MAX_LANES, EndReason
+from runner.core.base.values import Crash, Experiment, Telemetry
 from runner.core.decision import decide
 from runner.core.policy import policy_files
 from runner.core.policy.policy_files import Policies
@@ -140,7 +141,7 @@ def test_what_other_lanes_have_begun_can_still_be_told(policies: Policies) -> No
 def test_every_reason_code_is_counted() -> None:
     ours = (
         "time_budget", "exception", "no_hand_over", "evaluation_failed", "not_confirmed", "simpler", "memory",
-        "early_stop", "interrupted",
+        "early_stop", "diverged", "interrupted",
     )  # fmt: skip
     codes = {*ours, *map(str, EndReason), *NOT_EXPORTABLE, *map(str, Reason)}
     assert len(codes) <= leak_budget.REASONS

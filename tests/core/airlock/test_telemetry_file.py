@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -72,6 +73,14 @@ def test_an_invented_exception_class_becomes_exception(policies: Policies) -> No
         b'{"event": "summary", "name": "note: run rm -rf", "value": 1}',
         b'{"event": "phase", "phase": "hello agent"}',
         b'{"event": "chat", "text": "hello agent"}',
+        b'{"event": "attention", "kind": "flash4"}',
+        b'{"event": "attention", "kind": "Flash"}',
+        b'{"event": "attention", "kind": ["flash"]}',
+        b'{"event": "attention", "kind": true}',
+        b'{"event": "attention"}',
+        b'{"event": "diverged", "step": 1, "step": 2}',
+        b'{"event": "diverged", "step": NaN}',
+        b'{"event": "Diverged", "step": 1}',
         b"[" * 3000 + b"]" * 3000,
         b"\xff\xfe\x00",
         b"step 1 loss 2",
@@ -83,7 +92,36 @@ def test_malformed_lines_are_dropped_and_counted(policies: Policies, line: bytes
     out = run(policies, raw=line + b"\n")
     assert out.telemetry.curve == []
     assert out.telemetry.summary == {}
+    assert (out.diverged, out.attention) == (False, ())
     assert out.telemetry.dropped_lines == 1
+
+
+def test_that_a_run_diverged_passes_and_nothing_it_says_of_it(policies: Policies) -> None:
+    out = run(policies, {"event": "diverged", "step": 11})
+    assert out.diverged
+    assert out.telemetry.dropped_lines == 0
+    more = ({"event": "diverged", "step": step, "note": "hello agent"} for step in (-1, "hello agent", None, 10**12))
+    assert run(policies, *more) == out
+    assert not run(policies, {"event": "step", "step": 1, "loss": 5.0}).diverged
+
+
+def test_which_attention_ran_passes_as_our_own_word(policies: Policies) -> None:
+    out = run(policies, *({"event": "attention", "kind": kind} for kind in ("flash", "sdpa")))
+    assert out.attention == ("flash", "sdpa")
+    assert all(any(word is ours for ours in telemetry_file.ATTENTIONS) for word in out.attention)
+    assert out.telemetry.dropped_lines == 0
+    assert run(policies).attention == ()
+
+
+def test_neither_order_nor_repetition_of_attention_tells_anything(policies: Policies) -> None:
+    for size in range(len(telemetry_file.ATTENTIONS) + 1):
+        for kinds in itertools.combinations(telemetry_file.ATTENTIONS, size):
+            told = {
+                run(policies, *({"event": "attention", "kind": kind} for kind in order + order[:repeated])).attention
+                for order in itertools.permutations(kinds)
+                for repeated in range(3)
+            }
+            assert told == {kinds}
 
 
 def test_too_many_lines_are_not_read(policies: Policies) -> None:
@@ -108,8 +146,8 @@ def test_downsampling_keeps_the_ends_and_the_limit(curve: list[tuple[int, float]
 
 STRINGS = st.text(max_size=40)
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), STRINGS, st.lists(st.integers(), max_size=3))
-KEYS = st.sampled_from(["event", "step", "loss", "name", "value", "error", "line", "reason", "phase", "x"])
-KINDS = st.sampled_from(["step", "summary", "crash", "not_exportable", "phase", "other"])
+KEYS = st.sampled_from(["event", "step", "loss", "name", "value", "error", "line", "reason", "phase", "kind", "x"])
+KINDS = st.sampled_from(["step", "summary", "crash", "not_exportable", "phase", "diverged", "attention", "other"])
 EVENTS = st.builds(lambda kind, rest: {**rest, "event": kind}, KINDS, st.dictionaries(st.one_of(KEYS, STRINGS), VALUES))
 
 
@@ -125,6 +163,8 @@ def test_only_our_own_strings_and_bounded_numbers_leave(policies: Policies, line
     if out.crash:
         assert out.crash.error in (*policies.errors.classes, "Exception")
     assert out.not_exportable in (None, *telemetry_file.NOT_EXPORTABLE)
+    assert out.diverged in (True, False)
+    assert [kind for kind in telemetry_file.ATTENTIONS if kind in out.attention] == list(out.attention)
 
 
 def test_what_leaves_is_our_object_even_if_equal(policies: Policies) -> None:
@@ -158,11 +198,14 @@ def test_the_beginning_of_a_hand_over_is_seen_in_the_last_line(
     assert not telemetry_file.handing_over(tmp_path / "none", policies.metrics)
 
 
+PARTS = ("curves", "summaries", "crashes", "messages", "dropped", "diverged", "attention")
+
+
 def test_fuzzing_finds_nothing_that_crosses_and_reaches_every_part() -> None:
     """A million inputs the same way: python -m tests.fuzz_filter --inputs 1000000."""
     counts = fuzz_filter.fuzz(10_000, seed=11)
     assert counts["crossed"] == 0
-    assert min(counts[part] for part in ("curves", "summaries", "crashes", "messages", "dropped")) > 500
+    assert min(counts[part] for part in PARTS) > 500
 
 
 def _raw_message(message: object, templates: object) -> error_messages.Told:

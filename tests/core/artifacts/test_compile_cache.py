@@ -13,7 +13,7 @@ from runner.core.artifacts import compile_cache, store
 from runner.core.base import device
 from runner.core.base.errors import ArtifactError, GloveboxError
 from runner.core.base.home import COMPILED_FILE, SOURCE, Home
-from runner.core.base.values import Cache, EndReason, EngineResult, LaunchRequest, Release
+from runner.core.base.launching import Cache, EndReason, EngineResult, LaunchRequest, Release
 from runner.core.policy import policy_files
 from tests.samples import QUICK, quickly
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.base.values import EndReason, EngineResult, Score, Scored, Snapshot, Status, Telemetry, Trained
+from runner.core.base.launching import EndReason, EngineResult
+from runner.core.base.values import Score, Scored, Snapshot, Status, Telemetry, Trained
 from runner.core.decision.decide import Runs, Standing, Verdict, Wanted, failure, judge, measured
 from runner.core.decision.noise import Noise
 from runner.core.policy.policy_files import Decision, EarlyStop, Policies
@@ -252,6 +253,16 @@ def test_every_question_ends_after_at_most_the_runs_policy_allows(first: list[fl
         ({"handed_over": False, "engine": engine(exit_code=1)}, Status.CRASH, "exception"),
         ({"handed_over": False}, Status.CRASH, "no_hand_over"),
         ({"handed_over": False, "not_exportable": "custom_op"}, Status.NOT_EXPORTABLE, "custom_op"),
+        ({"handed_over": False, "diverged": True, "engine": engine(exit_code=1)}, Status.CRASH, "diverged"),
+        ({"handed_over": False, "diverged": True}, Status.CRASH, "diverged"),
+        # What the engine saw, and what stopped the hand-over, comes before what was reported.
+        ({"diverged": True, "engine": engine(reason=EndReason.WALL, exit_code=137)}, Status.TIMEOUT, "time_budget"),
+        ({"diverged": True, "engine": engine(reason=EndReason.OOM, exit_code=137)}, Status.CRASH, "oom"),
+        (
+            {"handed_over": False, "diverged": True, "not_exportable": "mutation"},
+            Status.NOT_EXPORTABLE,
+            "mutation",
+        ),
     ],
 )
 def test_failures_are_named_whatever_the_score_says(changes: dict[str, Any], status: Status, reason: str) -> None:
@@ -265,6 +276,11 @@ def test_refusals_of_the_evaluator_and_a_score() -> None:
     assert failure(scored(refused="op_not_allowed")) == Verdict(Status.REJECTED, "op_not_allowed")
     assert failure(scored(None)) == Verdict(Status.REJECTED, "evaluation_failed")
     assert failure(scored(1.0)) is None
+
+
+def test_a_run_that_diverged_and_handed_over_all_the_same_is_judged_by_its_score() -> None:
+    assert failure(scored(1.0, diverged=True)) is None
+    assert failure(scored(refused="not_finite", diverged=True)) == Verdict(Status.REJECTED, "not_finite")
 
 
 def test_shipped_policy_measures_its_noise(policies: Policies) -> None:

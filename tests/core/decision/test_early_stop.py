@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.base.values import EndReason, Experiment, Hopeless, Status
+from runner.core.base.launching import EndReason
+from runner.core.base.values import Experiment, Hopeless, Status
 from runner.core.decision import early_stop
 from runner.core.decision.decide import failure
 from runner.core.decision.early_stop import Lookout, fit, follows, hopeless

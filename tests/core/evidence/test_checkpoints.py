@@ -14,7 +14,8 @@ import pytest
 from runner.core.artifacts import keys, store
 from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
-from runner.core.base.values import EndReason, EngineResult, Snapshot
+from runner.core.base.launching import EndReason, EngineResult
+from runner.core.base.values import Snapshot
 from runner.core.evidence import audit_chain, checkpoints, verify
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer

@@ -5,11 +5,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from runner.core.base.home import SOURCE
 from runner.core.policy.of_tag import known, of_tag
 from runner.core.policy.policy_files import load, terms
 
 SHIPPED = SOURCE / "policies"
+
+
+def test_every_version_before_is_tried() -> None:
+    assert {path.name for path in (SHIPPED / "past").glob("*/")} == {"2026-11", "2026-11-26"}
 
 
 def test_a_tag_of_now_has_the_policies_in_force(tmp_path: Path) -> None:
@@ -20,10 +26,11 @@ def test_a_tag_of_now_has_the_policies_in_force(tmp_path: Path) -> None:
     )
 
 
-def test_a_tag_of_the_version_before_keeps_its_rule(tmp_path: Path) -> None:
-    (past,) = (SHIPPED / "past").glob("*/")
-    begun = load(tmp_path, past, SHIPPED)
-    assert begun.decision.rule == "paired"
+@pytest.mark.parametrize(("past", "rule"), [("2026-11", "paired"), ("2026-11-26", "odds")])
+def test_a_tag_of_a_version_before_keeps_its_rule(tmp_path: Path, past: str, rule: str) -> None:
+    begun = load(tmp_path, SHIPPED / "past" / past, SHIPPED)
+    assert begun.decision.rule == rule
+    assert begun.terms != load(SHIPPED).terms
     found = of_tag(known((tmp_path, SHIPPED)), terms(begun, None), None, [])
     assert found is not None
     assert (found.decision, found.digest) == (begun.decision, load(SHIPPED).digest)

@@ -74,7 +74,7 @@ def test_an_unknown_key_is_refused_with_its_line(folder: Path) -> None:
     [
         ("uid: 65532", "uid: 0"),
         ("pids: 1024", "pids: -1"),
-        ("memory_bytes: 17179869184     #", "memory_bytes: .inf #"),
+        ("memory_bytes: 68719476736     #", "memory_bytes: .inf #"),
         ("cpus: 64.0  ", "cpus: '*' "),
         ("pids: 1024", "pids: '1024'"),
         ("runtime: runc ", "runtime: crun "),

@@ -9,7 +9,7 @@ import docker
 import pytest
 
 from runner.core.base.errors import PolicyError
-from runner.core.base.values import EndReason
+from runner.core.base.launching import EndReason
 from runner.core.policy import policy_files, seccomp
 from runner.core.policy.policy_files import Policies
 from tests.conftest import POLICIES

@@ -8,8 +8,9 @@ import pytest
 
 from runner.core.base.errors import EngineError
 from runner.core.policy import users
-from runner.core.policy.policy_files import Policies, Sandbox
+from runner.core.policy.policy_files import Policies
 from runner.core.policy.users import Ids
+from runner.core.policy.walls import Sandbox
 
 
 def sandbox(policies: Policies, userns: str = "none", base: int = 0) -> Sandbox:

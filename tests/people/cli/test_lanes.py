@@ -7,7 +7,7 @@ import os
 import pytest
 import typer
 
-from runner.core.base.values import WHOLE_HOST, Lane
+from runner.core.base.launching import WHOLE_HOST, Lane
 from runner.people.cli.lanes import lanes_of
 from runner.rooms.launcher.cores import named
 

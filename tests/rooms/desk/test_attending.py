@@ -11,7 +11,8 @@ import pytest
 
 from runner.core.base import doors
 from runner.core.base.errors import EngineError, GloveboxError
-from runner.core.base.values import INTERRUPTED, MAX_LANES, EndReason, EngineResult
+from runner.core.base.launching import MAX_LANES, EndReason, EngineResult
+from runner.core.base.values import INTERRUPTED
 from runner.rooms.desk import attending, session
 from runner.rooms.desk.attending import GAVE_UP, Ending, attend
 from runner.rooms.desk.desk import Quota

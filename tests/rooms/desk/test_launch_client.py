@@ -12,7 +12,7 @@ import pytest
 
 from runner.core.base import doors
 from runner.core.base.errors import DoorError, RelayedError
-from runner.core.base.values import EndReason, EngineResult, LaunchRequest, Release
+from runner.core.base.launching import EndReason, EngineResult, LaunchRequest, Release
 from runner.rooms.desk.launch_client import Ahead, LaunchClient
 
 RESULT = EngineResult(

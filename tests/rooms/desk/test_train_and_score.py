@@ -9,17 +9,9 @@ import pytest
 from runner.core.airlock import snapshot
 from runner.core.artifacts import store
 from runner.core.base.home import Home
+from runner.core.base.launching import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest, Release
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import (
-    WHOLE_HOST,
-    EndReason,
-    EngineResult,
-    Lane,
-    LaunchRequest,
-    Release,
-    Scored,
-    Status,
-)
+from runner.core.base.values import Scored, Status
 from runner.core.evidence import verify
 from runner.core.policy.policy_files import EarlyStop, Policies
 from runner.rooms.desk.experiment import Loop

@@ -6,7 +6,7 @@ import pytest
 
 from runner.core.base import device, nvidia
 from runner.core.base.errors import ArtifactError
-from runner.core.base.values import Cache
+from runner.core.base.launching import Cache
 from runner.rooms.launcher.server import check_fit
 
 MADE = Cache(version="cache-2", image="sha256:one", device=device.kind(None))

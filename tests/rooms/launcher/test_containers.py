@@ -14,7 +14,7 @@ import pytest
 from docker.utils.proxy import ProxyConfig
 
 from runner.core.base.errors import EngineError
-from runner.core.base.values import EndReason, EngineResult, LaunchRequest
+from runner.core.base.launching import EndReason, EngineResult, LaunchRequest
 from runner.core.policy import seccomp
 from runner.core.policy.policy_files import Policies
 from runner.rooms.launcher import containers

@@ -16,9 +16,9 @@ from docker.models.containers import Container
 from runner.core.airlock import snapshot
 from runner.core.base.errors import EngineError, RelayedError
 from runner.core.base.home import Home
+from runner.core.base.launching import Lane, LaunchRequest, Release
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import Lane, LaunchRequest, Release
-from runner.core.policy import policy_files
+from runner.core.policy import policy_files, walls
 from runner.people.host import processes
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.launcher import containers, cores, freezing
@@ -227,7 +227,7 @@ def test_apart_agents_have_a_processor_no_trainer_has_and_only_their_own_experim
     home: Home, policies: policy_files.Policies, engine: docker.DockerClient, begin: Begin, tmp_path: Path
 ) -> None:
     (home.root / "policies").mkdir(exist_ok=True)
-    text = (policy_files.place(home.policies, "sandbox.yaml")).read_text()
+    text = (walls.place(home.policies, "sandbox.yaml")).read_text()
     (home.root / "policies" / "sandbox.yaml").write_text(text.replace("agents: frozen ", "agents: apart "))
     apart = policy_files.load(*home.policies)
     mine, others = begin(0), begin(1)

@@ -13,7 +13,7 @@ import pytest
 from docker.types import LogConfig, Mount, Ulimit
 
 from runner.core.base.errors import EngineError
-from runner.core.base.values import LaunchRequest
+from runner.core.base.launching import LaunchRequest
 from runner.core.policy import seccomp
 from runner.core.policy.policy_files import Policies
 from runner.rooms.launcher import containers, inspection

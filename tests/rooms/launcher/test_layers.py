@@ -8,8 +8,9 @@ import pytest
 from runner.core.base.doors import Places
 from runner.core.base.errors import EngineError
 from runner.core.base.home import Home
-from runner.core.base.values import LaunchRequest
-from runner.core.policy.policy_files import Policies, Sandbox
+from runner.core.base.launching import LaunchRequest
+from runner.core.policy.policy_files import Policies
+from runner.core.policy.walls import Sandbox
 from runner.rooms.launcher import layers
 from runner.rooms.launcher.freezing import AGENT_LABEL
 from runner.rooms.launcher.server import Launcher

@@ -15,8 +15,8 @@ import pytest
 from runner.core.base import doors
 from runner.core.base.errors import DoorError
 from runner.core.base.home import Home
+from runner.core.base.launching import LaunchRequest
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import LaunchRequest
 from runner.core.policy.policy_files import Policies
 from runner.rooms.launcher import containers
 from runner.rooms.launcher.server import Launcher

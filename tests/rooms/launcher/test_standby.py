@@ -16,8 +16,8 @@ from runner.core.airlock import snapshot
 from runner.core.artifacts import store
 from runner.core.base.errors import RelayedError
 from runner.core.base.home import Home
+from runner.core.base.launching import EndReason, LaunchRequest, Release
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import EndReason, LaunchRequest, Release
 from runner.core.policy import policy_files
 from runner.people.host import processes
 from runner.rooms.desk.launch_client import Ahead, Launch, LaunchClient

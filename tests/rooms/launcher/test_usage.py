@@ -10,7 +10,7 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from runner.core.base.values import Speed
+from runner.core.base.launching import Speed
 from runner.core.policy.policy_files import Policies
 from runner.rooms.launcher import usage
 from tests import nvml
