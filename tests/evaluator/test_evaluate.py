@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from runner.core.airlock import score_file
+from runner.core.base.home import SOURCE
 from tests.evaluator import zoo
 from trainer import hand_over
 from trainer.evaluator import __main__ as evaluator
 from trainer.evaluator import audit, score
 from trainer.evaluator.__main__ import Order, Settings, evaluate, main
 from trainer.evaluator.costs import Costs
+from trainer.wire import device
 from trainer.wire.refusal import Reason, Refused
 
 ROWS, B = 8, 2
@@ -120,8 +126,6 @@ def test_scoring_that_takes_too_long_is_refused(handed: Path, artifacts: Path, m
 def test_the_document_is_what_the_runner_reads(
     handed: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from runner.core.airlock import score_file
-    from runner.core.base.home import SOURCE
     from runner.core.policy import policy_files
 
     settings = policy_files.load(SOURCE / "policies").evaluator.model_dump_json()
@@ -143,8 +147,6 @@ def test_the_document_is_what_the_runner_reads(
 def test_a_score_that_does_not_say_how_it_was_taken_is_none(
     handed: Path, artifacts: Path, tmp_path: Path, missing: str
 ) -> None:
-    from runner.core.airlock import score_file
-
     document = evaluate(HONEST, handed, artifacts) | {"format": score_file.FORMAT, "seconds": 1.0}
     path = tmp_path / "score.json"
     path.write_text(json.dumps(document))
@@ -152,6 +154,78 @@ def test_a_score_that_does_not_say_how_it_was_taken_is_none(
     del document[missing]
     path.write_text(json.dumps(document))
     assert score_file.read(path) is None
+
+
+# What an evaluation fails of is one word
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB"), "out_of_memory"),
+        (RuntimeError("CUDA out of memory"), "execution"),  # the type says, not the text
+        (MemoryError(), "execution"),
+    ],
+)
+def test_a_gpu_that_is_too_small_is_told_apart_from_an_operation_that_failed(
+    handed: Path,
+    artifacts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    reason: str,
+) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    _quietly(monkeypatch)
+    monkeypatch.setattr(score, "batch", full)
+    assert main(["x", SETTINGS], handed, artifacts, tmp_path) == 0
+    found = score_file.read(tmp_path / "score.json")
+    assert found is not None
+    assert (found.status, found.reason) == ("refused", reason)
+    assert str(error) in capsys.readouterr().err
+
+
+# A room that was promised a GPU does not compute on anything else
+
+SETTINGS = json.dumps({"accept": ["proved"]})
+
+
+@pytest.mark.parametrize(("promised", "code"), [("cuda", device.NO_DEVICE), ("cpu", 0)])
+def test_the_room_ends_without_its_gpu_before_it_waits_for_a_candidate(
+    handed: Path, artifacts: Path, tmp_path: Path, promised: str, code: int
+) -> None:
+    go = tmp_path / "go.json"
+    go.write_text("{}\n" if code == 0 else "{")  # in the room without its GPU the word never comes
+    folders = {"HANDED": handed, "ARTIFACTS": artifacts, "OUT": tmp_path, "GO": go}
+    environment = {f"GLOVEBOX_{name}": str(path) for name, path in folders.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.evaluator", SETTINGS],
+        env=os.environ | environment | {"GLOVEBOX_DEVICE": promised, "CUDA_VISIBLE_DEVICES": ""},
+        cwd=SOURCE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert ("no GPU: " in done.stderr) is (code != 0)
+    assert (score_file.read(tmp_path / "score.json") is not None) is (code == 0)
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_a_gpu_that_is_taken_away_while_the_room_waits_ends_it_without_a_score(
+    handed: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: bool
+) -> None:
+    done: list[str] = []
+    _quietly(monkeypatch)
+    monkeypatch.setattr(evaluator.promised, "openable", lambda: done.append("looked") or opens)
+    monkeypatch.setattr(evaluator.release, "wait", lambda: done.append("released") or {})
+    assert main(["x", SETTINGS], handed, artifacts, tmp_path) == (0 if opens else device.NO_DEVICE)
+    assert done == ["released", "looked"]
+    assert (tmp_path / "score.json").exists() is opens
 
 
 def _quietly(monkeypatch: pytest.MonkeyPatch) -> None:

