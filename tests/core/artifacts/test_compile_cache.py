@@ -48,7 +48,9 @@ def test_it_is_signed_with_what_it_was_made_of_and_for(home: Home) -> None:
     assert store.caches(home) == [version]
     assert store.latest(home) == "demo-1"  # no data artifact
     assert not home.run(REQUEST.run).exists()
-    assert compile_cache.admit(home, version) == Cache(version=version, image="sha256:one", device=device.kind(None))
+    made = compile_cache.admit(home, version)
+    assert made.cold_seconds == 0.0  # it ended before its budget
+    assert made == Cache(version=version, image="sha256:one", device=device.kind(None), cold_seconds=0.0)
 
 
 def test_an_altered_one_is_refused(home: Home) -> None:

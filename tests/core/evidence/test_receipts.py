@@ -85,7 +85,7 @@ def test_a_crash_needs_no_evaluator() -> None:
 def test_rows_from_before_a_field_existed_keep_their_hash() -> None:
     row = experiment(1, status=Status.CRASH, val_bpb=None, crash=Crash(error="ValueError", line=3))
     later_ = {"interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours"}
-    later_ |= {"gain", "probability", "sigma", "parent"}
+    later_ |= {"gain", "probability", "sigma", "parent", "speed", "attention"}
     old = row.model_dump(mode="json", exclude=later_) | {"crash": {"error": "ValueError", "line": 3}}
     assert receipts.row_digest(row) == hashlib.sha256(audit_chain.canonical(old)).hexdigest()
     told = row.model_copy(update={"crash": Crash(error="ValueError", line=3, template="matmul", message="x")})
