@@ -36,7 +36,7 @@ def main() -> int:
     """
     kernels_offline.install()
     if _UNPREPARED in os.environ:
-        return _run()
+        return _run() if device.openable() else device.NO_DEVICE
     if not device.there():
         return device.NO_DEVICE
     _prepare()

@@ -58,6 +58,17 @@ def serialise(exported: ExportedProgram) -> tuple[dict[str, Any], dict[str, torc
     return _Writer(exported).document()
 
 
+def _means_otherwise(name: str, given: dict[str, Any], mask: Any) -> bool:
+    """Whether a backend's kernel, called by hand, says something else with the same words.
+
+    The plain one adds a boolean mask as 0 and 1; flash kernels align a causal mask of unequal lengths at the end.
+    """
+    of_booleans = isinstance(mask, torch.fx.Node) and mask.meta["val"].dtype is torch.bool
+    lengths = {given[key].meta["val"].shape[-2] for key in ("query", "key")}
+    unequal = "flash_attention.default" in name and bool(given.get("is_causal")) and len(lengths) > 1
+    return ("_math" in name and of_booleans) or unequal
+
+
 class _Writer:
     """One pass over the FX graph; value ids: placeholders first, then node outputs in order."""
 
@@ -144,6 +155,8 @@ class _Writer:
         if given.get("dropout_p", 0.0) or given.get("dropout_mask") is not None:
             raise NotExportable(Why.UNSUPPORTED_OP, "attention with dropout")
         mask = given.get("attn_mask", given.get("attn_bias"))
+        if _means_otherwise(str(node.target), given, mask):
+            raise NotExportable(Why.UNSUPPORTED_OP, f"{node.target} called as the public operation never calls it")
         args = [*(given[name] for name in ("query", "key", "value")), mask, 0.0, given.get("is_causal", False)]
         grouped = {"enable_gqa": True} if given.get("enable_gqa") else {}
         self._instead(node, _PUBLIC_ATTENTION, args, {"scale": given.get("scale"), **grouped})

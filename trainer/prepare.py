@@ -157,6 +157,9 @@ def evaluate_bpb(model: torch.nn.Module, tokenizer: Tokenizer, batch_size: int) 
     sees, in batches of its own, so batch_size has no influence on the score.
     """
     from trainer import hand_over
+    from trainer.wire import device
 
+    if not device.there():  # lost since the start: what was trained on the CPU is not to be compared
+        raise SystemExit(device.NO_DEVICE)
     hand_over.hand_over(model, OUT_DIR, rows=EVAL_BATCH, seq_len=MAX_SEQ_LEN)
     return float("nan")

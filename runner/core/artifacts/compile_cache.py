@@ -10,6 +10,7 @@ The archive is never opened on the host. What in it fits is decided by torch's o
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from runner.core.base.errors import ArtifactError, GloveboxError
 from runner.core.base.home import COMPILED_FILE, Home
 from runner.core.base.launching import Cache, EndReason, EngineResult, LaunchRequest, Release
 
+_MAX_SECONDS = 86_400.0
 Train = Callable[[LaunchRequest, Release], EngineResult]
 
 
@@ -87,8 +89,18 @@ def admit(home: Home, version: str) -> Cache:
         version=version,
         image=made.get("image", ""),  # nothing: fits nothing
         device=made.get("device", ""),
-        cold_seconds=None if cold is None else float(cold),
+        cold_seconds=None if cold is None else _seconds(cold, version),
     )
+
+
+def _seconds(text: str, version: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _MAX_SECONDS:
+        raise ArtifactError("cold_seconds is no time", where=version, fix="run: glovebox warm")
+    return seconds
 
 
 def forget(home: Home) -> list[str]:

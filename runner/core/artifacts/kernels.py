@@ -11,6 +11,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import platform
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,8 @@ Repo = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}/[A-Za-z0-
 Variant = Annotated[str, Field(pattern=r"^torch[a-z0-9*_{}-]{0,60}$")]
 Architecture = Annotated[str, Field(pattern=r"^\d{1,2}\.\da?$")]
 ARCHITECTURES = "architectures.json"  # trainer/kernels_offline.py reads it
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_MAX_BYTES = 4 << 30  # of one package
 _KINDS = ("kernel", "model")  # of hub repositories: newer packages have a type of their own (kernels 0.14)
 
 
@@ -128,12 +131,17 @@ def _download(package: Package, target: Path) -> tuple[str | None, str]:
         try:
             info = HfApi().repo_info(package.repo, revision=f"v{package.version}", repo_type=kind)
             patterns = [f"build/{_named(variant)}/*" for variant in package.variants]
+            if not _COMMIT.fullmatch(str(info.sha)):
+                raise ValueError("no commit")
             found = snapshot_download(package.repo, revision=info.sha, repo_type=kind, allow_patterns=patterns)
+            if sum(path.stat().st_size for path in Path(found).rglob("*") if path.is_file()) > _MAX_BYTES:
+                raise ValueError("too large")
             for build in sorted((Path(found) / "build").glob("*")):  # the hub's cache holds links; a copy holds files
                 if _wanted(build.name, package):
                     shutil.copytree(build, target / "build" / build.name)
         except Exception as error:  # noqa: BLE001 - the hub's client raises its own, its transport's and the system's
             why = why or f"{type(error).__name__} from the hub"
+            shutil.rmtree(target, ignore_errors=True)  # half a package is none
             continue
         if target.is_dir():
             return str(info.sha), ""

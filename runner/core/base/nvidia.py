@@ -31,6 +31,14 @@ _WORD = 64  # bits of a mask of processors
 # nvml.h, nvmlClocksEventReasons: what holds a clock down although there is work. The first is common at full load.
 HeldBack = Literal["power_cap", "hardware", "heat", "power_brake"]
 _REASONS: dict[int, HeldBack] = {0x04: "power_cap", 0x08: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power_brake"}
+_unanswered: list[threading.Thread] = []
+# What a card answers that does not know; a MIG instance may say that the argument is wrong.
+_UNKNOWN = (
+    pynvml.NVMLError_NotSupported,
+    pynvml.NVMLError_FunctionNotFound,
+    pynvml.NVMLError_NoPermission,
+    pynvml.NVMLError_InvalidArgument,
+)
 Version = tuple[int, ...]
 T = TypeVar("T")
 
@@ -199,7 +207,7 @@ def _told(ask: Callable[[], T]) -> T | None:
     """An answer, None from a card that has none to this question."""
     try:
         return ask()
-    except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NoPermission):
+    except _UNKNOWN:
         return None
 
 
@@ -208,13 +216,19 @@ def _ask(what: str, question: Callable[[Any], T]) -> T:
 
     Asked from a thread of its own: a driver that is stuck answers nobody, and must not stop who asks.
     """
+    fix = "check: nvidia-smi; a GPU that hangs needs a reset"
+    stuck = EngineError(f"the driver does not answer in {_PATIENCE_SECONDS:g} s", where=what, fix=fix)
+    if any(thread.is_alive() for thread in _unanswered):
+        raise stuck  # one thread that waits for ever is enough
+    _unanswered.clear()
     answers: queue.SimpleQueue[T | EngineError] = queue.SimpleQueue()
-    threading.Thread(target=lambda: answers.put(_answer(what, question)), daemon=True).start()
+    asking = threading.Thread(target=lambda: answers.put(_answer(what, question)), daemon=True)
+    asking.start()
     try:
         answer = answers.get(timeout=_PATIENCE_SECONDS)
     except queue.Empty:
-        fix = "check: nvidia-smi; a GPU that hangs needs a reset"
-        raise EngineError(f"the driver does not answer in {_PATIENCE_SECONDS:.0f} s", where=what, fix=fix) from None
+        _unanswered.append(asking)
+        raise stuck from None
     if isinstance(answer, EngineError):
         raise answer
     return answer

@@ -6,6 +6,7 @@ Only the lines named in OURS are written; what a person set (tag, experiments, G
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from runner.core.airlock import snapshot
@@ -16,6 +17,7 @@ from runner.core.policy import policy_files, seccomp, users, walls
 from runner.rooms.launcher import cores, gpu
 
 _MAX_BYTES = 64 << 10
+_GPU = re.compile(r"GPU-[0-9a-f-]{36}")
 _CDI = (Path("/etc/cdi"), Path("/var/run/cdi"))
 HEADER = (
     "# Read by docker compose. The lines below are written by `glovebox init`; add GLOVEBOX_TAG and others freely.\n"
@@ -43,8 +45,8 @@ def values(home: Home, sandbox: walls.Sandbox) -> dict[str, str]:
         "GLOVEBOX_AGENT_GID": str(users.ids(sandbox, sandbox.agent.uid).host_gid),
         "GLOVEBOX_TRAINER_GID": str(users.ids(sandbox, sandbox.trainer.uid).host_gid),
         nvidia.TOOLKIT_VARIABLE: ".".join(map(str, nvidia.toolkit() or ())),
-        "GLOVEBOX_GPUS": "; ".join(f"{card.uuid} {card.name}" for card in cards),  # for people
-        "GLOVEBOX_DRIVER": driver.version if driver else "",
+        "GLOVEBOX_GPUS": ", ".join(f"{_plain(card.uuid)} {_plain(card.name)}" for card in cards),  # for people
+        "GLOVEBOX_DRIVER": _plain(driver.version) if driver else "",
         "GLOVEBOX_LOCKS": str(gpu.lock_path("any").parent),
         # compose mounts it, so it must exist: what the launcher sees anyway stands in for one that does not.
         "GLOVEBOX_CDI": next((str(path) for path in _CDI if path.is_dir()), str(home.artifacts)),
@@ -63,18 +65,32 @@ def write(path: Path, home: Home) -> None:
     ours = values(home, sandbox)
     files.write(home.agent_seccomp, seccomp.profile(policies.seccomp, "agent"))
     ownership.way(path.absolute().parent.resolve())
-    old = _there(path).splitlines()
-    kept = [line for line in old if line.split("=", 1)[0] not in ours and line + "\n" != HEADER]
-    only = nvidia.cards()
-    if len(only) == 1 and not any(line.startswith("GLOVEBOX_GPU=") for line in kept):
-        kept.append(f"GLOVEBOX_GPU={only[0].uuid}")  # a person's to change from now on
-    lines = [*(f"{name}={value}" for name, value in ours.items()), *kept]
+    old = _there(path).split("\n")
+    kept = [line for line in old if line.strip() and _name(line) not in ours and line + "\n" != HEADER]
+    if odd := [line for line in kept if line.count("'") % 2 or line.count('"') % 2]:
+        raise PolicyError(
+            f"a quote that does not end: {odd[0][:60]}", where=str(path), fix="end it, or remove the line"
+        )
+    only = [card.uuid for card in nvidia.cards() if _GPU.fullmatch(card.uuid)]
+    if len(only) == 1 and "GLOVEBOX_GPU" not in map(_name, kept):
+        kept.append(f"GLOVEBOX_GPU={only[0]}")  # a person's to change from now on
+    lines = [*kept, *(f"{name}={value}" for name, value in ours.items())]  # of two of a name compose takes the last
     files.write(path, HEADER + "".join(f"{line}\n" for line in lines))
     for private in (home.broker, home.key.parent, home.keys):
         private.mkdir(mode=0o700, exist_ok=True)
     if not locks.held(home.runner_lock):
         seed = home.first().read_bytes()
         snapshot.provide(home.work, users.ids(sandbox, sandbox.agent.uid).host_gid, seed)
+
+
+def _name(line: str) -> str:
+    """Whose value a line sets, in all the ways that compose reads one."""
+    return re.split(r"[=:]", line.strip().removeprefix("export "))[0].strip()
+
+
+def _plain(said: str) -> str:
+    """What a driver says, without a character that means something to compose."""
+    return re.sub(r"[^A-Za-z0-9 ._()/-]", "", said)
 
 
 def _there(path: Path) -> str:

@@ -29,6 +29,7 @@ from trainer.wire import device
 
 Emit = Callable[[str, dict[str, Any]], None]
 EVERY = 64.0  # val_bpb: no score is higher (score_file.py)
+_AT_ONCE = 2.0  # seconds
 _INTERVAL = 0.1  # seconds between two looks whether a hand-over began
 Judge = Callable[[float, float], bool]  # (share of the budget, training loss): whether to give the run up
 
@@ -87,12 +88,10 @@ class Stages:
         work = Release(seconds=seconds, snapshot=taken.sha256, seed=seed, budget=budget)
         evaluator = Ahead(self.launches)
         try:
-            with self._handing_over(run, evaluator):
-                found = self._train(taken, run, work, judge)
-                if found.engine.exit_code == device.NO_DEVICE and self.lane.gpu:
-                    # A fresh container looks at the GPU before it sees a candidate, so one that is gone ends the run
-                    # there. Here a container lost it, or train.py says so, which buys it one more run and no more.
-                    found = self._train(taken, run, work, judge)
+            found = self._followed(taken, run, work, judge, evaluator)
+            if self._lost(found):
+                evaluator.drop()  # it would have the first container's files before it, whatever the second hands over
+                found = self._followed(taken, run, work, judge, evaluator)
             trained(found)
             return self._evaluate(found, evaluator, audit_below, baseline)
         finally:
@@ -110,6 +109,20 @@ class Stages:
     def budget(self) -> float:
         """Seconds of the training profile."""
         return float(self.artifact.predicate.profile["time_budget_s"])
+
+    def _followed(self, taken: Snapshot, run: str, work: Release, judge: Judge | None, evaluator: Ahead) -> Trained:
+        """One training, and an evaluator that starts while it hands over."""
+        with self._handing_over(run, evaluator):
+            return self._train(taken, run, work, judge)
+
+    def _lost(self, found: Trained) -> bool:
+        """Whether a container that stood by had lost its GPU when it was released: it says so before train.py runs.
+
+        A train.py may end in the same way. That buys it one more run only if it does so at once: one that trained first
+        and did not like what came of it would draw twice.
+        """
+        engine = found.engine
+        return engine.exit_code == device.NO_DEVICE and bool(self.lane.gpu) and engine.seconds < _AT_ONCE
 
     @contextmanager
     def _handing_over(self, run: str, evaluator: Ahead) -> Iterator[None]:

@@ -79,18 +79,19 @@ def check_idle(gpu: str, idle_mib: int) -> nvidia.Use:
 
 
 def _settle(gpu: str, before: nvidia.Use) -> None:
-    """Wait until a run has left nothing on the GPU; says so if it does not."""
+    """Wait until a run has left nothing on the GPU; says so if it does not, or if nobody can tell.
+
+    The run is over and what it gave is good; it is the next one that is refused.
+    """
     deadline = time.monotonic() + SETTLE_SECONDS
     most = (before.memory_mib or 0) + _LEFT_MIB
-    while (now := nvidia.use(gpu)).processes or (now.memory_mib or 0) > most:
-        if time.monotonic() > deadline:
-            print(
-                f"launcher: {gpu}: a run left something: {told(now)} there (see nvidia-smi)",
-                file=sys.stderr,
-                flush=True,
-            )
-            return
-        time.sleep(0.2)
+    try:
+        while (now := nvidia.use(gpu)).processes or (now.memory_mib or 0) > most:
+            if time.monotonic() > deadline:
+                raise EngineError(f"a run left something: {told(now)} there", where=gpu, fix="see nvidia-smi")
+            time.sleep(0.2)
+    except EngineError as error:
+        print(f"launcher: {error}", file=sys.stderr, flush=True)
 
 
 def told(use: nvidia.Use) -> str:
@@ -106,25 +107,47 @@ def _locked(gpu: str) -> Iterator[None]:
     The file lies where all may write, so it is never written: opened as it is, no link followed, one name only.
     """
     path = lock_path(gpu)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        descriptor = _opened(path)
+        try:
+            while not locks.take(descriptor):
+                if time.monotonic() > deadline:
+                    raise BusyError("another run is using it", where=gpu, fix="wait, or name another GPU")
+                time.sleep(0.5)
+            if _is(descriptor, path):
+                with suppress(OSError):
+                    os.utime(path)  # who tidies up /tmp sees that it is in use
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """The lock's file; raises EngineError unless it is a plain one with one name."""
     try:
         with suppress(FileExistsError):
-            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+            made = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            os.fchmod(made, 0o644)  # whatever the umask: others must open it
+            os.close(made)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         fix = f"ask its owner or root to remove it: ls -l {path}"
         raise EngineError(f"no lock: {error.strerror}", where=str(path), fix=fix) from None
-    try:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
-            raise EngineError("not a lock of ours", where=str(path), fix=f"remove {path}")
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not locks.take(descriptor):
-            if time.monotonic() > deadline:
-                raise BusyError("another run is using it", where=gpu, fix="wait, or name another GPU")
-            time.sleep(0.5)
-        yield
-    finally:
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode) or state.st_nlink > 1:
         os.close(descriptor)
+        raise EngineError("not a lock of ours", where=str(path), fix=f"remove {path}")
+    return descriptor
+
+
+def _is(descriptor: int, path: Path) -> bool:
+    """Whether the file that was locked is still the one of that name: somebody may have removed it meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def lock_path(gpu: str) -> Path:

@@ -151,3 +151,10 @@ def test_runs_begin_with_what_the_baseline_compiled_and_leave_nothing_to_the_nex
         assert "made for image" in err
     finally:
         engine.images.remove("glovebox/trainer:other")
+
+
+@pytest.mark.parametrize("told", ["nan", "inf", "-1", "1e9", "soon"])
+def test_a_cold_start_that_is_no_time_is_refused(told: str) -> None:
+    with pytest.raises(ArtifactError, match="no time"):
+        compile_cache._seconds(told, "cache-1")
+    assert compile_cache._seconds("44.7", "cache-1") == 44.7

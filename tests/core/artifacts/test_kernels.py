@@ -157,6 +157,30 @@ def test_builds_of_another_machine_are_not_fetched(home: Home, tmp_path: Path) -
     assert done.returncode != 0
 
 
+BREAKS = DOWNLOAD.replace(
+    "class Said",
+    """
+import huggingface_hub, shutil
+real, calls = shutil.copytree, []
+def breaks(source, target, *more, **named):
+    calls.append(source)
+    real(source, target, *more, **named)
+    raise OSError("the disk is full")
+shutil.copytree = breaks
+class Said""",
+)
+
+
+def test_half_a_package_is_none(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A red team had half a package signed under another repository's commit, without the list of its GPUs."""
+    monkeypatch.setitem(globals(), "DOWNLOAD", BREAKS)
+    files = {f"build/{STABLE}/__init__.py": b"x = 1\n"}
+    done = download(home, {("kernel", "kernels-community/flash-attn3"): files}, tmp_path)
+    assert "kernels-community/flash-attn3 is left out: OSError" in done.stdout
+    assert done.returncode != 0
+    assert store.latest_kernels(home) is None
+
+
 @pytest.mark.engine
 @pytest.mark.slow
 def test_an_unmodified_get_kernel_finds_the_package_in_the_trainer(

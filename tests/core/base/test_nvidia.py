@@ -78,3 +78,28 @@ def test_the_stand_in_has_what_the_library_has() -> None:
                 p for p in theirs.parameters.values() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
             ]
             assert len(ours.parameters) - 1 >= len(needed), name
+
+
+def test_a_driver_that_stays_stuck_is_asked_by_one_thread_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = threading.Event()
+    nvml.install(monkeypatch, Nvml(stuck=stuck))
+    monkeypatch.setattr(nvidia, "_PATIENCE_SECONDS", 0.05)
+    before = threading.active_count()
+    for _ in range(20):
+        with pytest.raises(EngineError, match="does not answer in"):
+            nvidia.use(GPU)
+    assert threading.active_count() == before + 1
+    stuck.set()
+    for thread in nvidia._unanswered:
+        thread.join(10)
+    nvml.install(monkeypatch, Nvml())
+    assert nvidia.use(GPU).memory_mib == 3  # it answers again, and is asked again
+
+
+def test_a_mig_instance_that_calls_a_question_wrong_has_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Instance(Nvml):
+        def nvmlDeviceGetClockInfo(self, card: Card, kind: int) -> int:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+
+    nvml.install(monkeypatch, Instance())
+    assert nvidia.pace(GPU).sm_mhz is None

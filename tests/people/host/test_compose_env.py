@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home
 from runner.people.host import compose_env
 from tests import nvml
@@ -50,3 +51,35 @@ def test_without_a_gpu_nothing_is_named(home: Home, tmp_path: Path) -> None:
     found = written(tmp_path / ".env", home)
     assert "GLOVEBOX_GPU" not in found
     assert (found["GLOVEBOX_GPUS"], found["GLOVEBOX_DRIVER"]) == ("", "")
+
+
+@pytest.mark.parametrize("hostile", ["x\nEVIL=1", "H100 ${HOME}", "H100 #", "'580", '"580', "a\fb\rc"])
+def test_what_a_driver_says_sets_nothing(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: str
+) -> None:
+    nvml.install(monkeypatch, Nvml([Card(name=hostile, uuid=hostile)], version=hostile))
+    found = written(tmp_path / ".env", home)
+    assert set(found) == set(written(tmp_path / "again", home))
+    assert "EVIL" not in found
+    assert "GLOVEBOX_GPU" not in found  # no UUID
+    for name in ("GLOVEBOX_GPUS", "GLOVEBOX_DRIVER"):
+        assert not set(found[name]) & set("$#'\"\n\r\f")
+
+
+@pytest.mark.parametrize(
+    "line", ["export GLOVEBOX_BENCH=evil", "GLOVEBOX_BENCH =evil", "GLOVEBOX_BENCH: evil", " GLOVEBOX_BENCH=evil"]
+)
+def test_a_line_of_ours_in_another_spelling_is_replaced(home: Home, tmp_path: Path, line: str) -> None:
+    (tmp_path / ".env").write_text(f"{line}\nGLOVEBOX_TAG=mine\n")
+    assert written(tmp_path / ".env", home)["GLOVEBOX_BENCH"] == home.id
+    assert "evil" not in (tmp_path / ".env").read_text()
+    assert "GLOVEBOX_TAG=mine" in (tmp_path / ".env").read_text()
+
+
+def test_a_quote_that_does_not_end_is_refused(home: Home, tmp_path: Path) -> None:
+    """It would swallow the lines after it."""
+    (tmp_path / ".env").write_text("GLOVEBOX_TAG='mine\n")
+    with pytest.raises(PolicyError, match="quote that does not end"):
+        compose_env.write(tmp_path / ".env", home)
+    (tmp_path / ".env").write_text("GLOVEBOX_TAG='mine'\n")
+    assert written(tmp_path / ".env", home)["GLOVEBOX_TAG"] == "'mine'"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -55,66 +57,93 @@ def test_a_run_that_cannot_win_is_ended_unless_it_is_audited(loop: Loop, work: P
 LENT = Lane(gpu="GPU-00000000-1111-2222-3333-444444444444")
 
 
+HANDING_OVER = '{"event":"phase","phase":"hand_over","seconds":1.0}\n'
+
+
 class Launches:
-    """Containers that end as they are told to, in their order."""
+    """Containers that end as they are told to, in their order: an exit code, and after how many seconds."""
 
-    def __init__(self, codes: list[int]) -> None:
-        self.codes, self.roles = codes, list[str]()
+    def __init__(self, home: Home, ends: list[tuple[int, float]]) -> None:
+        self.home, self.ends = home, ends
+        self.roles = list[str]()  # of those that were released, in order
+        self.dropped = list[str]()
 
-    def open(self, request: LaunchRequest) -> Launches:
-        self.roles.append(request.role)
-        return self
+    def open(self, request: LaunchRequest) -> Container:
+        return Container(self, request)
+
+    def end(self, container: Container) -> None:
+        if not container.released:
+            self.dropped.append(container.request.role)
+
+
+@dataclass
+class Container:
+    """One of them."""
+
+    launches: Launches
+    request: LaunchRequest
+    released: bool = False
 
     def release(self, _: Release) -> None:
-        pass
-
-    def end(self, _: object) -> None:
-        pass
+        self.released = True
+        self.launches.roles.append(self.request.role)
 
     def stop(self) -> None:
         pass
 
     def ended(self) -> EngineResult:
-        code = self.codes.pop(0)
+        code, seconds = self.launches.ends.pop(0)
+        if self.request.role == "trainer":  # it says that it hands over, and an evaluator begins to wait for that
+            (self.launches.home.run(self.request.run) / "telemetry.jsonl").write_text(HANDING_OVER)
+            time.sleep(0.3)
         return EngineResult(
-            exit_code=code, reason=EndReason.EXIT, oom=False, seconds=1.0, output_bytes=0, image="i", container="c"
+            exit_code=code, reason=EndReason.EXIT, oom=False, seconds=seconds, output_bytes=0, image="i", container="c"
         )
 
 
-def outcome(home: Home, policies: Policies, codes: list[int], lane: Lane = LENT) -> tuple[Launches, Scored]:
-    """What comes of a run whose containers end with these codes; each left a hand-over."""
-    launches, run = Launches(codes), new_run_id()
+def outcome(home: Home, policies: Policies, ends: list[tuple[int, float]], lane: Lane) -> tuple[Launches, Scored]:
+    """What comes of a run whose containers end like this; each left a hand-over."""
+    launches, run = Launches(home, ends), new_run_id()
     folder = home.run(run)
     folder.mkdir(parents=True)
     (folder / "graph.json").write_text("{}")
     (folder / "telemetry.jsonl").write_text("")
-    sandbox = policies.sandbox.model_copy(update={"standby": False})
-    statement = store.admit(home, store.latest(home))
-    stages = Stages(home, policies.model_copy(update={"sandbox": sandbox}), launches, statement, lane=lane)  # type: ignore[arg-type]
+    stages = Stages(home, policies, launches, store.admit(home, store.latest(home)), lane=lane)  # type: ignore[arg-type]
     taken = snapshot.keep(b"x = 1\n", home.snapshots)
     return launches, stages.run(taken, run, seconds=5.0)
 
 
 @pytest.mark.parametrize(
-    ("codes", "roles", "handed_over"),
+    ("ends", "roles", "handed_over"),
     [
-        ([0, 0], ["trainer", "evaluator"], True),
-        ([75, 0, 0], ["trainer", "trainer", "evaluator"], True),
-        ([0, 75, 0], ["trainer", "evaluator", "evaluator"], True),
-        ([75, 75], ["trainer", "trainer"], False),  # a train.py that says so buys one more run
-        ([1], ["trainer"], False),
+        ([(0, 9.0), (0, 1.0)], ["trainer", "evaluator"], True),
+        ([(75, 0.1), (0, 9.0), (0, 1.0)], ["trainer", "trainer", "evaluator"], True),
+        ([(0, 9.0), (75, 0.1), (0, 1.0)], ["trainer", "evaluator", "evaluator"], True),
+        ([(75, 0.1), (75, 0.1)], ["trainer", "trainer"], False),  # a train.py that says so buys one more run
+        ([(75, 9.0)], ["trainer"], False),  # and none if it trained before: it would draw twice
+        ([(1, 0.1)], ["trainer"], False),
     ],
 )
 def test_a_room_that_lost_its_gpu_is_run_once_more_and_no_more(
-    home: Home, policies: Policies, codes: list[int], roles: list[str], handed_over: bool
+    home: Home, policies: Policies, ends: list[tuple[int, float]], roles: list[str], handed_over: bool
 ) -> None:
-    launches, scored = outcome(home, policies, codes)
+    launches, scored = outcome(home, policies, ends, LENT)
     assert launches.roles == roles
-    assert launches.codes == []
+    assert launches.ends == []
     assert scored.trained.handed_over is handed_over
 
 
+def test_what_the_first_container_handed_over_is_not_what_the_second_is_scored_by(
+    home: Home, policies: Policies
+) -> None:
+    """A red team handed over in the first, ended with 75, and had that scored as the second's."""
+    launches, _ = outcome(home, policies, [(75, 0.1), (0, 9.0), (0, 1.0)], LENT)
+    assert launches.dropped == ["evaluator"]  # it waited with the first one's files before it
+    launches, _ = outcome(home, policies, [(0, 9.0), (0, 1.0)], LENT)
+    assert launches.dropped == []
+
+
 def test_without_a_gpu_there_is_none_to_lose(home: Home, policies: Policies) -> None:
-    launches, scored = outcome(home, policies, [75], WHOLE_HOST)
+    launches, scored = outcome(home, policies, [(75, 0.1)], WHOLE_HOST)
     assert launches.roles == ["trainer"]
     assert not scored.trained.handed_over

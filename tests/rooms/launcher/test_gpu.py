@@ -195,3 +195,45 @@ def test_the_lock_lies_where_everybody_may_write(tmp_path: Path, monkeypatch: py
         assert gpu.lock_path(GPU) == folder / f"glovebox-{GPU}.lock"
     monkeypatch.setattr(gpu, "USUAL", tmp_path / "absent")
     assert gpu.lock_path(GPU).parent == Path("/tmp")
+
+
+def test_a_driver_that_falls_silent_at_the_end_costs_no_finished_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = nvml.install(monkeypatch, Nvml())
+    monkeypatch.setattr(gpu, "lock_path", lambda name: tmp_path / f"{name}.lock")
+    with gpu.lent(GPU, IDLE):
+        driver.loaded = False
+    assert "does not answer" in capsys.readouterr().err
+    with pytest.raises(EngineError, match="does not answer"), gpu.lent(GPU, IDLE):
+        pass
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(card: Card, tmp_path: Path) -> None:
+    """Who tidies up /tmp would let a second run onto a GPU that is lent: the first one's lock has no name any more."""
+    path = tmp_path / f"{GPU}.lock"
+    held, later, entered = gpu._locked(GPU), gpu._locked(GPU), threading.Event()
+    held.__enter__()
+    threading.Thread(target=lambda: (later.__enter__(), entered.set()), daemon=True).start()
+    assert not entered.wait(0.3)
+    path.unlink()  # the second waits for a file that nobody will find
+    held.__exit__(None, None, None)
+    assert entered.wait(10)
+    assert path.exists()  # it made another one, and holds that
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "_PATIENCE_SECONDS", 0.1)
+        with pytest.raises(BusyError, match="another run"), gpu._locked(GPU):
+            pass
+    later.__exit__(None, None, None)
+    with gpu._locked(GPU):
+        pass
+
+
+def test_others_may_open_the_lock_whatever_the_umask(card: Card, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with gpu.lent(GPU, IDLE):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / f"{GPU}.lock").stat().st_mode & 0o777 == 0o644
