@@ -60,7 +60,7 @@ def test_the_launcher_can_be_read_in_an_afternoon() -> None:
     own = loaded("runner.rooms.launcher.__main__")["own"]
     modules = [Path(path) for path in own.values() if Path(path).name != "__init__.py"]
     assert len(modules) <= 30
-    assert sum(len(path.read_text().splitlines()) for path in modules) <= 3430
+    assert sum(len(path.read_text().splitlines()) for path in modules) <= 3470
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from trainer import telemetry
 _HALVES = (torch.float16, torch.bfloat16)
 _FLASH = (8, 0)  # compute capability that the kernel needs (Ampere)
 _MOST_HEAD_DIM = 256
+_ONLY_SPEED = frozenset({"num_splits", "pack_gqa", "sm_margin"})
 _exporting = False
 
 
@@ -49,13 +50,19 @@ def flash_attn_func(
     Query i sees keys i - left .. i + right (negative: unbounded), counted from the last, none after i if causal.
     Raises TypeError for an option that needs the package.
     """
-    if given := [name for name, value in unsupported.items() if value not in (None, False, 0, 0.0, 1)]:
+    if given := [name for name, value in unsupported.items() if not _harmless(name, value)]:
         raise TypeError(f"flash_attn_func: {given} need the real kernel, which is not provisioned")
     left, right = window_size[0], 0 if causal else window_size[1]
     if not _exporting and _has_kernel(q, k, v):
         _tell("flash")
         return _flash(q, k, v, softmax_scale, causal, left, right)
     return _sdpa(q, k, v, softmax_scale, left, right)
+
+
+def _harmless(name: str, value: Any) -> bool:
+    """Whether an option asks for nothing, or only for another way to the same result."""
+    nothing = value is None or value is False or (type(value) in (int, float) and value == 0)
+    return nothing or name in _ONLY_SPEED
 
 
 def unless_exporting(kernel: Any) -> Any:
@@ -101,7 +108,7 @@ def _sdpa(
 ) -> torch.Tensor:
     queries, keys = q.shape[1], k.shape[1]
     mask = None
-    if (0 <= left < keys - 1) or (0 < right < keys - 1) or (right == 0 and queries != keys):
+    if (0 <= left < keys - 1) or (0 < right < queries - 1) or (right == 0 and queries != keys):
         mask = _mask(queries, keys, left, right, q.device)
     if not _exporting:
         _tell("sdpa" if mask is None else "masked")

@@ -24,7 +24,8 @@ CACHE, WARM, KEPT = Path("/cache"), Path("/warm.tar"), Path("/out/cache.tar")  #
 _VARIABLES = {"seed": "GLOVEBOX_SEED", "budget": "GLOVEBOX_TIME_BUDGET"}
 _UNPREPARED = "GLOVEBOX_UNPREPARED"  # set in a process that is to import nothing ahead
 _READ_ON_IMPORT = re.compile(
-    rb"""["'](TORCH|PYTORCH|AOT|PARTITIONER|TRITON|CUDA|CUBLAS|CUDNN|NVIDIA|OMP|MKL|KMP|GOMP)[A-Z0-9]*_[A-Z0-9_]+["']"""
+    rb"""["'](TORCH|PYTORCH|AOT|PARTITIONER|TRITON|CUDA|CUBLAS|CUDNN|NVIDIA|OMP|MKL|KMP|GOMP|OPENBLAS|NUMEXPR|DNNL|ONEDNN)"""
+    rb"""[A-Z0-9]*_[A-Z0-9_]+["']|environ\.update\("""
 )
 _READ_LATER = frozenset({b"PYTORCH_ALLOC_CONF", b"PYTORCH_CUDA_ALLOC_CONF"})  # by the first allocation on a GPU
 

@@ -158,7 +158,10 @@ class _Writer:
         if _means_otherwise(str(node.target), given, mask):
             raise NotExportable(Why.UNSUPPORTED_OP, f"{node.target} called as the public operation never calls it")
         args = [*(given[name] for name in ("query", "key", "value")), mask, 0.0, given.get("is_causal", False)]
-        grouped = {"enable_gqa": True} if given.get("enable_gqa") else {}
+        heads = {given[key].meta["val"].shape[-3] for key in ("query", "key") if given[key].meta["val"].dim() > 3}
+        grouped = (
+            {"enable_gqa": True} if given.get("enable_gqa") or len(heads) > 1 else {}
+        )  # backends have no word for it
         self._instead(node, _PUBLIC_ATTENTION, args, {"scale": given.get("scale"), **grouped})
 
     def _instead(self, node: torch.fx.Node, name: str, args: list[Any], kwargs: dict[str, Any]) -> None:

@@ -25,11 +25,13 @@ from typing import Any, TextIO
 _MIN_INTERVAL = 0.2  # seconds between two step events
 _MESSAGE_CHARS = 1500  # in ASCII, so that with escapes a line stays below the filter's cap
 _STEP = re.compile(
-    r"step (\d{1,9})\b.*?\bloss: (-?(?:\d{1,9}(?:\.\d{0,12})?(?:e[+-]?\d{1,3})?|nan|inf))(?![\w.])", re.IGNORECASE
+    r"step (\d{1,9})\b.*?\bloss: (-?(?:\d{1,9}(?:\.\d{0,60})?(?:e[+-]?\d{1,3})?|nan|inf))(?!\w|\.\d)", re.IGNORECASE
 )
 _SUMMARY = re.compile(
     r"(val_bpb|training_seconds|total_seconds|peak_vram_mb|mfu_percent|total_tokens_M|num_steps|num_params_M|depth):\s+(-?\d{1,12}(?:\.\d{0,12})?)$"
 )
+
+_GIVES_UP = "FAIL"  # what upstream's train.py prints when its loss is no number, or above 100
 
 _started = time.monotonic()
 _last_step = -1.0
@@ -100,6 +102,7 @@ class Tee:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._line = ""
+        self._step = 0  # the last that was printed
 
     def write(self, text: str) -> int:
         self._line += text
@@ -113,7 +116,10 @@ class Tee:
 
     def _look(self, line: str) -> None:
         if match := _STEP.search(line):
-            step(int(match[1]), float(match[2]))
+            self._step = int(match[1])
+            step(self._step, float(match[2]))
+        elif line == _GIVES_UP:
+            step(self._step + 1, math.nan)
         elif match := _SUMMARY.match(line):
             _emit({"event": "summary", "name": match[1], "value": float(match[2])})
 

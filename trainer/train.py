@@ -235,7 +235,6 @@ while trained < TIME_BUDGET:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     value = loss.item() * accumulate  # waits for the device, so the clock below is honest
-    assert math.isfinite(value), f"loss is {value} at step {step}"
     elapsed = time.monotonic() - tick
     if step > 0 or not CUDA:  # the first step compiles
         trained += elapsed
@@ -248,6 +247,7 @@ while trained < TIME_BUDGET:
         end="",
         flush=True,
     )
+    assert math.isfinite(value), f"loss is {value} at step {step}"
     step += 1
 print()
 

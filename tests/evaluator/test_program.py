@@ -123,3 +123,16 @@ def test_nothing_of_no_size_makes_the_prover_raise(op: str) -> None:
     total = b.op("expand.default", b.op("sum.default", value), [1, T])
     prog = b.program(b.logits(b.op("add.Tensor", total, b.op("_to_copy.default", b.idx, dtype={"d": "float32"}))))
     assert prove(prog).proved in (True, False)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("of the GPU"), RuntimeError("something else")])
+def test_a_gpu_that_is_full_while_constants_are_folded_is_named_as_that(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(program, "_fold", full)
+    b = bench()
+    with pytest.raises(torch.OutOfMemoryError if isinstance(error, torch.OutOfMemoryError) else Refused):
+        b.program(b.op("embedding.default", b.ids["table"], b.idx))

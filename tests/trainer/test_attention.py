@@ -65,7 +65,17 @@ def test_the_scale_is_the_callers() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"softcap": 15.0}, {"dropout_p": 0.1}, {"num_splits": 2}, {"qv": "a tensor"}, {"sinks": [0.0]}]
+    "option",
+    [
+        {"softcap": 15.0},
+        {"softcap": 1.0},
+        {"dropout_p": 0.1},
+        {"return_attn_probs": True},
+        {"alibi_slopes": torch.ones(1)},
+        {"alibi_slopes": torch.zeros(4)},
+        {"qv": "a tensor"},
+        {"sinks": [0.0]},
+    ],
 )
 def test_an_option_that_changes_the_result_and_is_not_served_is_an_error(option: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=next(iter(option))):
@@ -298,3 +308,13 @@ def test_whether_a_model_is_exported_is_ours_to_say(told: Told, ampere: None, mo
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     attention.flash_attn_func(*on_gpu(), causal=True)
     assert kinds(told) == ["flash"]
+
+
+@pytest.mark.parametrize("right", [0, 2, 3, 6, 7])
+def test_early_queries_before_the_keys_see_no_more_than_their_window(right: int) -> None:
+    """More queries than keys: the first ones stand before the first key."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 8, 2, 8), torch.randn(1, 4, 2, 8), torch.randn(1, 4, 2, 8)
+    found, wanted = attention.flash_attn_func(q, k, v, window_size=(-1, right)), naive(q, k, v, False, (-1, right))
+    seen = ~wanted.isnan().any(-1).any(-1)  # a query that sees no key has no answer
+    torch.testing.assert_close(found[seen], wanted[seen], rtol=1e-5, atol=1e-5)

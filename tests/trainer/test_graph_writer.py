@@ -227,3 +227,23 @@ def test_the_rest_of_what_a_backend_returns_cannot_be_read(
     with pytest.raises(Refused) as caught:
         parsed(document)
     assert caught.value.reason is reason
+
+
+def test_grouped_heads_survive_where_the_backend_has_no_word_for_them() -> None:
+    """What torch's dispatcher calls for them in a post-dispatch trace: fewer keys than queries, and no more."""
+
+    def grouped(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+    same(grouped, grouped, "post-dispatch", kv_heads=2)
+
+
+def test_a_mask_of_booleans_in_the_plain_kernels_own_call_is_refused() -> None:
+    """It adds them as 0 and 1; the public operation takes them for a mask."""
+
+    def direct(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = aten._scaled_dot_product_attention_math(q, k, v, mask > 0)[0]
+        return found
+
+    with pytest.raises(NotExportable, match="never calls it"):
+        written(Model(masked(direct)), "functional")

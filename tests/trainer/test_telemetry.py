@@ -144,3 +144,17 @@ def test_a_full_or_missing_file_does_not_fail_the_training(tmp_path: Path, monke
     telemetry.crash(ValueError("x" * 10_000), 3)
     telemetry.step(1, float("nan"))
     telemetry.attention("sdpa")
+
+
+@pytest.mark.parametrize("printed", ["2.3025850929940455", "2.5."])
+def test_a_loss_is_read_however_many_digits_and_at_the_end_of_a_sentence(
+    tee: telemetry.Tee, told: Told, printed: str
+) -> None:
+    tee.write(f"step 1 | loss: {printed} | dt\n")
+    assert [event["loss"] for event in told()] == [float(printed.rstrip("."))]
+
+
+def test_upstreams_giving_up_is_told_as_diverged(tee: telemetry.Tee, told: Told) -> None:
+    tee.write("step 00011 | loss: 2.5 | remaining: 3s   ")
+    tee.write("FAIL\n")
+    assert [(event["event"], event["step"]) for event in told()] == [("step", 11), ("diverged", 12)]

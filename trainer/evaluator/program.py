@@ -143,7 +143,7 @@ def prepare(
     try:
         _dry_run(program, limits)
         _fold(program, allow(program))
-    except Refused:
+    except (Refused, torch.OutOfMemoryError):
         raise
     except Exception as error:  # an operation rejected its arguments: hostile or unsupported
         raise Refused(Reason.BAD_ARGUMENT, f"{type(error).__name__}: {error}"[:500]) from None

@@ -47,7 +47,8 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
         top = z.amax(-1, keepdim=True)
         target = z.gather(-1, targets[row].unsqueeze(-1)).to(torch.float64) - top.to(torch.float64)
         out[row] = (z - top).exp_().sum(-1, dtype=torch.float64).log_() - target.squeeze(-1)
-    # A NaN or infinite logit makes the row's maximum or its sum NaN or infinite, or its target's share 0.
+    # A NaN or +inf makes the row's maximum or its sum NaN, a -inf at the target its share 0; elsewhere -inf is a share
+    # of 0, which a model may say.
     if not bool(torch.isfinite(out).all()):
         raise Refused(Reason.NOT_FINITE, "logits")
     return out

@@ -122,9 +122,8 @@ class Launcher:
                     lent.enter_context(self.freezer.hold(self._lane(request.lane.number)))
                 line.send({"event": "released"})
                 if spec["device_requests"] and request.lane.gpu:
-                    lent.enter_context(
-                        gpu.lent(request.lane.gpu, self.policies.sandbox.gpu_idle_mib)
-                    )  # until it is gone
+                    # Given back when the container is gone.
+                    lent.enter_context(gpu.lent(request.lane.gpu, self.policies.sandbox.gpu_idle_mib))
                 self._provide(request, work, folder)
                 return work.seconds
 
