@@ -124,13 +124,11 @@ def _more(before: nvidia.Use, now: nvidia.Use) -> float:
 def compile(bench: Bench) -> Iterator[Figure]:
     """Cold, warm, and warm with another width: every one must fit the clock that any of them would set."""
     budget, beyond, wider = 10, dict[str, float](), SEED.read_text().replace("64 * DEPTH", "96 * DEPTH")
-    cache = bench.work / "compiled"
     for name, source in (("cold", SEED.read_text()), ("warm", SEED.read_text()), ("wider", wider)):
         folder = bench.folder(f"compile-{name}")
         (folder / "train.py").write_text(source)
-        places = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"), "TRITON_CACHE_DIR": str(cache / "triton")}
         with watched(bench) as seen:
-            seconds = bench.run(folder, ["-m", "trainer.entry"], GLOVEBOX_TIME_BUDGET=str(budget), **places)
+            seconds = bench.run(folder, ["-m", "trainer.entry"], GLOVEBOX_TIME_BUDGET=str(budget), **_shared(bench))
         beyond[name] = seconds - budget
         told = rooms.summary(folder)
         yield measured(f"{name}: seconds beyond the budget", beyond[name], "s")
@@ -143,6 +141,12 @@ def compile(bench: Bench) -> Iterator[Figure]:
         limit = clock.clock(rooms.POLICIES.decision, 300.0, beyond["warm"]).allowance
         yield below(f"{name} within the clock a warm baseline sets", beyond[name], limit, "s")
     yield below("processes and threads", seen.tasks, rooms.POLICIES.sandbox.trainer.pids)
+
+
+def _shared(bench: Bench) -> dict[str, str]:
+    """Compiled code that several runs have in common."""
+    cache = bench.work / "compiled"
+    return {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"), "TRITON_CACHE_DIR": str(cache / "triton")}
 
 
 SMALLER = """
@@ -222,9 +226,7 @@ def watch(bench: Bench) -> Iterator[Figure]:
         folder = bench.folder(f"watch-{looked}-{len(rates[looked])}")
         (folder / "train.py").write_text(SEED.read_text())
         with watched(bench, 1.0, gpu=looked) as seen:
-            cache = {name: str(bench.work / "compiled" / name) for name in ("inductor", "triton")}
-            places = {"TORCHINDUCTOR_CACHE_DIR": cache["inductor"], "TRITON_CACHE_DIR": cache["triton"]}
-            bench.run(folder, ["-m", "trainer.entry"], GLOVEBOX_TIME_BUDGET="8", **places)
+            bench.run(folder, ["-m", "trainer.entry"], GLOVEBOX_TIME_BUDGET="8", **_shared(bench))
         told = rooms.summary(folder)
         rates[looked].append(told["total_tokens_M"] * 1e6 / told["training_seconds"])
         polls += seen.polls

@@ -17,7 +17,8 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Version = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Role = Literal["agent", "trainer", "evaluator"]
 AgentKind = Literal["scripted", "claude", "command"]
-Gpu = Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9a-f-]{36}$")]  # a GPU, or an instance of one
+GPU_PATTERN = r"^(GPU|MIG)-[0-9a-f-]{36}$"
+Gpu = Annotated[str, Field(pattern=GPU_PATTERN)]  # a GPU, or an instance of one
 Cores = Annotated[str, Field(pattern=r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?){0,63}$")]
 MAX_LANES = 16
 

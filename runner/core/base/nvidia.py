@@ -31,7 +31,7 @@ _WORD = 64  # bits of a mask of processors
 # nvml.h, nvmlClocksEventReasons: what holds a clock down although there is work. The first is common at full load.
 HeldBack = Literal["power_cap", "hardware", "heat", "power_brake"]
 _REASONS: dict[int, HeldBack] = {0x04: "power_cap", 0x08: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power_brake"}
-_unanswered: list[threading.Thread] = []
+_unanswered: dict[str, threading.Thread] = {}  # by what was asked: a GPU that hangs says nothing of the others
 # What a card answers that does not know; a MIG instance may say that the argument is wrong.
 _UNKNOWN = (
     pynvml.NVMLError_NotSupported,
@@ -218,16 +218,16 @@ def _ask(what: str, question: Callable[[Any], T]) -> T:
     """
     fix = "check: nvidia-smi; a GPU that hangs needs a reset"
     stuck = EngineError(f"the driver does not answer in {_PATIENCE_SECONDS:g} s", where=what, fix=fix)
-    if any(thread.is_alive() for thread in _unanswered):
+    waiting = _unanswered.get(what)
+    if waiting is not None and waiting.is_alive():
         raise stuck  # one thread that waits for ever is enough
-    _unanswered.clear()
     answers: queue.SimpleQueue[T | EngineError] = queue.SimpleQueue()
     asking = threading.Thread(target=lambda: answers.put(_answer(what, question)), daemon=True)
     asking.start()
     try:
         answer = answers.get(timeout=_PATIENCE_SECONDS)
     except queue.Empty:
-        _unanswered.append(asking)
+        _unanswered[what] = asking
         raise stuck from None
     if isinstance(answer, EngineError):
         raise answer

@@ -96,7 +96,7 @@ class Evaluator(Strict):
 
 MODELS: dict[str, type[Strict]] = {"sandbox": Sandbox, "seccomp": Seccomp, "evaluator": Evaluator}
 # Every policy file, in the order in which the digest takes them.
-NAMES = (*("sandbox", "seccomp", "agent", "broker", "audit", "notify", "decision", "evaluator", "metrics", "errors"),)
+NAMES = ("sandbox", "seccomp", "agent", "broker", "audit", "notify", "decision", "evaluator", "metrics", "errors")
 
 
 class Walls(Strict):

@@ -13,18 +13,18 @@ from runner.core.airlock import snapshot
 from runner.core.base import files, locks, nvidia, ownership
 from runner.core.base.errors import EngineError, PolicyError
 from runner.core.base.home import Home
+from runner.core.base.launching import GPU_PATTERN
 from runner.core.policy import policy_files, seccomp, users, walls
 from runner.rooms.launcher import cores, gpu
 
 _MAX_BYTES = 64 << 10
-_GPU = re.compile(r"GPU-[0-9a-f-]{36}")
 _CDI = (Path("/etc/cdi"), Path("/var/run/cdi"))
 HEADER = (
     "# Read by docker compose. The lines below are written by `glovebox init`; add GLOVEBOX_TAG and others freely.\n"
 )
 
 
-def values(home: Home, sandbox: walls.Sandbox) -> dict[str, str]:
+def values(home: Home, sandbox: walls.Sandbox, cards: list[nvidia.Card]) -> dict[str, str]:
     """The lines we write."""
     engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not engine.startswith("unix://"):
@@ -33,7 +33,7 @@ def values(home: Home, sandbox: walls.Sandbox) -> dict[str, str]:
         )
     socket = Path(engine.removeprefix("unix://"))
     group = socket.stat().st_gid if socket.exists() else os.getegid()
-    driver, cards = nvidia.driver(), nvidia.cards()
+    driver = nvidia.driver()
     return {
         "GLOVEBOX_HOME": str(home.root),
         "GLOVEBOX_UID": str(os.geteuid()),
@@ -62,7 +62,8 @@ def write(path: Path, home: Home) -> None:
     """Update the settings at `path`, and make what compose mounts before anything runs."""
     policies = policy_files.load(*home.policies)
     sandbox = policies.sandbox
-    ours = values(home, sandbox)
+    cards = nvidia.cards()
+    ours = values(home, sandbox, cards)
     files.write(home.agent_seccomp, seccomp.profile(policies.seccomp, "agent"))
     ownership.way(path.absolute().parent.resolve())
     old = _there(path).split("\n")
@@ -71,7 +72,7 @@ def write(path: Path, home: Home) -> None:
         raise PolicyError(
             f"a quote that does not end: {odd[0][:60]}", where=str(path), fix="end it, or remove the line"
         )
-    only = [card.uuid for card in nvidia.cards() if _GPU.fullmatch(card.uuid)]
+    only = [card.uuid for card in cards if re.fullmatch(GPU_PATTERN, card.uuid)]
     if len(only) == 1 and "GLOVEBOX_GPU" not in map(_name, kept):
         kept.append(f"GLOVEBOX_GPU={only[0]}")  # a person's to change from now on
     lines = [*kept, *(f"{name}={value}" for name, value in ours.items())]  # of two of a name compose takes the last

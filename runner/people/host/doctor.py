@@ -11,7 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,39 +59,38 @@ def checks() -> Iterator[Check]:
     """All checks, in the order in which a failure explains later ones."""
     yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
     yield Check("git", shutil.which("git") is not None, shutil.which("git") or "not found", "apt-get install git")
-    policies = guarded("policies", _policies, _digest)
-    yield policies[1]
-    client: docker.DockerClient | None = None
-    if policies[0] is not None:
-        sandbox = policies[0].sandbox
-        engine = guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
-        client = engine[0]
-        yield engine[1]
-        if client is not None:
-            yield from safely("engine", _engine(client, policies[0]))
-            yield from safely("GPU", gpu_check.of_host(client, policies[0]))
+    policies, client = yield from _begun()
+    if policies is not None and client is not None:
+        yield from safely("engine", _engine(client, policies))
+        yield from safely("GPU", gpu_check.of_host(client, policies))
     home = guarded("bench", find, _root)
     yield home[1]
     if home[0] is not None:
         yield from safely("bench", _bench(home[0]))
-    if policies[0] is not None and client is not None:
-        yield from safely("live attempts", _attempts(client, policies[0], home[0]))
+    if policies is not None and client is not None:
+        yield from safely("live attempts", _attempts(client, policies, home[0]))
 
 
 def of_gpu(gpu: str) -> Iterator[Check]:
     """`doctor --gpu`: would a run on this GPU work?"""
-    policies = guarded("policies", _policies, _digest)
-    yield policies[1]
-    if policies[0] is None:
-        return
-    sandbox = policies[0].sandbox
-    engine = guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
-    yield engine[1]
+    policies, client = yield from _begun()
     home = None
     with suppress(GloveboxError):
         home = find()
-    if engine[0] is not None:
-        yield from safely("GPU", gpu_check.on(gpu, engine[0], policies[0], home))
+    if policies is not None and client is not None:
+        yield from safely("GPU", gpu_check.on(gpu, client, policies, home))
+
+
+def _begun() -> Generator[Check, None, tuple[policy_files.Policies | None, docker.DockerClient | None]]:
+    """What every look begins with: the policies, and an engine that fits them."""
+    policies = guarded("policies", _policies, _digest)
+    yield policies[1]
+    if policies[0] is None:
+        return None, None
+    sandbox = policies[0].sandbox
+    engine = guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
+    yield engine[1]
+    return policies[0], engine[0]
 
 
 def _bench(home: Home) -> Iterator[Check]:

@@ -90,7 +90,7 @@ def test_a_driver_that_stays_stuck_is_asked_by_one_thread_only(monkeypatch: pyte
             nvidia.use(GPU)
     assert threading.active_count() == before + 1
     stuck.set()
-    for thread in nvidia._unanswered:
+    for thread in nvidia._unanswered.values():
         thread.join(10)
     nvml.install(monkeypatch, Nvml())
     assert nvidia.use(GPU).memory_mib == 3  # it answers again, and is asked again
@@ -103,3 +103,20 @@ def test_a_mig_instance_that_calls_a_question_wrong_has_no_answer(monkeypatch: p
 
     nvml.install(monkeypatch, Instance())
     assert nvidia.pace(GPU).sm_mhz is None
+
+
+def test_a_gpu_that_hangs_keeps_no_lane_on_another_from_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, other = threading.Event(), GPU.replace("0000", "9999")
+
+    class Half(Nvml):
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Card:
+            if uuid == GPU:
+                hangs.wait(60)
+            return super().nvmlDeviceGetHandleByUUID(uuid)
+
+    nvml.install(monkeypatch, Half([Card(), Card(uuid=other, used=11)]))
+    monkeypatch.setattr(nvidia, "_PATIENCE_SECONDS", 0.2)
+    with pytest.raises(EngineError, match="does not answer in"):
+        nvidia.use(GPU)
+    assert nvidia.use(other).memory_mib == 11
+    hangs.set()
