@@ -51,11 +51,14 @@ class Launches(LaunchClient):
 
 
 class Scripted(Stages):
-    """Scores from the text of train.py and the seed alone, so that every schedule of crashes ends the same."""
+    """Scores from the text of train.py and how often it ran: a bench's seeds come from its secret key, and with them
+    every bench would have a night of its own."""
 
     def run(self, taken: Snapshot, run: str, *, seed: int = 42, trained: Any = lambda _: None, **_: Any) -> Scored:
         text = taken.path.read_bytes()
-        with (self.home.root / "ran.log").open("a") as log:
+        with (self.home.root / "ran.log").open("a+") as log:
+            log.seek(0)
+            before = log.read().count(taken.sha256)
             log.write(f"{run} {taken.sha256} {seed}\n")
         failed = b"crash" in text
         engine = EngineResult(
@@ -66,13 +69,12 @@ class Scripted(Stages):
         trained(found)
         if failed:
             return Scored(trained=found, engine=None, score=None)
-        value = score(text, seed)
-        return Scored(trained=found, engine=engine, score=scored(value))
+        return Scored(trained=found, engine=engine, score=scored(score(text, before)))
 
 
-def score(text: bytes, seed: int) -> float:
+def score(text: bytes, before: int) -> float:
     """2, less a hundredth for every x in the file, plus noise of up to 0.005."""
-    noise = int.from_bytes(hashlib.sha256(text + seed.to_bytes(4, "big")).digest()[:2], "big") / 65535
+    noise = int.from_bytes(hashlib.sha256(text + before.to_bytes(4, "big")).digest()[:2], "big") / 65535
     return 2.0 - text.count(b"x") / 100 + (noise - 0.5) / 100
 
 
