@@ -22,9 +22,10 @@ import torch
 from bench import upstream
 from trainer import hand_over
 from trainer.evaluator import __main__ as evaluator
-from trainer.evaluator import kernels, score
+from trainer.evaluator import score
 from trainer.evaluator.audit import Auditor
 from trainer.evaluator.causality import prove
+from trainer.evaluator.model import kernels
 
 FULL_ROWS = 10_240
 

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
-from bench.layout import loaded
+from bench.layout import TOPS, cycles, loaded
 from runner.core.base.home import SOURCE
 
 PAGES = ("rich", "jinja2", "matplotlib", "runner.people")
@@ -41,6 +42,13 @@ def test_a_contract_that_does_not_hold_is_noticed(tmp_path: Path) -> None:
     turned.write_text(text.replace("    policy\n    base\n", "    base\n    policy\n"))
     assert turned.read_text() != text
     assert contracts(turned).returncode == 1
+
+
+def test_no_packages_need_each_other() -> None:
+    graph = grimp.build_graph(*TOPS, cache_dir=None)
+    assert cycles(graph) == []
+    graph.add_import(importer="trainer.evaluator.model.graph", imported="trainer.evaluator.causality.proof")  # notices
+    assert cycles(graph) == [["trainer.evaluator.causality", "trainer.evaluator.model"]]
 
 
 @pytest.mark.parametrize("room", NEVER)

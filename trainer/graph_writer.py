@@ -1,6 +1,6 @@
 """An exported program as our graph document: ATen nodes by name, values by number. UNTRUSTED side.
 
-The format is the evaluator's (trainer/evaluator/graph.py); only plain tensor operations can be written down.
+The format is the evaluator's (trainer/evaluator/model/graph.py); only plain tensor operations can be written down.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from trainer.evaluator import graph as wire
+from trainer.evaluator.model import graph as wire
 
 _SKIPPED = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_scalar.default"})
 # Attention as its backends call it, on CPUs and GPUs: all written as the public operation that they implement.

@@ -1,7 +1,7 @@
 """The trained model leaves as data: graph.json and weights.safetensors. UNTRUSTED side.
 
 `model(idx) -> logits` is exported at fixed [rows, seq_len] and written in the evaluator's format (see
-trainer/evaluator/graph.py). Nothing is pickled. Two export modes are tried, since neither covers every
+trainer/evaluator/model/graph.py). Nothing is pickled. Two export modes are tried, since neither covers every
 model: functional decomposition (keeps linear, attention and norms whole) and a post-dispatch trace
 (lower level, but survives autocast around einsum and recurrent layers). The evaluator's own validator
 checks each candidate, so a graph it would refuse falls through to the next mode here.
@@ -19,9 +19,9 @@ from torch.export import ExportedProgram
 from torch.export._trace import _export
 
 from trainer import attention, telemetry
-from trainer.evaluator import graph as wire
-from trainer.evaluator import program as dry
-from trainer.evaluator.weights import DTYPES
+from trainer.evaluator.model import graph as wire
+from trainer.evaluator.model import program as dry
+from trainer.evaluator.model.weights import DTYPES
 from trainer.graph_writer import NotExportable, Why, serialise
 from trainer.wire.refusal import Refused
 

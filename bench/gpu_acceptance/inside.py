@@ -18,9 +18,10 @@ from bench.gpu_acceptance.figures import Figure, above, below, explain, holds, m
 from trainer import attention as stand_in
 from trainer import hand_over, kernels_offline
 from trainer.evaluator import __main__ as evaluator
-from trainer.evaluator import kernels, score
+from trainer.evaluator import score
 from trainer.evaluator.audit import Auditor
 from trainer.evaluator.causality import prove
+from trainer.evaluator.model import kernels
 
 CUDA = torch.device("cuda")
 ROWS = 10_240  # of upstream's evaluation

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trainer.evaluator import graph, program
+from trainer.evaluator.model import graph, program
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.evaluator import zoo
 from trainer import hand_over
-from trainer.evaluator import graph, program, weights
+from trainer.evaluator.model import graph, program, weights
 
 CPU = torch.device("cpu")
 Load = Callable[..., program.Program]

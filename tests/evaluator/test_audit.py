@@ -11,7 +11,7 @@ import torch
 from tests.evaluator.build import Build
 from trainer.evaluator import score
 from trainer.evaluator.audit import Auditor, audit
-from trainer.evaluator.program import Program
+from trainer.evaluator.model.program import Program
 from trainer.wire.refusal import Reason, Refused
 
 ROWS, B, T, V = 24, 2, 8, 16

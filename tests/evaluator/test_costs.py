@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from tests.evaluator.build import CPU, Build
-from trainer.evaluator import costs, graph, ops, program
+from trainer.evaluator import costs
 from trainer.evaluator.costs import Allowance, Costs
-from trainer.evaluator.program import Program, Work
+from trainer.evaluator.model import graph, ops, program
+from trainer.evaluator.model.program import Program, Work
 from trainer.wire.refusal import Reason, Refused
 
 BASELINE = Costs(pass_flops=1e9, pass_elements=100_000_000, passes=100, scoring_seconds=100.0)

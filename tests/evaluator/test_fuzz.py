@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluator.build import Build
-from trainer.evaluator import graph, ops, program, weights
 from trainer.evaluator.causality import prove
+from trainer.evaluator.model import graph, ops, program, weights
 from trainer.wire.refusal import Reason, Refused
 
 COUNT = int(os.environ.get("GLOVEBOX_FUZZ", "1500"))

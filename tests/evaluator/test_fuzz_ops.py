@@ -15,7 +15,7 @@ import torch
 from tests.fuzz_ops import workers
 from tests.fuzz_ops.campaign import Campaign, Tally, settled
 from tests.fuzz_ops.compare import Dry, Outcome
-from trainer.evaluator import ops
+from trainer.evaluator.model import ops
 
 ROUNDS = 8  # calls of every operation
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.evaluator.build import Build
-from trainer.evaluator import graph, isolation, kernels
+from trainer.evaluator import isolation
 from trainer.evaluator.isolation import Case, Maker
-from trainer.evaluator.program import Program
+from trainer.evaluator.model import graph, kernels
+from trainer.evaluator.model.program import Program
 
 CPU = torch.device("cpu")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.evaluator.build import Build
-from trainer.evaluator import program
 from trainer.evaluator.causality import prove
-from trainer.evaluator.graph import Node
-from trainer.evaluator.program import Program
+from trainer.evaluator.model import program
+from trainer.evaluator.model.graph import Node
+from trainer.evaluator.model.program import Program
 from trainer.wire.refusal import Reason, Refused
 
 T, V = 8, 16

@@ -14,7 +14,7 @@ import torch
 from tests.evaluator.build import Build
 from trainer.evaluator import score
 from trainer.evaluator.causality import prove
-from trainer.evaluator.program import Limits
+from trainer.evaluator.model.program import Limits
 from trainer.wire.refusal import Reason, Refused
 
 T = 8

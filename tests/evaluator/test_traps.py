@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.evaluator.build import Build
-from trainer.evaluator import program, traps
 from trainer.evaluator.causality import prove
+from trainer.evaluator.model import program, traps
 from trainer.wire.refusal import Reason, Refused
 
 VECTOR, SCALAR = torch.zeros(3, dtype=torch.int64), torch.zeros((), dtype=torch.int64)

@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.fuzz_causality import lookups, products, shapes
 from tests.fuzz_causality.draft import Call, Draft, Unfit, Value, broadcasts, call, is_bool, is_float, is_inexact
 from tests.fuzz_causality.shapes import Chooser, by_name
-from trainer.evaluator import ops
+from trainer.evaluator.model import ops
 
 
 def choose(d: Draft, operation: str) -> Call:

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from tests.fuzz_causality.check import COUNTED, Outcome, examine
-from trainer.evaluator import kernels
+from trainer.evaluator.model import kernels
 
 EVERY = 60.0  # seconds between two lines of progress
 SHOWN = 50  # findings printed; all are counted

@@ -22,12 +22,12 @@ from tests.evaluator.build import CPU
 from tests.fuzz_causality import generate, tokens
 from tests.fuzz_causality.draft import Draft
 from tests.fuzz_causality.generate import Focus
-from trainer.evaluator import graph, program
 from trainer.evaluator.causality import proof
 from trainer.evaluator.causality.abstract import LABEL, Abstract
 from trainer.evaluator.causality.obligations import Kind, Obligations, _holds
-from trainer.evaluator.graph import Node
-from trainer.evaluator.program import Program
+from trainer.evaluator.model import graph, program
+from trainer.evaluator.model.graph import Node
+from trainer.evaluator.model.program import Program
 from trainer.wire.refusal import Refused
 
 LIMITS = program.Limits(weight_bytes=1 << 24, peak_bytes=256 << 20, elements=1 << 20, total_elements=1 << 25, flops=1e9)

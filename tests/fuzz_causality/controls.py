@@ -14,12 +14,12 @@ from tests.fuzz_causality import pipelines
 from tests.fuzz_causality.check import Outcome, examine
 from tests.fuzz_causality.generate import Focus
 from tests.fuzz_causality.pipelines import Pipeline
-from trainer.evaluator import program
 from trainer.evaluator.causality import contractions, pointwise, rules
 from trainer.evaluator.causality.abstract import LABEL, Abstract, join, reduce
 from trainer.evaluator.causality.context import Context, Rule
 from trainer.evaluator.causality.obligations import Kind, Obligations
-from trainer.evaluator.program import Program
+from trainer.evaluator.model import program
+from trainer.evaluator.model.program import Program
 
 GRAPHS = 120  # until each must be found; most are within ten
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from tests.evaluator.build import CPU, Build
-from trainer.evaluator import graph
-from trainer.evaluator.graph import DTYPES, substitute
+from trainer.evaluator.model import graph
+from trainer.evaluator.model.graph import DTYPES, substitute
 
 MAX_ELEMENTS = 20_000  # of one value
 MAX_OUTPUTS = 64

@@ -10,7 +10,7 @@ from typing import Any
 from tests.fuzz_causality import arguments, material
 from tests.fuzz_causality.draft import Draft, Sizes, Unfit, Value
 from tests.fuzz_causality.pipelines import PIPELINES, Pipeline
-from trainer.evaluator import ops
+from trainer.evaluator.model import ops
 
 _OFTEN = """
     mul.Tensor add.Tensor where.self masked_fill.Scalar matmul.default bmm.default softmax.int _softmax.default

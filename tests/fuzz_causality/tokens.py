@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from trainer.evaluator.program import Program
+from trainer.evaluator.model.program import Program
 
 CHANGES = 6  # batches compared with the first one
 

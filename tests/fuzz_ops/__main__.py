@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.fuzz_ops.campaign import Tally
 from tests.fuzz_ops.workers import Death, results
-from trainer.evaluator import ops
+from trainer.evaluator.model import ops
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from tests.fuzz_ops import contraction, movement, reduction
 from tests.fuzz_ops.draw import Draw
 from tests.fuzz_ops.rules import refs
 from tests.fuzz_ops.tensors import Tensors
-from trainer.evaluator.arguments import fits
+from trainer.evaluator.model.arguments import fits
 
 Maker = Callable[[Draw, str], dict[str, Any]]
 _MAKERS: dict[Maker, str] = {

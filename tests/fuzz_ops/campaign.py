@@ -16,7 +16,7 @@ import torch
 from tests.fuzz_ops import calls, rules
 from tests.fuzz_ops.compare import Dry, Outcome, difference, real, shown
 from tests.fuzz_ops.tensors import Tensors
-from trainer.evaluator import ops
+from trainer.evaluator.model import ops
 
 Rule = Callable[[torch._ops.OpOverload, list[Any], dict[str, Any]], bool]
 _CHECK_CACHE = 32  # every so many calls, once more in a new mode without the dry run's cache

@@ -10,10 +10,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.evaluator import kernels
-from trainer.evaluator.arguments import Ref
-from trainer.evaluator.graph import DTYPES, Node, substitute
-from trainer.evaluator.program import MAX_RANK
+from trainer.evaluator.model import kernels
+from trainer.evaluator.model.arguments import Ref
+from trainer.evaluator.model.graph import DTYPES, Node, substitute
+from trainer.evaluator.model.program import MAX_RANK
 
 MAX_RESULT = 1_000_000  # elements; what the dry run says is larger is not made for real
 _DTYPES = frozenset(DTYPES.values())

@@ -10,7 +10,7 @@ import torch
 
 from tests.fuzz_ops import tensors
 from tests.fuzz_ops.tensors import COMPLEX, FLOATS, INTEGERS, Tensors
-from trainer.evaluator.graph import DTYPES, MEMORY_FORMATS
+from trainer.evaluator.model.graph import DTYPES, MEMORY_FORMATS
 
 _ALL = tuple(DTYPES.values())
 _FEW = (torch.float32, torch.float32, torch.bfloat16, torch.int64, torch.bool)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from trainer.evaluator import graph, ops
-from trainer.evaluator.arguments import Ref, misfit
-from trainer.evaluator.traps import trap
+from trainer.evaluator.model import graph, ops
+from trainer.evaluator.model.arguments import Ref, misfit
+from trainer.evaluator.model.traps import trap
 
 
 def parses(op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any]) -> bool:

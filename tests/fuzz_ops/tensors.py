@@ -7,7 +7,7 @@ import random
 
 import torch
 
-from trainer.evaluator.graph import DTYPES
+from trainer.evaluator.model.graph import DTYPES
 
 CPU = torch.device("cpu")
 FLOATS = tuple(dtype for dtype in DTYPES.values() if dtype.is_floating_point)

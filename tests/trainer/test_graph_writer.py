@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from trainer import hand_over
-from trainer.evaluator import graph, program
+from trainer.evaluator.model import graph, program
 from trainer.graph_writer import NotExportable, Why, serialise
 from trainer.wire.refusal import Reason, Refused
 

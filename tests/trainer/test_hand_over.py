@@ -13,7 +13,7 @@ import torch
 from tests.evaluator import zoo
 from tests.trainer.conftest import Told
 from trainer import attention, hand_over
-from trainer.evaluator import graph, program, weights
+from trainer.evaluator.model import graph, program, weights
 from trainer.graph_writer import NotExportable, Why
 
 CPU = torch.device("cpu")

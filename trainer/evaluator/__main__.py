@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer.evaluator import graph, kernels, program, score, weights
+from trainer.evaluator import score
 from trainer.evaluator.audit import Auditor, audit
 from trainer.evaluator.causality import Proof, prove
 from trainer.evaluator.costs import Allowance, Costs, clock
+from trainer.evaluator.model import graph, kernels, program, weights
 from trainer.wire import device as promised
 from trainer.wire import release
 from trainer.wire.refusal import Reason, Refused

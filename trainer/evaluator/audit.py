@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from trainer.evaluator import score
-from trainer.evaluator.program import Program
+from trainer.evaluator.model.program import Program
 from trainer.wire.refusal import Reason, Refused
 
 

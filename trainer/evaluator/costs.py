@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from trainer.evaluator.program import Program, Work
+from trainer.evaluator.model.program import Program, Work
 from trainer.wire.refusal import Reason, Refused
 
 LEAST_FOLDING = Work(1e9, 32_000_000)  # always allowed: casts and masks of a small model

@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.evaluator import kernels, ops
-from trainer.evaluator.arguments import Ref
-from trainer.evaluator.graph import Node
+from trainer.evaluator.model import kernels, ops
+from trainer.evaluator.model.arguments import Ref
+from trainer.evaluator.model.graph import Node
 
 SIZES = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 200)
 POISONS = (math.inf, -math.inf, math.nan, 3e38, -3e38, 1e30, 1e-40, 65504.0)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.evaluator import kernels
-from trainer.evaluator.program import Program
+from trainer.evaluator.model import kernels
+from trainer.evaluator.model.program import Program
 from trainer.wire.refusal import Reason, Refused
 
 Watch = dict[int, Callable[[Tensor], None]]

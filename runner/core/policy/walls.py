@@ -70,7 +70,7 @@ class Sandbox(Strict):
 
 
 class EvaluatorLimits(Strict):
-    """Ceilings of one forward pass; trainer/evaluator/program.py Limits."""
+    """Ceilings of one forward pass; trainer/evaluator/model/program.py Limits."""
 
     weight_bytes: Bytes
     peak_bytes: Bytes

@@ -35,7 +35,7 @@ _ROOMS: dict[Room, str] = {  # what each must be able to do on the GPU
         f"print({_SAID!r} + torch.cuda.get_device_name())"
     ),
     "evaluator": (
-        "import sys, torch; from trainer.wire import device; from trainer.evaluator import kernels\n"
+        "import sys, torch; from trainer.wire import device; from trainer.evaluator.model import kernels\n"
         "sys.exit(device.NO_DEVICE) if not device.there() else kernels.settle()\n"
         "kernels.warm(torch.device('cuda')); torch.cuda.synchronize()\n"
         f"print({_SAID!r} + 'its kernels answer')"

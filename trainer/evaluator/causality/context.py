@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.evaluator.causality.abstract import Abstract, expand_mask
 from trainer.evaluator.causality.obligations import Kind, Obligations
-from trainer.evaluator.graph import Node
+from trainer.evaluator.model.graph import Node
 
 
 @dataclass

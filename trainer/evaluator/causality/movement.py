@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.evaluator.arguments import Ref
 from trainer.evaluator.causality.abstract import Abstract, as_abstract, either
 from trainer.evaluator.causality.context import Context, Rule, by_name
+from trainer.evaluator.model.arguments import Ref
 
 _RESHAPES = frozenset({"view", "_unsafe_view", "reshape"})
 

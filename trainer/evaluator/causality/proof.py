@@ -11,8 +11,8 @@ from trainer.evaluator.causality import rules
 from trainer.evaluator.causality.abstract import LABEL, Abstract, constant
 from trainer.evaluator.causality.context import Context
 from trainer.evaluator.causality.obligations import Obligations
-from trainer.evaluator.graph import substitute
-from trainer.evaluator.program import Program
+from trainer.evaluator.model.graph import substitute
+from trainer.evaluator.model.program import Program
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from trainer.evaluator.causality import contractions, indexing, movement, pointw
 from trainer.evaluator.causality.abstract import LABEL, Abstract
 from trainer.evaluator.causality.context import Context
 from trainer.evaluator.causality.obligations import Kind
-from trainer.evaluator.kernels import CONTRACTIONS
+from trainer.evaluator.model.kernels import CONTRACTIONS
 
 RULES = movement.RULES | pointwise.RULES | reductions.RULES | indexing.RULES | contractions.RULES
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from trainer.evaluator import ops
-from trainer.evaluator.arguments import Ref, misfit
+from trainer.evaluator.model import ops
+from trainer.evaluator.model.arguments import Ref, misfit
 from trainer.wire import strict_json
 from trainer.wire.refusal import Reason, Refused
 

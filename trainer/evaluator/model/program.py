@@ -20,9 +20,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainer.evaluator import hidden, kernels, ops
-from trainer.evaluator.graph import DTYPES, Graph, Node, substitute
-from trainer.evaluator.traps import trap
+from trainer.evaluator.model import hidden, kernels, ops
+from trainer.evaluator.model.graph import DTYPES, Graph, Node, substitute
+from trainer.evaluator.model.traps import trap
 from trainer.wire.refusal import Reason, Refused
 
 MAX_RANK = 8

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.evaluator import ops
-from trainer.evaluator.graph import Node
+from trainer.evaluator.model import ops
+from trainer.evaluator.model.graph import Node
 
 HALVES = frozenset({torch.bfloat16, torch.float16})
 # Operations whose kernels multiply and add across elements: their operands must be finite.
