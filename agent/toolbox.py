@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from agent.client import Bench, Refused
 from agent.tools import EditError, Editor
 
-_REPAIRABLE = ("crash", "not_exportable", "non_causal", "timeout")
+_REPAIRABLE = ("crash", "not_exportable", "non_causal", "rejected", "timeout")
 _TEXT = {"type": "string"}
 _LINE = {"type": "integer", "minimum": 0}
 

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tarfile
+import tempfile
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from types import ModuleType
 from trainer import kernels_offline, telemetry
 from trainer.wire import device, release
 
-SCRIPT = Path(os.environ.get("GLOVEBOX_TRAIN_PY", "/work/train.py"))
+SCRIPT = Path(os.environ.get("GLOVEBOX_TRAIN_PY", "/work/train.py")).absolute()
 CACHE, WARM, KEPT = Path("/cache"), Path("/warm.tar"), Path("/out/cache.tar")  # compiled code: here, to begin with, out
 _VARIABLES = {"seed": "GLOVEBOX_SEED", "budget": "GLOVEBOX_TIME_BUDGET"}
 _UNPREPARED = "GLOVEBOX_UNPREPARED"  # set in a process that is to import nothing ahead
@@ -73,6 +74,7 @@ def _run() -> int:
     sys.stdout = telemetry.Tee(sys.stdout)
     sys.path.insert(0, str(Path(__file__).parent))  # `import prepare`, as upstream's train.py does
     sys.argv = [str(SCRIPT)]
+    _scratch()
     module = ModuleType("__main__")
     module.__file__ = str(SCRIPT)
     sys.modules["__main__"] = module
@@ -93,6 +95,13 @@ def _run() -> int:
             for path in sorted(CACHE.iterdir()):
                 archive.add(path, path.name)
     return 0
+
+
+def _scratch() -> None:
+    """A working directory that can be written to, with train.py in it: scripts leave logs and checkpoints there."""
+    folder = Path(tempfile.mkdtemp(prefix="run-"))
+    (folder / SCRIPT.name).symlink_to(SCRIPT)
+    os.chdir(folder)
 
 
 def _line(error: BaseException) -> int:

@@ -103,26 +103,37 @@ def get_token_bytes(device: str | torch.device = "cpu") -> torch.Tensor:
 # ---------------------------------------------------------------------------
 
 
-def make_dataloader(
-    tokenizer: Tokenizer, B: int, T: int, split: str, buffer_size: int = 1000
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-    """Endless (inputs [B, T], targets [B, T], epoch) of int64 on the training device, as upstream.
+_latest: list[Any] = []  # (inputs, targets) of the newest batch: evaluate_bpb asks the model about it
 
-    Raises ValueError for any split but "train": validation runs in another container, after
-    evaluate_bpb has handed the model over.
+
+def make_dataloader(
+    tokenizer: Tokenizer,
+    B: int,
+    T: int,
+    split: str,
+    buffer_size: int = 1000,
+    device: str | torch.device | None = None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Endless (inputs [B, T], targets [B, T], epoch) of int64 on the training device (or `device`), as upstream.
+
+    Raises ValueError for any split but "train" (validation runs in another container, after evaluate_bpb has handed
+    the model over), and for a batch or a length that is not positive.
     """
+    for name, size in (("B", B), ("T", T), ("buffer_size", buffer_size)):
+        if size < 1:
+            raise ValueError(f"make_dataloader: {name} must be at least 1, not {size}")
     if split != "train":
         raise ValueError(
             f"make_dataloader: split {split!r} is not available here, only 'train'. "
             "The validation data never enters this container: call evaluate_bpb(model, tokenizer, batch_size)."
         )
-    return _batches(pack_rows(load(TRAIN_DIR), T + 1, buffer_size), B, T)
+    cuda = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
+    return _batches(pack_rows(load(TRAIN_DIR), T + 1, buffer_size), B, T, cuda)
 
 
 def _batches(
-    rows: Iterator[tuple[np.ndarray, int]], B: int, T: int
+    rows: Iterator[tuple[np.ndarray, int]], B: int, T: int, cuda: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-    cuda = torch.cuda.is_available()
     row_buffer = np.empty((B, T + 1), dtype=np.int64)
     packed = torch.from_numpy(row_buffer)
     cpu_buffer = torch.empty(2 * B * T, dtype=torch.long, pin_memory=cuda)
@@ -141,6 +152,7 @@ def _batches(
             out_buffer.copy_(cpu_buffer, non_blocking=True)
         if copied is not None:
             copied.record()
+        _latest[:] = inputs, targets
         yield inputs, targets, epoch
 
 
@@ -149,17 +161,20 @@ def _batches(
 # ---------------------------------------------------------------------------
 
 
-def evaluate_bpb(model: torch.nn.Module, tokenizer: Tokenizer, batch_size: int) -> float:
-    """Hand the trained model over to the evaluator as data; returns NaN.
+def evaluate_bpb(model: Any, tokenizer: Tokenizer, batch_size: int = 0, **extra: Any) -> float:
+    """Hand the trained model over to the evaluator as data; returns NaN. Of several calls the last to succeed counts.
 
     Writes `graph.json` (ATen graph of `model(idx) -> logits` at [EVAL_BATCH, MAX_SEQ_LEN]) and
     `weights.safetensors`. val_bpb is computed by the evaluator container over rows this one never
-    sees, in batches of its own, so batch_size has no influence on the score.
+    sees, in batches of its own, so neither batch_size nor whatever else is given has an influence on the score. A model
+    is a module, one that torch.compile or DistributedDataParallel wraps, or a function of tokens.
     """
     from trainer import hand_over
+    from trainer.export.capture import Batch
     from trainer.wire import device
 
     if not device.there():  # lost since the start: what was trained on the CPU is not to be compared
         raise SystemExit(device.NO_DEVICE)
-    hand_over.hand_over(model, OUT_DIR, rows=EVAL_BATCH, seq_len=MAX_SEQ_LEN)
+    batch = Batch(*_latest) if _latest else None
+    hand_over.hand_over(model, OUT_DIR, rows=EVAL_BATCH, seq_len=MAX_SEQ_LEN, vocab=VOCAB_SIZE, batch=batch)
     return float("nan")

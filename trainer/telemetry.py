@@ -91,9 +91,14 @@ def crash(error: BaseException, line: int) -> None:
     _emit({"event": "crash", "error": type(error).__name__, "line": line, "message": message})
 
 
-def not_exportable(reason: str) -> None:
-    """The model cannot be handed over."""
-    _emit({"event": "not_exportable", "reason": str(reason)})
+def not_exportable(reason: str, op: str = "") -> None:
+    """The model cannot be handed over, because of this ATen operation if of one."""
+    _emit({"event": "not_exportable", "reason": str(reason), "op": op})
+
+
+def warn(message: str) -> None:
+    """What the script's author should know although nothing failed; told like an exception, if the policy knows it."""
+    _emit({"event": "crash", "error": "UserWarning", "line": 0, "message": message})
 
 
 class Tee:

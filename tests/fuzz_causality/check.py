@@ -24,7 +24,7 @@ from tests.fuzz_causality.draft import Draft
 from tests.fuzz_causality.generate import Focus
 from trainer.evaluator.causality import proof
 from trainer.evaluator.causality.abstract import LABEL, Abstract
-from trainer.evaluator.causality.obligations import Kind, Obligations, _holds
+from trainer.evaluator.causality.obligations import Check, Obligations
 from trainer.evaluator.model import graph, program
 from trainer.evaluator.model.graph import Node
 from trainer.evaluator.model.program import Program
@@ -59,7 +59,7 @@ class Claims:
     name: str
     labels: Tensor
     values: dict[int, Abstract] = field(default_factory=dict)
-    needs: dict[int, dict[int, set[Kind]]] = field(default_factory=dict)  # by the operation's first value
+    needs: dict[int, dict[int, list[Check]]] = field(default_factory=dict)  # by the operation's first value
     impossible: set[int] = field(default_factory=set)
 
 
@@ -157,7 +157,7 @@ def _claims(bound: Program, name: str, labels: Tensor) -> Claims:
     for node, values in zip(bound.nodes, steps, strict=True):
         for id_ in _outputs(node):
             claims.values[id_] = values[id_]
-        claims.needs[node.first], obligations._kinds = obligations._kinds, {}
+        claims.needs[node.first] = obligations.take()
         if obligations.impossible:
             claims.impossible.add(node.first)
             obligations.impossible = False
@@ -190,14 +190,10 @@ def _run(bound: Program, batch: Tensor) -> dict[int, Any]:
 def _excused(bound: Program, claims: Claims, run: dict[int, Any]) -> set[int]:
     """Values whose claims rest on an obligation that failed in this run, or that the run has not."""
     out: set[int] = set()
-    held: dict[tuple[int, Kind], bool] = {}
     for node in bound.nodes:
         failed = node.first in claims.impossible or node.first not in run or not out.isdisjoint(node.refs)
-        for id_, kinds in claims.needs[node.first].items():
-            for kind in kinds:
-                if not failed and (id_, kind) not in held:
-                    held[id_, kind] = bool(_holds(run[id_], kind))
-                failed = failed or not held[id_, kind]
+        for id_, checks in claims.needs[node.first].items():
+            failed = failed or not all(bool(check(run[id_])) for check in checks)
         if failed:
             out.update(_outputs(node))
     return out

@@ -24,7 +24,7 @@ def attention_by_hand(d: Draft, x: Value) -> object:
         scores = d.need("add.Tensor", scores.ref, d.weight("hidden").ref)
     else:
         seen = d.need("logical_not.default", d.weight("visible").ref)
-        fill = literal(d.rng.choice((-math.inf, -math.inf, 0.0, -0.0, -1e38)))
+        fill = literal(d.rng.choice((-math.inf, -math.inf, 0.0, -0.0, -1e38, -1e9, -1e9, -1e4, -2e3)))
         scores = d.need("masked_fill.Scalar", scores.ref, seen.ref, fill)
     weights = d.need(d.rng.choice(("softmax.int", "softmax.int", "log_softmax.int")), scores.ref, -1)
     return d.need("matmul.default", weights.ref, x.ref)

@@ -147,7 +147,10 @@ def _group_norm(d: Draft, operation: str) -> Call:
     x = d.pick(lambda t: is_float(t) and t.dim() > 1)
     sizes, groups = x.tensor.shape, d.rng.choice((1, 2, x.tensor.shape[1] or 1))
     if operation.startswith("native"):
-        return call(x.ref, None, None, sizes[0], sizes[1], math.prod(sizes[2:]), groups, 1e-5)
+        told = [sizes[0], sizes[1], math.prod(sizes[2:])]
+        if d.flag(0.1):
+            d.rng.shuffle(told)  # of the same product, and refused unless it comes to the same
+        return call(x.ref, None, None, *told, groups, 1e-5)
     return call(x.ref, groups)
 
 

@@ -14,7 +14,7 @@ from tests.evaluator import zoo
 from tests.trainer.conftest import Told
 from trainer import attention, hand_over
 from trainer.evaluator.model import graph, program, weights
-from trainer.graph_writer import NotExportable, Why
+from trainer.export.refusals import NotExportable, Why
 
 CPU = torch.device("cpu")
 ROWS = 2
@@ -134,8 +134,8 @@ def test_after_a_hand_over_that_failed_the_package_is_used_again(told: Told, tmp
     served = attention.unless_exporting(twice)
     with pytest.raises(NotExportable) as caught:
         hand_over.hand_over(Draws(served), tmp_path, rows=ROWS, seq_len=zoo.SEQ)
-    assert caught.value.why is Why.UNSUPPORTED_OP
-    assert told()[-1] == {"event": "not_exportable", "reason": "unsupported_op"}
+    assert caught.value.why is Why.RANDOM
+    assert told()[-1] == {"event": "not_exportable", "reason": "random_numbers", "op": "rand_like"}
     x = torch.ones(1, 4, 4, 16)
     assert torch.equal(served(x, x, x, causal=True), x * 2)
 
@@ -147,18 +147,18 @@ def test_the_rehearsal_sees_no_gpu_and_hides_it_from_nobody_else(monkeypatch: py
     """What train.py says of its allocator counts as long as CUDA is not initialised."""
     asked: list[str] = []
     seen: list[bool] = []
-    real = hand_over.serialise
+    real = hand_over.lower
 
     def is_available() -> bool:
         asked.append("driver")
         return True
 
-    def serialise(*args: Any) -> Any:
+    def lower(*args: Any) -> Any:
         seen.append(torch.cuda.is_available())
         return real(*args)
 
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
-    monkeypatch.setattr(hand_over, "serialise", serialise)
+    monkeypatch.setattr(hand_over, "lower", lower)
     hand_over.rehearse()
     assert seen == [False]
     assert asked == []
@@ -170,7 +170,7 @@ def test_a_rehearsal_that_fails_hides_the_gpu_no_longer(monkeypatch: pytest.Monk
         raise ZeroDivisionError
 
     before = torch.cuda.is_available
-    monkeypatch.setattr(hand_over, "serialise", broken)
+    monkeypatch.setattr(hand_over, "lower", broken)
     with pytest.raises(ZeroDivisionError):
         hand_over.rehearse()
     assert torch.cuda.is_available is before

@@ -25,6 +25,7 @@ import torch
 from trainer.evaluator import score
 from trainer.evaluator.audit import Auditor, audit
 from trainer.evaluator.causality import Proof, prove
+from trainer.evaluator.checks import Checks
 from trainer.evaluator.costs import Allowance, Costs, clock
 from trainer.evaluator.model import graph, kernels, program, weights
 from trainer.wire import device as promised
@@ -160,13 +161,16 @@ def _score(
     score.batch(prog, rows[: prog.rows, :-1], rows[: prog.rows, 1:])  # a first pass never counts
     began = clock(prog.device)
 
+    checks = Checks(prog)
+
     def progress(_: int) -> None:
+        checks.discharge()
         if proof.proved:
             proof.obligations.discharge()
         if clock(prog.device) - began > allowance.scoring_seconds:
             raise Refused(Reason.COMPUTE_LIMIT, f"scoring took more than {allowance.scoring_seconds:.1f} s of work")
 
-    watch = proof.obligations.watch() if proof.proved else {}
+    watch = checks.beside(proof.obligations.watch() if proof.proved else {})
     found = score.losses(prog, rows, sequence, watch, progress)
     seconds = round(clock(prog.device) - began, 3)
     _log(f"scored in {seconds} s of work")

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NONDETERMINISTIC = "nondeterministic"  # the same input gives another score, on one thread too
     NOT_PROVED = "not_proved"  # causality neither proved nor audited as policy asks
     OUT_OF_MEMORY = "out_of_memory"  # of the GPU: a smaller model, or smaller values between its layers
+    OTHER_BRANCH = "other_branch"  # forward branches on the tokens, and another way than when it was handed over
     EXECUTION = "execution"  # an operation failed while running
 
 

@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from runner.core.policy.error_templates import BLANK, KINDS, SPELLED, UNITS, Template
+from runner.core.policy.error_templates import BLANK, KINDS, OPERATIONS, SPELLED, UNITS, Template
 
 MAX_CHARS = 1500  # of a message; trainer/telemetry.py sends no more
 
@@ -66,6 +66,7 @@ def _value(kind: str, text: str) -> str:
         "shape": lambda: str([int(size) for size in text.split(", ")] if text else []),
         "bytes": lambda: _size(*text.split(" ")),
         "dtype": lambda: SPELLED[text],
+        "operation": lambda: OPERATIONS[OPERATIONS.index(text)],
     }
     return str(convert[kind]())
 

@@ -23,8 +23,12 @@ NOT_EXPORTABLE = (
     "data_dependent_control_flow",
     "custom_op",
     "unsupported_op",
+    "higher_order_op",
+    "random_numbers",
     "mutation",
     "forward_signature",
+    "output_shape",
+    "over_limit",
     "other",
 )
 PHASES = ("ready", "start", "hand_over", "done")

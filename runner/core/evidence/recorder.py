@@ -89,7 +89,7 @@ class Recorder:
             val_bpb=usable.val_bpb if usable else None,
             val_bpb_bytes=usable.val_bpb_bytes if usable else None,
             causality=_causality(score),
-            crash=(trained.crash or Crash(error="Exception", line=0)) if verdict.reason == "exception" else None,
+            crash=trained.crash or (Crash(error="Exception", line=0) if verdict.reason == "exception" else None),
             memory_gb=memory_gb(scored),
             neighbours=trained.engine.neighbours,
             speed=trained.engine.speed,

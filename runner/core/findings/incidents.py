@@ -95,7 +95,7 @@ def throttled(runs: Iterable[Experiment | Rerun]) -> int:
 
 def crashes(rows: Sequence[Experiment]) -> list[Incident]:
     """Exceptions by class, with the newest line and message."""
-    failed = [row for row in rows if row.crash is not None]
+    failed = [row for row in rows if row.crash is not None and row.val_bpb is None]
     counts = Counter(row.crash.error for row in failed if row.crash)
     last = {row.crash.error: row.crash for row in failed if row.crash}
     told = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, model_validator
@@ -36,6 +37,9 @@ _DTYPES = {
 SPELLED = {spelling: name for name, spellings in _DTYPES.items() for spelling in spellings}
 
 
+OPERATIONS = tuple((Path(__file__).parent / "aten_operations.txt").read_text(encoding="ascii").split())
+
+
 UNITS = ("bytes", "KiB", "MiB", "GiB")
 
 
@@ -61,6 +65,9 @@ KINDS = {
     "dtype": _Kind(
         f"({'|'.join(re.escape(s) for s in sorted(SPELLED, key=len, reverse=True))})", math.log2(len(_DTYPES))
     ),
+    "operation": _Kind(
+        f"({'|'.join(sorted(OPERATIONS, key=len, reverse=True))})(?![a-z0-9_])", math.log2(len(OPERATIONS))
+    ),
 }
 
 
@@ -78,7 +85,9 @@ class Template(Strict):
     def _sound(self) -> Template:
         kinds = BLANK.findall(self.match)
         if unknown := set(kinds) - set(KINDS) - {"any"}:
-            raise ValueError(f"match: unknown blank {{{min(unknown)}}}; use {{int}}, {{shape}}, {{bytes}}, {{dtype}}")
+            raise ValueError(
+                f"match: unknown blank {{{min(unknown)}}}; use {{int}}, {{shape}}, {{bytes}}, {{dtype}}, {{operation}}"
+            )
         if len(BLANK.split(self.match)[0]) < _LEAST_LITERAL:
             raise ValueError(f"match must begin with at least {_LEAST_LITERAL} characters of plain text")
         if kinds.count("any") > 3:

@@ -194,6 +194,7 @@ def load(*folders: Path) -> Policies:
     """
     paths, texts = walls.read_all(folders)
     parsed = {name: parse(paths[name], texts[name], model) for name, model in (walls.MODELS | _OTHERS).items()}
+    walls.agreeing(parsed, paths)
     agent, broker = parsed["agent"], parsed["broker"]
     if isinstance(agent, Agent) and isinstance(broker, Broker) and agent.model not in broker.models:
         raise PolicyError(

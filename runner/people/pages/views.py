@@ -41,7 +41,12 @@ def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] 
         found.append((f"rerun {rerun.id}", _rerun(rerun)))
     if row.crash is not None:
         told = f": {row.crash.message}" if row.crash.message else ""
-        found.append(("crash", f"{row.crash.error} in line {row.crash.line}{told}"))
+        found.append(
+            (
+                "crash" if row.val_bpb is None else "beside the score",
+                f"{row.crash.error} in line {row.crash.line}{told}",
+            )
+        )
     seconds = f"{row.seconds:.1f} in all, {row.train_seconds:.1f} training, {row.eval_seconds:.1f} evaluating"
     found.append(("seconds", seconds))
     found += [(name, f"{value:g}") for name, value in sorted(row.summary.items())]

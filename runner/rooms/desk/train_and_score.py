@@ -164,7 +164,8 @@ class Stages:
             not_exportable=passed.not_exportable,
             diverged=passed.diverged,
             attention=list(passed.attention),
-            handed_over=engine.reason is EndReason.EXIT and engine.exit_code == 0 and graph.stat().st_size > 0,
+            # Complete: the graph is written last. What a script does after that, and how it ends, is its own affair.
+            handed_over=engine.reason is EndReason.EXIT and graph.stat().st_size > 0,
             pace=seen.looks,
             ended_early=seen.ended,
         )

@@ -60,6 +60,7 @@ class Rooms:
         environment = {
             "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
             "TRITON_CACHE_DIR": "/cache/triton",
+            "GLOVEBOX_LIMITS": self.policies.evaluator.limits.model_dump_json(),  # what can be scored at all
         }
         return ["python", "-m", "trainer.entry"], mounts, environment
 

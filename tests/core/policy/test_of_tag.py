@@ -15,7 +15,7 @@ SHIPPED = SOURCE / "policies"
 
 
 def test_every_version_before_is_tried() -> None:
-    assert {path.name for path in (SHIPPED / "past").glob("*/")} == {"2026-11", "2026-11-26"}
+    assert {path.name for path in (SHIPPED / "past").glob("*/")} == {"2026-11", "2026-11-26", "2026-11-26.2"}
 
 
 def test_a_tag_of_now_has_the_policies_in_force(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_tag_of_now_has_the_policies_in_force(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("past", "rule"), [("2026-11", "paired"), ("2026-11-26", "odds")])
+@pytest.mark.parametrize(("past", "rule"), [("2026-11", "paired"), ("2026-11-26", "odds"), ("2026-11-26.2", "odds")])
 def test_a_tag_of_a_version_before_keeps_its_rule(tmp_path: Path, past: str, rule: str) -> None:
     begun = load(tmp_path, SHIPPED / "past" / past, SHIPPED)
     assert begun.decision.rule == rule

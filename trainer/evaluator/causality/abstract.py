@@ -7,6 +7,9 @@ Every input token carries a label (its position, or its row). For each element o
 * `neginf`  the element is -inf or NaN, likewise;
 * `const`   the value itself, when it does not depend on the input at all.
 
+* `low`     a guess, and no claim: the element is so far below others that a softmax makes nothing of it. Who relies on
+            it obliges the run to look (obligations.py).
+
 "Depends" ignores the sign of a zero. `signed` says that such a sign may carry more than dep admits, so an
 operation that can see it (a division, a sort) must first require that there is no zero.
 
@@ -22,6 +25,7 @@ import torch
 from torch import Tensor
 
 LABEL = torch.int32
+LOW = 1e3  # what people fill masks with is at least ten times that; exp(-104) is nothing in float32
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Abstract:
     dtype: torch.dtype
     zero: Tensor | None = None
     neginf: Tensor | None = None
+    low: Tensor | None = None
     const: Tensor | None = None
     signed: bool = False
 
@@ -58,6 +63,13 @@ class Abstract:
             mask = torch.isneginf(self.const)
             return mask if bool(mask.any()) else None
         return self.neginf
+
+    def known_low(self) -> Tensor | None:
+        """Mask of elements that are guessed to be very low, minus infinity not among them; None if there is none."""
+        if self.const is not None and self.const.is_floating_point():
+            mask = (self.const <= -LOW) & torch.isfinite(self.const)
+            return mask if bool(mask.any()) else None
+        return self.low
 
     def named(self, id_: int) -> Abstract:
         """The same under another id."""

@@ -41,9 +41,20 @@ class Context:
 
         An obligation looks at the operand as it is; f64 to f32, or int64 to f16, could overflow after that.
         """
-        return all(_widens(value.dtype, self.dtypes[0]) for value in values)
+        return all(_widens(v.dtype, self.dtypes[0]) or _fits(v.const, self.dtypes[0]) for v in values)
 
-    def result(self, dep: Tensor, at: int = 0, zero: Tensor | None = None, neginf: Tensor | None = None) -> Abstract:
+    def require_zero(self, mask: Tensor, at: int = 0) -> None:
+        """Oblige the run to find exactly zero in output `at`, wherever `mask` is true."""
+        self.obligations.require_zero(self.node.first + at, mask)
+
+    def result(
+        self,
+        dep: Tensor,
+        at: int = 0,
+        zero: Tensor | None = None,
+        neginf: Tensor | None = None,
+        low: Tensor | None = None,
+    ) -> Abstract:
         """The abstract value of output `at`, whose sign-of-zero taint follows from the inputs."""
         shape, dtype = self.shapes[at], self.dtypes[at]
         inexact = dtype.is_floating_point or dtype.is_complex
@@ -55,16 +66,26 @@ class Context:
             dtype,
             expand_mask(zero, shape),
             expand_mask(neginf, shape) if dtype.is_floating_point else None,
-            signed=self.used_zero or any(x.signed for x in self.inputs),
+            expand_mask(low, shape) if dtype.is_floating_point else None,
+            # Numbers without a sign of zero lose it, and so do those that are never below it.
+            signed=inexact
+            and self.node.name not in _UNSIGNED
+            and (self.used_zero or any(x.signed for x in self.inputs)),
         )
 
 
+_UNSIGNED = frozenset({"abs", "square"})
 Rule = Callable[[Context], list[Abstract] | None]
 
 
 def by_name(table: dict[Rule, str]) -> dict[str, Rule]:
     """Operation name -> rule, from rule -> space-separated names."""
     return {name: rule for rule, names in table.items() for name in names.split()}
+
+
+def _fits(const: Tensor | None, result: torch.dtype) -> bool:
+    """Whether a constant is known to be finite in the result's type."""
+    return const is not None and result.is_floating_point and bool(torch.isfinite(const.to(result)).all())
 
 
 def _widens(operand: torch.dtype, result: torch.dtype) -> bool:

@@ -71,14 +71,17 @@ def _silence(zero: Tensor, labels: Tensor) -> Tensor | None:
 
 def _attention(c: Context) -> list[Abstract] | None:
     q, k, v, mask = c.args["query"], c.args["key"], c.args["value"], c.args.get("attn_mask")
-    if c.dtypes[0] is torch.float16 or q.dep.dim() != 4 or k.dep.dim() != 4:
+    rank = q.dep.dim()
+    if c.dtypes[0] is torch.float16 or rank < 3 or {k.dep.dim(), v.dep.dim()} != {rank}:
         return None
+    if len({x.shape[0] for x in (q, k, v)}) > 1:
+        return None  # rows that are spread over others
     scale = c.args.get("scale")
     if not max(1.0, abs(scale or 1.0)) * q.shape[-1] <= MAX_SCALE:
         return None  # with |q|, |k| < SCORE_BOUND a score stays finite in float32
-    heads, last = q.dep.dim() - 3, q.dep.dim() - 1
-    queries = reduce(q.dep, [heads, last]).squeeze(-1)  # [b, 1, queries]
-    keys = torch.maximum(reduce(k.dep, [heads, last]), reduce(v.dep, [heads, last])).squeeze(-1)
+    mixed = [*range(1, rank - 2), rank - 1]  # heads, however many dimensions they take, and features
+    queries = reduce(q.dep, mixed).squeeze(-1)  # [b, 1..., queries]
+    keys = torch.maximum(reduce(k.dep, mixed), reduce(v.dep, mixed)).squeeze(-1)
     visible = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool)
     if c.args.get("is_causal"):
         visible = visible.tril()
@@ -94,36 +97,36 @@ def _attention(c: Context) -> list[Abstract] | None:
         weight = weight.amax(-2, keepdim=True) if weight.dim() >= 2 else weight
         queries = torch.maximum(queries, weight)
     if not bool(visible.all()):
-        c.used_zero = True
-        if mask is not None and mask.floating and mask.const is None:
-            return None  # which keys a computed additive mask hides is for the run to say
-    labels = squash(keys).unsqueeze(-2)  # [b, 1, 1, keys]
+        c.used_zero = True  # a computed mask is obliged to be no NaN: what is known to be -inf or NaN there is -inf
+    labels = squash(keys).unsqueeze(-2)  # [b, 1..., 1, keys]
     reach = torch.where(visible, labels, -1).amax(-1)
     return [c.result(torch.maximum(queries, reach).unsqueeze(-1))]
 
 
 def _convolution(c: Context) -> list[Abstract] | None:
     x, weight = c.args["input"], c.args["weight"]
-    if x.dep.dim() != 3 or weight.const is None or c.args.get("transposed"):
+    count = weight.dep.dim() - 2  # dimensions that windows slide along
+    if x.dep.dim() != weight.dep.dim() or count not in (1, 2) or weight.const is None or c.args.get("transposed"):
         return None
-    stride, dilation = _single(c.args.get("stride", 1)), _single(c.args.get("dilation", 1))
-    taps = (weight.shape[-1] - 1) * dilation + 1
-    padding = _single(c.args.get("padding", 0))
-    if isinstance(padding, str):
-        total = taps - 1 if padding == "same" else 0
-        left, right = total // 2, total - total // 2
-    else:
-        left = right = padding
-    dep = reduce(x.dep, [1]).expand(x.shape[0], 1, x.shape[2])
-    dep = torch.nn.functional.pad(dep, (left, right), value=-1)
-    windows = dep.unfold(-1, taps, stride)[..., ::dilation]
-    bias = [b.dep.unsqueeze(-1)] if isinstance(b := c.args.get("bias"), Abstract) else []
-    return [c.result(join(c.shapes[0], windows.amax(-1), *bias))]
+    strides, dilations, paddings = (
+        _each(c.args.get(name, default), count) for name, default in (("stride", 1), ("dilation", 1), ("padding", 0))
+    )
+    dep = reduce(x.dep, [1]).expand(x.shape[0], 1, *x.shape[2:])
+    for at in range(count):
+        taps = (weight.shape[2 + at] - 1) * dilations[at] + 1
+        total = {"same": taps - 1, "valid": 0}.get(paddings[at])
+        left, right = (paddings[at],) * 2 if total is None else (total // 2, total - total // 2)
+        sides = [0, 0] * (count - 1 - at) + [left, right]
+        dep = torch.nn.functional.pad(dep, sides, value=-1)
+        dep = dep.unfold(2 + at, taps, strides[at])[..., :: dilations[at]].amax(-1)
+    bias = [b.dep.reshape(-1, *[1] * count)] if isinstance(b := c.args.get("bias"), Abstract) else []
+    return [c.result(join(c.shapes[0], dep, *bias))]
 
 
-def _single(value: Any) -> Any:
-    """The one entry of a list of one; anything else as it is."""
-    return value[0] if isinstance(value, list) else value
+def _each(value: Any, count: int) -> list[Any]:
+    """One entry for each dimension."""
+    entries = value if isinstance(value, list) else [value]
+    return list(entries) * (count // len(entries))
 
 
 def _recurrence(c: Context) -> list[Abstract] | None:
@@ -139,7 +142,7 @@ def _recurrence(c: Context) -> list[Abstract] | None:
 _TABLE: dict[Rule, str] = {
     _matmul: "mm bmm matmul addmm baddbmm linear",
     _attention: "scaled_dot_product_attention",
-    _convolution: "conv1d convolution",
+    _convolution: "conv1d conv2d convolution",
     _recurrence: "gru",
 }
 RULES = by_name(_TABLE)

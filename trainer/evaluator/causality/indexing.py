@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from trainer.evaluator.causality.abstract import Abstract, join, reduce
+from trainer.evaluator.causality.abstract import LABEL, Abstract, join, reduce
 from trainer.evaluator.causality.context import Context, Rule, by_name
 
 
@@ -34,6 +34,20 @@ def _index(c: Context) -> list[Abstract] | None:
         return None
     dep = join(shape, *(index.dep for index in tensors))
     return [c.result(dep.reshape((1,) * front + tuple(shape) + (1,) * back))]
+
+
+def _index_put(c: Context) -> list[Abstract] | None:
+    """Written where constants say; of two writes to one place it is not said which comes last."""
+    x, values, indices = c.args["self"], c.args["values"], c.args["indices"]
+    if any(index is not None and index.const is None for index in indices) or x.dep.dim() == 0:
+        return None
+    where = [None if index is None else index.const for index in indices]
+    put, shape = torch.ops.aten.index_put.default, x.shape
+    times = put(torch.zeros(shape, dtype=LABEL), where, torch.ones((), dtype=LABEL), True)
+    if bool((times > 1).any()):
+        return None
+    labels = put(torch.full(shape, -1, dtype=LABEL), where, values.dep.contiguous())
+    return [c.result(torch.where(times > 0, labels, x.dep))]
 
 
 def _gather(c: Context) -> list[Abstract] | None:
@@ -69,5 +83,6 @@ _TABLE: dict[Rule, str] = {
     _index: "index",
     _gather: "gather take_along_dim",
     _scatter: "scatter scatter_add",
+    _index_put: "index_put",
 }
 RULES = by_name(_TABLE)

@@ -42,8 +42,8 @@ def _movement(c: Context) -> list[Abstract] | None:
         return lift(lambda x: x.const if x is index else _or_false(masks[x.id], x))
 
     deps = lift(lambda x: x.const if x is index else x.dep)
-    zeros, neginfs = mask(Abstract.known_zero), mask(Abstract.known_neginf)
-    return [c.result(d, i, z, n) for i, (d, z, n) in enumerate(zip(deps, zeros, neginfs, strict=True))]
+    zeros, neginfs, lows = mask(Abstract.known_zero), mask(Abstract.known_neginf), mask(Abstract.known_low)
+    return [c.result(*found) for found in zip(deps, range(len(deps)), zeros, neginfs, lows, strict=True)]
 
 
 def _or_false(mask: Tensor | None, like: Abstract) -> Tensor:
@@ -52,7 +52,7 @@ def _or_false(mask: Tensor | None, like: Abstract) -> Tensor:
 
 def _copy(c: Context) -> list[Abstract]:
     src = as_abstract(c.args["src"])
-    return [c.result(src.dep, zero=src.known_zero(), neginf=src.known_neginf())]
+    return [c.result(src.dep, zero=src.known_zero(), neginf=src.known_neginf(), low=src.known_low())]
 
 
 def _pad(c: Context) -> list[Abstract]:

@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.evaluator.causality.abstract import Abstract, as_abstract, both, either, expand_mask, join, masked, squash
+from trainer.evaluator.causality.abstract import (
+    LABEL,
+    Abstract,
+    as_abstract,
+    both,
+    either,
+    expand_mask,
+    join,
+    masked,
+    squash,
+)
 from trainer.evaluator.causality.context import Context, Rule, by_name
 from trainer.evaluator.causality.obligations import Kind
 
@@ -39,6 +49,8 @@ _ZERO_STAYS = frozenset(
         "_to_copy",
     ]
 )
+_WIDE = frozenset({torch.float32, torch.bfloat16, torch.float64})  # types whose zero is not merely something small
+_NOBODY = torch.full((), -1, dtype=LABEL)
 _NEGINF_TO_ZERO = frozenset({"exp", "exp2", "sigmoid", "relu"})
 
 
@@ -47,18 +59,25 @@ def _pointwise(c: Context) -> list[Abstract]:
     if name == "outer":
         return [c.result(join(c.shapes[0], c.args["self"].dep.unsqueeze(-1), c.args["vec2"].dep))]
     dep = join(c.shapes[0], *(x.dep for x in c.inputs))
-    zero = neginf = None
+    zero = neginf = low = None
     if len(c.inputs) == 1:
         x = c.inputs[0]
+        if name == "exp" and (faint := x.known_low()) is not None and c.dtypes[0] in _WIDE:
+            # exp of very little is nothing, if the run finds it so: then it is the constant zero, whatever it came of.
+            faint = faint.expand(c.shapes[0])
+            c.require_zero(faint)
+            return [
+                c.result(masked(dep, faint, _NOBODY), zero=either(faint, expand_mask(x.known_neginf(), faint.shape)))
+            ]
         if name in _ZERO_STAYS:
             zero = x.known_zero()
         if name in _NEGINF_TO_ZERO:
             zero = either(zero, x.known_neginf())
         if name == "_to_copy":
-            neginf = x.known_neginf()
+            neginf, low = x.known_neginf(), x.known_low()
             if neginf is not None and c.dtypes[0] is torch.float16:
                 zero, neginf = None, None
-    return [c.result(dep, at, zero, neginf) for at in range(len(c.shapes))]
+    return [c.result(dep, at, zero, neginf, low) for at in range(len(c.shapes))]
 
 
 def _product(c: Context) -> list[Abstract]:
@@ -69,8 +88,9 @@ def _product(c: Context) -> list[Abstract]:
     if len(tensors) == 1:
         if not isinstance(scalar, int | float) or not math.isfinite(scalar):
             return [c.result(dep)]
-        neginf = tensors[0].known_neginf() if scalar > 0 and c.node.name == "mul" else None
-        return [c.result(dep, zero=tensors[0].known_zero(), neginf=neginf)]
+        scaled = scalar > 0 and c.node.name == "mul"
+        neginf, low = (tensors[0].known_neginf(), tensors[0].known_low()) if scaled else (None, None)
+        return [c.result(dep, zero=tensors[0].known_zero(), neginf=neginf, low=low)]
     a, b = tensors[0], tensors[-1]
     za, zb = a.known_zero(), b.known_zero()
     if (za is None and zb is None) or not c.stays_finite(a, b):
@@ -94,12 +114,13 @@ def _sum(c: Context) -> list[Abstract]:
     shape = c.shapes[0]
     a, b = c.args["self"], c.args["other"]
     dep = join(shape, *(x.dep for x in c.inputs))
+    zero, low = _sum_of_zeros(c, a, b), _sum_of_low(c, a, b)
     if c.args.get("alpha", 1) != 1 or not isinstance(a, Abstract) or not c.stays_finite(*c.inputs):
-        return [c.result(dep)]
+        return [c.result(dep, zero=zero, low=low)]
     na = a.known_neginf()
     nb = b.known_neginf() if isinstance(b, Abstract) and c.node.name == "add" else None
     if na is None and nb is None:
-        return [c.result(dep)]
+        return [c.result(dep, zero=zero, low=low)]
     if not isinstance(b, Abstract):
         return [c.result(dep, neginf=na if math.isfinite(b) else None)]
     na, nb = expand_mask(na, shape), expand_mask(nb, shape)
@@ -114,6 +135,22 @@ def _sum(c: Context) -> list[Abstract]:
     return [c.result(dep, neginf=either(na, nb))]
 
 
+def _sum_of_zeros(c: Context, a: Any, b: Any) -> Tensor | None:
+    """Where both are zero or NaN so is the sum; which of the two, and its sign, are of the labels of both."""
+    if not (isinstance(a, Abstract) and isinstance(b, Abstract)) or not math.isfinite(c.args.get("alpha", 1)):
+        return None
+    shape = c.shapes[0]
+    return both(expand_mask(a.known_zero(), shape), expand_mask(b.known_zero(), shape))
+
+
+def _sum_of_low(c: Context, a: Any, b: Any) -> Tensor | None:
+    """A guess: very little plus or minus whatever else there is."""
+    shape = c.shapes[0]
+    one = a.known_low() if isinstance(a, Abstract) else None
+    two = b.known_low() if isinstance(b, Abstract) and c.node.name == "add" else None
+    return either(expand_mask(one, shape), expand_mask(two, shape))
+
+
 def _rsub(c: Context) -> list[Abstract]:
     return [c.result(join(c.shapes[0], *(x.dep for x in c.inputs)))]
 
@@ -123,11 +160,14 @@ def _quotient(c: Context) -> list[Abstract]:
     dep = join(c.shapes[0], *(x.dep for x in c.inputs))
     if isinstance(b, Abstract):
         c.require_no_signed_zero(b)
-        return [c.result(dep)]
+        # 0 / b is a zero, or NaN where b is 0 or NaN: of the labels of both, sign and all.
+        plain = isinstance(a, Abstract) and c.node.name == "div" and c.args.get("rounding_mode") is None
+        return [c.result(dep, zero=a.known_zero() if plain else None)]
     if c.node.name != "div" or not (math.isfinite(b) and b != 0):
         return [c.result(dep)]
     plain = c.args.get("rounding_mode") is None
-    return [c.result(dep, zero=a.known_zero(), neginf=a.known_neginf() if plain and b > 0 else None)]
+    neginf, low = (a.known_neginf(), a.known_low()) if plain and b > 0 else (None, None)
+    return [c.result(dep, zero=a.known_zero(), neginf=neginf, low=low)]
 
 
 def _inverse(c: Context) -> list[Abstract]:
@@ -161,8 +201,9 @@ def _choice(c: Context) -> list[Abstract]:
         pick = cond.const.bool().expand(shape)
         zero = _pick(pick, yes.known_zero(), no.known_zero())
         neginf = _pick(pick, yes.known_neginf(), no.known_neginf())
+        low = _pick(pick, yes.known_low(), no.known_low())
         dep = torch.where(squash(pick), squash(yes.dep), squash(no.dep)).expand(shape)
-        return [c.result(dep, zero=zero, neginf=neginf)]
+        return [c.result(dep, zero=zero, neginf=neginf, low=low)]
     never = expand_mask(cond.known_zero(), shape)
     dep = masked(join(shape, cond.dep, yes.dep, no.dep), never, join(shape, cond.dep, no.dep))
     zero = _pick_unknown(never, yes.known_zero(), no.known_zero(), shape)

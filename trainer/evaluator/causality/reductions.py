@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.evaluator.causality.abstract import Abstract, join, reduce, spread
+import torch
+
+from trainer.evaluator.causality.abstract import LABEL, Abstract, either, join, masked, reduce, spread
 from trainer.evaluator.causality.context import Context, Rule, by_name
+from trainer.evaluator.causality.obligations import Gap
 
 
 def _dims(value: Any, rank: int) -> list[int]:
@@ -28,11 +31,24 @@ def _reduction(c: Context) -> list[Abstract]:
 
 
 def _softmax(c: Context) -> list[Abstract]:
+    """What is exp(-inf) adds nothing, and so does what the run finds far enough below the largest of the others.
+
+    That its own result is zero is not enough: exp(x - max) may be 2**-149, which no result shows and a sum of numbers
+    that grow by less than two bits each does. Below -GAP it is zero, whatever the order of the sum.
+    """
     x = c.args["self"]
-    dep = spread(x.dep, _dims(c.args["dim"], x.dep.dim()))
-    gone = x.known_neginf()
+    dims = _dims(c.args["dim"], x.dep.dim())
+    gone, faint = x.known_neginf(), x.known_low()
+    if faint is not None and dims and "log" not in c.node.name and c.dtypes[0] in (torch.float32, torch.bfloat16):
+        faint = faint.expand(x.shape)
+        c.require_zero(faint)
+        c.obligations.require_gap(x.id, faint, Gap(dims[0], c.dtypes[0]))
+        c.used_zero = True
+        dep = spread(masked(x.dep, faint, torch.full((), -1, dtype=LABEL)), dims)
+        return [c.result(dep, zero=either(faint, gone))]
     if gone is not None:
         c.used_zero = True
+    dep = spread(x.dep, dims)
     return [c.result(dep, neginf=gone)] if "log" in c.node.name else [c.result(dep, zero=gone)]
 
 
@@ -61,6 +77,19 @@ def _norm(c: Context) -> list[Abstract]:
     return out + [c.result(kept, at) for at in range(1, len(c.shapes))]
 
 
+def _group_norm(c: Context) -> list[Abstract] | None:
+    """By rows and groups of channels; statistics are per row and group."""
+    x = c.args["input"]
+    groups = c.args.get("num_groups", c.args.get("group"))
+    if not isinstance(groups, int) or x.dep.dim() < 2 or groups < 1 or x.shape[1] % groups:
+        return None
+    rows = x.dep.reshape(x.shape[0], groups, -1).amax(-1)
+    each = rows.repeat_interleave(x.shape[1] // groups, 1).reshape(x.shape[0], x.shape[1], *[1] * (x.dep.dim() - 2))
+    column = [1, x.shape[1], *[1] * (x.dep.dim() - 2)]
+    affine = [v.dep.reshape(column) for k in ("weight", "bias") if isinstance(v := c.args.get(k), Abstract)]
+    return [c.result(join(c.shapes[0], each, *affine))] + [c.result(rows, at) for at in range(1, len(c.shapes))]
+
+
 _TABLE: dict[Rule, str] = {
     _reduction: (
         "sum mean amax amin max min var std var_mean prod any all argmax argmin linalg_vector_norm logsumexp "
@@ -70,5 +99,6 @@ _TABLE: dict[Rule, str] = {
     _scan: "cumsum cumprod cummax cummin logcumsumexp",
     _sorting: "sort argsort topk",
     _norm: "rms_norm layer_norm native_layer_norm",
+    _group_norm: "group_norm native_group_norm",
 }
 RULES = by_name(_TABLE)

@@ -5,6 +5,7 @@ Format `glovebox-graph/1`:
     weights  [[value id, tensor name], ...]
     nodes    [{"op": "aten.add.Tensor", "a": [...], "k": {...}, "n": outputs}, ...]; outputs get the next ids
     output   value id of the logits
+    checks   ids of operations' outputs that must be true in every pass; may be left out
 Arguments: null, bool, int, float, string from a closed list, list, or one of
     {"t": id}  {"f": "inf"|"-inf"|"nan"}  {"d": dtype}  {"dev": 0}  {"mf": memory format}
 
@@ -31,6 +32,7 @@ MAX_LIST = 4096
 MAX_ARGUMENT_DEPTH = 3
 MAX_OUTPUTS = 4096
 MAX_VALUES = 200_000
+MAX_CHECKS = 256
 
 _DTYPE_NAMES = "float32 bfloat16 float16 float64 int64 int32 int16 int8 uint8 bool complex64"
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _DTYPE_NAMES.split()}
@@ -80,6 +82,7 @@ class Graph:
     weights: dict[int, str]
     nodes: list[Node]
     output: int
+    checks: tuple[int, ...] = ()
 
 
 def substitute(argument: Any, values: dict[int, Any]) -> Any:
@@ -97,12 +100,13 @@ def parse(data: bytes, device: torch.device) -> Graph:
         raw = strict_json.loads(data, max_bytes=MAX_GRAPH_BYTES)
     except strict_json.StrictJsonError as error:
         raise Refused(Reason.GRAPH_FORMAT, error.reason) from None
-    if not isinstance(raw, dict) or set(raw) != {"format", "input", "weights", "nodes", "output"}:
+    if not isinstance(raw, dict) or set(raw) - {"checks"} != {"format", "input", "weights", "nodes", "output"}:
         raise Refused(Reason.GRAPH_FORMAT, "top-level keys")
     if raw["format"] != FORMAT or not isinstance(raw["nodes"], list) or not isinstance(raw["weights"], list):
         raise Refused(Reason.GRAPH_FORMAT, "format")
     if len(raw["nodes"]) > MAX_NODES or len(raw["weights"]) > MAX_NODES:
-        raise Refused(Reason.GRAPH_LIMIT, "too many nodes or weights")
+        count = max(len(raw["nodes"]), len(raw["weights"]))
+        raise Refused(Reason.GRAPH_LIMIT, f"a graph of {count} operations, at most {MAX_NODES} are admitted")
     weights = _weights(raw["weights"], raw["input"])
     next_id, nodes = len(weights) + 1, []
     for entry in raw["nodes"]:
@@ -114,7 +118,13 @@ def parse(data: bytes, device: torch.device) -> Graph:
     output = raw["output"]
     if type(output) is not int or not 0 <= output < next_id:
         raise Refused(Reason.GRAPH_FORMAT, "output id")
-    return Graph(raw["input"], weights, nodes, output)
+    checks = raw.get("checks", [])
+    if not isinstance(checks, list) or len(checks) > MAX_CHECKS:
+        raise Refused(Reason.GRAPH_LIMIT, "checks")
+    computed = range(len(weights) + 1, next_id)  # of operations: what is there from the start is looked at by nobody
+    if not all(type(id_) is int and id_ in computed for id_ in checks):
+        raise Refused(Reason.GRAPH_FORMAT, "check id")
+    return Graph(raw["input"], weights, nodes, output, tuple(sorted(set(checks))))
 
 
 def _weights(table: list[Any], input_id: Any) -> dict[int, str]:

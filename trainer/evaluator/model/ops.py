@@ -101,6 +101,11 @@ def allowed() -> dict[str, torch._ops.OpOverload]:
     return out
 
 
+def names(group: str) -> frozenset[str]:
+    """The admitted operations of a group ("pointwise", "contraction", ...), without overloads."""
+    return frozenset(entry.partition(".")[0] for entry in _ALLOWED[group].split())
+
+
 @cache
 def unary() -> tuple[torch._ops.OpOverload, ...]:
     """The admitted pointwise operations that one floating operand is enough for."""

@@ -69,6 +69,7 @@ class Program:
     each_pass: Work = NOTHING  # of operations that depend on the input
     folding: Work = NOTHING  # of the others, which are computed once
     free: list[list[int]] = field(default_factory=list)
+    checks: tuple[int, ...] = ()
 
     def __call__(
         self, idx: torch.Tensor, watch: dict[int, Callable[[torch.Tensor], None]] | None = None
@@ -139,6 +140,7 @@ def prepare(
         seq_len=seq_len,
         vocab=vocab,
         device=device,
+        checks=graph.checks,
     )
     try:
         _dry_run(program, limits)
@@ -150,11 +152,20 @@ def prepare(
     return program
 
 
-def check(graph: Graph, weights: dict[str, torch.Tensor], *, rows: int, seq_len: int, device: torch.device) -> None:
-    """Dry-run only, with default limits and any vocabulary: what the trainer asks before it hands over."""
+def check(
+    graph: Graph,
+    weights: dict[str, torch.Tensor],
+    *,
+    rows: int,
+    seq_len: int,
+    device: torch.device,
+    limits: Limits | None = None,
+) -> None:
+    """Dry-run only, with any vocabulary: what the trainer asks before it hands over."""
     program = Program(_reachable(graph), _bind(graph, weights), graph.input, graph.output, rows, seq_len, -1, device)
+    program.checks = graph.checks
     try:
-        _dry_run(program, Limits())
+        _dry_run(program, limits or Limits())
     except Refused:
         raise
     except Exception as error:
@@ -169,7 +180,7 @@ def _bind(graph: Graph, weights: dict[str, torch.Tensor]) -> dict[int, torch.Ten
 
 
 def _reachable(graph: Graph) -> list[Node]:
-    needed, keep = {graph.output}, []
+    needed, keep = {graph.output, *graph.checks}, []
     for node in reversed(graph.nodes):
         if needed.intersection(range(node.first, node.first + node.outputs)):
             keep.append(node)
@@ -278,8 +289,8 @@ def _fold(program: Program, after_each: Callable[[], object]) -> None:
 
 
 def _read_by_rest(program: Program, varying: set[int]) -> set[int]:
-    """Values read by operations that depend on the input, and the output."""
-    return {program.output}.union(*(node.refs for node in program.nodes if node.first in varying))
+    """Values read by operations that depend on the input, the output, and what is checked."""
+    return {program.output, *program.checks}.union(*(node.refs for node in program.nodes if node.first in varying))
 
 
 def _varying(program: Program) -> set[int]:

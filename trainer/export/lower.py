@@ -1,0 +1,321 @@
+"""An exported program, operation by operation, as operations that the evaluator admits. UNTRUSTED side.
+
+Each operation of the program is, in this order: written in other words (rewrites.py); taken as it is where it is
+admitted; computed here and now, where it depends on parameters and constants alone; taken apart by torch's own
+decompositions; refused by its name. What a decomposition calls goes the same way, since it runs under a dispatch mode.
+All tensors but those of the program itself are fake: nothing is computed but constants.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch._library.custom_ops import OPDEFS
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from trainer.evaluator.model import ops
+from trainer.evaluator.model.graph import DTYPES
+from trainer.export import higher_order, reads, rewrites, rows
+from trainer.export.recording import Recording, encode
+from trainer.export.refusals import NotExportable, Why
+from trainer.export.values import Read, Values, tensors
+
+_SKIPPED = frozenset(
+    {
+        *("aten._assert_tensor_metadata.default", "aten._assert_scalar.default"),
+        *("aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default"),
+    }
+)
+_CHECKS = frozenset({"aten._assert_async.default", "aten._assert_async.msg", "aten._functional_assert_async.msg"})
+_READ = frozenset({"aten._local_scalar_dense.default", "aten.item.default", "aten.is_nonzero.default"})
+_SHIPPED = frozenset(DTYPES.values())
+
+
+def lower(exported: ExportedProgram) -> Recording:
+    """What the program does, in admitted operations; raises NotExportable."""
+    out = Recording()
+    lowering = Lowering(out, _fake_mode(exported))
+    values: dict[torch.fx.Node, Any] = {}
+    needed = _needed(exported)
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = _placeholder(exported, node, lowering)
+        elif node.op == "get_attr" and node in needed:
+            values[node] = operator.attrgetter(node.target)(exported.graph_module)
+        elif node.op == "call_function" and node in needed:
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: values[n])
+            values[node] = lowering.node(node.target, args, kwargs)
+    results = _results(exported)
+    only = values.get(results[0]) if len(results) == 1 else None
+    if not isinstance(only, torch.Tensor) or not lowering.values.is_known(only):
+        raise NotExportable(Why.SIGNATURE, "forward(idx) must return one tensor of logits")
+    out.output = lowering.values.id_of(only)
+    return out
+
+
+# ---------------------------------------------------------------------------
+# The program's graph
+# ---------------------------------------------------------------------------
+
+
+def _results(exported: ExportedProgram) -> list[torch.fx.Node]:
+    """What forward returned, without the buffers it wrote: those have served when the logits are there."""
+    (output,) = (node for node in exported.graph.nodes if node.op == "output")
+    kinds = [spec.kind for spec in exported.graph_signature.output_specs]
+    return [node for node, kind in zip(output.args[0], kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
+
+
+def _needed(exported: ExportedProgram) -> set[torch.fx.Node]:
+    """What the results and the checks come of."""
+    ahead = [node for node in _results(exported) if isinstance(node, torch.fx.Node)]
+    ahead += [node for node in exported.graph.nodes if str(node.target) in _CHECKS]
+    needed = set[torch.fx.Node]()
+    while ahead:
+        node = ahead.pop()
+        if node not in needed:
+            needed.add(node)
+            ahead += node.all_input_nodes
+    return needed
+
+
+def _placeholder(exported: ExportedProgram, node: torch.fx.Node, lowering: Lowering) -> Any:
+    inputs = exported.graph_signature.input_specs
+    spec = next(spec for spec in inputs if getattr(spec.arg, "name", None) == node.name)
+    fake, out = node.meta.get("val"), lowering.out
+    if not isinstance(fake, torch.Tensor):
+        raise NotExportable(Why.CUSTOM_OP, "an opaque object is part of the model")
+    if spec.kind is InputKind.USER_INPUT:
+        if out.input is not None:
+            raise NotExportable(Why.SIGNATURE, "more than one input")
+        out.input = out.place()
+        lowering.values.note(fake, out.input, constant=False)
+        return fake
+    tensor = {**exported.constants, **exported.state_dict}[spec.target or ""]
+    if not isinstance(tensor, torch.Tensor):
+        raise NotExportable(Why.CUSTOM_OP, "an opaque object is part of the model")
+    lowering.values.hold(tensor.detach(), fake)
+    return fake
+
+
+def _fake_mode(exported: ExportedProgram) -> FakeTensorMode:
+    fakes = [value for node in exported.graph.nodes if isinstance(value := node.meta.get("val"), FakeTensor)]
+    if not fakes:
+        raise NotExportable(Why.SIGNATURE, "a model without tensors")
+    return fakes[0].fake_mode
+
+
+# ---------------------------------------------------------------------------
+# One operation
+# ---------------------------------------------------------------------------
+
+
+class Lowering(TorchDispatchMode):
+    """Records operations; as a dispatch mode it hears what decompositions call."""
+
+    def __init__(self, out: Recording, fake: FakeTensorMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.out, self.values, self.rows = out, Values(out, fake), rows.Rows()
+
+    def node(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """What a node of the program's graph gives."""
+        if target is operator.getitem:
+            if args[0][args[1]] is None:
+                raise NotExportable(Why.UNSUPPORTED_OP, "what a kernel returns beside its result is read")
+            return args[0][args[1]]
+        if isinstance(target, OpOverload):
+            return self.call(target, args, kwargs)
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            plain = higher_order.PLAIN.get(target.name())
+            if plain is None:
+                raise NotExportable(Why.HIGHER_ORDER, f"{target} has no plain implementation")
+            with self._listening():
+                return plain(*args, **kwargs)
+        if callable(target) and all(type(x) in (int, bool) for x in args) and not kwargs:
+            return target(*args)  # sizes
+        raise NotExportable(Why.CONTROL_FLOW, f"{target} is not a tensor operation")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.call(func, args, kwargs or {})
+
+    def call(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The (fake) result of an operation, once it is recorded in whatever words."""
+        for way in (self._of_no_value, self._of_rows, self._rewritten, self._admitted, self._computed):
+            found = way(func, args, kwargs)
+            if found is not NotImplemented:
+                return found
+        return self._apart(func, args, kwargs)
+
+    def emit(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Record an admitted operation as it is."""
+        with _disable_current_modes(), self.values.fake:  # or this mode would hear what the operation is made of
+            result = func(*args, **kwargs)
+        many = isinstance(result, tuple | list)
+        results = list(result) if many else [result]
+        given = tensors([args, kwargs])
+        if any(self.rows.mask(tensor) is not None for tensor in given):
+            self.rows.carried(func, args, kwargs, results)
+        constant = all(self.values.is_constant(tensor) for tensor in given)
+        refer = self.values.refer
+        operation = self.out.add(func, refer(list(args)), refer(kwargs), len(results), many)
+        for at, fake in enumerate(results):
+            self.values.note(fake, operation.first + at, constant=constant)
+        return result
+
+    def known(self, tensor: torch.Tensor, read: Read = torch.Tensor.tolist) -> Any:
+        """What `read` says of a constant; None if it depends on the tokens."""
+        return self.values.known(tensor, read)
+
+    def constant(self, real: torch.Tensor) -> torch.Tensor:
+        """A tensor of this value."""
+        return self.values.held(real)
+
+    # The ways, in the order in which they are tried
+
+    def _of_no_value(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """What makes no tensor: checks, numbers, sizes; and what writes in place, where nobody else looks."""
+        name = str(func)
+        if name in _SKIPPED:
+            return None
+        if name in _CHECKS:
+            return self._check(*args)
+        if name in _READ:
+            return self._number(args[0])
+        if name == "aten.sym_size.int":
+            return self.rows.size(*args)
+        if func.namespace == "prim":  # what a tensor is, not what is in it
+            return func(*args, **kwargs)
+        if func._schema.is_mutable and func._schema.name.endswith("_"):
+            return self._in_place(func, args, kwargs)
+        return NotImplemented
+
+    def _of_rows(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Choosing rows by the tokens, and putting them back (rows.py)."""
+        name, given = func._schema.name.removeprefix("aten::"), rewrites.named(func, args, kwargs)
+        with self._listening():
+            if name == "nonzero" and not self.values.is_constant(given["self"]):
+                return rows.nonzero(self.rows, given["self"])
+            if name == "index":
+                return rows.index(self.rows, self, given["self"], given["indices"])
+            if name == "index_put":
+                x, where, values = given["self"], given["indices"], given["values"]
+                return rows.index_put(self.rows, self, x, where, values, given["accumulate"])
+            if name == "index_add" and given["alpha"] == 1:
+                x, dim, where, values = given["self"], given["dim"], given["index"], given["source"]
+                return rows.index_add(self.rows, self, x, dim, where, values)
+        return NotImplemented
+
+    def _rewritten(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        rewrite = rewrites.REWRITES.get(str(func))
+        if rewrite is None:
+            return NotImplemented
+        with self._listening():
+            return rewrite(rewrites.Call(self, func, args, kwargs))
+
+    def _admitted(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        if str(func) not in ops.allowed() or not self._sayable(args, kwargs):
+            return NotImplemented
+        return self.emit(func, args, kwargs)
+
+    def _computed(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """An operation on constants alone: its result is a weight."""
+        if torch.Tag.nondeterministic_seeded in func.tags and not _harmless(func, args, kwargs):
+            raise NotExportable(Why.RANDOM, f"random numbers in forward, by aten.{_name(func)}", _name(func))
+        if not all(self.values.is_constant(tensor) for tensor in tensors([args, kwargs])):
+            return NotImplemented
+        over = torch.utils._pytree.tree_map_only
+        args, kwargs = over(torch.Tensor, self.values.real, (args, kwargs))
+        try:
+            with _disable_current_modes():
+                result = func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError) as error:
+            raise NotExportable(Why.UNSUPPORTED_OP, f"{func}: {error}", _name(func)) from None
+        return over(torch.Tensor, self.values.held, result)
+
+    def _apart(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        table = decompositions()
+        with self._listening():
+            if func in table and (found := table[func](*args, **kwargs)) is not NotImplemented:
+                return found
+            composite = func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
+            if composite and (found := func.decompose(*args, **kwargs)) is not NotImplemented:
+                return found
+            if (custom := OPDEFS.get(func._schema.name)) is not None:
+                return custom._init_fn(*args, **kwargs)
+        if func.namespace != "aten":
+            raise NotExportable(Why.CUSTOM_OP, str(func))
+        detail = f"the operation aten.{_name(func)} cannot be handed over"
+        raise NotExportable(Why.UNSUPPORTED_OP, detail, _name(func))
+
+    # Their parts
+
+    def _sayable(self, args: Any, kwargs: dict[str, Any]) -> bool:
+        """Whether the format has words for all arguments; what it has none for may still be computed here."""
+        try:
+            encode([self.values.refer(list(args)), list(self.values.refer(kwargs).values())])
+        except NotExportable as error:
+            if error.why is Why.DATA_DEPENDENT:
+                raise
+            return False
+        return all(tensor.dtype in _SHIPPED for tensor in tensors([args, kwargs]))
+
+    def _check(self, condition: torch.Tensor, kind: str = reads.BRANCH, *_: Any) -> None:
+        """A branch on parameters goes where it goes; one on tokens is for every row to confirm; a number is refused."""
+        if self.values.is_constant(condition):
+            if not self.known(condition):
+                raise NotExportable(Why.CONTROL_FLOW, "a check of constants fails")
+        elif kind == reads.NUMBER:
+            raise NotExportable(Why.CONTROL_FLOW, _NUMBER)
+        else:
+            self.out.checks.append(self.values.id_of(condition))
+
+    def _number(self, tensor: torch.Tensor) -> Any:
+        if not self.values.is_constant(tensor):
+            raise NotExportable(Why.CONTROL_FLOW, _NUMBER)
+        return self.known(tensor, torch.Tensor.item)
+
+    def _in_place(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """A decomposition may write to a tensor that it has just made: the same as another value of that name."""
+        target = args[0]
+        packet = getattr(torch.ops.aten, _name(func).removesuffix("_"), None)
+        plain = getattr(packet, func._overloadname, None)
+        if plain is None or not self.values.is_alone(target):
+            raise NotExportable(Why.MUTATION, f"{func} writes to what others see", _name(func).removesuffix("_"))
+        found = self.call(plain, args, kwargs)
+        if found.dtype is not target.dtype:
+            found = self.call(torch.ops.aten._to_copy.default, (found,), {"dtype": target.dtype})
+        self.values.rename(target, found)
+        return target
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        with self.values.fake, self:
+            yield
+
+
+_NUMBER = "a number is read from a tensor that depends on the tokens"
+
+
+@cache
+def decompositions() -> dict[Any, Any]:
+    """torch's own decompositions: those of torch.export first, then whatever else it has."""
+    return {**torch._decomp.decomposition_table, **dict(torch.export.default_decompositions())}
+
+
+def _harmless(func: OpOverload, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Dropout that drops nothing: a model as it is evaluated."""
+    given = rewrites.named(func, args, kwargs)
+    return given.get("train", given.get("training")) is False or given.get("p", given.get("dropout_p")) == 0
+
+
+def _name(func: OpOverload) -> str:
+    """The name of an operation without namespace and overload."""
+    return func._schema.name.partition("::")[2]

@@ -1,0 +1,245 @@
+"""Rows chosen by the tokens, kept at full length: experts by `nonzero` or by a boolean index. UNTRUSTED side.
+
+A graph has no shapes that depend on data. `flat[mask]`, an expert applied to it, and `out[mask] = ...` say the same
+as the expert applied to every row and a choice at the end, as long as nothing in between mixes rows. So a tensor of
+chosen rows is a tensor of all candidate rows here, and remembers the mask. What would mix or count rows is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+
+from trainer.evaluator.model import ops
+from trainer.export.refusals import NotExportable, Why
+
+aten = torch.ops.aten
+
+
+class Chosen(int):
+    """How many rows there might be, where forward asks how many were chosen: good for a size, not for arithmetic."""
+
+
+class Through(Protocol):
+    """The lowering, as far as it is needed here."""
+
+    def known(self, tensor: torch.Tensor, read: Any = ...) -> Any:
+        """What `read` says of a constant; None if it depends on the tokens."""
+
+    def constant(self, real: torch.Tensor) -> torch.Tensor:
+        """A tensor of this value."""
+
+    def emit(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Record an operation as it is."""
+
+
+class Rows:
+    """Which tensors are chosen rows, by the mask [candidates] that chose them."""
+
+    def __init__(self) -> None:
+        self._masks: dict[int, torch.Tensor] = {}
+        self._flat: dict[int, torch.Tensor] = {}
+        self._put_back = False
+
+    def __bool__(self) -> bool:
+        return bool(self._masks)
+
+    def mask(self, value: Any) -> torch.Tensor | None:
+        """The mask of chosen rows; None for any other value."""
+        return self._masks.get(id(value)) if isinstance(value, torch.Tensor) and not self._put_back else None
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Whoever puts rows back takes them for what they are here: all candidates, chosen or not."""
+        self._put_back = True
+        try:
+            yield
+        finally:
+            self._put_back = False
+
+    def choose(self, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """`rows` [candidates, ...] stands for those of its rows where the mask is true."""
+        self._masks[id(rows)] = mask
+        return rows
+
+    def flat(self, mask: torch.Tensor) -> torch.Tensor:
+        """A mask in one dimension, the same tensor every time: rows are chosen alike if by the same mask."""
+        if id(mask) not in self._flat:
+            self._flat[id(mask)] = mask.reshape(-1) if mask.dtype is torch.bool else mask.reshape(-1) != 0
+        return self._flat[id(mask)]
+
+    def size(self, tensor: torch.Tensor, dim: int) -> int:
+        """A dimension's size; of chosen rows one that says so."""
+        return Chosen(tensor.shape[0]) if self.mask(tensor) is not None and dim == 0 else tensor.shape[dim]
+
+    def carried(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], results: list[Any]) -> None:
+        """Mark what an operation made of chosen rows, row by row; raises NotExportable where it is not row by row."""
+        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        tensors = [x for x in torch.utils._pytree.tree_leaves(given) if isinstance(x, torch.Tensor)]
+        masks = {id(mask): mask for x in tensors if (mask := self.mask(x)) is not None}
+        (mask,) = masks.values() if len(masks) == 1 else (None,)
+        name = func._schema.name.removeprefix("aten::")
+        if mask is None or not _row_by_row(self, name, given, tensors, results):
+            raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name}", name)
+        for result in results:
+            self.choose(result, mask)
+
+
+_MOVES = frozenset(
+    {
+        *("_to_copy", "clone", "detach", "alias", "contiguous", "unsqueeze", "squeeze", "slice", "select", "narrow"),
+        *("expand", "reshape", "view", "_unsafe_view", "flatten", "unflatten", "transpose", "unbind", "split"),
+        *(
+            "split_with_sizes",
+            "chunk",
+            "softmax",
+            "_softmax",
+            "log_softmax",
+            "_log_softmax",
+            "logsumexp",
+            "sum",
+            "mean",
+        ),
+        *("amax", "amin", "rms_norm", "layer_norm", "native_layer_norm", "cumsum", "topk", "glu"),
+    }
+)
+_POINTWISE = frozenset(ops.names("pointwise")) - {"glu", "outer", "dropout", "complex", "polar"}
+
+
+def _row_by_row(rows: Rows, name: str, given: dict[str, Any], tensors: list[torch.Tensor], results: list[Any]) -> bool:
+    """Whether row i of every result comes of row i of the chosen rows, and of nothing that has rows of its own."""
+    chosen = [x for x in tensors if rows.mask(x) is not None]
+    others = [x for x in tensors if rows.mask(x) is None]
+    count = chosen[0].shape[0]
+    if not all(isinstance(x, torch.Tensor) and x.dim() and x.shape[0] == count for x in results):
+        return False
+    of_rows = rows.mask(next(iter(given.values()))) is not None  # the first operand
+    if name in _POINTWISE:
+        wide = max(x.dim() for x in results)
+        return all(x.dim() == wide for x in chosen) and all(x.dim() < wide or x.shape[0] == 1 for x in others)
+    if name in _MOVES:
+        return of_rows and _spares_rows(given, tensors[0].dim() + (name == "unsqueeze"))
+    return {
+        "linear": of_rows and len(chosen) == 1,
+        "mm": of_rows and len(chosen) == 1,
+        "matmul": of_rows and len(chosen) == 1 and all(x.dim() <= 2 for x in others),
+        "addmm": rows.mask(given.get("mat1")) is not None and len(chosen) == 1,
+        "bmm": not others,
+        "cat": not others and given.get("dim", 0) % results[0].dim() != 0,
+        "embedding": rows.mask(given.get("weight")) is None,
+        "index": _looks_up(rows, given),
+    }.get(name, False)
+
+
+def _looks_up(rows: Rows, given: dict[str, Any]) -> bool:
+    """Whether chosen rows are places, from the first dimension on, in something that has no such rows."""
+    places = given.get("indices") or [None]
+    at_front = places[0] is not None and rows.mask(given.get("self")) is None
+    return at_front and all(rows.mask(x) is not None and x.dim() == 1 for x in places if x is not None)
+
+
+def _spares_rows(given: dict[str, Any], rank: int) -> bool:
+    """Whether an operation that names dimensions leaves dimension 0 alone."""
+    for key in ("dim", "dim0", "dim1", "start_dim"):
+        named = given.get(key)
+        if key == "dim" and key in given and named is None:
+            return False
+        for dim in named if isinstance(named, list | tuple) else [named]:
+            if isinstance(dim, int) and dim % max(rank, 1) == 0:
+                return False
+    shape = given.get("normalized_shape")
+    return shape is None or len(shape) < rank
+
+
+# ---------------------------------------------------------------------------
+# How rows are chosen, and how they go back
+# ---------------------------------------------------------------------------
+
+
+def nonzero(rows: Rows, mask: torch.Tensor) -> torch.Tensor:
+    """Where a computed mask is true: all places it could be, [candidates, dimensions]."""
+    shape, count = mask.shape, math.prod(mask.shape)
+    flat = torch.arange(count, device=mask.device)
+    columns, below = [], count
+    for size in shape:
+        below //= size
+        columns.append((flat // below) % size)
+    return rows.choose(torch.stack(columns, -1), rows.flat(mask))
+
+
+def _places(through: Through, indices: list[Any]) -> list[Any] | None:
+    """Indices with known masks written as places; None if there are no such masks."""
+    found, masks = list[Any](), 0
+    for index in indices:
+        is_mask = isinstance(index, torch.Tensor) and index.dtype is torch.bool
+        columns = through.known(index, lambda real: real.nonzero().unbind(1)) if is_mask else None
+        found += [index] if columns is None else [through.constant(column) for column in columns]
+        masks += columns is not None
+    return found if masks else None
+
+
+def index(rows: Rows, through: Through, x: torch.Tensor, indices: list[Any]) -> Any:
+    """`x[mask]` of a computed mask over the first dimensions, or of a known one; NotImplemented for all else."""
+    if (places := _places(through, indices)) is not None:
+        return through.emit(aten.index.Tensor, [x, places], {})
+    if len(indices) == 1 and _computed_mask(through, indices[0]):
+        (mask,) = indices
+        if mask.shape != x.shape[: mask.dim()] or rows.mask(x) is not None:
+            return NotImplemented
+        return rows.choose(x.reshape(-1, *x.shape[mask.dim() :]).clone(), rows.flat(mask))
+    return NotImplemented
+
+
+def index_put(rows: Rows, through: Through, x: torch.Tensor, indices: list[Any], values: Any, add: bool) -> Any:
+    """`x[mask] = values`, or `x[chosen rows] = values`: a choice for every row."""
+    if not add and (places := _places(through, indices)) is not None:
+        return through.emit(aten.index_put.default, [x, places, values], {})
+    if len(indices) != 1 or indices[0] is None:
+        return NotImplemented
+    (where,) = indices
+    if _computed_mask(through, where):
+        mask, lead = where, where.dim()
+    elif (mask := rows.mask(where)) is not None and _is_range(through, where, x.shape[0]):
+        lead = 1
+    else:
+        return NotImplemented
+    if mask.shape != x.shape[:lead]:
+        return NotImplemented
+    whole = rows.mask(values) is not None
+    if not whole and values.dim() > x.dim() - lead:
+        return NotImplemented
+    with rows.put_back():
+        wide = mask.reshape(*mask.shape, *[1] * (x.dim() - lead))
+        values = values.reshape(x.shape) if whole else values
+        return torch.where(wide, (x + values if add else values).to(x.dtype), x)
+
+
+def index_add(
+    rows: Rows, through: Through, x: torch.Tensor, dim: int, where: torch.Tensor, values: torch.Tensor
+) -> Any:
+    """Add chosen rows to the rows they came from; a row that was chosen several times gets the sum."""
+    mask, count = rows.mask(where), x.shape[0]
+    if mask is None or rows.mask(values) is not mask or dim % x.dim() or where.shape[0] % count:
+        return NotImplemented
+    times = where.shape[0] // count
+    places = through.known(where)
+    with rows.put_back():
+        kept = torch.where(mask.reshape(-1, *[1] * (x.dim() - 1)), values, 0)
+        if places == list(range(count)) * times:
+            return x + kept.unflatten(0, (times, count)).sum(0)
+        if places == [at for at in range(count) for _ in range(times)]:
+            return x + kept.unflatten(0, (count, times)).sum(1)
+    return NotImplemented
+
+
+def _computed_mask(through: Through, value: Any) -> bool:
+    is_mask = isinstance(value, torch.Tensor) and value.dtype is torch.bool
+    return is_mask and through.known(value, lambda _: True) is None
+
+
+def _is_range(through: Through, where: torch.Tensor, count: int) -> bool:
+    return bool(where.dim() == 1 and through.known(where, lambda real: real.tolist() == list(range(count))))

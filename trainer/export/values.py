@@ -1,0 +1,113 @@
+"""Which recorded value a fake tensor stands for, and what is known of it while a program is lowered. UNTRUSTED side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from trainer.export.recording import Recording, Value
+from trainer.export.refusals import NotExportable, Why
+
+Read = Callable[[torch.Tensor], Any]
+
+
+class Values:
+    """Fake tensors by identity, the recorded values they stand for, and those of them that depend on no token."""
+
+    def __init__(self, out: Recording, fake: FakeTensorMode) -> None:
+        self.out, self.fake = out, fake
+        self._ids: dict[int, int] = {}
+        self._alive: list[torch.Tensor] = []  # or an identity could be given twice
+        self._constant: dict[int, torch.Tensor | None] = {}  # by id; the tensor, once it is known
+        self._sharing: dict[int, int] = {}  # values of one storage
+
+    def note(self, fake: torch.Tensor, id_: int, *, constant: bool) -> None:
+        """This tensor stands for that value."""
+        self._ids[id(fake)] = id_
+        self._alive.append(fake)
+        self._sharing[_storage(fake)] = self._sharing.get(_storage(fake), 0) + 1
+        if constant:
+            self._constant.setdefault(id_, None)
+
+    def hold(self, real: torch.Tensor, fake: torch.Tensor) -> None:
+        """This tensor stands for one that is there from the start."""
+        id_ = self.out.hold(real)
+        self.note(fake, id_, constant=True)
+        self._constant[id_] = real
+
+    def held(self, real: torch.Tensor) -> torch.Tensor:
+        """A fake tensor for a real one."""
+        fake = self.fake.from_tensor(real)
+        self.hold(real, fake)
+        return fake
+
+    def rename(self, fake: torch.Tensor, other: torch.Tensor) -> None:
+        """What the one stands for is from now on what the other stands for: it was written to."""
+        self._ids[id(fake)] = self.id_of(other)
+
+    def id_of(self, tensor: torch.Tensor) -> int:
+        """The number of a tensor; one that a decomposition made by itself is a constant."""
+        if id(tensor) not in self._ids:
+            real = tensor.constant if isinstance(tensor, FakeTensor) else tensor
+            if real is None or isinstance(real, FakeTensor):
+                raise NotExportable(Why.OTHER, "a tensor of unknown origin")
+            self.hold(real, tensor)
+        return self._ids[id(tensor)]
+
+    def is_known(self, tensor: Any) -> bool:
+        """Whether this is a tensor that stands for a value already."""
+        return isinstance(tensor, torch.Tensor) and id(tensor) in self._ids
+
+    def is_constant(self, tensor: torch.Tensor) -> bool:
+        """Whether it depends on no token."""
+        return self.id_of(tensor) in self._constant
+
+    def is_alone(self, tensor: torch.Tensor) -> bool:
+        """Whether nobody else sees what is written to it."""
+        return self._sharing.get(_storage(tensor), 0) == 1
+
+    def real(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The value of a constant."""
+        return self._real(self.id_of(tensor))
+
+    def known(self, tensor: torch.Tensor, read: Read = torch.Tensor.tolist) -> Any:
+        """What `read` says of a constant; None if it depends on the tokens."""
+        if not self.is_constant(tensor):
+            return None
+        real = self.real(tensor)
+        with _disable_current_modes():
+            return read(real)
+
+    def refer(self, value: Any) -> Any:
+        """An argument with values in place of tensors."""
+        if isinstance(value, torch.Tensor):
+            return Value(self.id_of(value))
+        if isinstance(value, dict):
+            return {key: self.refer(x) for key, x in value.items()}
+        return [self.refer(x) for x in value] if isinstance(value, list | tuple) else value
+
+    def _real(self, id_: int) -> torch.Tensor:
+        """Computed from the tensors of the program, once."""
+        known = self._constant[id_]
+        if known is None:
+            operation = self.out.made(id_)
+            inputs = {read: self._real(read) for read in operation.reads()}
+            with _disable_current_modes():
+                found = operation.run(inputs)
+            for at, tensor in enumerate(found):
+                self._constant[operation.first + at] = tensor
+            known = found[id_ - operation.first]
+        return known
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    """All tensors in arguments."""
+    return [x for x in torch.utils._pytree.tree_leaves(value) if isinstance(x, torch.Tensor)]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
