@@ -810,20 +810,6 @@ class IndexAdd(Experts):
         return x + out.view_as(x)
 
 
-@construct("experts by sorting")
-class Sorting(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.router, self.w = nn.Linear(DIM, 4), nn.Parameter(torch.randn(4, DIM, DIM) * 0.1)
-
-    def forward(self, x, idx):
-        flat = x.reshape(-1, DIM)
-        chosen = self.router(flat).argmax(-1)
-        order = chosen.argsort(stable=True)
-        out = torch.bmm(flat[order].unsqueeze(1).to(self.w.dtype), self.w[chosen[order]]).squeeze(1)
-        return x + out[order.argsort()].view_as(x)
-
-
 @construct("experts with gathered weights")
 class Gathered(nn.Module):
     def __init__(self) -> None:
@@ -870,3 +856,89 @@ class Linear2(Linear):
 CONSTRUCTS["logits of the last position alone without targets"] = lambda: LossPath(lambda z: z[:, [-1]], lambda z: z)
 CONSTRUCTS["a temperature in the loss alone"] = lambda: LossPath(lambda z: z, lambda z: z / 1.5)
 CONSTRUCTS["a softcap in the loss alone"] = lambda: LossPath(lambda z: z, lambda z: 5 * torch.tanh(z / 5))
+
+
+# ---------------------------------------------------------------------------
+# Honest, and refused: why, and what would be proved instead, is in docs/score.md
+# ---------------------------------------------------------------------------
+
+
+class Sorting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.router, self.w = nn.Linear(DIM, 4), nn.Parameter(torch.randn(4, DIM, DIM) * 0.1)
+
+    def forward(self, x, idx):
+        flat = x.reshape(-1, DIM)
+        chosen = self.router(flat).argmax(-1)
+        order = chosen.argsort(stable=True)
+        out = torch.bmm(flat[order].unsqueeze(1).to(self.w.dtype), self.w[chosen[order]]).squeeze(1)
+        return x + out[order.argsort()].view_as(x)
+
+
+class Fft(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(SEQ, DIM) * 0.1)
+
+    def forward(self, x, idx):
+        long = 2 * x.size(1)
+        product = torch.fft.rfft(x.float(), n=long, dim=1) * torch.fft.rfft(self.kernel, n=long, dim=0)
+        return x + torch.fft.irfft(product, n=long, dim=1)[:, : x.size(1)]
+
+
+UNPROVED: dict[str, Callable[[], nn.Module]] = {
+    "experts by sorting: a permutation of rows that depends on all of them": lambda: Base(Sorting()),
+    "a convolution by FFT: causal in exact arithmetic alone": lambda: Base(Fft()),
+}
+
+
+class Remembers(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(DIM))
+
+    def core(self, y):
+        self.mean.mul_(0.9).add_(y.detach().float().mean((0, 1)), alpha=0.1)
+        return y + self.mean
+
+
+class Noisy(Linear):
+    def core(self, y):
+        return y + torch.rand_like(y) * 0.01
+
+
+class Counts(nn.Module):
+    """How many tokens are zero, as a number of Python's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Linear(DIM, DIM)
+
+    def forward(self, x, idx):
+        return x + self.w(x) * int((idx == 3).sum())
+
+
+class Compresses(nn.Module):
+    """Positions of zeros alone, counted: rows chosen by the tokens are mixed."""
+
+    def forward(self, x, idx):
+        flat = x.reshape(-1, DIM)
+        rows = torch.where(idx.reshape(-1) % 3 == 0)[0]
+        out = torch.zeros_like(flat)
+        out[rows] = flat[rows].cumsum(0)
+        return x + out.view_as(x)
+
+
+class Sorts(Linear):
+    def core(self, y):
+        return torch.linalg.svdvals(y)[..., None].expand(y.shape)
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "logits of what forward writes": (lambda: Base(Remembers()), "mutation", ""),
+    "random numbers": (lambda: Base(Noisy()), "random_numbers", "rand_like"),
+    "a number read from tokens": (lambda: Base(Counts()), "data_dependent_control_flow", ""),
+    "rows chosen by the tokens, counted": (lambda: Base(Compresses()), "data_dependent_shape", "cumsum"),
+    "an operation that nobody admits": (lambda: Base(Sorts()), "unsupported_op", "linalg_svdvals"),
+}

@@ -9,7 +9,7 @@ All tensors but those of the program itself are fake: nothing is computed but co
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -46,6 +46,7 @@ def lower(exported: ExportedProgram) -> Recording:
     lowering = Lowering(out, _fake_mode(exported))
     values: dict[torch.fx.Node, Any] = {}
     needed = _needed(exported)
+    _refuse_state(exported, needed)
     for node in exported.graph.nodes:
         if node.op == "placeholder":
             values[node] = _placeholder(exported, node, lowering)
@@ -87,6 +88,17 @@ def _needed(exported: ExportedProgram) -> set[torch.fx.Node]:
     return needed
 
 
+def _refuse_state(exported: ExportedProgram, needed: set[torch.fx.Node]) -> None:
+    """Logits of what forward itself writes are of how often it was called: no one graph says them."""
+    signature = exported.graph_signature
+    written = {*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()}
+    read = {
+        spec.target for spec in signature.input_specs for node in needed if getattr(spec.arg, "name", None) == node.name
+    }
+    if (written & read) or signature.user_inputs_to_mutate:
+        raise NotExportable(Why.MUTATION, "what forward writes reaches the logits")
+
+
 def _placeholder(exported: ExportedProgram, node: torch.fx.Node, lowering: Lowering) -> Any:
     inputs = exported.graph_signature.input_specs
     spec = next(spec for spec in inputs if getattr(spec.arg, "name", None) == node.name)
@@ -124,6 +136,7 @@ class Lowering(TorchDispatchMode):
     def __init__(self, out: Recording, fake: FakeTensorMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.out, self.values, self.rows = out, Values(out, fake), rows.Rows()
+        self._opened: list[OpOverload] = []  # what is being taken apart, from the outside in
 
     def node(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """What a node of the program's graph gives."""
@@ -148,6 +161,7 @@ class Lowering(TorchDispatchMode):
 
     def call(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """The (fake) result of an operation, once it is recorded in whatever words."""
+        self.rows.counted(func, args, kwargs)
         for way in (self._of_no_value, self._of_rows, self._rewritten, self._admitted, self._computed):
             found = way(func, args, kwargs)
             if found is not NotImplemented:
@@ -241,19 +255,24 @@ class Lowering(TorchDispatchMode):
         return over(torch.Tensor, self.values.held, result)
 
     def _apart(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
-        table = decompositions()
+        """By torch's own decompositions, of which some are written in terms of each other."""
+        if func in self._opened:
+            raise self._refused(func)
+        self._opened.append(func)
         with self._listening():
-            if func in table and (found := table[func](*args, **kwargs)) is not NotImplemented:
-                return found
-            composite = func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd)
-            if composite and (found := func.decompose(*args, **kwargs)) is not NotImplemented:
-                return found
-            if (custom := OPDEFS.get(func._schema.name)) is not None:
-                return custom._init_fn(*args, **kwargs)
+            for parts in _decompositions(func):
+                if (found := parts(*args, **kwargs)) is not NotImplemented:
+                    self._opened.pop()
+                    return found
+        raise self._refused(func)
+
+    def _refused(self, func: OpOverload) -> NotExportable:
+        """By the name that people know: that of the first operation that was taken apart."""
+        func = next((opened for opened in self._opened if opened.namespace == "aten"), func)
         if func.namespace != "aten":
-            raise NotExportable(Why.CUSTOM_OP, str(func))
+            return NotExportable(Why.CUSTOM_OP, str(func))
         detail = f"the operation aten.{_name(func)} cannot be handed over"
-        raise NotExportable(Why.UNSUPPORTED_OP, detail, _name(func))
+        return NotExportable(Why.UNSUPPORTED_OP, detail, _name(func))
 
     # Their parts
 
@@ -305,9 +324,18 @@ _NUMBER = "a number is read from a tensor that depends on the tokens"
 
 
 @cache
-def decompositions() -> dict[Any, Any]:
-    """torch's own decompositions: those of torch.export first, then whatever else it has."""
+def _table() -> dict[Any, Callable[..., Any]]:
+    """Decompositions of torch.export first, then whatever else torch has."""
     return {**torch._decomp.decomposition_table, **dict(torch.export.default_decompositions())}
+
+
+def _decompositions(func: OpOverload) -> Iterator[Callable[..., Any]]:
+    if func in _table():
+        yield _table()[func]
+    if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
+        yield func.decompose
+    if (custom := OPDEFS.get(func._schema.name)) is not None:
+        yield custom._init_fn
 
 
 def _harmless(func: OpOverload, args: Any, kwargs: dict[str, Any]) -> bool:

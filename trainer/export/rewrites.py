@@ -163,6 +163,14 @@ def _gru_cell(call: Call) -> Any:
     return new + torch.sigmoid(update + update_h) * (given["hx"] - new)
 
 
+def _extreme(call: Call) -> Any:
+    """The largest or smallest of everything, or of two."""
+    most = "max" in call.func._schema.name
+    if len(call.args) > 1:
+        return (torch.maximum if most else torch.minimum)(*call.args)
+    return (torch.amax if most else torch.amin)(call.args[0], list(range(call.args[0].dim())))
+
+
 def _batch_norm(call: Call) -> Any:
     """As it is evaluated: by the statistics that were kept, which are constants."""
     given = call.named()
@@ -258,6 +266,7 @@ _TABLE: dict[Rewrite, tuple[str, ...]] = {
     _reshape: ("view.default", "_unsafe_view.default"),
     _lstm_cell: ("lstm_cell.default",),
     _gru_cell: ("gru_cell.default",),
+    _extreme: ("max.default", "min.default", "max.other", "min.other"),
     _batch_norm: (
         *("_native_batch_norm_legit_no_training.default", "_native_batch_norm_legit.default", "batch_norm.default"),
         *("native_batch_norm.default", "cudnn_batch_norm.default", "_batch_norm_no_update.default"),

@@ -76,6 +76,14 @@ class Rows:
         """A dimension's size; of chosen rows one that says so."""
         return Chosen(tensor.shape[0]) if self.mask(tensor) is not None and dim == 0 else tensor.shape[dim]
 
+    def counted(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> None:
+        """Raises NotExportable where the number of chosen rows is used for more than their own shape."""
+        leaves = torch.utils._pytree.tree_leaves([args, kwargs])
+        name = func._schema.name.removeprefix("aten::")
+        shapes = name in ("view", "_unsafe_view", "reshape", "expand") and self.mask(args[0]) is not None
+        if not shapes and any(isinstance(x, Chosen) for x in leaves):
+            raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name}", name)
+
     def carried(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], results: list[Any]) -> None:
         """Mark what an operation made of chosen rows, row by row; raises NotExportable where it is not row by row."""
         given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
@@ -190,7 +198,8 @@ def index(rows: Rows, through: Through, x: torch.Tensor, indices: list[Any]) -> 
         (mask,) = indices
         if mask.shape != x.shape[: mask.dim()] or rows.mask(x) is not None:
             return NotImplemented
-        return rows.choose(x.reshape(-1, *x.shape[mask.dim() :]).clone(), rows.flat(mask))
+        flat = through.emit(aten.reshape.default, [x, [-1, *x.shape[mask.dim() :]]], {})
+        return rows.choose(through.emit(aten.clone.default, [flat], {}), rows.flat(mask))
     return NotImplemented
 
 

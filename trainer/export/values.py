@@ -41,7 +41,8 @@ class Values:
 
     def held(self, real: torch.Tensor) -> torch.Tensor:
         """A fake tensor for a real one."""
-        fake = self.fake.from_tensor(real)
+        with _disable_current_modes():
+            fake = self.fake.from_tensor(real, static_shapes=True)
         self.hold(real, fake)
         return fake
 

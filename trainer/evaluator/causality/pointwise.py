@@ -175,6 +175,12 @@ def _inverse(c: Context) -> list[Abstract]:
     return [c.result(c.inputs[0].dep)]
 
 
+def _angle(c: Context) -> list[Abstract]:
+    """atan2 tells +0 from -0, of both."""
+    c.require_no_signed_zero(*c.inputs)
+    return [c.result(join(c.shapes[0], *(x.dep for x in c.inputs)))]
+
+
 def _addcdiv(c: Context) -> list[Abstract]:
     c.require_no_signed_zero(c.args["tensor2"])
     return [c.result(join(c.shapes[0], *(x.dep for x in c.inputs)))]
@@ -236,13 +242,15 @@ _TABLE: dict[Rule, str] = {
         "gelu silu mish elu leaky_relu softplus hardtanh hardswish log_sigmoid log_sigmoid_forward threshold "
         "clamp clamp_min clamp_max minimum maximum floor round trunc ceil lerp addcmul eq ne lt le gt ge "
         "logical_or logical_not bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift "
-        "__or__ __xor__ __lshift__ __rshift__ isfinite polar complex dropout _conj outer"
+        "__or__ __xor__ __lshift__ __rshift__ isfinite polar complex dropout _conj outer "
+        "tan asin acos atan sinh cosh asinh acosh atanh erfc"
     ),
     _product: "mul logical_and bitwise_and __and__",
     _sum: "add sub",
     _rsub: "rsub",
     _quotient: "div floor_divide remainder fmod",
     _inverse: "reciprocal rsqrt",
+    _angle: "atan2",
     _addcdiv: "addcdiv",
     _power: "pow",
     _choice: "where masked_fill",

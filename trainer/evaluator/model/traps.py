@@ -51,7 +51,7 @@ def _native_group_norm(bound: dict[str, Any]) -> str | None:
     """The kernel takes rows, channels and size from what it is told, and only compares their product."""
     x = bound["input"]
     told = [bound["N"], bound["C"], bound["HxW"]]
-    if x.dim() < 2 or told != [x.shape[0], x.shape[1], math.prod(x.shape[2:])]:
+    if not isinstance(x, Tensor) or x.dim() < 2 or told != [x.shape[0], x.shape[1], math.prod(x.shape[2:])]:
         return "other sizes than the input's"
     return _native_norm(bound)
 
