@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,9 @@ from trainer.export.refusals import NotExportable, Why
 from trainer.wire.refusal import Reason, Refused
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_SAME = 1e-4  # of a loss: what bfloat16 may round differently between two calls
+_SAME = 1e-3  # of the largest loss: what bfloat16 may round differently between two calls
+_NO_ROOM = object()  # in place of logits: the GPU was too full to ask
 _DIFFERS = "the loss is not the cross entropy of the logits"
-_WRAPPED = ("_orig_mod", "module")  # torch.compile, DistributedDataParallel
 
 
 def hand_over(
@@ -53,19 +54,24 @@ def hand_over(
 
 
 def unwrap(model: Any) -> torch.nn.Module:
-    """The module itself; a plain function becomes one."""
+    """The module itself, without what torch wraps around it; a plain function becomes one."""
     while isinstance(model, torch.nn.Module):
-        inner = next((getattr(model, name, None) for name in _WRAPPED if _is_wrapper(model, name)), None)
-        if inner is None:
+        name = next((name for kind, name in _wrappers().items() if type(model) is kind), None)
+        if name is None or model._forward_hooks or model._forward_pre_hooks:
             return model
-        model = inner
+        model = getattr(model, name)
     return _Called(model)
 
 
-def _is_wrapper(model: torch.nn.Module, name: str) -> bool:
-    """Whether a module is a wrapper of torch's around the one of that name, and not one that has a part called so."""
-    inside = isinstance(getattr(model, name, None), torch.nn.Module)
-    return inside and (name == "_orig_mod" or type(model).__module__.startswith("torch."))
+def _wrappers() -> dict[type, str]:
+    """Where torch's own wrappers keep what they wrap."""
+    parallel = torch.nn.parallel
+    return {
+        torch._dynamo.eval_frame.OptimizedModule: "_orig_mod",
+        parallel.DataParallel: "module",
+        parallel.DistributedDataParallel: "module",
+        torch.optim.swa_utils.AveragedModel: "module",
+    }
 
 
 class _Called(torch.nn.Module):
@@ -102,7 +108,12 @@ def _captured(
     model: torch.nn.Module, rows: int, seq_len: int, vocab: int, batch: Batch | None
 ) -> tuple[bytes, dict[str, torch.Tensor]]:
     """graph.json and its tensors, by the first mode that the evaluator's checks admit."""
-    module, idx = _asked(model, rows, seq_len, vocab, batch)
+    with _as_it_was(model):
+        module, idx = _asked(model, rows, seq_len, vocab, batch)
+        return _exported(module, idx, rows, seq_len)
+
+
+def _exported(module: Logits, idx: torch.Tensor, rows: int, seq_len: int) -> tuple[bytes, dict[str, torch.Tensor]]:
     failures: list[NotExportable] = []
     for export in MODES.values():
         try:
@@ -116,9 +127,27 @@ def _captured(
         except Exception as error:  # torch.export raises many types; the mode failed
             failures.append(NotExportable(_classify(error), f"{type(error).__name__}: {error}"))
         else:
+            if not module.steady:
+                raise NotExportable(Why.MUTATION, "what forward writes reaches the logits")
             return data, tensors
     named = next((f for f in failures if f.why is not Why.OTHER), failures[0])
     raise NotExportable(named.why, " | ".join(str(f) for f in failures), named.op)
+
+
+@contextmanager
+def _as_it_was(model: torch.nn.Module) -> Iterator[None]:
+    """Leaves buffers, training flags and random numbers as they were before the model was asked."""
+    flags = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    with torch.random.fork_rng(enabled=True):
+        try:
+            yield
+        finally:
+            for module, flag in flags.items():
+                module.training = flag
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
 
 
 def _asked(
@@ -127,61 +156,67 @@ def _asked(
     """What is exported, and the tokens to trace it with: `model(idx)`, or what its loss is computed of if not."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-    idx = torch.zeros(rows, seq_len, dtype=torch.int64, device=device)
     plain = Logits(model, device.type, autocast).eval()
     sample = _fitted(batch, rows, seq_len, device)
     if sample is None:
-        return plain, idx
+        return plain, torch.zeros(rows, seq_len, dtype=torch.int64, device=device)
     with attention.exporting():
         found = _run(plain, sample.inputs)
-        said = plain.losses(sample)
-        if said is None or _tells(found, sample, said):
-            _shaped(found, rows, seq_len, vocab)
-            return plain, sample.inputs
+        said = None if found is _NO_ROOM else plain.losses(sample)
+        if found is _NO_ROOM or said is None or _tells(found, sample, said):
+            return _shaped(plain, found, rows, seq_len, vocab), sample.inputs
+        candidates = plain.candidates(sample)
+        which = next((at for at, logits in candidates.items() if _tells(logits, sample, said)), None)
+        if which is None:
+            telemetry.warn(_DIFFERS)
+            which = max(candidates, default=None)
         within = Logits(model, device.type, autocast, sample.targets).eval()
-        try:
-            found = within.listen(sample.inputs)
-        except TypeError:
-            telemetry.warn(_DIFFERS)
-            _shaped(found, rows, seq_len, vocab)
-            return plain, sample.inputs
-        if not _tells(found, sample, said):
-            telemetry.warn(_DIFFERS)
-        _shaped(found, rows, seq_len, vocab)
-        return within, sample.inputs
+        within.which = which or 0
+        if which is None or not _of_tokens_alone(plain, sample, which):
+            return _shaped(plain, found, rows, seq_len, vocab), sample.inputs
+        return _shaped(within, within.listen(sample.inputs), rows, seq_len, vocab), sample.inputs
 
 
-def _run(module: Logits, inputs: torch.Tensor) -> torch.Tensor | None:
-    """Once for real; what the model raises is its own. On a full GPU nothing is known beforehand."""
+def _of_tokens_alone(module: Logits, sample: Batch, which: int) -> bool:
+    """Whether what a loss is computed of is the same for other targets: a model may be given them for more."""
+    other = Batch(sample.inputs, sample.targets.roll(1, -1).contiguous())
+    logits = module.candidates(other).get(which)
+    own = module.candidates(sample).get(which)
+    return logits is not None and own is not None and torch.equal(logits, own)
+
+
+def _run(module: Logits, inputs: torch.Tensor) -> Any:
+    """For real; what the model raises is its own. On a full GPU nothing is known beforehand."""
     try:
         return module.listen(inputs)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return None
+        return _NO_ROOM
 
 
 def _tells(logits: Any, batch: Batch, said: torch.Tensor) -> bool:
-    """Whether the cross entropy of these logits is what the model said of the batch."""
+    """Whether the cross entropy of these logits is what the model said of every token of the batch."""
     if not isinstance(logits, torch.Tensor) or logits.dim() != 3 or logits.shape[:2] != batch.targets.shape:
         return False
-    flat = logits.float().flatten(0, 1)
-    if int(batch.targets.max()) >= flat.shape[-1]:
+    flat, targets = logits.float().flatten(0, 1), batch.targets.flatten()
+    if not bool(((targets >= 0) & (targets < flat.shape[-1])).all()):
         return False
     with torch.autocast(logits.device.type, enabled=False):
-        own = torch.nn.functional.cross_entropy(flat, batch.targets.flatten(), reduction="none")
-    return bool((own.mean() - said.mean()).abs() <= _SAME * said.mean().abs())
+        own = torch.nn.functional.cross_entropy(flat, targets, reduction="none")
+    return bool((own - said).abs().max() <= _SAME * said.abs().max())
 
 
-def _shaped(logits: Any, rows: int, seq_len: int, vocab: int) -> None:
-    """Raises NotExportable(OUTPUT_SHAPE) of what no evaluator takes for logits."""
-    if logits is None:
-        return
+def _shaped(module: Logits, logits: Any, rows: int, seq_len: int, vocab: int) -> Logits:
+    """The module; raises NotExportable(OUTPUT_SHAPE) if it gives what no evaluator takes for logits."""
+    if logits is _NO_ROOM:
+        return module
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     fits = isinstance(logits, torch.Tensor) and logits.dim() == 3 and shape[:2] == (rows, seq_len)
     if not (fits and (not vocab or shape[2] == vocab) and logits.is_floating_point()):
         asked = f"[{rows}, {seq_len}, {vocab or 'vocabulary'}]"
         given = list(shape) if isinstance(shape, tuple) else shape
         raise NotExportable(Why.OUTPUT_SHAPE, f"model(idx) must give floating logits {asked}, not {given}")
+    return module
 
 
 def _fitted(batch: Batch | None, rows: int, seq_len: int, device: torch.device) -> Batch | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,56 @@ def test_the_rehearsal_leaves_the_random_numbers_as_they_are() -> None:
     before = torch.get_rng_state()
     hand_over.rehearse()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# What is given to evaluate_bpb
+
+
+def test_torchs_own_wrappers_are_taken_off_and_nobody_elses(tmp_path: Path) -> None:
+    net = zoo.FAMILIES["sdpa"]().eval()
+
+    class Own(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self._orig_mod = self.module = net
+
+        def forward(self, idx: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.module(idx) * 2
+            return found
+
+    averaged, parallel = torch.optim.swa_utils.AveragedModel(net), torch.nn.DataParallel(net)
+    assert hand_over.unwrap(torch.compile(parallel)) is net
+    assert hand_over.unwrap(averaged) is averaged.module
+    for kept in (Own(), torch.nn.Sequential(OrderedDict(module=net, tanh=torch.nn.Tanh()))):
+        assert hand_over.unwrap(kept) is kept
+    hooked = torch.nn.DataParallel(net)
+    hooked.register_forward_hook(lambda *_: None)
+    assert hand_over.unwrap(hooked) is hooked
+
+
+def test_a_function_of_tokens_is_a_model(tmp_path: Path, idx: torch.Tensor) -> None:
+    net = zoo.FAMILIES["sdpa"]().eval()
+    hand_over.hand_over(lambda tokens: net(tokens) * 2, tmp_path, rows=ROWS, seq_len=zoo.SEQ)
+    torch.testing.assert_close(logits_of(tmp_path, idx), net(idx) * 2)
+
+
+def test_of_several_hand_overs_the_last_that_succeeds_counts(tmp_path: Path, idx: torch.Tensor) -> None:
+    one, two = zoo.FAMILIES["sdpa"]().eval(), zoo.FAMILIES["einsum"]().eval()
+    for net in (one, two):
+        hand_over.hand_over(net, tmp_path, rows=ROWS, seq_len=zoo.SEQ)
+    with pytest.raises(NotExportable):
+        hand_over.hand_over(lambda tokens: two(tokens) + torch.rand(1), tmp_path, rows=ROWS, seq_len=zoo.SEQ)
+    torch.testing.assert_close(logits_of(tmp_path, idx), two(idx))
+
+
+def test_what_the_policy_does_not_admit_is_refused_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = zoo.FAMILIES["sdpa"]().eval()
+    monkeypatch.setenv("GLOVEBOX_LIMITS", json.dumps({"weight_bytes": 1000, "threads": 3}))
+    with pytest.raises(NotExportable, match="weights of 0 MiB, at most 0 are admitted") as caught:
+        hand_over.hand_over(net, tmp_path, rows=ROWS, seq_len=zoo.SEQ)
+    assert caught.value.why is Why.LIMIT
+    monkeypatch.setenv("GLOVEBOX_LIMITS", json.dumps({"elements": 10}))
+    with pytest.raises(NotExportable):
+        hand_over.hand_over(net, tmp_path, rows=ROWS, seq_len=zoo.SEQ)
+    monkeypatch.setenv("GLOVEBOX_LIMITS", json.dumps({"weight_bytes": 1 << 20}))
+    hand_over.hand_over(net, tmp_path, rows=ROWS, seq_len=zoo.SEQ)

@@ -59,6 +59,8 @@ def lower(exported: ExportedProgram) -> Recording:
     only = values.get(results[0]) if len(results) == 1 else None
     if not isinstance(only, torch.Tensor) or not lowering.values.is_known(only):
         raise NotExportable(Why.SIGNATURE, "forward(idx) must return one tensor of logits")
+    if lowering.rows.mask(only) is not None:
+        raise NotExportable(Why.DATA_DEPENDENT, "a shape depends on data: logits of chosen rows")
     out.output = lowering.values.id_of(only)
     return out
 
@@ -186,7 +188,12 @@ class Lowering(TorchDispatchMode):
 
     def known(self, tensor: torch.Tensor, read: Read = torch.Tensor.tolist) -> Any:
         """What `read` says of a constant; None if it depends on the tokens."""
-        return self.values.known(tensor, read)
+        return None if self.rows.mask(tensor) is not None else self.values.known(tensor, read)
+
+    def places(self, tensor: torch.Tensor) -> list[int] | None:
+        """Where rows could be chosen from, in their order; None if that depends on more than the mask."""
+        found: list[int] | None = self.values.known(tensor)
+        return found
 
     def constant(self, real: torch.Tensor) -> torch.Tensor:
         """A tensor of this value."""
@@ -219,6 +226,8 @@ class Lowering(TorchDispatchMode):
                 return rows.nonzero(self.rows, given["self"])
             if name == "index":
                 return rows.index(self.rows, self, given["self"], given["indices"])
+            if name == "embedding":
+                return rows.embedding(self.rows, self, func, args, kwargs)
             if name == "index_put":
                 x, where, values = given["self"], given["indices"], given["values"]
                 return rows.index_put(self.rows, self, x, where, values, given["accumulate"])
@@ -243,7 +252,7 @@ class Lowering(TorchDispatchMode):
         """An operation on constants alone: its result is a weight."""
         if torch.Tag.nondeterministic_seeded in func.tags and not _harmless(func, args, kwargs):
             raise NotExportable(Why.RANDOM, f"random numbers in forward, by aten.{_name(func)}", _name(func))
-        if not all(self.values.is_constant(tensor) for tensor in tensors([args, kwargs])):
+        if func._schema.is_mutable or not all(self._fixed(tensor) for tensor in tensors([args, kwargs])):
             return NotImplemented
         over = torch.utils._pytree.tree_map_only
         args, kwargs = over(torch.Tensor, self.values.real, (args, kwargs))
@@ -260,7 +269,7 @@ class Lowering(TorchDispatchMode):
             raise self._refused(func)
         self._opened.append(func)
         with self._listening():
-            for parts in _decompositions(func):
+            for parts in _decompositions(func, tensors([args, kwargs])):
                 if (found := parts(*args, **kwargs)) is not NotImplemented:
                     self._opened.pop()
                     return found
@@ -276,6 +285,10 @@ class Lowering(TorchDispatchMode):
 
     # Their parts
 
+    def _fixed(self, tensor: torch.Tensor) -> bool:
+        """Whether nothing of it is said by the tokens: neither what is in it, nor which of its rows count."""
+        return self.values.is_constant(tensor) and self.rows.mask(tensor) is None
+
     def _sayable(self, args: Any, kwargs: dict[str, Any]) -> bool:
         """Whether the format has words for all arguments; what it has none for may still be computed here."""
         try:
@@ -288,16 +301,18 @@ class Lowering(TorchDispatchMode):
 
     def _check(self, condition: torch.Tensor, kind: str = reads.BRANCH, *_: Any) -> None:
         """A branch on parameters goes where it goes; one on tokens is for every row to confirm; a number is refused."""
-        if self.values.is_constant(condition):
+        if self._fixed(condition):
             if not self.known(condition):
                 raise NotExportable(Why.CONTROL_FLOW, "a check of constants fails")
+        elif self.rows.mask(condition) is not None:
+            raise NotExportable(Why.DATA_DEPENDENT, "a shape depends on data: a check of chosen rows")
         elif kind == reads.NUMBER:
             raise NotExportable(Why.CONTROL_FLOW, _NUMBER)
         else:
             self.out.checks.append(self.values.id_of(condition))
 
     def _number(self, tensor: torch.Tensor) -> Any:
-        if not self.values.is_constant(tensor):
+        if not self._fixed(tensor):
             raise NotExportable(Why.CONTROL_FLOW, _NUMBER)
         return self.known(tensor, torch.Tensor.item)
 
@@ -329,13 +344,15 @@ def _table() -> dict[Any, Callable[..., Any]]:
     return {**torch._decomp.decomposition_table, **dict(torch.export.default_decompositions())}
 
 
-def _decompositions(func: OpOverload) -> Iterator[Callable[..., Any]]:
+def _decompositions(func: OpOverload, given: list[torch.Tensor]) -> Iterator[Callable[..., Any]]:
     if func in _table():
         yield _table()[func]
     if func.has_kernel_for_dispatch_key(torch._C.DispatchKey.CompositeImplicitAutograd):
         yield func.decompose
     if (custom := OPDEFS.get(func._schema.name)) is not None:
-        yield custom._init_fn
+        device = given[0].device.type if given else "cpu"
+        if (own := custom._backend_fns.get(device, custom._backend_fns.get(None))) is not None:
+            yield own
 
 
 def _harmless(func: OpOverload, args: Any, kwargs: dict[str, Any]) -> bool:

@@ -83,7 +83,8 @@ def _attention(call: Call) -> Any:
 
 def _is_low(mask: torch.Tensor) -> bool:
     """Whether a mask hides by very negative numbers (-1e9) and not by minus infinity."""
-    return bool(((mask <= -LOW) & torch.isfinite(mask)).any())
+    shown = bool((mask != -math.inf).any(-1).all())  # of a row without keys attention makes zeros, a softmax NaN
+    return shown and bool(((mask <= -LOW) & torch.isfinite(mask)).any())
 
 
 def _written_out(
@@ -177,13 +178,14 @@ def _batch_norm(call: Call) -> Any:
     if given.get("training"):
         return NotImplemented
     x, mean, var = given["input"], given["running_mean"], given["running_var"]
+    shape = [-1] + [1] * (x.dim() - 2)
     scale = torch.rsqrt(var.float() + given["eps"])
     if given["weight"] is not None:
         scale = scale * given["weight"]
-    shift = -mean * scale if given["bias"] is None else given["bias"] - mean * scale
-    shape = [-1] + [1] * (x.dim() - 2)
-    found = (x.float() * scale.view(shape) + shift.view(shape)).to(x.dtype)
-    return call.first(found)
+    found = (x.float() - mean.float().view(shape)) * scale.view(shape)
+    if given["bias"] is not None:
+        found = found + given["bias"].view(shape)
+    return call.first(found.to(x.dtype))
 
 
 def _trilinear(call: Call) -> Any:
@@ -196,16 +198,21 @@ def _trilinear(call: Call) -> Any:
     return (parts[0] * parts[1] * parts[2]).sum(given["sumdim"])
 
 
-def _windows(x: torch.Tensor, given: dict[str, Any], fill: float) -> torch.Tensor:
+def _windows(call: Call, fill: float) -> torch.Tensor:
     """[..., windows along each pooled dimension, elements of a window]."""
-    count = len(given["kernel_size"])
-    stride, dilation = given.get("stride") or given["kernel_size"], given.get("dilation") or [1]
-    padding = given.get("padding") or [0]
-    if given.get("ceil_mode") or set(dilation) != {1}:
+    given, count = call.named(), 1 if "1d" in call.func._schema.name else 2
+
+    def each(key: str, default: Any) -> list[int]:
+        entries = list(given.get(key) or default)
+        return entries * (count // len(entries))
+
+    if given.get("ceil_mode") or set(each("dilation", [1])) != {1}:
         raise NotExportable(Why.UNSUPPORTED_OP, "pooling with ceil_mode or dilation")
-    sides = [at for side in reversed(list(padding) * (count // len(padding))) for at in (side, side)]
+    sizes = each("kernel_size", [])
+    sides = [side for padding in reversed(each("padding", [0])) for side in (padding, padding)]
+    x: torch.Tensor = given["self"]
     x = aten.constant_pad_nd(x, sides, fill) if any(sides) else x
-    for size, step in zip(given["kernel_size"], list(stride) * (count // len(stride)), strict=True):
+    for size, step in zip(sizes, each("stride", sizes), strict=True):
         x = x.unfold(-count, size, step)
     return x.flatten(-count) if count > 1 else x
 
@@ -215,12 +222,11 @@ def _average_pool(call: Call) -> Any:
     padded = any(given.get("padding") or [0])
     if given.get("divisor_override") is not None or (padded and not given.get("count_include_pad", True)):
         return NotImplemented
-    return _windows(given["self"], given, 0.0).mean(-1)
+    return _windows(call, 0.0).mean(-1)
 
 
 def _max_pool(call: Call) -> Any:
-    given = call.named()
-    found = _windows(given["self"], given, -math.inf).amax(-1)
+    found = _windows(call, -math.inf).amax(-1)
     return call.first(found)
 
 
@@ -241,7 +247,7 @@ def _embedding_bag(call: Call) -> Any:
         return NotImplemented
     size = indices.shape[0] // bags
     known = call.through.known(offsets)
-    if known is None or known[:bags] != list(range(0, indices.shape[0], size)):
+    if known is None or known != list(range(0, indices.shape[0] + size, size))[: len(known)]:
         return NotImplemented
     rows = call.through.emit(aten.embedding.default, [weight, indices], {}).unflatten(0, (bags, size))
     found = (rows.sum(1), rows.mean(1), rows.amax(1))[given["mode"]]

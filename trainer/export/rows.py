@@ -8,7 +8,7 @@ chosen rows is a tensor of all candidate rows here, and remembers the mask. What
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import torch
 
 from trainer.evaluator.model import ops
 from trainer.export.refusals import NotExportable, Why
+from trainer.export.rewrites import named
 
 aten = torch.ops.aten
 
@@ -29,6 +30,9 @@ class Through(Protocol):
 
     def known(self, tensor: torch.Tensor, read: Any = ...) -> Any:
         """What `read` says of a constant; None if it depends on the tokens."""
+
+    def places(self, tensor: torch.Tensor) -> list[int] | None:
+        """Where rows could be chosen from, in their order; None if that depends on more than the mask."""
 
     def constant(self, real: torch.Tensor) -> torch.Tensor:
         """A tensor of this value."""
@@ -86,12 +90,12 @@ class Rows:
 
     def carried(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], results: list[Any]) -> None:
         """Mark what an operation made of chosen rows, row by row; raises NotExportable where it is not row by row."""
-        given = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        given = named(func, args, kwargs)
         tensors = [x for x in torch.utils._pytree.tree_leaves(given) if isinstance(x, torch.Tensor)]
         masks = {id(mask): mask for x in tensors if (mask := self.mask(x)) is not None}
         (mask,) = masks.values() if len(masks) == 1 else (None,)
         name = func._schema.name.removeprefix("aten::")
-        if mask is None or not _row_by_row(self, name, given, tensors, results):
+        if mask is None or not _row_by_row(self, name, args[0], given, results):
             raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name}", name)
         for result in results:
             self.choose(result, mask)
@@ -112,35 +116,38 @@ _MOVES = frozenset(
             "sum",
             "mean",
         ),
-        *("amax", "amin", "rms_norm", "layer_norm", "native_layer_norm", "cumsum", "topk", "glu"),
+        *("amax", "amin", "rms_norm", "layer_norm", "native_layer_norm", "cumsum", "topk", "glu", "linalg_vector_norm"),
     }
 )
 _POINTWISE = frozenset(ops.names("pointwise")) - {"glu", "outer", "dropout", "complex", "polar"}
 
 
-def _row_by_row(rows: Rows, name: str, given: dict[str, Any], tensors: list[torch.Tensor], results: list[Any]) -> bool:
+def _row_by_row(rows: Rows, name: str, first: Any, given: dict[str, Any], results: list[Any]) -> bool:
     """Whether row i of every result comes of row i of the chosen rows, and of nothing that has rows of its own."""
+    tensors = [x for x in torch.utils._pytree.tree_leaves(given) if isinstance(x, torch.Tensor)]
     chosen = [x for x in tensors if rows.mask(x) is not None]
     others = [x for x in tensors if rows.mask(x) is None]
     count = chosen[0].shape[0]
     if not all(isinstance(x, torch.Tensor) and x.dim() and x.shape[0] == count for x in results):
         return False
-    of_rows = rows.mask(next(iter(given.values()))) is not None  # the first operand
+    of_rows = rows.mask(first) is not None
     if name in _POINTWISE:
         wide = max(x.dim() for x in results)
         return all(x.dim() == wide for x in chosen) and all(x.dim() < wide or x.shape[0] == 1 for x in others)
     if name in _MOVES:
-        return of_rows and _spares_rows(given, tensors[0].dim() + (name == "unsqueeze"))
-    return {
-        "linear": of_rows and len(chosen) == 1,
-        "mm": of_rows and len(chosen) == 1,
-        "matmul": of_rows and len(chosen) == 1 and all(x.dim() <= 2 for x in others),
-        "addmm": rows.mask(given.get("mat1")) is not None and len(chosen) == 1,
-        "bmm": not others,
-        "cat": not others and given.get("dim", 0) % results[0].dim() != 0,
-        "embedding": rows.mask(given.get("weight")) is None,
-        "index": _looks_up(rows, given),
-    }.get(name, False)
+        return of_rows and _spares_rows(given, first.dim() + (name == "unsqueeze"))
+    alone = len(chosen) == 1
+    rules: dict[str, Callable[[], bool]] = {
+        "linear": lambda: of_rows and alone,
+        "mm": lambda: of_rows and alone,
+        "matmul": lambda: of_rows and alone and all(x.dim() <= 2 for x in others),
+        "addmm": lambda: alone and rows.mask(given["mat1"]) is not None,
+        "bmm": lambda: not others,
+        "cat": lambda: not others and given["dim"] % results[0].dim() != 0,
+        "embedding": lambda: rows.mask(given["weight"]) is None,
+        "index": lambda: _looks_up(rows, given),
+    }
+    return rules.get(name, lambda: False)()
 
 
 def _looks_up(rows: Rows, given: dict[str, Any]) -> bool:
@@ -153,10 +160,10 @@ def _looks_up(rows: Rows, given: dict[str, Any]) -> bool:
 def _spares_rows(given: dict[str, Any], rank: int) -> bool:
     """Whether an operation that names dimensions leaves dimension 0 alone."""
     for key in ("dim", "dim0", "dim1", "start_dim"):
-        named = given.get(key)
-        if key == "dim" and key in given and named is None:
+        asked = given.get(key)
+        if key == "dim" and key in given and asked is None:
             return False
-        for dim in named if isinstance(named, list | tuple) else [named]:
+        for dim in asked if isinstance(asked, list | tuple) else [asked]:
             if isinstance(dim, int) and dim % max(rank, 1) == 0:
                 return False
     shape = given.get("normalized_shape")
@@ -200,17 +207,37 @@ def index(rows: Rows, through: Through, x: torch.Tensor, indices: list[Any]) -> 
             return NotImplemented
         flat = through.emit(aten.reshape.default, [x, [-1, *x.shape[mask.dim() :]]], {})
         return rows.choose(through.emit(aten.clone.default, [flat], {}), rows.flat(mask))
+    if rows.mask(x) is None and any(rows.mask(where) is not None for where in indices):
+        return through.emit(aten.index.Tensor, [x, [_within(rows, through, where) for where in indices]], {})
     return NotImplemented
+
+
+def embedding(rows: Rows, through: Through, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Rows of a table by chosen numbers; NotImplemented for all else."""
+    if rows.mask(args[1]) is None:
+        return NotImplemented
+    return through.emit(func, [args[0], _within(rows, through, args[1]), *args[2:]], kwargs)
+
+
+def _within(rows: Rows, through: Through, where: Any) -> Any:
+    """Chosen numbers with zero in place of those that are not chosen: they may be beyond any table."""
+    mask = rows.mask(where)
+    if mask is None or through.places(where) is not None:
+        return where
+    with rows.put_back():
+        wide = mask.reshape(-1, *[1] * (where.dim() - 1))
+        safe = torch.where(wide, where, torch.zeros((), dtype=where.dtype, device=where.device))
+    return rows.choose(safe, mask)
 
 
 def index_put(rows: Rows, through: Through, x: torch.Tensor, indices: list[Any], values: Any, add: bool) -> Any:
     """`x[mask] = values`, or `x[chosen rows] = values`: a choice for every row."""
     if not add and (places := _places(through, indices)) is not None:
         return through.emit(aten.index_put.default, [x, places, values], {})
-    if len(indices) != 1 or indices[0] is None:
+    if len(indices) != 1 or indices[0] is None or rows.mask(x) is not None:
         return NotImplemented
     (where,) = indices
-    if _computed_mask(through, where):
+    if _computed_mask(through, where) and rows.mask(where) is None:
         mask, lead = where, where.dim()
     elif (mask := rows.mask(where)) is not None and _is_range(through, where, x.shape[0]):
         lead = 1
@@ -219,6 +246,8 @@ def index_put(rows: Rows, through: Through, x: torch.Tensor, indices: list[Any],
     if mask.shape != x.shape[:lead]:
         return NotImplemented
     whole = rows.mask(values) is not None
+    if whole and rows.mask(values) is not (mask if lead == 1 and rows.mask(where) is not None else rows.flat(mask)):
+        return NotImplemented  # rows of one choice in the places of another
     if not whole and values.dim() > x.dim() - lead:
         return NotImplemented
     with rows.put_back():
@@ -235,7 +264,7 @@ def index_add(
     if mask is None or rows.mask(values) is not mask or dim % x.dim() or where.shape[0] % count:
         return NotImplemented
     times = where.shape[0] // count
-    places = through.known(where)
+    places = through.places(where)
     with rows.put_back():
         kept = torch.where(mask.reshape(-1, *[1] * (x.dim() - 1)), values, 0)
         if places == list(range(count)) * times:
@@ -251,4 +280,4 @@ def _computed_mask(through: Through, value: Any) -> bool:
 
 
 def _is_range(through: Through, where: torch.Tensor, count: int) -> bool:
-    return bool(where.dim() == 1 and through.known(where, lambda real: real.tolist() == list(range(count))))
+    return where.dim() == 1 and through.places(where) == list(range(count))

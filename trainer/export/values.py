@@ -35,6 +35,8 @@ class Values:
 
     def hold(self, real: torch.Tensor, fake: torch.Tensor) -> None:
         """This tensor stands for one that is there from the start."""
+        with _disable_current_modes():
+            real = real.resolve_conj().resolve_neg()  # a file has no word for either
         id_ = self.out.hold(real)
         self.note(fake, id_, constant=True)
         self._constant[id_] = real

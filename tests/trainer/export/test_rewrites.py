@@ -237,3 +237,60 @@ def test_a_mask_of_booleans_in_the_plain_kernels_own_call_is_refused() -> None:
 
     with pytest.raises(NotExportable, match="never calls it"):
         written(Model(masked(direct)), "functional")
+
+
+# Layers in other words
+
+
+def equal(layer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Embedded tokens [ROWS, T, HEADS * DIM] through a layer, in eager mode and as the evaluator computes it."""
+
+    class Layer(Model):
+        def forward(self, idx: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = layer(self.tables[0](idx))
+            return found.reshape(ROWS, T, -1)
+
+    model = Layer(public).eval()
+    document, tensors = written(model, "functional")
+    idx = torch.randint(0, VOCAB, (ROWS, T))
+    vocab = model(idx).shape[-1]
+    prog = program.prepare(
+        parsed(document), tensors, rows=ROWS, seq_len=T, vocab=vocab, device=CPU, limits=program.Limits()
+    )
+    torch.testing.assert_close(prog(idx), model(idx), rtol=1e-5, atol=1e-5)
+
+
+def norm(mean: float, var: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    layer = torch.nn.BatchNorm1d(HEADS * DIM).eval()
+    layer.running_mean, layer.running_var = torch.full((HEADS * DIM,), mean), torch.full((HEADS * DIM,), var)
+    return lambda x: layer((x * var**0.5 + mean).mT).mT
+
+
+LAYERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "batch norm": norm(0.5, 2.0),
+    "batch norm far from zero": norm(1000.0, 0.01),
+    "a pool of one size for two dimensions": lambda x: F.max_pool2d(x, (3,), (1,), (1,)),
+    "a pool of two": lambda x: F.max_pool2d(x, (1, 2), (1, 2)).repeat(1, 1, 2),
+    "a mean of two dimensions": lambda x: F.avg_pool2d(F.pad(x, (0, 0, 1, 1)), (3, 1), 1),
+    "a padded mean that counts the padding": lambda x: F.avg_pool1d(x, 3, 1, 1),
+    "buckets to the right": lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0]), right=True).float(),
+    "buckets to the left": lambda x: torch.bucketize(x.round(), torch.tensor([-1.0, 0.0, 1.0])).float(),
+    "bags of one size": lambda x: F.embedding_bag(
+        torch.arange(ROWS * T).reshape(-1, 2) % 5, torch.eye(5, HEADS * DIM), mode="mean"
+    ).repeat(2, 1).view(ROWS, T, -1) + x,
+    "a row that a float mask hides whole": lambda x: F.scaled_dot_product_attention(
+        x, x, x, torch.zeros(T, T).masked_fill(torch.ones(T, T).triu(1) > 0, -1e9).index_fill(0, torch.tensor([2]), -torch.inf)
+    ),
+    "the largest of all": lambda x: x - x.max() + torch.maximum(x, x.min()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_in_other_words_says_the_same(name: str) -> None:
+    equal(LAYERS[name])
+
+
+def test_bags_of_several_sizes_are_refused() -> None:
+    offsets = torch.tensor([0, 8, 10, 12])
+    with pytest.raises(NotExportable):
+        equal(lambda x: x + F.embedding_bag(torch.arange(16) % T, x[0], offsets)[:1])

@@ -71,6 +71,10 @@ SAME: dict[str, Core] = {
     "added to what is there": lambda x, m, w: added(x, torch.where(m)[0], x[torch.where(m)[0]] @ w),
     "two slots of every row": two_slots,
     "normalised, by features": lambda x, m, w: put(x, m, torch.softmax(x[m], -1) - x[m].mean(-1, keepdim=True)),
+    "a table looked up by numbers that only chosen rows have in range": lambda x, m, w: put(
+        x, m, w[(torch.arange(x.shape[0]) - 100 * ~m)[m]]
+    ),
+    "features to length one": lambda x, m, w: put(x, m, torch.nn.functional.normalize(x[m], dim=-1)),
     "weights looked up by chosen rows": lambda x, m, w: put(x, torch.where(m)[0], w[torch.where(m)[0]]),
 }  # fmt: skip
 MIXED: dict[str, Core] = {
@@ -78,6 +82,15 @@ MIXED: dict[str, Core] = {
     "a running sum": lambda x, m, w: put(x, m, x[m].cumsum(0)),
     "a softmax over chosen rows": lambda x, m, w: put(x, m, x[m].softmax(0)),
     "an order": lambda x, m, w: put(x, m, x[m].flip(0)),
+    "their places, folded": lambda x, m, w: x * torch.isin(torch.arange(x.shape[0]), torch.where(m)[0])[:, None],
+    "their places, filled": lambda x, m, w: x * torch.zeros(x.shape[0]).index_fill(0, torch.where(m)[0], 1.0)[:, None],
+    "the last of their places": lambda x, m, w: x * torch.where(m)[0].max(),
+    "a branch on their places": lambda x, m, w: x * 2 if bool((torch.where(m)[0] == 0).any()) else x,
+    "as many ones": lambda x, m, w: x * torch.ones(x[m].shape[0]).sum(),
+    "as many numbers": lambda x, m, w: x + torch.arange(x[m].shape[0]).sum(),
+    "rows of one choice in the places of another": lambda x, m, w: put(x, m, x[m.roll(1)][: x[m].shape[0]]),
+    "the best, in the one dimension there is": lambda x, m, w: put(x, m, x[m].sum(-1).topk(x[m].shape[0])[0][:, None]),
+    "some of them set": lambda x, m, w: x + x[m].masked_fill(x[m] < 0, 0).index_put((x[m][:, 0] < 0,), w[0, 0]).sum(0),
     "how many there are": lambda x, m, w: x * x[m].shape[0],
     "their places": lambda x, m, w: put(x, m, x[m] * torch.arange(x[m].shape[0])[:, None]),
     "rows against rows": lambda x, m, w: put(x, m, (x[m] @ x[m].mT).softmax(-1) @ x[m]),
