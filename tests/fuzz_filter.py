@@ -23,6 +23,7 @@ from typing import Any
 from runner.core.airlock import telemetry_file
 from runner.core.airlock.telemetry_file import ATTENTIONS, NOT_EXPORTABLE, Filtered
 from runner.core.policy import policy_files
+from runner.core.policy.error_templates import OPERATIONS
 from runner.core.policy.policy_files import Policies
 
 CANARY = "\u017d\u00df\u4e16\u202eQ"  # not one of these is in any sentence of ours
@@ -112,6 +113,7 @@ class Generator:
             "shape": lambda: str([self.rng.randrange(10**6) for _ in range(self.rng.randrange(8))]),
             "bytes": lambda: f"{self.rng.random() * 1000:.2f} GiB",
             "dtype": lambda: self.rng.choice(("float", "c10::BFloat16", "Long", "quantum")),
+            "operation": lambda: self.rng.choice(("bucketize", "linalg_svd", "add", "no_such_operation")),
             "any": lambda: foreign(self.rng) * self.rng.randrange(4),
         }[kind]()
 
@@ -132,6 +134,7 @@ class Oracle:
             re.escape(template.say).replace(r"\{", "{").replace(r"\}", "}") for template in policies.errors.templates
         )
         blank = r"(?:-?\d{1,9}|\[(?:-?\d{1,7}(?:, -?\d{1,7}){0,5})?\]|\d{1,5}\.\d\d (?:bytes|KiB|MiB|GiB)|[a-z]{3,8}\d{0,2})"
+        blank = f"(?:{blank}|{'|'.join(OPERATIONS)})"
         self.sentences = {
             t.id: re.compile(re.sub(r"\{\d\}", lambda _: blank, s))
             for t, s in zip(policies.errors.templates, sentences, strict=True)

@@ -40,7 +40,7 @@ _MAKERS: dict[Maker, str] = {
     contraction.padding_by_name: "conv1d.padding",
     contraction.attention: "scaled_dot_product_attention",
     contraction.normalised: "rms_norm layer_norm native_layer_norm",
-    contraction.grouped: "group_norm native_group_norm",
+    contraction.grouped: "group_norm",
     contraction.gru: "gru",
     reduction.bits: """
         bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift

@@ -107,6 +107,13 @@ def _means_otherwise(name: str, causal: bool, q: torch.Tensor, k: torch.Tensor, 
     return ("_math" in name and of_booleans) or unequal
 
 
+def _group_norm(call: Call) -> Any:
+    """As the public operation, which looks at its input and at the layout of its weights."""
+    given = call.named()
+    public = [given["input"], given["group"], given["weight"], given["bias"], given["eps"]]
+    return call.first(call.through.emit(aten.group_norm.default, public, {}))
+
+
 def _fused_norm(call: Call) -> Any:
     return call.through.emit(aten.rms_norm.default, call.args, call.kwargs), None
 
@@ -263,6 +270,7 @@ _TABLE: dict[Rewrite, tuple[str, ...]] = {
         "scaled_dot_product_attention.default",
         *(f"_scaled_dot_product_{backend}.default" for backend in _BACKENDS),
     ),
+    _group_norm: ("native_group_norm.default",),
     _fused_norm: ("_fused_rms_norm.default",),
     _empty: (
         *("empty.memory_format", "empty_like.default", "new_empty.default"),

@@ -27,7 +27,7 @@ from runner.core.base.values import Crash, Experiment, Status, Telemetry
 from runner.core.decision.decide import SPARE_SEEDS
 from runner.core.policy.policy_files import Errors, Metric, Metrics, Policies
 
-REASONS = 40  # more than there are codes: decide.py, filter.NOT_EXPORTABLE, evaluator Reason, EndReason; a test counts
+REASONS = 48  # more than there are codes: decide.py, filter.NOT_EXPORTABLE, evaluator Reason, EndReason; a test counts
 BPB_LEVELS = 64 * 10**6  # below 64, six digits (score_file.py, experiment.py)
 GAIN_DIGITS = 5  # of a confirmed or expected gain, which is told within 1 (experiment.py)
 PROBABILITY_DIGITS = 2

@@ -6,7 +6,7 @@ How a file is read, and what is refused, is in strict_yaml.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,7 +194,7 @@ def load(*folders: Path) -> Policies:
     """
     paths, texts = walls.read_all(folders)
     parsed = {name: parse(paths[name], texts[name], model) for name, model in (walls.MODELS | _OTHERS).items()}
-    walls.agreeing(parsed, paths)
+    _agreeing(parsed, paths)
     agent, broker = parsed["agent"], parsed["broker"]
     if isinstance(agent, Agent) and isinstance(broker, Broker) and agent.model not in broker.models:
         raise PolicyError(
@@ -204,6 +204,24 @@ def load(*folders: Path) -> Policies:
         )
     digests = {"digest": walls.digest_of(texts, walls.NAMES), "terms": walls.digest_of(texts, _TERMS)}
     return Policies(**parsed, **digests)  # type: ignore[arg-type] # each file's own model
+
+
+def _agreeing(parsed: Mapping[str, Strict], paths: dict[str, Path]) -> None:
+    """Raise PolicyError where files contradict each other: weights that may be scored must be allowed to be written.
+
+    A version before this one shipped such files; a tag that was begun under them goes on.
+    """
+    sandbox, evaluator = parsed["sandbox"], parsed["evaluator"]
+    past = any(paths[name].parent.parent.name == "past" for name in ("sandbox", "evaluator"))
+    if past or not (isinstance(sandbox, walls.Sandbox) and isinstance(evaluator, walls.Evaluator)):
+        return
+    most, written = evaluator.limits.weight_bytes, sandbox.trainer.file_bytes
+    if most > written:
+        raise PolicyError(
+            f"limits.weight_bytes: {most} is more than a trainer may write ({written})",
+            where=str(paths["evaluator"]),
+            fix="lower it, or raise trainer.file_bytes in sandbox.yaml",
+        )
 
 
 def differences(found: Policies, usual: Policies) -> list[str]:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from runner.core.base.errors import PolicyError
 from runner.core.base.strict_yaml import Strict, parse, read
 from runner.core.policy.seccomp import Seccomp
 
@@ -114,26 +112,7 @@ def load(*folders: Path) -> Walls:
     """The policies of containers, each from the first folder that has it; raises PolicyError."""
     paths, texts = read_all(folders)
     parsed = {name: parse(paths[name], texts[name], model) for name, model in MODELS.items()}
-    agreeing(parsed, paths)
     return Walls(**parsed, digest=digest_of(texts, NAMES))  # type: ignore[arg-type] # each file's own model
-
-
-def agreeing(parsed: Mapping[str, Strict], paths: dict[str, Path]) -> None:
-    """Raise PolicyError where files contradict each other: weights that may be scored must be allowed to be written.
-
-    A version before this one shipped such files; a tag that was begun under them goes on.
-    """
-    sandbox, evaluator = parsed["sandbox"], parsed["evaluator"]
-    past = any(paths[name].parent.parent.name == "past" for name in ("sandbox", "evaluator"))
-    if past or not (isinstance(sandbox, Sandbox) and isinstance(evaluator, Evaluator)):
-        return
-    most, written = evaluator.limits.weight_bytes, sandbox.trainer.file_bytes
-    if most > written:
-        raise PolicyError(
-            f"limits.weight_bytes: {most} is more than a trainer may write ({written})",
-            where=str(paths["evaluator"]),
-            fix="lower it, or raise trainer.file_bytes in sandbox.yaml",
-        )
 
 
 def read_all(folders: tuple[Path, ...]) -> tuple[dict[str, Path], dict[str, str]]:

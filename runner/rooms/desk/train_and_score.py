@@ -165,7 +165,9 @@ class Stages:
             diverged=passed.diverged,
             attention=list(passed.attention),
             # Complete: the graph is written last. What a script does after that, and how it ends, is its own affair.
-            handed_over=engine.reason is EndReason.EXIT and graph.stat().st_size > 0,
+            handed_over=engine.reason is EndReason.EXIT
+            and engine.exit_code != device.NO_DEVICE
+            and graph.stat().st_size > 0,
             pace=seen.looks,
             ended_early=seen.ended,
         )

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import nn, randn
 
 from runner.core.airlock import error_messages
-from runner.core.policy.error_templates import Template
+from runner.core.policy.error_templates import OPERATIONS, Template
 from runner.core.policy.policy_files import Policies
 
 T = torch
@@ -285,3 +285,19 @@ def test_an_unsound_template_is_refused(changes: dict[str, str], says: str) -> N
     Template.model_validate(good)
     with pytest.raises(ValidationError, match=says):
         Template.model_validate(good | changes)
+
+
+def test_operations_are_those_of_torch_and_told_by_name() -> None:
+    """The list crosses as one of its entries: a torch with others is noticed here."""
+    named = {
+        schema.name.removeprefix("aten::")
+        for schema in torch._C._jit_get_all_schemas()
+        if schema.name.startswith("aten::")
+    }
+    ours = {name for name in named if not name.endswith("_") and "backward" not in name and not name.startswith("__")}
+    assert set(OPERATIONS) == ours
+    template = Template(id="op", match="the operation aten.{operation} cannot", say="aten.{0}")
+    tell = error_messages.tell
+    assert tell("the operation aten.bucketize cannot", [template]) == ("op", "aten.bucketize")
+    for other in ("aten.no_such cannot", "aten.bucketizes cannot", "aten. cannot", "aten.BUCKETIZE cannot"):
+        assert tell(f"the operation {other}", [template]) is None

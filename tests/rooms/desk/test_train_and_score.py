@@ -121,7 +121,7 @@ def outcome(home: Home, policies: Policies, ends: list[tuple[int, float]], lane:
         ([(0, 9.0), (75, 0.1), (0, 1.0)], ["trainer", "evaluator", "evaluator"], True),
         ([(75, 0.1), (75, 0.1)], ["trainer", "trainer"], False),  # a train.py that says so buys one more run
         ([(75, 9.0)], ["trainer"], False),  # and none if it trained before: it would draw twice
-        ([(1, 0.1)], ["trainer"], False),
+        ([(1, 9.0), (0, 1.0)], ["trainer", "evaluator"], True),  # it failed after it had handed over: that counts
     ],
 )
 def test_a_room_that_lost_its_gpu_is_run_once_more_and_no_more(

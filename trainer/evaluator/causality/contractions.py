@@ -77,6 +77,8 @@ def _attention(c: Context) -> list[Abstract] | None:
     if len({x.shape[0] for x in (q, k, v)}) > 1:
         return None  # rows that are spread over others
     scale = c.args.get("scale")
+    if scale is not None and not 0 < scale < math.inf:
+        return None  # -inf times less than nothing is no mask
     if not max(1.0, abs(scale or 1.0)) * q.shape[-1] <= MAX_SCALE:
         return None  # with |q|, |k| < SCORE_BOUND a score stays finite in float32
     mixed = [*range(1, rank - 2), rank - 1]  # heads, however many dimensions they take, and features

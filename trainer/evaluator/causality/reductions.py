@@ -80,14 +80,14 @@ def _norm(c: Context) -> list[Abstract]:
 def _group_norm(c: Context) -> list[Abstract] | None:
     """By rows and groups of channels; statistics are per row and group."""
     x = c.args["input"]
-    groups = c.args.get("num_groups", c.args.get("group"))
-    if not isinstance(groups, int) or x.dep.dim() < 2 or groups < 1 or x.shape[1] % groups:
+    groups = c.args["num_groups"]
+    if x.dep.dim() < 2 or groups < 1 or x.shape[1] % groups:
         return None
     rows = x.dep.reshape(x.shape[0], groups, -1).amax(-1)
     each = rows.repeat_interleave(x.shape[1] // groups, 1).reshape(x.shape[0], x.shape[1], *[1] * (x.dep.dim() - 2))
     column = [1, x.shape[1], *[1] * (x.dep.dim() - 2)]
     affine = [v.dep.reshape(column) for k in ("weight", "bias") if isinstance(v := c.args.get(k), Abstract)]
-    return [c.result(join(c.shapes[0], each, *affine))] + [c.result(rows, at) for at in range(1, len(c.shapes))]
+    return [c.result(join(c.shapes[0], each, *affine))]
 
 
 _TABLE: dict[Rule, str] = {
@@ -99,6 +99,6 @@ _TABLE: dict[Rule, str] = {
     _scan: "cumsum cumprod cummax cummin logcumsumexp",
     _sorting: "sort argsort topk",
     _norm: "rms_norm layer_norm native_layer_norm",
-    _group_norm: "group_norm native_group_norm",
+    _group_norm: "group_norm",
 }
 RULES = by_name(_TABLE)

@@ -3,7 +3,8 @@
 Admission rule: functional (no in-place, no out=), deterministic (no random numbers), initialised memory
 only (no empty*), bounds-checked, and an output shape that follows from input shapes alone. Left out on
 purpose: as_strided, set_, resize_, from_file, empty*, _unsafe_index, view.dtype, random and backend ops,
-lstm (its CPU kernel reads weights out of bounds without checking their shapes), and every namespace but aten.
+lstm (its CPU kernel reads weights out of bounds without checking their shapes), native_group_norm (believes what it is
+told of rows and channels, and reads weights without their strides), and every namespace but aten.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _ALLOWED = {
         scaled_dot_product_attention.default""",
     "normalisation and reduction": """
         rms_norm.default layer_norm.default group_norm.default native_layer_norm.default
-        native_group_norm.default _softmax.default softmax.int _log_softmax.default log_softmax.int
+        _softmax.default softmax.int _log_softmax.default log_softmax.int
         logsumexp.default sum.default sum.dim_IntList mean.default mean.dim amax.default amin.default
         max.dim min.dim var.correction std.correction var_mean.correction prod.dim_int any.dim all.dim
         argmax.default argmin.default linalg_vector_norm.default count_nonzero.dim_IntList

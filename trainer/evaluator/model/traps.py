@@ -7,7 +7,6 @@ who were asked to forge a score. They are applied in the dry run, before anythin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,15 +44,6 @@ def _native_norm(bound: dict[str, Any]) -> str | None:
     """Mean and deviation of a half precision input are float32 if the weight is; inferred is the input's type."""
     types = {value.dtype for key in ("input", "weight", "bias") if isinstance(value := bound.get(key), Tensor)}
     return "weights of another type" if len(types) > 1 else None
-
-
-def _native_group_norm(bound: dict[str, Any]) -> str | None:
-    """The kernel takes rows, channels and size from what it is told, and only compares their product."""
-    x = bound["input"]
-    told = [bound["N"], bound["C"], bound["HxW"]]
-    if not isinstance(x, Tensor) or x.dim() < 2 or told != [x.shape[0], x.shape[1], math.prod(x.shape[2:])]:
-        return "other sizes than the input's"
-    return _native_norm(bound)
 
 
 def _product(bound: dict[str, Any]) -> str | None:
@@ -124,7 +114,6 @@ _RULES: dict[str, Callable[[dict[str, Any]], str | None]] = {
     "index": _index,
     "arange": _arange,
     "native_layer_norm": _native_norm,
-    "native_group_norm": _native_group_norm,
     "pow": _pow,
     "div": _div,
     "scaled_dot_product_attention": _attention,
