@@ -184,3 +184,14 @@ def test_a_gpu_that_is_taken_away_while_the_room_waits_ends_it_before_the_script
     monkeypatch.setattr(entry, "_run", lambda: done.append("ran") or 0)
     assert entry.main() == code
     assert done == ["prepared", "released", "looked", *(["ran"] if opens else [])]
+
+
+def test_scripts_run_where_they_may_write_and_find_themselves(room: Room) -> None:
+    """146 of the public ones open a file by a relative name; /work is read-only in the container."""
+    script = (
+        "open('log.txt', 'a').write('x')\n"
+        "import os\nos.makedirs('checkpoints')\n"
+        "assert open('train.py').read() and os.path.samefile('train.py', __file__)\n"
+        "assert os.listdir() and os.getcwd() != os.path.dirname(__file__)\n"
+    )
+    assert room.run(script)[0] == 0, room.events()

@@ -104,3 +104,25 @@ def test_token_bytes_count_what_upstream_counts(prepare: ModuleType) -> None:
         text = tokenizer.decode([token])
         special = token >= tokenizer.get_vocab_size() - 4
         assert table[token] == (0 if special else len(text.encode()))
+
+
+@pytest.mark.parametrize("given", [{"B": 0}, {"T": 0}, {"B": -1}, {"buffer_size": 0}])
+def test_a_loader_of_nothing_says_which_argument(prepare: ModuleType, given: dict[str, int]) -> None:
+    """T=0 trained on nothing, B=0 failed inside the loader."""
+    (name,) = given
+    with pytest.raises(ValueError, match=f"{name} must be at least 1"):
+        prepare.make_dataloader(None, **({"B": 2, "T": 8, "split": "train"} | given))
+
+
+def test_a_loader_takes_a_device_and_evaluation_whatever_else_there_is(
+    prepare: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import hand_over
+
+    asked: list[object] = []
+    monkeypatch.setattr(hand_over, "hand_over", lambda model, out, **given: asked.append(given["batch"]))
+    x, y, _ = next(prepare.make_dataloader(None, 2, 8, "train", device="cpu"))
+    assert np.isnan(prepare.evaluate_bpb(torch.nn.Identity(), None, 4, device="cuda", steps=3))
+    (batch,) = asked
+    assert torch.equal(batch.inputs, x)
+    assert torch.equal(batch.targets, y)

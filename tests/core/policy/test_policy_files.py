@@ -124,12 +124,12 @@ def test_any_change_of_bytes_changes_the_digest(folder: Path) -> None:
 
 
 def test_weights_that_may_be_scored_must_be_allowed_to_be_written(tmp_path: Path) -> None:
-    text = (SOURCE / "policies" / "evaluator.yaml").read_text()
+    text = (POLICIES / "evaluator.yaml").read_text()
     assert "weight_bytes: 2130706432" in text
     (tmp_path / "evaluator.yaml").write_text(text.replace("weight_bytes: 2130706432", "weight_bytes: 4294967296"))
     with pytest.raises(PolicyError, match="more than a trainer may write") as caught:
-        policy_files.load(tmp_path, SOURCE / "policies")
+        policy_files.load(tmp_path, POLICIES)
     assert "evaluator.yaml" in str(caught.value.where)
     assert "trainer.file_bytes" in str(caught.value.fix)
     (tmp_path / "evaluator.yaml").write_text(text.replace("weight_bytes: 2130706432", "weight_bytes: 2147483648"))
-    policy_files.load(tmp_path, SOURCE / "policies")
+    policy_files.load(tmp_path, POLICIES)
