@@ -19,7 +19,7 @@ from torch._library.custom_ops import OPDEFS
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from trainer.evaluator.model import ops
@@ -46,10 +46,12 @@ def lower(exported: ExportedProgram) -> Recording:
     lowering = Lowering(out, _fake_mode(exported))
     values: dict[torch.fx.Node, Any] = {}
     needed = _needed(exported)
-    _refuse_state(exported, needed)
+    specs = {getattr(spec.arg, "name", ""): spec for spec in exported.graph_signature.input_specs}
+    sources = {**exported.constants, **exported.state_dict}
+    _refuse_state(exported, {specs[node.name].target for node in needed if node.op == "placeholder"})
     for node in exported.graph.nodes:
         if node.op == "placeholder":
-            values[node] = _placeholder(exported, node, lowering)
+            values[node] = _placeholder(node, specs[node.name], sources, lowering)
         elif node.op == "get_attr" and node in needed:
             values[node] = operator.attrgetter(node.target)(exported.graph_module)
         elif node.op == "call_function" and node in needed:
@@ -90,20 +92,15 @@ def _needed(exported: ExportedProgram) -> set[torch.fx.Node]:
     return needed
 
 
-def _refuse_state(exported: ExportedProgram, needed: set[torch.fx.Node]) -> None:
+def _refuse_state(exported: ExportedProgram, read: set[str | None]) -> None:
     """Logits of what forward itself writes are of how often it was called: no one graph says them."""
     signature = exported.graph_signature
     written = {*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()}
-    read = {
-        spec.target for spec in signature.input_specs for node in needed if getattr(spec.arg, "name", None) == node.name
-    }
     if (written & read) or signature.user_inputs_to_mutate:
         raise NotExportable(Why.MUTATION, "what forward writes reaches the logits")
 
 
-def _placeholder(exported: ExportedProgram, node: torch.fx.Node, lowering: Lowering) -> Any:
-    inputs = exported.graph_signature.input_specs
-    spec = next(spec for spec in inputs if getattr(spec.arg, "name", None) == node.name)
+def _placeholder(node: torch.fx.Node, spec: InputSpec, tensors: dict[str, Any], lowering: Lowering) -> Any:
     fake, out = node.meta.get("val"), lowering.out
     if not isinstance(fake, torch.Tensor):
         raise NotExportable(Why.CUSTOM_OP, "an opaque object is part of the model")
@@ -113,7 +110,7 @@ def _placeholder(exported: ExportedProgram, node: torch.fx.Node, lowering: Lower
         out.input = out.place()
         lowering.values.note(fake, out.input, constant=False)
         return fake
-    tensor = {**exported.constants, **exported.state_dict}[spec.target or ""]
+    tensor = tensors[spec.target or ""]
     if not isinstance(tensor, torch.Tensor):
         raise NotExportable(Why.CUSTOM_OP, "an opaque object is part of the model")
     lowering.values.hold(tensor.detach(), fake)
