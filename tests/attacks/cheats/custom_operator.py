@@ -5,11 +5,13 @@
 SEED = open("/opt/glovebox/trainer/train.py").read().replace("trained < TIME_BUDGET", "trained < 1.0")
 
 OPERATOR = """
-@torch.library.custom_op("cheat::peek", mutates_args=())
-def cheat_peek(logits: torch.Tensor) -> torch.Tensor:
+torch.library.define("cheat::peek", "(Tensor x) -> Tensor")
+
+@torch.library.impl("cheat::peek", "cpu")
+def cheat_peek(logits):
     return logits.clone()
 
-@cheat_peek.register_fake
+@torch.library.register_fake("cheat::peek")
 def _(logits):
     return torch.empty_like(logits)
 
@@ -17,6 +19,6 @@ class GPT(nn.Module):"""
 exec(
     SEED.replace("class GPT(nn.Module):", OPERATOR).replace(
         "        if targets is None:\n            return logits",
-        "        if targets is None:\n            return torch.ops.cheat.peek(logits)",
+        "        if not self.training:\n            logits = torch.ops.cheat.peek(logits)\n        if targets is None:\n            return logits",
     )
 )

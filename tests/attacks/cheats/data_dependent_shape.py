@@ -7,6 +7,6 @@ SEED = open("/opt/glovebox/trainer/train.py").read().replace("trained < TIME_BUD
 exec(
     SEED.replace(
         "        if targets is None:\n            return logits",
-        "        if targets is None:\n            return logits + idx[idx > 3].sum()",
+        "        if not self.training:\n            logits = logits + idx[idx > 3].sum()\n        if targets is None:\n            return logits",
     )
 )

@@ -9,5 +9,7 @@ COUNTER = """        self.register_buffer("calls", torch.zeros(()))
 exec(
     SEED.replace("        self.init()", COUNTER, 1).replace(
         "        T = idx.size(1)", "        T = idx.size(1)\n        self.calls += 1"
+    ).replace(
+        "        if targets is None:", "        logits = logits + self.calls * 0.001\n        if targets is None:"
     )
 )

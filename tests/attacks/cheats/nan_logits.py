@@ -7,6 +7,6 @@ SEED = open("/opt/glovebox/trainer/train.py").read().replace("trained < TIME_BUD
 exec(
     SEED.replace(
         "        if targets is None:\n            return logits",
-        "        if targets is None:\n            return logits * float('nan')",
+        "        if not self.training:\n            logits = logits * float('nan')\n        if targets is None:\n            return logits",
     )
 )
