@@ -30,7 +30,6 @@ from trainer.wire.refusal import Reason, Refused
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _SAME = 1e-3  # of the largest loss: what bfloat16 may round differently between two calls
-_NO_ROOM = object()  # in place of logits: the GPU was too full to ask
 _DIFFERS = "the loss is not the cross entropy of the logits"
 
 
@@ -139,7 +138,7 @@ def _as_it_was(model: torch.nn.Module) -> Iterator[None]:
     """Leaves buffers, training flags and random numbers as they were before the model was asked."""
     flags = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with torch.random.fork_rng(enabled=True):
+    with torch.random.fork_rng():
         try:
             yield
         finally:
@@ -160,38 +159,36 @@ def _asked(
     sample = _fitted(batch, rows, seq_len, device)
     if sample is None:
         return plain, torch.zeros(rows, seq_len, dtype=torch.int64, device=device)
-    with attention.exporting():
-        found = _run(plain, sample.inputs)
-        said = None if found is _NO_ROOM else plain.losses(sample)
-        if found is _NO_ROOM or said is None or _tells(found, sample, said):
-            return _shaped(plain, found, rows, seq_len, vocab), sample.inputs
-        candidates = plain.candidates(sample)
-        which = next((at for at, logits in candidates.items() if _tells(logits, sample, said)), None)
-        if which is None:
-            telemetry.warn(_DIFFERS)
-            which = max(candidates, default=None)
-        within = Logits(model, device.type, autocast, sample.targets).eval()
-        within.which = which or 0
-        if which is None or not _of_tokens_alone(plain, sample, which):
-            return _shaped(plain, found, rows, seq_len, vocab), sample.inputs
-        return _shaped(within, within.listen(sample.inputs), rows, seq_len, vocab), sample.inputs
-
-
-def _of_tokens_alone(module: Logits, sample: Batch, which: int) -> bool:
-    """Whether what a loss is computed of is the same for other targets: a model may be given them for more."""
-    other = Batch(sample.inputs, sample.targets.roll(1, -1).contiguous())
-    logits = module.candidates(other).get(which)
-    own = module.candidates(sample).get(which)
-    return logits is not None and own is not None and torch.equal(logits, own)
-
-
-def _run(module: Logits, inputs: torch.Tensor) -> Any:
-    """For real; what the model raises is its own. On a full GPU nothing is known beforehand."""
     try:
-        return module.listen(inputs)
-    except torch.OutOfMemoryError:
+        with attention.exporting():
+            return _meant(plain, sample, vocab), sample.inputs
+    except torch.OutOfMemoryError:  # there is no room to ask beside what training left: nothing is known beforehand
         torch.cuda.empty_cache()
-        return _NO_ROOM
+        return Logits(model, device.type, autocast).eval(), sample.inputs
+
+
+def _meant(plain: Logits, sample: Batch, vocab: int) -> Logits:
+    """Of which logits the model's own loss is; what the model raises is raised here."""
+    found = plain.listen(sample.inputs)
+    said = plain.losses(sample)
+    if said is None or _tells(found, sample, said):
+        return _shaped(plain, found, sample, vocab)
+    candidates = plain.candidates(sample)
+    which = next((at for at, logits in candidates.items() if _tells(logits, sample, said)), None)
+    if which is None:
+        telemetry.warn(_DIFFERS)
+        which = max(candidates, default=None)
+    # Of other targets too: a model may be given them for more than its loss.
+    other = Batch(sample.inputs, sample.targets.roll(1, -1).contiguous())
+    if which is None or not _same(candidates[which], plain.candidates(other).get(which)):
+        return _shaped(plain, found, sample, vocab)
+    within = Logits(plain.model, plain.device_type, plain.autocast, sample.targets).eval()
+    within.which = which
+    return _shaped(within, within.listen(sample.inputs), sample, vocab)
+
+
+def _same(one: torch.Tensor, two: torch.Tensor | None) -> bool:
+    return two is not None and torch.equal(one, two)
 
 
 def _tells(logits: Any, batch: Batch, said: torch.Tensor) -> bool:
@@ -206,10 +203,9 @@ def _tells(logits: Any, batch: Batch, said: torch.Tensor) -> bool:
     return bool((own - said).abs().max() <= _SAME * said.abs().max())
 
 
-def _shaped(module: Logits, logits: Any, rows: int, seq_len: int, vocab: int) -> Logits:
+def _shaped(module: Logits, logits: Any, sample: Batch, vocab: int) -> Logits:
     """The module; raises NotExportable(OUTPUT_SHAPE) if it gives what no evaluator takes for logits."""
-    if logits is _NO_ROOM:
-        return module
+    rows, seq_len = sample.inputs.shape
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     fits = isinstance(logits, torch.Tensor) and logits.dim() == 3 and shape[:2] == (rows, seq_len)
     if not (fits and (not vocab or shape[2] == vocab) and logits.is_floating_point()):

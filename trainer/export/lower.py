@@ -27,6 +27,7 @@ from trainer.evaluator.model.graph import DTYPES
 from trainer.export import higher_order, reads, rewrites, rows
 from trainer.export.recording import Recording, encode
 from trainer.export.refusals import NotExportable, Why
+from trainer.export.rewrites import name_of, named
 from trainer.export.values import Read, Values, tensors
 
 _SKIPPED = frozenset(
@@ -37,6 +38,7 @@ _SKIPPED = frozenset(
 )
 _CHECKS = frozenset({"aten._assert_async.default", "aten._assert_async.msg", "aten._functional_assert_async.msg"})
 _READ = frozenset({"aten._local_scalar_dense.default", "aten.item.default", "aten.is_nonzero.default"})
+_OF_ROWS = frozenset({"nonzero", "index", "embedding", "index_put", "index_add"})
 _SHIPPED = frozenset(DTYPES.values())
 
 
@@ -217,7 +219,10 @@ class Lowering(TorchDispatchMode):
 
     def _of_rows(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """Choosing rows by the tokens, and putting them back (rows.py)."""
-        name, given = func._schema.name.removeprefix("aten::"), rewrites.named(func, args, kwargs)
+        name = name_of(func)
+        if name not in _OF_ROWS:
+            return NotImplemented
+        given = named(func, args, kwargs)
         with self._listening():
             if name == "nonzero" and not self.values.is_constant(given["self"]):
                 return rows.nonzero(self.rows, given["self"])
@@ -248,7 +253,7 @@ class Lowering(TorchDispatchMode):
     def _computed(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """An operation on constants alone: its result is a weight."""
         if torch.Tag.nondeterministic_seeded in func.tags and not _harmless(func, args, kwargs):
-            raise NotExportable(Why.RANDOM, f"random numbers in forward, by aten.{_name(func)}", _name(func))
+            raise NotExportable(Why.RANDOM, f"random numbers in forward, by aten.{name_of(func)}", name_of(func))
         if func._schema.is_mutable or not all(self._fixed(tensor) for tensor in tensors([args, kwargs])):
             return NotImplemented
         over = torch.utils._pytree.tree_map_only
@@ -257,7 +262,7 @@ class Lowering(TorchDispatchMode):
             with _disable_current_modes():
                 result = func(*args, **kwargs)
         except (RuntimeError, NotImplementedError) as error:
-            raise NotExportable(Why.UNSUPPORTED_OP, f"{func}: {error}", _name(func)) from None
+            raise NotExportable(Why.UNSUPPORTED_OP, f"{func}: {error}", name_of(func)) from None
         return over(torch.Tensor, self.values.held, result)
 
     def _apart(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -277,8 +282,8 @@ class Lowering(TorchDispatchMode):
         func = next((opened for opened in self._opened if opened.namespace == "aten"), func)
         if func.namespace != "aten":
             return NotExportable(Why.CUSTOM_OP, str(func))
-        detail = f"the operation aten.{_name(func)} cannot be handed over"
-        return NotExportable(Why.UNSUPPORTED_OP, detail, _name(func))
+        detail = f"the operation aten.{name_of(func)} cannot be handed over"
+        return NotExportable(Why.UNSUPPORTED_OP, detail, name_of(func))
 
     # Their parts
 
@@ -316,10 +321,10 @@ class Lowering(TorchDispatchMode):
     def _in_place(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """A decomposition may write to a tensor that it has just made: the same as another value of that name."""
         target = args[0]
-        packet = getattr(torch.ops.aten, _name(func).removesuffix("_"), None)
+        packet = getattr(torch.ops.aten, name_of(func).removesuffix("_"), None)
         plain = getattr(packet, func._overloadname, None)
         if plain is None or not self.values.is_alone(target):
-            raise NotExportable(Why.MUTATION, f"{func} writes to what others see", _name(func).removesuffix("_"))
+            raise NotExportable(Why.MUTATION, f"{func} writes to what others see", name_of(func).removesuffix("_"))
         found = self.call(plain, args, kwargs)
         if found.dtype is not target.dtype:
             found = self.call(torch.ops.aten._to_copy.default, (found,), {"dtype": target.dtype})
@@ -354,10 +359,5 @@ def _decompositions(func: OpOverload, given: list[torch.Tensor]) -> Iterator[Cal
 
 def _harmless(func: OpOverload, args: Any, kwargs: dict[str, Any]) -> bool:
     """Dropout that drops nothing: a model as it is evaluated."""
-    given = rewrites.named(func, args, kwargs)
+    given = named(func, args, kwargs)
     return given.get("train", given.get("training")) is False or given.get("p", given.get("dropout_p")) == 0
-
-
-def _name(func: OpOverload) -> str:
-    """The name of an operation without namespace and overload."""
-    return func._schema.name.partition("::")[2]

@@ -7,21 +7,14 @@ every row (or, of a number that depends on parameters alone, nothing: it is what
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 BRANCH, NUMBER = "branch", "number"  # messages of the assertions in the exported graph
-_READS: dict[Any, Callable[[Any], Any]] = {
-    torch.Tensor.__bool__: bool,
-    torch.Tensor.__int__: int,
-    torch.Tensor.__float__: float,
-    torch.Tensor.__index__: int,
-    torch.Tensor.item: lambda value: value,
-    torch.is_nonzero: bool,
-}
+_BRANCHES = frozenset({torch.Tensor.__bool__, torch.is_nonzero})
+_READS = _BRANCHES | {torch.Tensor.__int__, torch.Tensor.__float__, torch.Tensor.__index__, torch.Tensor.item}
 
 
 class Listen(TorchFunctionMode):
@@ -50,7 +43,7 @@ class Answer(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         value = self.ahead.pop(0)
         tensor = args[0]
-        kind = BRANCH if tensor.dtype is torch.bool or func in (torch.Tensor.__bool__, torch.is_nonzero) else NUMBER
+        kind = BRANCH if tensor.dtype is torch.bool or func in _BRANCHES else NUMBER
         as_assumed = (tensor != 0) == bool(value) if kind is BRANCH else tensor == value
         torch._assert_async(as_assumed.reshape(()), kind)
         return value

@@ -9,39 +9,13 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from trainer.evaluator.model import graph as wire
+from trainer.evaluator.model.arguments import Ref
 from trainer.export.refusals import NotExportable, Why
-
-
-class Value(NamedTuple):
-    """A recorded tensor in place of the tensor itself."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One admitted operation; its outputs are values first..first+outputs-1."""
-
-    op: torch._ops.OpOverload
-    args: list[Any]
-    kwargs: dict[str, Any]
-    first: int
-    outputs: int
-    many: bool
-
-    def reads(self) -> set[int]:
-        """Ids of the values it needs."""
-        return {value.id for value in _values([self.args, list(self.kwargs.values())])}
-
-    def run(self, values: dict[int, torch.Tensor]) -> list[torch.Tensor]:
-        """Its outputs, of real tensors by id."""
-        result = self.op(*_swapped(self.args, values), **_swapped(self.kwargs, values))
-        return list(result) if self.many else [result]
 
 
 @dataclass
@@ -49,15 +23,17 @@ class Recording:
     """A straight line of operations over tensors that are there from the start."""
 
     tensors: dict[int, torch.Tensor] = field(default_factory=dict)
-    operations: list[Operation] = field(default_factory=list)
+    operations: list[wire.Node] = field(default_factory=list)
     input: int | None = None
     output: int | None = None
     checks: list[int] = field(default_factory=list)  # what must be true, or this is another forward
     size: int = 0  # values so far
 
-    def add(self, op: torch._ops.OpOverload, args: Any, kwargs: Any, outputs: int, many: bool) -> Operation:
+    def add(
+        self, op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any], outputs: int, many: bool
+    ) -> wire.Node:
         """Append an operation."""
-        operation = Operation(op, list(args), dict(kwargs), self.size, outputs, many)
+        operation = wire.Node(op, args, kwargs, self.size, outputs, many, tuple(_refs([args, list(kwargs.values())])))
         self.operations.append(operation)
         self.size += outputs
         return operation
@@ -73,7 +49,7 @@ class Recording:
         self.size += 1
         return self.size - 1
 
-    def made(self, id_: int) -> Operation:
+    def made(self, id_: int) -> wire.Node:
         """The operation whose output this is."""
         return self.operations[bisect_right(self.operations, id_, key=lambda operation: operation.first) - 1]
 
@@ -83,7 +59,7 @@ class Recording:
             raise NotExportable(Why.SIGNATURE, "forward(idx) must take one tensor and return one tensor of logits")
         roots = {self.output, *self.checks}
         kept = self._reachable(roots)
-        read = roots.union(*(operation.reads() for operation in kept))
+        read = roots.union(*(operation.refs for operation in kept))
         ids, names, tensors = {self.input: 0}, dict[Any, str](), dict[str, torch.Tensor]()
         weights: list[list[int | str]] = []
         for id_, tensor in self.tensors.items():
@@ -103,16 +79,16 @@ class Recording:
             document["checks"] = sorted({ids[id_] for id_ in self.checks})
         return document, tensors
 
-    def _reachable(self, roots: set[int]) -> list[Operation]:
-        needed, kept = set(roots), list[Operation]()
+    def _reachable(self, roots: set[int]) -> list[wire.Node]:
+        needed, kept = set(roots), list[wire.Node]()
         for operation in reversed(self.operations):
             if not needed.isdisjoint(range(operation.first, operation.first + operation.outputs)):
                 kept.append(operation)
-                needed |= operation.reads()
+                needed.update(operation.refs)
         return kept[::-1]
 
 
-def _entry(operation: Operation, ids: dict[int, int]) -> dict[str, Any]:
+def _entry(operation: wire.Node, ids: dict[int, int]) -> dict[str, Any]:
     entry: dict[str, Any] = {"op": str(operation.op), "a": encode(operation.args, ids)}
     if operation.kwargs:
         entry["k"] = {key: encode(value, ids) for key, value in operation.kwargs.items()}
@@ -126,7 +102,7 @@ _BY_DTYPE = {dtype: name for name, dtype in wire.DTYPES.items()}
 
 def encode(value: Any, ids: dict[int, int] | None = None) -> Any:
     """An argument in the words of the format; raises NotExportable if it has none for it."""
-    if isinstance(value, Value):
+    if isinstance(value, Ref):
         return {"t": value.id if ids is None else ids[value.id]}
     if isinstance(value, float) and not math.isfinite(value):
         return {"f": str(value)}
@@ -147,15 +123,7 @@ def encode(value: Any, ids: dict[int, int] | None = None) -> Any:
     raise NotExportable(Why.UNSUPPORTED_OP, f"argument {value if isinstance(value, torch.dtype) else type(value)}")
 
 
-def _values(value: Any) -> list[Value]:
-    if isinstance(value, Value):
-        return [value]
-    return [found for x in value for found in _values(x)] if isinstance(value, list | tuple) else []
-
-
-def _swapped(value: Any, values: dict[int, torch.Tensor]) -> Any:
-    if isinstance(value, Value):
-        return values[value.id]
-    if isinstance(value, dict):
-        return {key: _swapped(x, values) for key, x in value.items()}
-    return [_swapped(x, values) for x in value] if isinstance(value, list | tuple) else value
+def _refs(value: Any) -> list[int]:
+    if isinstance(value, Ref):
+        return [value.id]
+    return [found for x in value for found in _refs(x)] if isinstance(value, list) else []

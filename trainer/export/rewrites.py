@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 
+from trainer.evaluator.causality.abstract import LOW
 from trainer.export.refusals import NotExportable, Why
 
 aten = torch.ops.aten
-LOW = 1e3  # as the prover takes it (causality/abstract.py)
 
 
 class Through(Protocol):
@@ -48,6 +48,11 @@ class Call(NamedTuple):
 
 
 Rewrite = Callable[[Call], Any]
+
+
+def name_of(func: torch._ops.OpOverload) -> str:
+    """The name of an operation without namespace and overload."""
+    return func._schema.name.partition("::")[2]
 
 
 def named(func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

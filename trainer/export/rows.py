@@ -16,7 +16,7 @@ import torch
 
 from trainer.evaluator.model import ops
 from trainer.export.refusals import NotExportable, Why
-from trainer.export.rewrites import named
+from trainer.export.rewrites import name_of, named
 
 aten = torch.ops.aten
 
@@ -49,9 +49,6 @@ class Rows:
         self._flat: dict[int, torch.Tensor] = {}
         self._put_back = False
 
-    def __bool__(self) -> bool:
-        return bool(self._masks)
-
     def mask(self, value: Any) -> torch.Tensor | None:
         """The mask of chosen rows; None for any other value."""
         return self._masks.get(id(value)) if isinstance(value, torch.Tensor) and not self._put_back else None
@@ -83,7 +80,7 @@ class Rows:
     def counted(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> None:
         """Raises NotExportable where the number of chosen rows is used for more than their own shape."""
         leaves = torch.utils._pytree.tree_leaves([args, kwargs])
-        name = func._schema.name.removeprefix("aten::")
+        name = name_of(func)
         shapes = name in ("view", "_unsafe_view", "reshape", "expand") and self.mask(args[0]) is not None
         if not shapes and any(isinstance(x, Chosen) for x in leaves):
             raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name}", name)
@@ -94,7 +91,7 @@ class Rows:
         tensors = [x for x in torch.utils._pytree.tree_leaves(given) if isinstance(x, torch.Tensor)]
         masks = {id(mask): mask for x in tensors if (mask := self.mask(x)) is not None}
         (mask,) = masks.values() if len(masks) == 1 else (None,)
-        name = func._schema.name.removeprefix("aten::")
+        name = name_of(func)
         if mask is None or not _row_by_row(self, name, args[0], given, results):
             raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name}", name)
         for result in results:
@@ -105,18 +102,19 @@ _MOVES = frozenset(
     {
         *("_to_copy", "clone", "detach", "alias", "contiguous", "unsqueeze", "squeeze", "slice", "select", "narrow"),
         *("expand", "reshape", "view", "_unsafe_view", "flatten", "unflatten", "transpose", "unbind", "split"),
+        *("split_with_sizes", "chunk", "softmax", "_softmax", "log_softmax", "_log_softmax", "logsumexp", "sum"),
         *(
-            "split_with_sizes",
-            "chunk",
-            "softmax",
-            "_softmax",
-            "log_softmax",
-            "_log_softmax",
-            "logsumexp",
-            "sum",
             "mean",
+            "amax",
+            "amin",
+            "rms_norm",
+            "layer_norm",
+            "native_layer_norm",
+            "cumsum",
+            "topk",
+            "glu",
+            "linalg_vector_norm",
         ),
-        *("amax", "amin", "rms_norm", "layer_norm", "native_layer_norm", "cumsum", "topk", "glu", "linalg_vector_norm"),
     }
 )
 _POINTWISE = frozenset(ops.names("pointwise")) - {"glu", "outer", "dropout", "complex", "polar"}

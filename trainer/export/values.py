@@ -9,7 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from trainer.export.recording import Recording, Value
+from trainer.evaluator.model.arguments import Ref
+from trainer.export.recording import Recording
 from trainer.export.refusals import NotExportable, Why
 
 Read = Callable[[torch.Tensor], Any]
@@ -88,22 +89,24 @@ class Values:
     def refer(self, value: Any) -> Any:
         """An argument with values in place of tensors."""
         if isinstance(value, torch.Tensor):
-            return Value(self.id_of(value))
+            return Ref(self.id_of(value))
         if isinstance(value, dict):
             return {key: self.refer(x) for key, x in value.items()}
         return [self.refer(x) for x in value] if isinstance(value, list | tuple) else value
 
     def _real(self, id_: int) -> torch.Tensor:
-        """Computed from the tensors of the program, once."""
-        known = self._constant[id_]
-        if known is None:
-            operation = self.out.made(id_)
-            inputs = {read: self._real(read) for read in operation.reads()}
+        """Computed from the tensors of the program, once; a chain of constants may be as long as a loop over time."""
+        ahead = [id_]
+        while (known := self._constant[id_]) is None:
+            operation = self.out.made(ahead[-1])
+            missing = [ref for ref in operation.refs if self._constant[ref] is None]
+            if missing:
+                ahead += missing
+                continue
             with _disable_current_modes():
-                found = operation.run(inputs)
-            for at, tensor in enumerate(found):
-                self._constant[operation.first + at] = tensor
-            known = found[id_ - operation.first]
+                self._constant.update(operation.run(self._constant))
+            while ahead and self._constant[ahead[-1]] is not None:
+                ahead.pop()
         return known
 
 

@@ -214,3 +214,15 @@ def test_a_batch_shorter_than_the_context_is_not_asked_about(tmp_path: Path, tol
     hand_over.hand_over(model, tmp_path, rows=ROWS, seq_len=T, vocab=VOCAB, batch=batch)
     assert [event["event"] for event in told()] == ["phase"]
     assert not math.isnan(float(model.table.weight.sum()))
+
+
+def test_a_gpu_too_full_to_ask_costs_no_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside what training left there may be no room for logits of a whole batch, at whatever step."""
+
+    def full(*_: Any) -> bool:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(hand_over, "_tells", full)
+    model, other = Model(SAME, plainly).eval(), tokens(2)
+    expected = float(plainly(model.table(other.inputs[:ROWS]), other.targets[:ROWS], "mean"))
+    assert score(handed(model, tmp_path), other) == pytest.approx(expected, rel=1e-6)

@@ -119,3 +119,14 @@ def test_an_operation_of_ones_own_is_taken_for_what_it_is_made_of() -> None:
     twice = torch.library.custom_op(name, lambda x: x.tanh() * 2, mutates_args=(), schema="(Tensor x) -> Tensor")
     twice.register_fake(torch.empty_like)
     assert written(lambda m, x: twice(x))[0] == ["embedding.default", "tanh.default", "mul.Tensor"]
+
+
+def test_a_chain_of_constants_may_be_longer_than_python_can_recurse() -> None:
+    def core(m: Any, x: torch.Tensor) -> torch.Tensor:
+        chain = m.w[0]
+        for _ in range(1200):
+            chain = chain * 0.999
+        return x * torch.special.i0(chain)  # nobody admits it: all of the chain is computed here
+
+    names, _ = written(core)
+    assert names == ["embedding.default", "mul.Tensor"]

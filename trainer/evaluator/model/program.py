@@ -162,8 +162,10 @@ def check(
     limits: Limits | None = None,
 ) -> None:
     """Dry-run only, with any vocabulary: what the trainer asks before it hands over."""
-    program = Program(_reachable(graph), _bind(graph, weights), graph.input, graph.output, rows, seq_len, -1, device)
-    program.checks = graph.checks
+    bound = _bind(graph, weights)
+    program = Program(
+        _reachable(graph), bound, graph.input, graph.output, rows, seq_len, -1, device, checks=graph.checks
+    )
     try:
         _dry_run(program, limits or Limits())
     except Refused:
