@@ -15,7 +15,6 @@ import pytest
 from runner.core.artifacts import keys, prepare, store
 from runner.core.base.home import SOURCE, Home
 from runner.core.decision import clock
-from runner.core.decision.odds import Line
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -25,6 +24,7 @@ from runner.core.policy import policy_files
 from runner.people.host import processes
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.memory import Memory
 from runner.rooms.desk.train_and_score import Stages
 
 # What a user's shell or a git hook may hold, and what is no business of a test's.
@@ -165,7 +165,7 @@ def begun_loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPath
                 made.stages.prepare() if event == "trained" else None
             ),  # the next, while this is scored
             seed=honest.encode(),
-            remembered=Line(policies.decision),
+            memory=Memory(home, policies, ledger, "attacks"),
         )
         made.begin()
         yield made

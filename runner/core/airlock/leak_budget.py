@@ -3,9 +3,10 @@
 Code the agent wrote sees the training data; whatever the agent reads of an experiment is a channel out of that room.
 Every Feedback has a length here: the bits it takes to write it down, parts that are absent costing only the word that
 says so. Such lengths are those of a prefix code (Kraft-McMillan), so answers of n bits in all can tell at most 2^n
-things apart, whoever encodes. The sum over a tag is kept below policies/metrics.yaml's leak.night_bits: first answers
-lose their telemetry and crash numbers, as soon as the bare outcomes of leak.experiments would not fit any more; when
-even one no longer fits no experiment begins.
+things apart, whoever encodes. The sum over a tag is kept below policies/metrics.yaml's leak.night_bits. Room for the
+bare outcomes of all experiments that are to come is kept free; what is left is shared out among their answers, so that
+telemetry thins (fewer points of the curve, then none, then outcomes alone) and does not end at once. When not even an
+outcome fits any more no experiment begins.
 
 Not counted: what the agent itself put in (description, train.py), and what the host's kernel tells every container of
 the whole host: numbers of inodes, sessions and routes, ports, memory of protocols. They stay moved when a trainer has
@@ -18,7 +19,8 @@ take are counted. History and telemetry repeat what answers already told.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from runner.core.base.errors import PolicyError
@@ -38,11 +40,15 @@ _ENDING = 60.0  # seconds by which the end of a container may be late
 _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
 
 
+_CURVES = (1, 2, 4, 8)  # of a curve's points one in so many is told, by level
+NO_CURVE, BARE = len(_CURVES), len(_CURVES) + 1  # levels: summary and crash without a curve; the outcome alone
+_SPREAD = 64  # answers that share what is left, where nobody said how many there will be
+
+
 class Told(NamedTuple):
     """A tag's rows as far as the agent may see them, and the bits they told."""
 
-    rows: list[Experiment]
-    whole: bool  # whether the last was told with its telemetry
+    rows: Sequence[Experiment]  # grows with the tag
     bits: float
     limit: int
     bare: float  # of an outcome without telemetry
@@ -77,7 +83,7 @@ def _outcome(policies: Policies) -> dict[str, float]:
     train = trainer.max_seconds + _ENDING
     evaluate = policies.decision.evaluation_seconds + _ENDING
     return {
-        "status and reason": 1 + math.log2(len(Status) * (REASONS + 1)),  # 1: whether the rest is told
+        "status and reason": math.log2(BARE + 1) + math.log2(len(Status) * (REASONS + 1)),  # and how much is told
         "val_bpb": math.log2(BPB_LEVELS + 1),
         "confirmed gain": math.log2(2 * 10**GAIN_DIGITS + 2),
         "expected gain": math.log2(2 * 10**GAIN_DIGITS + 2) + math.log2(10**PROBABILITY_DIGITS + 2),
@@ -147,18 +153,76 @@ def _levels(metric: Metric) -> float:
     return (metric.maximum - metric.minimum) * 10.0**metric.digits + 1
 
 
-def told(policies: Policies, rows: Iterable[Experiment]) -> Told:
-    """What answers of a tag have told. It follows from the ledger and the policies alone: there is no other state."""
-    bare, limit = sum(_outcome(policies).values()), policies.metrics.leak.night_bits
-    others = (MAX_LANES - 1) * bare  # what other lanes have begun must still be told
-    bits, whole = 0.0, True
-    shown: list[Experiment] = []
-    for row in rows:
-        full = cost(policies, Telemetry(curve=row.curve, summary=row.summary), row.crash)
-        to_come = bare * max(0, policies.metrics.leak.experiments - len(shown) - 1)
-        whole = bits + full + others + to_come <= limit
-        if not whole and bits + bare > limit:
-            break  # nothing more is told, not even that there is more
-        bits += full if whole else bare
-        shown.append(row if whole else row.model_copy(update={"curve": [], "summary": {}, "crash": None}))
-    return Told(shown, whole, bits, limit, bare)
+class Account:
+    """What answers of a tag have told, row by row: what is told once stays told, so a row is looked at once.
+
+    It follows from the ledger and the policies alone: whoever reads all rows again comes to the same.
+    """
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+        self._bare = sum(_outcome(policies).values())
+        self._rows: list[Experiment] = []
+        self._bits, self._full = 0.0, False
+        self._lock = threading.Lock()  # agents are answered from several threads
+
+    def catch_up(self, rows: Sequence[Experiment]) -> Told:
+        """Take in the rows that ended since; all that was told."""
+        with self._lock:
+            for row in rows[len(self._rows) :]:
+                self._full = self._full or not self._tell(row)
+                if self._full:
+                    break  # nothing more is told, not even that there is more
+            return Told(self._rows, self._bits, self._policies.metrics.leak.night_bits, self._bare)
+
+    def level(self, telemetry: Telemetry, crash: Crash | None, planned: int | None) -> int:
+        """How much of the next answer to tell, from 0 (all) to BARE; `planned`: experiments of the tag in all."""
+        with self._lock:
+            done, leak = len(self._rows), self._policies.metrics.leak
+            ends = planned or leak.experiments
+            free = leak.night_bits - self._bits - self._bare * (MAX_LANES + max(0, ends - done - 1))
+            share = free / (planned - done if planned and planned > done else _SPREAD)
+            costs = (_at(self._policies, level, telemetry, crash) for level in range(BARE))
+            return next((level for level, bits in enumerate(costs) if bits <= self._bare + share), BARE)
+
+    def _tell(self, row: Experiment) -> bool:
+        """Whether a row's answer had room, its outcome at least."""
+        telemetry = Telemetry(curve=row.curve, summary=row.summary)
+        level = self._level_of_old(telemetry, row.crash) if row.told is None else row.told
+        bits = _at(self._policies, level, telemetry, row.crash)
+        if self._bits + bits > self._policies.metrics.leak.night_bits:
+            level, bits = BARE, self._bare
+        if self._bits + bits > self._policies.metrics.leak.night_bits:
+            return False
+        self._bits += bits
+        self._rows.append(_as_told(row, level))
+        return True
+
+    def _level_of_old(self, telemetry: Telemetry, crash: Crash | None) -> int:
+        """What rows were told in full before levels were recorded: as long as enough outcomes still fit."""
+        leak, bare = self._policies.metrics.leak, self._bare
+        to_come = bare * (MAX_LANES - 1 + max(0, leak.experiments - len(self._rows) - 1))
+        return 0 if self._bits + cost(self._policies, telemetry, crash) + to_come <= leak.night_bits else BARE
+
+
+def told(policies: Policies, rows: Sequence[Experiment]) -> Told:
+    """What answers of a tag with these rows have told."""
+    return Account(policies).catch_up(rows)
+
+
+def thinned(curve: Sequence[tuple[int, float]], level: int) -> list[tuple[int, float]]:
+    """The points of a curve that a level tells, the last among them."""
+    return list(curve[:: -_CURVES[level]])[::-1] if level < NO_CURVE else []
+
+
+def _at(policies: Policies, level: int, telemetry: Telemetry, crash: Crash | None) -> float:
+    """Bits of an answer at a level."""
+    if level == BARE:
+        return sum(_outcome(policies).values())
+    return cost(policies, telemetry.model_copy(update={"curve": thinned(telemetry.curve, level)}), crash)
+
+
+def _as_told(row: Experiment, level: int) -> Experiment:
+    if level == BARE:
+        return row.model_copy(update={"curve": [], "summary": {}, "crash": None})
+    return row if level == 0 else row.model_copy(update={"curve": thinned(row.curve, level)})

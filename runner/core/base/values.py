@@ -31,6 +31,11 @@ Tag = Annotated[str, Field(pattern=TAG_PATTERN, max_length=MAX_TAG), AfterValida
 
 Attention = Literal["package", "flash", "sdpa", "masked"]  # trainer/attention.py, quickest first
 
+Kind = Literal[  # of what an experiment changed (findings/edits.py)
+    "learning_rate", "schedule", "batch", "size", "optimizer", "regularization", "attention", "initialization",
+    "architecture", "training_loop", "nothing", "other",
+]  # fmt: skip
+
 INTERRUPTED = "interrupted"  # reason of a row whose runner or launcher died
 
 
@@ -177,6 +182,9 @@ class Experiment(Frozen):
     gain: float | None = None  # expected over the best before, by all that the tag's scores say (rule `odds`)
     probability: float | None = None  # that its effect on `parent` is real, more than a quarter of the noise
     sigma: float | None = None  # the noise of one run as it was believed then
+    total: float | None = None  # what the best was then believed to gain over the baseline, this row's score included
+    kinds: list[Kind] | None = None  # what it changed in the best of its time; None in older rows, and if interrupted
+    told: Annotated[int, Field(ge=0, le=5)] | None = None  # how much of it the agent was: 0 all, 5 the outcome alone
     parent: int | None = None  # the experiment whose train.py it was made from; None: a baseline, or an older row
     causality: Literal["proved", "audited", "non_causal"] | None = None
     reason: str | None = None

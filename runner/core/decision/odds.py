@@ -63,14 +63,19 @@ class Line:
 
     def catch_up(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> None:
         """Take in the rows that ended since; `reruns`: at least those of their own and of the baseline."""
-        for row in rows[self._seen :]:
-            self._take(row, reruns)
-        self._seen = max(self._seen, len(rows))  # whoever read the rows before another lane's ended takes nothing twice
+        for row in rows[self._seen :]:  # whoever read the rows before another lane's ended takes nothing twice
+            self.take(row, reruns)
 
     @property
     def beliefs(self) -> Beliefs | None:
         """What is believed of the line, None before the first candidate was scored."""
         return self._beliefs
+
+    def total(self) -> float | None:
+        """What the best is believed to gain over the baseline, None before anything is."""
+        if self._beliefs is None:
+            return None
+        return round(self._beliefs.baseline - self._beliefs.expected(), BPB_DIGITS)
 
     def to_beat(self, lane: str) -> float | None:
         """What is believed of the best's score on a lane, None before anything is known there."""
@@ -131,7 +136,9 @@ class Line:
             return found._replace(reason="memory")
         return found._replace(status=Status.KEEP, reason=None if gains else "simpler")
 
-    def _take(self, row: Experiment, reruns: Sequence[Rerun]) -> None:
+    def take(self, row: Experiment, reruns: Sequence[Rerun]) -> None:
+        """Take in the next row that ended; `reruns` as above."""
+        self._seen += 1
         if row.val_bpb is None:
             return
         kept = row.status is Status.KEEP

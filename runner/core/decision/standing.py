@@ -62,20 +62,28 @@ def noise(
 
     Under rule `odds` it is what was believed at the newest verdict.
     """
-    believed = next((row.sigma for row in reversed(rows) if row.sigma is not None), None)
-    if believed is not None:
-        return Noise(believed, max(1, policy.scale_runs - 1))
-    here = on(lane, reruns)
-    again = {rerun.experiment for rerun in here if rerun.during}
+    known = believed(policy, rows)
+    if known is not None:
+        return known
+    again: dict[int, list[Rerun]] = {}
+    for rerun in on(lane, reruns):
+        if rerun.during:
+            again.setdefault(rerun.experiment, []).append(rerun)
     first = baseline(rows)
-    measured = [runs(row, here, lane) for row in rows if row.id in again or row is first]
-    others = [Runs(scores(number, here), 0) for number in sorted(again - {row.id for row in rows})]
+    measured = [runs(row, again.get(row.id, ()), lane) for row in rows if row.id in again or row is first]
+    others = [Runs(scores(number, again[number]), 0) for number in sorted(again.keys() - {row.id for row in rows})]
     return decide.measured([*measured, *others], policy.least_noise_bpb)
+
+
+def believed(policy: Decision, rows: Sequence[Experiment]) -> Noise | None:
+    """What rule `odds` took the noise for at the newest verdict; None under other rules, and before there was one."""
+    sigma = next((row.sigma for row in reversed(rows) if row.sigma is not None), None)
+    return None if sigma is None else Noise(sigma, max(1, policy.scale_runs - 1))
 
 
 def best(rows: Sequence[Experiment]) -> Experiment | None:
     """The last keep: what a candidate is measured against."""
-    return next((row for row in reversed(rows) if row.status is Status.KEEP and row.val_bpb is not None), None)
+    return next((row for row in reversed(rows) if _kept(row)), None)
 
 
 def baseline(rows: Sequence[Experiment]) -> Experiment | None:
@@ -106,11 +114,14 @@ def standing(
     policy: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun], lane: str | None = None
 ) -> Standing | None:
     """What the next candidate of a lane is measured against, None before the first keep."""
-    keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
-    if not keeps:
+    last, first = best(rows), next((row for row in rows if _kept(row)), None)
+    if last is None or first is None:
         return None
-    last = keeps[-1]
     chosen_by = [r.seed for r in reruns if r.experiment == last.id == r.during]
-    since = decide.FIRST_SEED if len(keeps) == 1 else max(chosen_by, default=decide.FIRST_SEED) + 1
+    since = decide.FIRST_SEED if last is first else max(chosen_by, default=decide.FIRST_SEED) + 1
     known = runs(last, paired(last.id, reruns), lane)
-    return Standing(known, noise(policy, rows, reruns, lane), keeps[0].memory_gb * 1024, since)
+    return Standing(known, noise(policy, rows, reruns, lane), first.memory_gb * 1024, since)
+
+
+def _kept(row: Experiment) -> bool:
+    return row.status is Status.KEEP and row.val_bpb is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,40 +77,19 @@ class AuditLog:
                 file.truncate(whole)
 
 
-def finished(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
-    """The `finished` entries' data by (tag, experiment); entries of another shape are passed over."""
-    out = {}
-    for entry in entries:
-        data = entry.get("data")
-        if entry.get("kind") == "finished" and isinstance(data, dict):
-            tag, number = data.get("tag"), data.get("id")
-            if isinstance(tag, str) and isinstance(number, int):
-                out[tag, number] = data
-    return out
+def named(entry: dict[str, Any]) -> tuple[tuple[str, int], dict[str, Any]] | None:
+    """((tag, number), data) of an entry about an experiment or a rerun; None of another kind or shape."""
+    data, kind = entry.get("data"), entry.get("kind")
+    inner = data.get("rerun") if kind == "rerun" and isinstance(data, dict) else data
+    if kind not in ("accepted", "finished", "rerun") or not isinstance(data, dict) or not isinstance(inner, dict):
+        return None
+    tag, number = inner.get("tag"), inner.get("experiment" if kind == "accepted" else "id")
+    return ((tag, number), data) if isinstance(tag, str) and isinstance(number, int) else None
 
 
-def accepted(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
-    """The `accepted` entries' data by (tag, experiment); entries of another shape are passed over."""
-    out = {}
-    for entry in entries:
-        data = entry.get("data")
-        if entry.get("kind") == "accepted" and isinstance(data, dict):
-            tag, number = data.get("tag"), data.get("experiment")
-            if isinstance(tag, str) and isinstance(number, int):
-                out[tag, number] = data
-    return out
-
-
-def reruns(entries: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
-    """The `rerun` entries' data by (tag, rerun); entries of another shape are passed over."""
-    out = {}
-    for entry in entries:
-        data = entry.get("data")
-        if entry.get("kind") == "rerun" and isinstance(data, dict) and isinstance(data.get("rerun"), dict):
-            tag, number = data["rerun"].get("tag"), data["rerun"].get("id")
-            if isinstance(tag, str) and isinstance(number, int):
-                out[tag, number] = data
-    return out
+def by_name(entries: Iterable[dict[str, Any]], kind: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """Data of the `accepted`, `finished` or `rerun` entries by tag and number."""
+    return dict(found for entry in entries if entry.get("kind") == kind and (found := named(entry)) is not None)
 
 
 def verify(path: Path) -> list[dict[str, Any]]:
@@ -118,23 +97,40 @@ def verify(path: Path) -> list[dict[str, Any]]:
     return list(read(path))
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The same one by one, for whoever keeps none: each is checked when it comes."""
-    if not path.exists():
-        return
-    prev = GENESIS
-    with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b"")):
-            try:
-                entry = json.loads(line)
-                claimed = entry.pop("hash")
-                good = entry["n"] == number and entry["prev"] == prev
-                good = good and hashlib.sha256(canonical(entry)).hexdigest() == claimed
-            except (ValueError, KeyError, TypeError, AttributeError):
-                good = False
-            if not good:
-                raise VerifyError(
-                    "the audit chain is broken", where=f"{path}:{number + 1}", fix="compare with a backup or witness"
-                )
-            entry["hash"] = prev = claimed
-            yield entry
+def read(path: Path, advance: Callable[[float], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+    """The same one by one, for whoever keeps none: each is checked when it comes. `advance` is told of bytes read."""
+    return Follower(path).new(advance)
+
+
+class Follower:
+    """Reads a chain that grows: each entry is read and checked once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._number, self._prev, self._offset = 0, GENESIS, 0
+
+    def new(self, advance: Callable[[float], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+        """Entries since the last that was read; raises VerifyError naming the first line that does not fit."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in iter(lambda: file.readline(MAX_LINE), b""):
+                entry = self._checked(line)
+                self._number, self._prev, self._offset = self._number + 1, entry["hash"], self._offset + len(line)
+                advance(len(line))
+                yield entry
+
+    def _checked(self, line: bytes) -> dict[str, Any]:
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            claimed = entry.pop("hash")
+            good = entry["n"] == self._number and entry["prev"] == self._prev
+            good = good and hashlib.sha256(canonical(entry)).hexdigest() == claimed
+        except (ValueError, KeyError, TypeError, AttributeError):
+            good = False
+        if not good:
+            where = f"{self._path}:{self._number + 1}"
+            raise VerifyError("the audit chain is broken", where=where, fix="compare with a backup or witness")
+        entry["hash"] = claimed
+        return entry

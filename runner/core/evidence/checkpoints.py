@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from runner.core.evidence.audit_chain import AuditLog, canonical
 
 KIND = "checkpoint"
 _CONTEXT = b"glovebox audit checkpoint 1\n"  # this signature means this and nothing else
-_MAX_WITNESS = 64 << 20
+_MAX_WITNESS_LINE = 4096
 
 
 class Sealer:
@@ -77,19 +78,26 @@ def _signed(number: int, head: str) -> dict[str, Any]:
     return {"n": number, "head": head}
 
 
-def check(entries: list[dict[str, Any]], public: str) -> tuple[int, int, list[str]]:
-    """(checkpoints that hold, experiments after the last of them, what is wrong) of an intact chain."""
-    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-    good, unsealed, wrong = 0, 0, list[str]()
-    for entry in entries:
+class Checkpoints:
+    """Those of an intact chain, entry by entry."""
+
+    def __init__(self, public: str) -> None:
+        self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+        self.good = 0
+        self.unsealed = 0  # experiments after the last that holds
+        self.wrong: list[str] = []
+        self.newest: tuple[int, str] | None = None  # number and hash of the last entry that one covers
+
+    def take(self, entry: dict[str, Any]) -> None:
+        """The next entry of the chain."""
         if entry.get("kind") != KIND:
-            unsealed += entry.get("kind") == "finished"
-            continue
-        if _holds(key, entry.get("data")) and _signed(entry["n"] - 1, entry["prev"]).items() <= entry["data"].items():
-            good, unsealed = good + 1, 0
+            self.unsealed += entry.get("kind") == "finished"
+            return
+        covered = entry["n"] - 1, entry["prev"]
+        if _holds(self._key, entry.get("data")) and _signed(*covered).items() <= entry["data"].items():
+            self.good, self.unsealed, self.newest = self.good + 1, 0, covered
         else:
-            wrong.append(f"audit entry {entry['n']}: a checkpoint that this bench's audit key did not sign")
-    return good, unsealed, wrong
+            self.wrong.append(f"audit entry {entry['n']}: a checkpoint that this bench's audit key did not sign")
 
 
 def _holds(key: Ed25519PublicKey, data: Any) -> bool:
@@ -100,30 +108,40 @@ def _holds(key: Ed25519PublicKey, data: Any) -> bool:
     return True
 
 
-def against_witness(home: Home, entries: list[dict[str, Any]], public: str, path: Path) -> tuple[int, list[str]]:
-    """(checkpoints of this bench the witness saw, what no longer fits them); raises VerifyError."""
+def against_witness(home: Home, hashes: Mapping[int, str], public: str, path: Path) -> tuple[int, list[str]]:
+    """(checkpoints of this bench the witness saw, what no longer fits them); raises VerifyError.
+
+    `hashes`: of the chain's entries by their numbers. A witness of many benches and years may be of any size.
+    """
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+    seen, wrong = 0, list[str]()
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_WITNESS + 1)
+            for number, line in enumerate(iter(lambda: file.readline(_MAX_WITNESS_LINE), b""), 1):
+                told = _of_bench(home, line)
+                if told is None:
+                    wrong.append(f"{path}:{number}: not a checkpoint")
+                elif not told:
+                    continue
+                else:
+                    seen += 1
+                    if not _holds(key, told):
+                        wrong.append(f"{path}:{number}: not signed by this bench's audit key")
+                    elif hashes.get(told["n"]) != told["head"]:
+                        wrong.append(
+                            f"the chain was cut, rolled back or replaced: the witness saw another entry {told['n']}"
+                        )
     except OSError as error:
         raise VerifyError(f"the witness cannot be read: {error.strerror}", where=str(path), fix="mount it") from None
-    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-    hashes = {entry["n"]: entry["hash"] for entry in entries}
-    seen, wrong = 0, list[str]()
-    for number, line in enumerate(data.splitlines(), 1):
-        try:
-            told = json.loads(line)
-            ours = told["bench"] == home.id
-        except (ValueError, KeyError, TypeError):
-            wrong.append(f"{path}:{number}: not a checkpoint")
-            continue
-        if not ours:
-            continue
-        seen += 1
-        if not _holds(key, told):
-            wrong.append(f"{path}:{number}: not signed by this bench's audit key")
-        elif hashes.get(told["n"]) != told["head"]:
-            wrong.append(f"the chain was cut, rolled back or replaced: the witness saw another entry {told['n']}")
     if not seen:
         wrong.append(f"{path}: the witness knows no checkpoint of this bench")
     return seen, wrong
+
+
+def _of_bench(home: Home, line: bytes) -> dict[str, Any] | None:
+    """A witness's line if it is of this bench, {} if it is of another, None if it is no checkpoint."""
+    try:
+        told = json.loads(line)
+        return told if told["bench"] == home.id else {}
+    except (ValueError, KeyError, TypeError):
+        return None

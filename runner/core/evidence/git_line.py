@@ -20,6 +20,7 @@ from runner.core.airlock import invisible
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError, VerifyError
 from runner.core.base.files import open_plain
+from runner.core.evidence.git_objects import Objects
 
 CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 HEAD: Final = "ref: refs/heads/master\n"
@@ -221,12 +222,9 @@ class GitLine:
             return False
         return True
 
-    def parent(self, commit: str) -> str | None:
-        """The commit before it, None for the first; raises GloveboxError for a merge."""
-        found = self._git("rev-list", "--no-walk", "--parents", _id(commit)).split()[1:]
-        if len(found) > 1:
-            raise GloveboxError("a merge", where=str(self.path), fix="restore it from a backup")
-        return found[0] if found else None
+    def objects(self) -> Objects:
+        """Many objects, through one process of git; to be used as a context manager."""
+        return Objects(self.path, _ENVIRONMENT, MAX_FILE)
 
     def publish(
         self, branch: str, steps: list[tuple[dict[str, bytes], str, str]], closing: tuple[dict[str, bytes], str, str]

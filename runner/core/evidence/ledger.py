@@ -6,6 +6,7 @@ still open when a runner starts was interrupted; it is closed as a crash with re
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sqlite3
@@ -13,34 +14,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from runner.core.base.errors import GloveboxError
 from runner.core.base.launching import Frozen, RunId, Sha256
 from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Rerun, Status
+from runner.core.evidence import ledger_file
 
 _Row = TypeVar("_Row", bound=Frozen)
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-    tag TEXT PRIMARY KEY, started TEXT NOT NULL, artifact TEXT NOT NULL, policy TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS experiments (
-    tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL,
-    started TEXT NOT NULL, description TEXT NOT NULL, snapshot TEXT NOT NULL, snapshot_size INTEGER NOT NULL,
-    run TEXT NOT NULL, status TEXT, val_bpb REAL, row TEXT, done INTEGER,
-    PRIMARY KEY (tag, id)
-) STRICT;
-CREATE TABLE IF NOT EXISTS reruns (
-    tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL, begun TEXT NOT NULL, row TEXT,
-    PRIMARY KEY (tag, id)
-) STRICT;
-PRAGMA user_version = 3;
-"""
-
-
-_TABLES = ("runs", "experiments", "reruns")
 
 
 class Opened(Frozen):
@@ -61,53 +44,41 @@ class Ledger:
         if read_only and not path.exists():
             raise GloveboxError("no experiment has been run yet", where=str(path), fix="run: glovebox run --tag NAME")
         self._known: dict[str, list[Experiment]] = {}
+        self._again: dict[str, list[Rerun]] = {}
         self._lock = threading.RLock()  # the desk answers from several threads
-        uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         try:
-            self._open(uri, read_only)
+            self._db = ledger_file.connect(path, read_only=read_only)
         except sqlite3.DatabaseError as error:
             raise GloveboxError(
                 f"not a usable ledger: {error}", where=str(path), fix="restore it from a backup: glovebox restore"
             ) from None
-
-    def _open(self, uri: str, read_only: bool) -> None:
-        self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA busy_timeout = 5000")
-        (sound,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        if sound != "ok":
-            raise sqlite3.DatabaseError(sound)
-        self._db.execute("PRAGMA trusted_schema = OFF")
-        self._plain()
-        if not read_only:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._db.executescript(_SCHEMA)
-            self._upgrade()
-
-    def _plain(self) -> None:
-        """Refuse what lets a doctored database say this now and that later: views, triggers, computed columns."""
-        for kind, name, text in self._db.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
-            ours = kind == "table" and name in _TABLES and str(text).upper().startswith("CREATE TABLE")
-            if not ours and not (kind == "index" and str(name).startswith("sqlite_autoindex_")):
-                raise sqlite3.DatabaseError(f"holds a {kind} that is not ours")
-        for table in _TABLES:
-            if any(row[6] for row in self._db.execute(f"PRAGMA table_xinfo({table})")):
-                raise sqlite3.DatabaseError("holds a column that is not ours")
-
-    def _upgrade(self) -> None:
-        """A ledger of an older version ran one experiment at a time: they were done in the order of their numbers."""
-        with self._transaction() as db:
-            if not self._knows("experiments", "done"):
-                db.execute("ALTER TABLE experiments ADD COLUMN done INTEGER")
-                db.execute("UPDATE experiments SET done = id WHERE status IS NOT NULL")
-
-    def _knows(self, table: str, column: str) -> bool:
-        return column in {str(row[1]) for row in self._db.execute(f"PRAGMA table_info({table})")}
+        self._order = "done" if ledger_file.knows(self._db, "experiments", "done") else "id"
 
     def close(self) -> None:
         """Close the database."""
         self._db.close()
+
+    def sound(self) -> bool:
+        """Whether indices say what their tables say (verify; opening looks at the tables alone)."""
+        return self._read("PRAGMA integrity_check(1)") == [("ok",)]
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is read within is of one moment, whatever other processes write meanwhile."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
+
+    def _read(self, query: str, *values: Any) -> list[Any]:
+        """All rows of a query; the lock keeps it out of another thread's transaction."""
+        with self._lock:
+            return self._db.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -158,15 +129,16 @@ class Ledger:
 
     def open_numbers(self, tag: str) -> list[int]:
         """Experiments that were accepted and not completed."""
-        rows = self._db.execute("SELECT id FROM experiments WHERE tag = ? AND status IS NULL ORDER BY id", (tag,))
+        rows = self._read("SELECT id FROM experiments WHERE tag = ? AND status IS NULL ORDER BY id", tag)
         return [int(number) for (number,) in rows]
 
     def opened(self, tag: str, number: int) -> Opened:
         """What was recorded when an experiment was accepted."""
-        row = self._db.execute(
+        (row,) = self._read(
             "SELECT id, started, description, snapshot, snapshot_size, run FROM experiments WHERE tag = ? AND id = ?",
-            (tag, number),
-        ).fetchone()
+            tag,
+            number,
+        )
         return _parsed(Opened, json.dumps(dict(zip(Opened.model_fields, row, strict=True))), tag)
 
     def experiments(self, tag: str) -> list[Experiment]:
@@ -176,17 +148,18 @@ class Ledger:
         """
         with self._lock:
             known = self._known.setdefault(tag, [])
-            order = "done" if self._knows("experiments", "done") else "id"
-            rows = self._db.execute(
+            order = self._order
+            rows = self._read(
                 f"SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL AND {order} > ? ORDER BY {order}",  # noqa: S608
-                (tag, len(known)),
-            ).fetchall()
+                tag,
+                len(known),
+            )
             known += [_parsed(Experiment, row, tag) for (row,) in rows]
             return list(known)
 
     def last_number(self, tag: str) -> int:
         """Number of the newest experiment, open or not; 0 if there is none."""
-        (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", (tag,)).fetchone()
+        ((last,),) = self._read("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", tag)
         return int(last)
 
     def open_rerun(self, begun: Rerun) -> Rerun:
@@ -207,21 +180,30 @@ class Ledger:
                 raise GloveboxError(f"rerun {rerun.id} of {rerun.tag} is not open", where="ledger")
 
     def reruns(self, tag: str) -> list[Rerun]:
-        """Completed reruns in order."""
-        return self._reruns("SELECT row FROM reruns WHERE tag = ? AND row IS NOT NULL ORDER BY id", tag)
+        """Completed reruns in the order of their numbers.
+
+        One that is completed never changes; those before the first that is open are read and parsed once.
+        """
+        with self._lock:
+            known = self._again.setdefault(tag, [])
+            after = known[-1].id if known else 0
+            rows = self._reruns_of("SELECT row FROM reruns WHERE tag = ? AND id > ? ORDER BY id", tag, after)
+            settled = list(itertools.takewhile(lambda row: row[0] is not None, rows))
+            known += [_parsed(Rerun, row, tag) for (row,) in settled]
+            return known + [_parsed(Rerun, row, tag) for (row,) in rows[len(settled) :] if row is not None]
 
     def open_reruns(self, tag: str) -> list[Rerun]:
         """Reruns that were accepted and not completed, as they were begun."""
-        return self._reruns("SELECT begun FROM reruns WHERE tag = ? AND row IS NULL ORDER BY id", tag)
-
-    def _reruns(self, query: str, tag: str) -> list[Rerun]:
-        (known,) = self._db.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'reruns'").fetchone()
-        rows = self._db.execute(query, (tag,)).fetchall() if known else []  # none in a ledger of an older version
+        rows = self._reruns_of("SELECT begun FROM reruns WHERE tag = ? AND row IS NULL ORDER BY id", tag)
         return [_parsed(Rerun, row, tag) for (row,) in rows]
+
+    def _reruns_of(self, query: str, *values: Any) -> list[Any]:
+        """Rows of a query about reruns; none in a ledger that is older than they are."""
+        return self._read(query, *values) if ledger_file.knows(self._db, "reruns", "row") else []
 
     def tags(self) -> list[str]:
         """All tags, newest first."""
-        found = [str(tag) for (tag,) in self._db.execute("SELECT tag FROM runs ORDER BY rowid DESC")]
+        found = [str(tag) for (tag,) in self._read("SELECT tag FROM runs ORDER BY rowid DESC")]
         if any(len(tag) > MAX_TAG or not re.fullmatch(TAG_PATTERN, tag) for tag in found):
             raise _malformed()
         return found
@@ -232,9 +214,10 @@ class Ledger:
 
     def run_info(self, tag: str) -> dict[str, str]:
         """Start, artifact version and terms (policy.Policies.terms) of a tag."""
-        row = self._db.execute("SELECT started, artifact, policy FROM runs WHERE tag = ?", (tag,)).fetchone()
-        if row is None:
+        rows = self._read("SELECT started, artifact, policy FROM runs WHERE tag = ?", tag)
+        if not rows:
             raise GloveboxError(f"no run tagged {tag!r}", where="ledger", fix="see: glovebox status")
+        (row,) = rows
         return {"started": row[0], "artifact": row[1], "policy": row[2]}
 
 

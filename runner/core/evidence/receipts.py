@@ -22,7 +22,7 @@ _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality", "evaluation"}
 _LATER = (
     "interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours",
-    "gain", "probability", "sigma", "parent", "speed", "attention",
+    "gain", "probability", "sigma", "parent", "speed", "attention", "total", "kinds", "told",
 )  # fmt: skip
 _TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
 

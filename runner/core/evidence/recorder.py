@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -45,6 +46,9 @@ class Recorder:
     sealer: Sealer
     lock: threading.RLock = field(default_factory=threading.RLock)  # lanes record one after the other
 
+    def __post_init__(self) -> None:
+        self._results = results_tsv.Results(self.home.tag(self.tag) / "results.tsv")
+
     def accept(self, taken: Snapshot, description: str, run: str) -> int:
         """Open a row before anything runs; returns the experiment's number."""
         with self.lock:
@@ -70,11 +74,12 @@ class Recorder:
         hopeless: Hopeless | None = None,
         lane: str = "",
         parent: int | None = None,
+        completed: Callable[[Experiment], Experiment] = lambda row: row,
     ) -> Experiment:
-        """Complete the open row of an experiment that ran."""
+        """Complete the open row of an experiment that ran; `completed` adds what follows from the row and the tag."""
         trained, score = scored.trained, scored.score
         usable = score if score is not None and score.status == "scored" else None
-        row = self._row(
+        found = self._row(
             number,
             status=verdict.status,
             reason=verdict.reason,
@@ -104,6 +109,7 @@ class Recorder:
             lane=lane,
             evaluation=usable.evaluation if usable else None,
         )
+        row = completed(found)
         self.commit(row, [e for e in (trained.engine, scored.engine) if e])
         return row
 
@@ -182,7 +188,7 @@ class Recorder:
         faults.reach("row.vouched")
         self.sealer.seal(self.audit_log)
         faults.reach("chain.sealed")
-        results_tsv.write(self.home.tag(self.tag) / "results.tsv", self.ledger.experiments(self.tag))
+        self._results.add(self.ledger.experiments(self.tag))
         faults.reach("results.written")
 
     def _vouch(self, row: Experiment, engines: list[EngineResult], *, recovered: bool = False) -> None:
@@ -201,7 +207,7 @@ class Recorder:
         """What follows from the ledger; what other lanes have under way is theirs to end."""
         rows = self.ledger.experiments(self.tag)
         entries = audit_chain.verify(self.home.audit)
-        told, seen = audit_chain.finished(entries), audit_chain.reruns(entries)
+        told, seen = audit_chain.by_name(entries, "finished"), audit_chain.by_name(entries, "rerun")
         for row in rows:
             if (row.tag, row.id) not in told:
                 self._vouch(row, [], recovered=True)
@@ -213,7 +219,7 @@ class Recorder:
         if keeps and self.line.head(self.tag) != keeps[-1].commit:
             self.line.advance(self.tag, keeps[-1].commit)
         if rows:
-            results_tsv.write(self.home.tag(self.tag) / "results.tsv", rows)
+            self._results.rewrite(rows)
 
     def close_interrupted(self) -> None:
         """Complete what a dead runner left open: the run is lost, the row is not."""

@@ -7,8 +7,11 @@ formula is prefixed with an apostrophe.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from runner.core.base import files
@@ -69,7 +72,42 @@ def line(e: Experiment) -> str:
     return "\t".join(values)
 
 
-def write(path: Path, experiments: list[Experiment]) -> None:
+def write(path: Path, experiments: Sequence[Experiment]) -> None:
     """Replace the file atomically."""
     text = "\n".join(["\t".join(COLUMNS), *(line(e) for e in experiments)]) + "\n"
     files.write(path, text)
+
+
+class Results:
+    """The file of one tag: a row is added as a line, as long as the file is as it was left; else all is written anew.
+
+    A line that a crash tore is mended with the next session's `rewrite`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left: tuple[int, int, int] | None = None  # rows, bytes and modification time when it was last written
+
+    def rewrite(self, experiments: Sequence[Experiment]) -> None:
+        """Write all of it."""
+        write(self._path, experiments)
+        self._left = self._now(len(experiments))
+
+    def add(self, experiments: Sequence[Experiment]) -> None:
+        """Bring the file up to all `experiments`, of which the newest is probably all that is missing."""
+        if self._left is None or self._left != self._now(len(experiments) - 1):
+            self.rewrite(experiments)
+            return
+        self._left, added = None, f"{line(experiments[-1])}\n".encode()  # until it is there as a whole
+        with files.append(self._path) as file:
+            if file.write(added) != len(added):
+                raise OSError(errno.ENOSPC, "no room for a line", str(self._path))
+            os.fsync(file.fileno())
+        self._left = self._now(len(experiments))
+
+    def _now(self, rows: int) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return None
+        return rows, found.st_size, found.st_mtime_ns

@@ -37,15 +37,35 @@ class Incident(NamedTuple):
     times: int
 
 
+class Refusals:
+    """What the two chains say of a tag's refusals, entry by entry."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self.files: Counter[str] = Counter()  # train.py that was not even read, by reason
+        self.requests: Counter[str] = Counter()  # to the model
+
+    def take(self, entry: dict[str, Any]) -> None:
+        """The next entry of the audit chain."""
+        if (data := self._refused(entry)) is not None:
+            self.files[str(data.get("reason"))] += 1
+
+    def take_call(self, entry: dict[str, Any]) -> None:
+        """The next entry of the broker's log: it says so at the first, second, fourth, ... time of a reason."""
+        if (data := self._refused(entry)) is not None:
+            reason, times = str(data.get("reason")), data.get("times")
+            self.requests[reason] = max(self.requests[reason], times if isinstance(times, int) else 1)
+
+    def _refused(self, entry: dict[str, Any]) -> dict[str, Any] | None:
+        data = entry.get("data")
+        ours = entry.get("kind") == "refused" and isinstance(data, dict) and data.get("tag") == self._tag
+        return data if ours else None
+
+
 def found(
-    rows: Sequence[Experiment],
-    entries: Iterable[dict[str, Any]],
-    calls: Iterable[dict[str, Any]],
-    tag: str,
-    reruns: Sequence[Rerun] = (),
-    most: float = 0.5,
+    rows: Sequence[Experiment], refused: Refusals, reruns: Sequence[Rerun] = (), most: float = 0.5
 ) -> list[Incident]:
-    """Everything of one tag, most frequent first; `entries` and `calls` are the two chains as far as they are whole.
+    """Everything of one tag, most frequent first.
 
     `most`: processors by which the neighbours of a pair's two sides may differ.
     """
@@ -63,13 +83,9 @@ def found(
         seen["a keep ran beside unlike neighbours to the keep before it", "uneven"] = uneven
     if slowed := throttled([*rows, *reruns]):
         seen["a run's GPU was held back by more than its power cap", "throttled"] = slowed
-    for data in _of(entries, "refused", tag):
-        seen["a train.py was refused before it was read", str(data.get("reason"))] += 1
-    refused: Counter[str] = Counter()
-    for data in _of(calls, "refused", tag):  # logged at the first, second, fourth, ... time of a reason
-        times = data.get("times")
-        refused[str(data.get("reason"))] = max(refused[str(data.get("reason"))], times if isinstance(times, int) else 1)
-    for reason, times in refused.items():
+    for reason, times in refused.files.items():
+        seen["a train.py was refused before it was read", reason] = times
+    for reason, times in refused.requests.items():
         seen["a request to the model was refused, at least so often", reason] = times
     ordered = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
     return [Incident(what, detail, count) for (what, detail), count in ordered]
@@ -103,10 +119,3 @@ def crashes(rows: Sequence[Experiment]) -> list[Incident]:
         for name, crash in last.items()
     }
     return [Incident(name, told[name], count) for name, count in counts.most_common()]
-
-
-def _of(entries: Iterable[dict[str, Any]], kind: str, tag: str) -> Iterable[dict[str, Any]]:
-    for entry in entries:
-        data = entry.get("data")
-        if entry.get("kind") == kind and isinstance(data, dict) and data.get("tag") == tag:
-            yield data

@@ -20,6 +20,7 @@ from runner.people.cli import artifacts, export, operations, policy, redteam, ru
 from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show
 from runner.people.host import compose_env, doctor, importing
 from runner.people.pages import console, report
+from runner.people.pages.progress import ShownStages
 
 _EPILOG = (
     "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
@@ -173,10 +174,14 @@ def report_(tag: TagOption = None, json_: Json = False) -> None:
 @app.command("verify")
 def verify_(
     witness: Annotated[Path | None, typer.Option(help="The witness file of policies/audit.yaml, or a copy.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="A checkpoint verify printed before: what it covers is not looked at again.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Check audit chain, ledger, snapshots, git line, results.tsv and artifacts against each other."""
-    document = verifier.verify(find(), witness).document()
+    shown = ShownStages(console.stderr()) if console.stderr().is_terminal else None
+    document = verifier.verify(find(), witness, since=since, shown=shown).document()
     if json_:
         print(json.dumps(document))
     else:
@@ -186,6 +191,8 @@ def verify_(
         for label, lines in (("FAIL    ", document["failures"]), ("unknown ", document["not_verified"])):
             for line in lines:
                 out.print(f"{label} {line}", markup=False)
+        if document["checkpoint"] is not None:
+            out.print(f"checkpoint {document['checkpoint']} (next time: --since)", markup=False)
         out.print("ok" if document["ok"] else "NOT ok", markup=False)
     raise typer.Exit(0 if document["ok"] else 8)
 

@@ -12,14 +12,13 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from runner.core.artifacts import store
+from runner.core.artifacts import begun
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import find
 from runner.core.base.values import Experiment, Status
 from runner.core.decision import standing
 from runner.core.evidence import audit_chain, ledger
 from runner.core.evidence.git_line import GitLine
-from runner.core.policy import policy_files
 from runner.people.cli.common import Json, TagOption, newest, notifying
 from runner.people.pages import console, views
 from runner.people.pages import watch as watching
@@ -38,7 +37,7 @@ def history(
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(book, tag)
     rows = book.experiments(name)
-    glance = views.history(rows, policy_files.load(*home.policies))
+    glance = views.history(rows, begun.under_or_now(home, book.run_info(name)["policy"]))
     chosen = [row for row in rows if status in (None, row.status)][-(last or len(rows)) :]
     document = {**ledger.summary(book, name), **glance}
     document["experiments"] = [row.model_dump(mode="json") for row in chosen]
@@ -66,22 +65,19 @@ def watch(
 ) -> None:
     """Watch a run: the experiment in progress with its curve, the frontier, last results, cost. Ctrl-C ends."""
     home = find()
-    policies = policy_files.load(*home.policies)
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(book, tag)
-    version = book.run_info(name)["artifact"]
-    training = float(store.admit(home, version).predicate.profile["time_budget_s"])
+    looks = watching.Look(home, begun.under_or_now(home, book.run_info(name)["policy"]), book, name)
     out = console.stdout()
     unicode = (out.encoding or "").lower().startswith("utf")
-
-    seen = {row.id for row in book.experiments(name)}
+    seen = len(book.experiments(name))
 
     def look() -> watching.State:
-        state = watching.look(home, policies, name, training)
-        for row in state.rows:
-            if row.id not in seen:
-                told({"event": "finished", "row": row.model_dump(mode="json")})
-                seen.add(row.id)
+        nonlocal seen
+        state = looks.now()
+        for row in state.rows[seen:]:
+            told({"event": "finished", "row": row.model_dump(mode="json")})
+        seen = len(state.rows)
         return state
 
     with notifying(home, name) if notify else nullcontext(lambda _: None) as told:
@@ -129,7 +125,7 @@ def show(
     before = standing.parent(rows, row)
     diff = GitLine(home.line).diff(before.commit, row.commit) if before else ""
     reruns = [rerun for rerun in book.reruns(name) if rerun.experiment == row.id]
-    receipt = audit_chain.finished(audit_chain.verify(home.audit)).get((name, experiment))
+    receipt = audit_chain.by_name(audit_chain.read(home.audit), "finished").get((name, experiment))
     if json_:
         document = {"experiment": row.model_dump(mode="json"), "compared_with": before.id if before else None}
         again = [rerun.model_dump(mode="json") for rerun in reruns]

@@ -90,7 +90,8 @@ def _snapshots(home: Home) -> Iterator[Found]:
         named |= {rerun.snapshot for rerun in book.open_reruns(tag)}
         named |= {book.opened(tag, number).snapshot for number in book.open_numbers(tag)}
     book.close()
-    named |= {str(data.get("snapshot")) for data in audit_chain.accepted(audit_chain.verify(home.audit)).values()}
+    accepted = audit_chain.by_name(audit_chain.read(home.audit), "accepted")
+    named |= {str(data.get("snapshot")) for data in accepted.values()}
     for path in sorted(home.snapshots.glob("*.py")):
         if path.stem not in named and _old(path):
             yield Found("snapshot", path.name, path.stat().st_size, path)

@@ -25,13 +25,14 @@ from runner.core.base.files import open_plain
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Status
 from runner.core.decision.decide import FIRST_SEED
-from runner.core.evidence import audit_chain, results_tsv, verify
+from runner.core.evidence import audit_chain, results_tsv
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.replay import replay
 from runner.people.host.export import BUNDLE, FILES, MANIFEST, ROWS, Manifest, Rows
 
 MAX_FILE = 256 << 20
-MAX_ROWS = 64 << 20
+MAX_ROWS = 256 << 20  # 10,000 rows are 40 MiB
 _PAGE = "report.html"  # kept as text: whoever signed it could have put a script into it
 _ASK = "ask for the folder again, and for the key: glovebox keys list --json"
 
@@ -112,7 +113,7 @@ def _in_order(rows: Sequence[Experiment]) -> bool:
 
 
 def _consistent(rows: Rows, table: Path) -> dict[str, int]:
-    wrong, replayed = verify.replay(rows.decision, rows.experiments, rows.reruns)
+    wrong, replayed = replay(rows.decision, rows.experiments, rows.reruns)
     if wrong:
         raise VerifyError(wrong[0], where=ROWS, fix=_ASK)
     expected = ["\t".join(results_tsv.COLUMNS), *(results_tsv.line(row) for row in rows.experiments)]

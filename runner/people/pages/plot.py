@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_LABELS = 40
+MAX_POINTS = 2000  # discards that are drawn
 _LABEL_CHARS = 36
 # Stand-ins that matplotlib accepts, replaced in the text so that the page's light and dark colours apply.
 _COLOURS = {"#010203": "currentColor", "#010204": "var(--good)", "#010205": "var(--grey)"}
 _SOFT, _GOOD, _GREY = _COLOURS
 
 
-def frontier(rows: list[Experiment], noise: float = 0.0) -> str:
+def frontier(rows: Sequence[Experiment], noise: float = 0.0) -> str:
     """An <svg> element without scripts, links or metadata; empty when nothing is scored.
 
     The frontier has a band of one standard deviation of a run, `noise`, around it.
@@ -58,11 +60,14 @@ def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int], noise: fl
     top = ceiling(scored)
     keeps = [row for row in scored if row.status is Status.KEEP]
     others = [row for row in scored if row.status is not Status.KEEP]
+    every = 1 + len(others) // MAX_POINTS
+    others = others[::-1][::every]  # the newest is among them
+    part = "" if every == 1 else f", one in {every}"
     inside = [row for row in others if (row.val_bpb or 0.0) <= top]
     above = [row for row in others if (row.val_bpb or 0.0) > top]
     for some, marker, size, colour, label in (
-        (inside, "o", 22, _GREY, "discarded"),
-        (above, "^", 22, _GREY, "discarded, off the scale"),
+        (inside, "o", 22, _GREY, f"discarded{part}"),
+        (above, "^", 22, _GREY, f"discarded, off the scale{part}"),
         (keeps, "o", 42, _GOOD, "kept"),
     ):
         if some:

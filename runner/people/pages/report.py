@@ -6,7 +6,7 @@ No scripts, no external resources, a content security policy that forbids both, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from runner.core.airlock import leak_budget
 from runner.core.artifacts import store
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
@@ -21,7 +22,8 @@ from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import standing
 from runner.core.decision.odds import Line
-from runner.core.evidence import audit_chain, receipts, spending
+from runner.core.evidence import receipts, spending
+from runner.core.evidence.audit_chain import Follower
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.findings import analysis, incidents, transfers
@@ -32,42 +34,118 @@ _TEMPLATES = Path(__file__).parent / "templates"
 DOUBTFUL = 0.5  # probability below which a keep more likely did nothing
 MAX_DIFFS = 50  # of the largest gains
 MAX_DIFF_CHARS = 20_000
+MAX_ROWS, MAX_KEEPS = 500, 200  # of the table
 
 
 def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
     """Render the page of one tag; returns its path."""
-    rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
-    learned = _learned(home, rows, reruns, policies)
-    noise = learned["noise"].sigma if learned["noise"] else 0.0
-    budget = _budget(home, ledger.run_info(tag)["artifact"], rows)
-    headline = _headline(rows, reruns, policies, budget)
-    environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template("report.html.j2").render(
-        tag=tag,
-        **ledger.run_info(tag),
-        **headline,
-        **learned,
-        **_events(home, rows, reruns, policies, tag),
-        **_spent(home, rows, reruns, tag),
-        experiments=rows,
-        plot=Markup(plot.frontier(rows, noise)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
-        diffs=_diffs(GitLine(home.line), rows),
-        open_questions=_open_questions(home, rows, reruns, policies, headline),
-    )
-    path = home.tag(tag) / "report.html"
-    files.write(path, text)
-    return path
+    return Page(home, ledger, policies, tag).write()
 
 
-def _budget(home: Home, artifact: str, rows: list[Experiment]) -> float:
-    """Seconds of training of the tag's artifact; 0 if it is not here any more."""
-    try:
-        return float(store.admit(home, artifact).predicate.profile["time_budget_s"]) if rows else 0.0
-    except GloveboxError:
-        return 0.0
+class Page:
+    """The page of one tag, written again and again: what was read of chains, files and commits is not read twice."""
+
+    def __init__(self, home: Home, ledger: Ledger, policies: Policies, tag: str) -> None:
+        self._home, self._ledger, self._policies, self._tag = home, ledger, policies, tag
+        self._budget: float | None = None
+        self._study = analysis.Study(self._source)
+        self._chain, self._calls = Follower(home.audit), Follower(home.broker / "calls.jsonl")
+        self._refused: incidents.Refusals | None = incidents.Refusals(tag)  # None: the chain is broken
+        self._account = leak_budget.Account(policies)
+        self._diffs: dict[tuple[str, str], str] = {}  # by commits
+        environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
+        self._template = environment.get_template("report.html.j2")
+
+    def write(self) -> Path:
+        """Render it; returns its path."""
+        home, policies, tag = self._home, self._policies, self._tag
+        with self._ledger.at_once():
+            rows, reruns, info = self._ledger.experiments(tag), self._ledger.reruns(tag), self._ledger.run_info(tag)
+        learned = self._learned(rows, reruns)
+        noise = learned["noise"].sigma if learned["noise"] else 0.0
+        headline = _headline(rows, reruns, policies, self._seconds(info["artifact"], rows))
+        shown = _shown(rows)
+        text = self._template.render(
+            tag=tag,
+            **info,
+            **headline,
+            **learned,
+            incidents=self._incidents(rows, reruns),
+            crashes=incidents.crashes(rows),
+            **_spent(home, rows, reruns, tag),
+            told=self._account.catch_up(rows),
+            count=len(rows),
+            experiments=shown,
+            plot=Markup(plot.frontier(rows, noise)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
+            diffs=self._kept(rows),
+            open_questions=_open_questions(home, rows, reruns, policies, headline),
+        )
+        path = home.tag(tag) / "report.html"
+        files.write(path, text)
+        return path
+
+    def _source(self, row: Experiment) -> bytes | None:
+        path = self._home.source(row.snapshot)
+        return path.read_bytes() if path.is_file() else None
+
+    def _seconds(self, artifact: str, rows: Sequence[Experiment]) -> float:
+        """Of training under the tag's artifact; 0 if that is not here any more."""
+        if self._budget is None and rows:
+            try:
+                self._budget = float(store.admit(self._home, artifact).predicate.profile["time_budget_s"])
+            except GloveboxError:
+                self._budget = 0.0
+        return self._budget or 0.0
+
+    def _learned(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> dict[str, Any]:
+        decision = self._policies.decision
+        noise = standing.noise(decision, rows, reruns)
+        self._study.catch_up(rows)
+        return {
+            "noise": noise,
+            "analysis": self._study.found(noise),
+            "transfers": [
+                one
+                for one in transfers.transfers(rows, reruns, decision.alpha)
+                if one.gain is not None or one.failed  # a run without one to compare it with is part of the headline
+            ],
+        }
+
+    def _incidents(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> list[incidents.Incident] | None:
+        """What happened; None if our chain is broken: no part of it is shown."""
+        try:
+            if self._refused is not None:
+                for entry in self._chain.new():
+                    self._refused.take(entry)
+        except GloveboxError:
+            self._refused = None
+        if self._refused is None:
+            return None
+        with suppress(GloveboxError):  # the broker's chain as far as it is whole
+            for entry in self._calls.new():
+                self._refused.take_call(entry)
+        return incidents.found(rows, self._refused, reruns, self._policies.decision.uneven_processors)
+
+    def _kept(self, rows: Sequence[Experiment]) -> list[tuple[Experiment, str]]:
+        """Each keep against the keep before it, the largest gains if there are many; in order."""
+        keeps = [row for row in rows if row.status is Status.KEEP]
+        pairs = sorted(itertools.pairwise(keeps), key=lambda pair: -transfers.gain(pair[1]))[:MAX_DIFFS]
+        return [(new, self._diff(old.commit, new.commit)) for old, new in sorted(pairs, key=lambda pair: pair[1].id)]
+
+    def _diff(self, old: str, new: str) -> str:
+        if (old, new) not in self._diffs:
+            self._diffs[old, new] = GitLine(self._home.line).diff(old, new)[:MAX_DIFF_CHARS]
+        return self._diffs[old, new]
 
 
-def _headline(rows: list[Experiment], reruns: list[Rerun], policies: Policies, budget: float) -> dict[str, Any]:
+def _shown(rows: Sequence[Experiment]) -> list[Experiment]:
+    """The rows the table has: the newest, and of those before them the keeps that gained most."""
+    old, new = rows[:-MAX_ROWS], rows[-MAX_ROWS:]
+    keeps = sorted((row for row in old if row.status is Status.KEEP), key=lambda row: -transfers.gain(row))[:MAX_KEEPS]
+    return [*sorted(keeps, key=lambda row: row.id), *new]
+
+
+def _headline(rows: Sequence[Experiment], reruns: Sequence[Rerun], policies: Policies, budget: float) -> dict[str, Any]:
     keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
     return {
         "baseline": keeps[0] if keeps else None,
@@ -80,7 +158,7 @@ def _headline(rows: list[Experiment], reruns: list[Rerun], policies: Policies, b
     }
 
 
-def hardware(rows: list[Experiment]) -> list[str]:
+def hardware(rows: Sequence[Experiment]) -> list[str]:
     """What trained, a line for each kind: the GPU, its driver and clock, and which attention ran on it."""
     seen: dict[tuple[str, str, float | None], list[Experiment]] = {}
     for row in rows:
@@ -101,64 +179,24 @@ def hardware(rows: list[Experiment]) -> list[str]:
     return told
 
 
-def _expected(rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> float | None:
+def _expected(rows: Sequence[Experiment], reruns: Sequence[Rerun], policies: Policies) -> float | None:
     """What the best is believed to gain over the baseline by all scores together; None under rules without beliefs."""
     if not any(row.probability is not None for row in rows):
         return None
-    line = Line(policies.decision)
+    last = next((row for row in reversed(rows) if row.val_bpb is not None), None)
+    if last is not None and last.total is not None:
+        return last.total
+    line = Line(policies.decision)  # a tag from before it was recorded
     line.catch_up(rows, reruns)
-    return line.beliefs.baseline - line.beliefs.expected() if line.beliefs else None
+    return line.total()
 
 
-def _learned(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies) -> dict[str, Any]:
-    def source(row: Experiment) -> bytes | None:
-        path = home.source(row.snapshot)
-        return path.read_bytes() if path.is_file() else None
-
-    noise = standing.noise(policies.decision, rows, reruns)
-    return {
-        "noise": noise,
-        "analysis": analysis.study(rows, noise, source),
-        "transfers": [
-            one
-            for one in transfers.transfers(rows, reruns, policies.decision.alpha)
-            if one.gain is not None or one.failed  # a run without one to compare it with is part of the headline
-        ],
-    }
-
-
-def _events(home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies, tag: str) -> dict[str, Any]:
-    """What happened, from chains that are read and not kept; None if ours is broken: no part of it is shown."""
-    try:
-        calls = _whole(home.broker / "calls.jsonl")
-        seen = incidents.found(
-            rows, audit_chain.read(home.audit), calls, tag, reruns, policies.decision.uneven_processors
-        )
-    except GloveboxError:
-        seen = None
-    return {"incidents": seen, "crashes": incidents.crashes(rows)}
-
-
-def _whole(path: Path) -> Iterator[dict[str, Any]]:
-    """A chain's entries as far as it is whole."""
-    with suppress(GloveboxError):
-        yield from audit_chain.read(path)
-
-
-def _spent(home: Home, rows: list[Experiment], reruns: list[Rerun], tag: str) -> dict[str, Any]:
+def _spent(home: Home, rows: Sequence[Experiment], reruns: Sequence[Rerun], tag: str) -> dict[str, Any]:
     return {
         "cost": spending.spent(home.spent, tag),
         "compute_seconds": sum(row.train_seconds + row.eval_seconds for row in rows) + sum(r.seconds for r in reruns),
         "reruns": len(reruns),
     }
-
-
-def _diffs(line: GitLine, rows: list[Experiment]) -> list[tuple[Experiment, str]]:
-    """Each keep against the keep before it, the largest gains if there are many; in order."""
-    keeps = [row for row in rows if row.status is Status.KEEP]
-    pairs = sorted(itertools.pairwise(keeps), key=lambda pair: -transfers.gain(pair[1]))[:MAX_DIFFS]
-    ordered = sorted(pairs, key=lambda pair: pair[1].id)
-    return [(new, line.diff(old.commit, new.commit)[:MAX_DIFF_CHARS]) for old, new in ordered]
 
 
 def _contradicted(expected: float | None, told: transfers.Transfer | None) -> list[str]:
@@ -172,7 +210,7 @@ def _contradicted(expected: float | None, told: transfers.Transfer | None) -> li
 
 
 def _open_questions(
-    home: Home, rows: list[Experiment], reruns: list[Rerun], policies: Policies, headline: dict[str, Any]
+    home: Home, rows: Sequence[Experiment], reruns: Sequence[Rerun], policies: Policies, headline: dict[str, Any]
 ) -> list[str]:
     """What nobody has checked, as far as the records tell."""
     keeps = [row for row in rows if row.status is Status.KEEP]

@@ -6,7 +6,7 @@ printed as they are, without markup.
 
 from __future__ import annotations
 
-import itertools
+import bisect
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,10 +85,11 @@ def chart(curve: Sequence[tuple[int, float]], width: int, *, unicode: bool) -> l
 
 def _at(curve: Sequence[tuple[int, float]], step: float) -> float:
     """The loss at a step, by linear interpolation."""
-    for (a, x), (b, y) in itertools.pairwise(curve):
-        if a <= step <= b:
-            return x + (y - x) * ((step - a) / (b - a) if b > a else 0.0)
-    return curve[-1][1]
+    after = bisect.bisect_left(curve, step, key=lambda point: point[0])
+    if after in (0, len(curve)):
+        return curve[min(after, len(curve) - 1)][1]
+    (a, x), (b, y) = curve[after - 1 : after + 1]
+    return x + (y - x) * (step - a) / (b - a)
 
 
 def history(rows: Sequence[Experiment], policies: Policies) -> dict[str, Any]:

@@ -6,8 +6,9 @@ the agent is told. A frame is built from a State alone, so it is the same on a t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -15,9 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from runner.core.airlock import telemetry_file
-from runner.core.base import nvidia
+from runner.core.airlock import leak_budget, telemetry_file
+from runner.core.artifacts import store
+from runner.core.base import locks, nvidia
 from runner.core.base.home import Home
+from runner.core.base.launching import MAX_LANES
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.evidence import ledger, spending
 from runner.core.policy.policy_files import Policies
@@ -48,26 +51,49 @@ class State:
     budget: float  # seconds of training an experiment has
     dollars: float  # policy's ceiling for the tag
     gpus: list[str]
-    hours: float  # since the tag began
+    hours: float  # since the tag began, to now or to its end
+    leak_bits: float
+    leak_limit: int
+    leak_left: int  # experiments that may still be told
 
 
-def look(home: Home, policies: Policies, tag: str, training: float) -> State:
-    """The state of a tag now; `training` is the budget of its artifact in seconds. Raises GloveboxError."""
-    book = ledger.Ledger(home.ledger, read_only=True)
-    try:
-        began = book.run_info(tag)["started"]
+class Look:
+    """Looks at one tag again and again: a row is read once."""
+
+    def __init__(self, home: Home, policies: Policies, book: ledger.Ledger, tag: str) -> None:
+        """`policies`: those the tag was begun under."""
+        self._home, self._policies, self._book, self._tag = home, policies, book, tag
+        self._budget = float(store.admit(home, book.run_info(tag)["artifact"]).predicate.profile["time_budget_s"])
+        self._account = leak_budget.Account(policies)
+
+    def now(self) -> State:
+        """The state of the tag; raises GloveboxError."""
+        home, book, tag = self._home, self._book, self._tag
+        with book.at_once():
+            began, rows = book.run_info(tag)["started"], book.experiments(tag)
+            running = _running(home, self._policies, book, tag)
+        told = self._account.catch_up(rows)
         return State(
             tag=tag,
-            rows=book.experiments(tag),
-            running=_running(home, policies, book, tag),
+            rows=rows,
+            running=running,
             cost=spending.spent(home.spent, tag),
-            budget=training,
-            dollars=policies.broker.night.dollars,
+            budget=self._budget,
+            dollars=self._policies.broker.night.dollars,
             gpus=nvidia.lines(),
-            hours=_since(began) / 3600,
+            hours=_hours(began, rows, running=bool(running) or locks.held(home.runner_lock)),
+            leak_bits=told.bits,
+            leak_limit=told.limit,
+            leak_left=told.left,
         )
-    finally:
-        book.close()
+
+
+def _hours(began: str, rows: Sequence[Experiment], *, running: bool) -> float:
+    """Since the tag began; of one that nobody works on, to the end of its last experiment."""
+    if running or not rows:
+        return _since(began) / 3600
+    ended = max(datetime.fromisoformat(row.started) + timedelta(seconds=row.seconds) for row in rows[-MAX_LANES:])
+    return max(0.0, (ended - datetime.fromisoformat(began)).total_seconds() / 3600)
 
 
 def _running(home: Home, policies: Policies, book: ledger.Ledger, tag: str) -> list[Running]:
@@ -117,6 +143,8 @@ def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
     if state.cost is not None:
         spent = f"${state.cost['dollars']:.2f} of ${state.dollars:.2f}, {state.cost['requests']:.0f} calls"
         parts.append(_line(f"model     {spent}"))
+    share = 100 * state.leak_bits / state.leak_limit
+    parts.append(_line(f"told      {share:.0f}% of the leak budget, room for {state.leak_left} experiments more"))
     parts += [_line(f"GPU       {line}") for line in state.gpus]
     return Group(*parts)
 
@@ -157,4 +185,7 @@ def document(state: State) -> dict[str, Any]:
         "cost": state.cost,
         "gpus": state.gpus,
         "hours": round(state.hours, 3),
+        "leak_bits": round(state.leak_bits),
+        "leak_limit": state.leak_limit,
+        "leak_experiments_left": state.leak_left,
     }

@@ -19,7 +19,8 @@ from runner.core.base.doors import Line
 from runner.core.base.errors import DoorError, SnapshotError
 from runner.core.decision import standing
 from runner.core.findings import analysis
-from runner.rooms.desk.experiment import Loop, rounded
+from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.memory import rounded
 from runner.rooms.desk.meter_client import Budgets, MeterClient
 
 MAX_REQUEST = 16 << 10
@@ -179,7 +180,7 @@ class Desk:
         enough = self.loop.told_enough()
         if enough and not self.finished.is_set():
             self.finished.set()
-            told = self.loop.told()
+            told = self.loop.memory.told()
             self.loop.emit("leak_budget", {"bits": told.bits, "limit": told.limit})
         return enough
 
@@ -191,13 +192,13 @@ class Desk:
     def _history(self, request: dict[str, Any]) -> dict[str, Any]:
         if set(request) != {"verb"}:
             return _no("bad_request")
-        rows = self.loop.told().rows[-self.loop.policies.agent.history_rows :]
+        rows = self.loop.memory.told().rows[-self.loop.policies.agent.history_rows :]
         fields = {"id", "status", "val_bpb", "claimed", "confirmed", "gain", "probability"}
         fields |= {"description", "snapshot_size", "reason", "crash"}
         budget = self._tell_broker()
         return {
             "ok": True,
-            "analysis": self.loop.analysis().model_dump(mode="json"),
+            "analysis": self.loop.memory.analysis(self.loop.stages.lane.name).model_dump(mode="json"),
             "rows": [rounded(row).model_dump(mode="json", include=fields) for row in rows],
             "experiments_left": self.quota.left,
             "budget": None if budget is None else budget.model_dump(mode="json"),
@@ -207,16 +208,15 @@ class Desk:
         number = request.get("experiment")
         if set(request) != {"verb", "experiment"} or type(number) is not int:
             return _no("bad_request")
-        rows = self.loop.told().rows
+        rows = self.loop.memory.told().rows
         row = next((row for row in rows if row.id == number), None)
         if row is None:
             return _no("no_such_experiment")
         before = standing.parent(rows, row)
-        source = self.loop.source
         return {
             "ok": True,
             **rounded(row).model_dump(mode="json", include={"curve", "summary", "train_seconds"}),
-            "changed": list(analysis.kinds(source(before), source(row))) if before else [],
+            "changed": list(analysis.kinds(before, row, self.loop.memory.source)),
             "against_best": analysis.against(row, before),
         }
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from runner.core.airlock import leak_budget, snapshot
-from runner.core.airlock.leak_budget import GAIN_DIGITS, PROBABILITY_DIGITS
 from runner.core.base import faults, files
 from runner.core.base.errors import BaselineError, GloveboxError, SnapshotError
 from runner.core.base.home import Home
@@ -23,14 +22,12 @@ from runner.core.base.values import Experiment, Feedback, Scored, Snapshot, Stat
 from runner.core.decision import clock, standing
 from runner.core.decision.decide import BPB_DIGITS, Verdict
 from runner.core.decision.early_stop import Lookout
-from runner.core.decision.odds import Line
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder
-from runner.core.findings import analysis
-from runner.core.findings.analysis import Analysis
 from runner.core.policy.policy_files import Policies
 from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.memory import Memory, rounded
 from runner.rooms.desk.reruns import Trials
 from runner.rooms.desk.train_and_score import Emit, Stages
 
@@ -44,11 +41,11 @@ def _nobody() -> None:
 
 
 class _Ended(NamedTuple):
-    """A recorded experiment, the best before it, and all that the agent was told with it."""
+    """A recorded experiment, the best before it, and as much of the row as its agent is told."""
 
     row: Experiment
     best: Experiment | None
-    seen: leak_budget.Told
+    told: Experiment | None  # None: nothing, there is no room
     scored: Scored
 
 
@@ -61,7 +58,7 @@ class Loop:
     recorder: Recorder
     emit: Emit
     seed: bytes  # train.py a new tag begins with
-    remembered: Line  # of the tag, for all its lanes
+    memory: Memory  # of the tag, for all its lanes
     lanes: int = 1  # at work on the tag at a time
     parent: int | None = None  # the experiment whose train.py the agent was last given; None: the seed
 
@@ -145,29 +142,18 @@ class Loop:
         self.stages.forget(ended.scored)
         self.trials().alarm(number, ended.row)
         self.emit("finished", {"experiment": number, "row": ended.row.model_dump(mode="json")})
-        if not ended.seen.rows or ended.seen.rows[-1].id != number:
+        if ended.told is None:
             raise GloveboxError(
                 "the leak budget has no room for an answer", where="policies/metrics.yaml leak.night_bits"
             )
-        telemetry = ended.scored.trained.telemetry if ended.seen.whole else Telemetry()
-        return _feedback(ended.seen.rows[-1], telemetry, ended.best, left, withheld=not ended.seen.whole)
-
-    def analysis(self) -> Analysis:
-        """What the experiments teach, as far as the agent was told of them."""
-        told = self.told().rows
-        ids = {row.id for row in told}  # what reruns say is told with the answer they are for, not before
-        reruns = [rerun for rerun in self.ledger.reruns(self.tag) if rerun.during in ids]
-        noise = standing.noise(self.policies.decision, told, reruns, self.stages.lane.name)
-        return analysis.study([rounded(row) for row in told], noise, self.source)
-
-    def source(self, row: Experiment) -> bytes | None:
-        """A recorded train.py, None if its snapshot is lost."""
-        path = self.home.source(row.snapshot)
-        return path.read_bytes() if path.is_file() else None
+        return _feedback(ended.told, ended.scored.trained.telemetry, ended.best, left)
 
     def trials(self) -> Trials:
         """For reruns under this tag's terms."""
-        return Trials(self.stages, self.recorder, self.emit, lambda budget: self.clock(budget).limit, self.remembered)
+        return Trials(self.stages, self.recorder, self.emit, self._limit, self.memory.line)
+
+    def _limit(self, budget: float) -> float:
+        return self.clock(budget).limit
 
     def _first(self) -> int | None:
         """The baseline's number."""
@@ -180,8 +166,10 @@ class Loop:
         """Record the verdict; what was the best before, and what the agent has now been told."""
         best, found = self.best(), lookout.found if lookout else None
         spent = time.monotonic() - began
-        row = self.recorder.finish(number, scored, verdict, spent, found, self.stages.lane.name, parent)
-        return _Ended(row, best, self.told(), scored)
+        lane, completed = self.stages.lane.name, self.memory.completed
+        row = self.recorder.finish(number, scored, verdict, spent, found, lane, parent, completed)
+        told = self.memory.told().rows
+        return _Ended(row, best, told[-1] if told and told[-1].id == number else None, scored)
 
     def _lookout(self, number: int) -> Lookout | None:
         """What may end the first run of an experiment early, if policy wants that."""
@@ -198,12 +186,8 @@ class Loop:
 
     def told_enough(self) -> bool:
         """Whether not even a bare outcome of every lane would fit in the tag's leak budget."""
-        seen = self.told()
+        seen = self.memory.told()
         return seen.bits + self.lanes * seen.bare > seen.limit
-
-    def told(self) -> leak_budget.Told:
-        """The tag's rows as far as the agent may see them."""
-        return leak_budget.told(self.policies, self.ledger.experiments(self.tag))
 
     @property
     def home(self) -> Home:
@@ -275,29 +259,9 @@ class Loop:
             raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
 
 
-def rounded(row: Experiment) -> Experiment:
-    """The row as the agent may see it: its numbers are for reasoning, the ledger's for the record."""
-    return row.model_copy(
-        update={
-            "val_bpb": None if row.val_bpb is None else round(row.val_bpb, BPB_DIGITS),
-            "claimed": None if row.claimed is None else round(row.claimed, BPB_DIGITS),
-            "confirmed": None if row.confirmed is None else _told_gain(row.confirmed),
-            "gain": None if row.gain is None else _told_gain(row.gain),
-            "probability": None if row.probability is None else round(row.probability, PROBABILITY_DIGITS),
-            "train_seconds": round(row.train_seconds, 1),
-            "eval_seconds": round(row.eval_seconds, 1),
-        }
-    )
-
-
-def _told_gain(gain: float) -> float:
-    """A confirmed or expected gain as the agent may see it: within 1, in steps of 1e-5 (leak_budget.py counts them)."""
-    return max(-1.0, min(1.0, round(gain, GAIN_DIGITS)))
-
-
-def _feedback(
-    row: Experiment, telemetry: Telemetry, best: Experiment | None, left: int | None, *, withheld: bool
-) -> Feedback:
+def _feedback(row: Experiment, telemetry: Telemetry, best: Experiment | None, left: int | None) -> Feedback:
+    """`row`: as its agent is told of it."""
+    withheld = row.told == leak_budget.BARE
     shown = rounded(row)
     before = round(best.val_bpb, BPB_DIGITS) if best and best.val_bpb is not None else None
     delta = None if shown.val_bpb is None or before is None else round(shown.val_bpb - before, BPB_DIGITS)
@@ -315,7 +279,9 @@ def _feedback(
         causality=row.causality,
         train_seconds=shown.train_seconds,
         eval_seconds=shown.eval_seconds,
-        telemetry=telemetry,
+        telemetry=Telemetry(
+            curve=row.curve, summary=row.summary, dropped_lines=0 if withheld else telemetry.dropped_lines
+        ),
         withheld=withheld,
         experiments_left=left,
     )

@@ -22,7 +22,6 @@ from runner.core.base.home import Home
 from runner.core.base.launching import Cache
 from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import INTERRUPTED
-from runner.core.decision.odds import Line
 from runner.core.evidence import disk_reserve
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
@@ -34,6 +33,7 @@ from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.attending import Ending, attend
 from runner.rooms.desk.experiment import BASELINE, Loop
 from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.memory import Memory
 from runner.rooms.desk.settings import Order, Settings
 from runner.rooms.desk.train_and_score import Emit, Stages
 
@@ -137,7 +137,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
     line, chain = GitLine(home.line), AuditLog(home.audit)
     recorder = Recorder(home, settings.tag, ledger, line, chain, version, policies.digest, sealer)
     door = doors.Places(Path(settings.doors)).launch
-    remembered = Line(policies.decision)
+    memory = Memory(home, policies, ledger, settings.tag, _planned(settings, ledger))
     return [
         Loop(
             tag=settings.tag,
@@ -145,11 +145,18 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
             recorder=recorder,
             emit=emit if len(settings.lanes) == 1 else partial(_from_lane, emit, lane.number),
             seed=Path(settings.seed).read_bytes(),
-            remembered=remembered,
+            memory=memory,
             lanes=len(settings.lanes),
         )
         for lane in settings.lanes
     ]
+
+
+def _planned(settings: Settings, ledger: Ledger) -> int | None:
+    """Experiments the tag is to have in all, None if nobody said."""
+    if settings.until is not None or settings.max_experiments is None:
+        return settings.until
+    return len(ledger.experiments(settings.tag)) + settings.max_experiments
 
 
 def _from_lane(emit: Emit, lane: int, event: str, data: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +48,87 @@ def tight(policies: Policies, night_bits: int, experiments: int = 0) -> Policies
     return policies.model_copy(update={"metrics": policies.metrics.model_copy(update={"leak": allowed})})
 
 
+def night(policies: Policies, rows: Iterable[Experiment], planned: int | None = None) -> list[Experiment]:
+    """The rows as a desk records them, as long as there is room for another."""
+    account, done = leak_budget.Account(policies), list[Experiment]()
+    for one in rows:
+        if account.catch_up(done).exhausted:
+            break
+        level = account.level(Telemetry(curve=one.curve, summary=one.summary), one.crash, planned)
+        done.append(one.model_copy(update={"told": level}))
+    return done
+
+
 def test_a_night_of_covert_messages_ends_at_the_budget(policies: Policies) -> None:
-    limited, source = tight(policies, 10_000), random.Random(3)
-    secrets = [source.getrandbits(int(covert.capacity(policies))) for _ in range(200)]
-    rows: list[Experiment] = []
-    got = 0.0
-    while not leak_budget.told(limited, rows).exhausted:
-        rows.append(row(policies, len(rows) + 1, secrets[len(rows)]))
-        told = leak_budget.told(limited, rows)
-        if told.whole:
-            shown = told.rows[-1]
+    limited, source = tight(policies, 90_000), random.Random(3)
+    secrets = [source.getrandbits(int(covert.capacity(policies))) for _ in range(400)]
+    rows = night(limited, (row(policies, n, secret) for n, secret in enumerate(secrets, 1)), planned=40)
+    told, got = leak_budget.told(limited, rows), 0.0
+    for shown, one, secret in zip(told.rows, rows, secrets, strict=False):
+        if one.told == 0:
             seen = telemetry_file.Filtered(Telemetry(curve=shown.curve, summary=shown.summary), shown.crash, None)
-            assert covert.decode(policies, seen) == secrets[len(rows) - 1]
+            assert covert.decode(policies, seen) == secret
             got += covert.capacity(policies)
-        else:
-            assert (told.rows[-1].curve, told.rows[-1].summary, told.rows[-1].crash) == ([], {}, None)
-            assert told.rows[-1].val_bpb == rows[-1].val_bpb
-    assert 0 < got <= told.bits <= 10_000
-    assert len(rows) < 200
+        elif one.told == leak_budget.BARE:
+            assert (shown.curve, shown.summary, shown.crash) == ([], {}, None)
+            assert shown.val_bpb == one.val_bpb
+    assert 0 < got <= told.bits <= 90_000
+    assert 40 <= len(rows) < 400
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 24), st.booleans()), max_size=60),
+    st.integers(1_000, 60_000),
+    st.one_of(st.none(), st.integers(1, 80)),
+)
+def test_row_by_row_is_the_same_as_read_again_and_never_over_the_budget(
+    policies: Policies, shapes: list[tuple[int, bool]], bits: int, planned: int | None
+) -> None:
+    limited = tight(policies, bits, 20)
+    crash = Crash(error="ValueError", line=3, template="matmul")
+    rows = night(
+        limited,
+        [
+            experiment(n, curve=[(step, 1.5) for step in range(points)], crash=crash if crashed else None)
+            for n, (points, crashed) in enumerate(shapes, 1)
+        ],
+        planned,
+    )
+    account = leak_budget.Account(limited)
+    for count in range(len(rows) + 1):
+        told = account.catch_up(rows[:count])
+        again = leak_budget.told(limited, rows[:count])
+        assert (list(told.rows), told.bits) == (list(again.rows), again.bits)
+        assert told.bits <= bits
+        assert len(told.rows) == count
+
+
+def test_telemetry_lasts_the_night_that_was_planned(policies: Policies) -> None:
+    """A night of 600 outcomes leaves few bits for telemetry: all answers have some of it, to the last."""
+    rows = [row(policies, n, n) for n in range(1, 601)]
+    plain = [one.model_copy(update={"crash": None}) for one in rows]
+    planned = [one.told for one in night(policies, plain, planned=600)]
+    unplanned = [one.told for one in night(policies, plain)]
+    assert len(planned) == len(unplanned) == 600
+    some = [
+        sum(level != leak_budget.BARE for level in part if level is not None) for part in (planned[:300], planned[300:])
+    ]
+    assert min(some) > 100
+    assert unplanned[0] == 0
+    assert unplanned[-1] == leak_budget.BARE
+    assert len(set(unplanned)) > 3  # it thins before it stops
+
+
+def test_a_short_night_is_told_whole(policies: Policies) -> None:
+    rows = [row(policies, n, n) for n in range(1, 127)]
+    assert {one.told for one in night(policies, rows, planned=126)} == {0}
+
+
+def test_a_thinned_curve_keeps_its_last_point() -> None:
+    curve = [(step, 5.0) for step in range(24)]
+    assert [len(leak_budget.thinned(curve, level)) for level in range(leak_budget.NO_CURVE + 1)] == [24, 12, 6, 3, 0]
+    assert all(leak_budget.thinned(curve, level)[-1] == curve[-1] for level in range(leak_budget.NO_CURVE))
+    assert leak_budget.thinned([], 2) == []
 
 
 def test_without_the_budget_the_same_night_gets_everything_across(policies: Policies) -> None:
@@ -84,6 +148,7 @@ def test_what_was_told_once_stays_told_and_no_more(policies: Policies) -> None:
 
 
 def test_the_budget_lasts_for_the_experiments_it_was_given_and_thins_before_it_ends(policies: Policies) -> None:
+    """Rows of before levels were recorded."""
     full = leak_budget.most(policies)
     bare = leak_budget.told(policies, []).bare
     rows = [row(policies, n, n) for n in range(1, 400)]

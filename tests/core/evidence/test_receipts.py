@@ -85,7 +85,7 @@ def test_a_crash_needs_no_evaluator() -> None:
 def test_rows_from_before_a_field_existed_keep_their_hash() -> None:
     row = experiment(1, status=Status.CRASH, val_bpb=None, crash=Crash(error="ValueError", line=3))
     later_ = {"interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours"}
-    later_ |= {"gain", "probability", "sigma", "parent", "speed", "attention"}
+    later_ |= {"gain", "probability", "sigma", "parent", "speed", "attention", "total", "kinds", "told"}
     old = row.model_dump(mode="json", exclude=later_) | {"crash": {"error": "ValueError", "line": 3}}
     assert receipts.row_digest(row) == hashlib.sha256(audit_chain.canonical(old)).hexdigest()
     told = row.model_copy(update={"crash": Crash(error="ValueError", line=3, template="matmul", message="x")})
@@ -115,7 +115,7 @@ def test_a_red_team_that_found_a_hole_is_no_evidence(bench: Home, ok: bool | Non
 @pytest.mark.engine
 @pytest.mark.slow
 def test_a_real_experiment_leaves_a_complete_receipt(loop: Loop) -> None:
-    entry = audit_chain.finished(audit_chain.verify(loop.home.audit))[loop.tag, 1]
+    entry = audit_chain.by_name(audit_chain.read(loop.home.audit), "finished")[loop.tag, 1]
     assert entry["evaluation"]["whole"]
     assert entry["evaluation"]["audited"] == 128
     assert receipts.complete(entry)

@@ -28,5 +28,5 @@ def rerun(experiment: int, neighbours: float, pair: int = 1, seed: int = 43, lan
 )
 def test_a_pair_beside_unlike_neighbours_is_marked(reruns: list[Rerun], uneven: int) -> None:
     assert incidents.uneven_pairs(reruns, 0.5) == uneven
-    (told,) = incidents.found([], [], [], "t", reruns, 0.5) or [None]
+    (told,) = incidents.found([], incidents.Refusals("t"), reruns, 0.5) or [None]
     assert (told.times if told else 0) == uneven

@@ -51,25 +51,47 @@ def test_other_events_start_no_process(begun: Home) -> None:
         assert writer._process is None
 
 
-@pytest.mark.parametrize("due", [False, True])
-def test_a_page_that_takes_long_goes_on_without_us_unless_it_is_old(
-    begun: Home, monkeypatch: pytest.MonkeyPatch, due: bool
-) -> None:
-    """Of thousands of experiments it takes minutes: ended after one, it was never written."""
+def test_one_process_writes_all_pages_and_ends_with_the_run(begun: Home) -> None:
+    with writing(begun, "t") as writer:
+        record(begun, 1)
+        writer.event(FINISHED)
+        first = writer._process
+        record(begun, 2)
+        writer.event(FINISHED)
+        assert writer._process is first
+    assert first is not None
+    assert first.poll() == 0
+    assert "proposal 2" in page(begun)
+
+
+def test_one_that_was_killed_is_started_again(begun: Home) -> None:
+    with writing(begun, "t") as writer:
+        record(begun, 1)
+        writer.event(FINISHED)
+        assert writer._process is not None
+        writer._process.kill()
+        writer._process.wait()
+        record(begun, 2)
+        writer.event(FINISHED)
+    assert "proposal 2" in page(begun)
+
+
+def test_a_page_that_takes_long_holds_up_nobody(begun: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads nothing and does not end: neither a thousand events nor the end of the run wait for it."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*_: str, **__: int) -> subprocess.Popen[str]:
-        started.append(subprocess.Popen(["sleep", "60"], text=True))
+    def start(*_: str, stdin: int, **__: int) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(["sleep", "60"], stdin=stdin, text=True))
         return started[-1]
 
     monkeypatch.setattr(processes, "start", start)
     monkeypatch.setattr(page_writer, "_LAST_SECONDS", 0.1)
     writer = PageWriter(begun, "t")
-    for _ in range(2 if due else 1):
+    for _ in range(100_000):  # more than a pipe holds
         writer.event(FINISHED)
     writer.close()
     try:
-        assert [process.poll() for process in started] == ([-9, None] if due else [None])
+        assert [process.poll() for process in started] == [None]
     finally:
         for process in started:
             process.kill()

@@ -34,6 +34,7 @@ def drawn(state: State, width: int, *, unicode: bool = True) -> str:
 def state(**changes: Any) -> State:
     base: dict[str, Any] = {
         "tag": "t", "rows": [], "running": [], "cost": None, "budget": 300.0, "dollars": 50.0, "gpus": [], "hours": 1.5,
+        "leak_bits": 1000.0, "leak_limit": 4000, "leak_left": 12,
     }  # fmt: skip
     return State(**{**base, **changes})
 
@@ -86,7 +87,7 @@ def test_telemetry_in_progress_passes_the_filter(bench: Home, policies: Policies
         '{"event": "st',
     ]
     (folder / "telemetry.jsonl").write_text("\n".join(lines))
-    seen = watch.look(bench, policies, "t", 300.0)
+    seen = watch.Look(bench, policies, Ledger(bench.ledger, read_only=True), "t").now()
     assert [(now.number, now.curve) for now in seen.running] == [(number, [(1, 5.5)])]
     assert "IGNORE" not in json.dumps(watch.document(seen))
 
@@ -103,7 +104,7 @@ def test_every_lane_is_shown_and_what_is_run_again_for_it(bench: Home, policies:
         ledger.open_rerun(made)
         bench.run(made.run).mkdir(parents=True)
         (bench.run(made.run) / "telemetry.jsonl").write_text('{"event": "step", "step": 1, "loss": 2.5}\n')
-    seen = watch.look(bench, policies, "t", 300.0)
+    seen = watch.Look(bench, policies, Ledger(bench.ledger, read_only=True), "t").now()
     assert [(now.number, bool(now.rerun), len(now.curve)) for now in seen.running] == [
         (4, False, 0), (5, True, 1), (6, False, 0), (3, True, 1),
     ]  # fmt: skip

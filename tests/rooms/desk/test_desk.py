@@ -19,7 +19,6 @@ from runner.core.base import doors
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Status
-from runner.core.decision.odds import Line
 from runner.core.evidence.audit_chain import AuditLog, verify
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -29,6 +28,7 @@ from runner.core.policy import policy_files
 from runner.rooms.desk import desk
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.memory import Memory
 from runner.rooms.desk.train_and_score import Stages
 from tests.core.evidence.test_checkpoints import ended
 from tests.samples import experiment
@@ -52,7 +52,7 @@ def loop(home: Home, policies: policy_files.Policies) -> Iterator[Loop]:
         ),
         emit=lambda event, data: None,
         seed=b"x = 0\n",
-        remembered=Line(policies.decision),
+        memory=Memory(home, policies, ledger, "t"),
     )
     ledger.close()
 
@@ -141,10 +141,10 @@ def test_a_bench_that_fails_while_it_answers_ends_the_session(
         made.train_py.unlink()
     else:
 
-        def broken(_: Loop) -> None:
+        def broken(_: Memory) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-        monkeypatch.setattr(Loop, "told", broken)
+        monkeypatch.setattr(Memory, "told", broken)
     with pytest.raises(Interrupted, match="hung up"):
         getattr(Bench(str(path)), verb)()
     assert made.finished.wait(5)

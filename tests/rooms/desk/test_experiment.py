@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import standin
 from runner.core.base.errors import BaselineError
 from runner.core.base.home import Home
 from runner.core.base.values import Status
@@ -15,7 +16,7 @@ from tests.faults import driver
 
 @pytest.fixture
 def loop(home: Home) -> Loop:
-    return driver.loop(home)
+    return standin.loop(home, driver.TAG, driver.SEED, driver.score)
 
 
 def test_the_file_a_tag_begins_with_is_experiment_one(loop: Loop) -> None:
@@ -23,7 +24,7 @@ def test_the_file_a_tag_begins_with_is_experiment_one(loop: Loop) -> None:
     assert told is not None
     (row,) = loop.ledger.experiments(loop.tag)
     assert (row.id, row.status, row.description) == (1, Status.KEEP, BASELINE)
-    assert loop.source(row) == driver.SEED
+    assert loop.memory.source(row) == driver.SEED
     assert loop.begin() is None
     assert len(loop.ledger.experiments(loop.tag)) == 1
 

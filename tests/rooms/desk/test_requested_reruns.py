@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import Status
-from runner.core.decision.odds import Line
 from runner.core.evidence import verify
 from runner.core.policy import policy_files
 from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.memory import Memory
 from runner.rooms.desk.settings import Order
 from tests.rooms.desk.test_reruns import Bench
 from tests.samples import experiment
@@ -39,7 +39,8 @@ def scores(bench: Bench, text: str, **values: float) -> None:
 
 
 def loop(bench: Bench) -> Loop:
-    return Loop("t", bench.stages, bench.recorder, lambda *_: None, b"", Line(bench.stages.policies.decision))
+    memory = Memory(bench.stages.home, bench.stages.policies, bench.recorder.ledger, "t")
+    return Loop("t", bench.stages, bench.recorder, lambda *_: None, b"", memory)
 
 
 def test_a_gain_is_confirmed_on_seeds_nothing_was_chosen_by(bench: Bench) -> None:

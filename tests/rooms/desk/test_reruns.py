@@ -29,6 +29,7 @@ from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import Recorder
+from runner.core.evidence.replay import replay
 from runner.core.policy import policy_files
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.reruns import Trials
@@ -202,7 +203,7 @@ def test_a_rerun_that_the_chain_missed_is_entered_as_recovered(bench: Bench, mon
         bench.experiment("b = 2\n", s42=1.98)
     monkeypatch.undo()
     bench.recorder.reconcile()
-    entries = audit_chain.reruns(audit_chain.verify(bench.home.audit))
+    entries = audit_chain.by_name(audit_chain.read(bench.home.audit), "rerun")
     assert entries["t", 1]["recovered"] is True
     assert not verify.verify(bench.home).failures
 
@@ -479,9 +480,9 @@ def test_an_odds_verdict_that_was_altered_does_not_follow(odds: Bench) -> None:
     row = odds.experiment("b = 2\n", s42=1.95)
     rows = odds.ledger.experiments("t")
     rules, reruns = odds.stages.policies.decision, odds.ledger.reruns("t")
-    assert verify.replay(rules, rows, reruns) == ([], 2)
+    assert replay(rules, rows, reruns) == ([], 2)
     for change in ({"status": Status.DISCARD}, {"gain": 0.01}, {"probability": 0.5}, {"sigma": 1.0}):
-        assert verify.replay(rules, [rows[0], row.model_copy(update=change)], reruns)[0]
+        assert replay(rules, [rows[0], row.model_copy(update=change)], reruns)[0]
 
 
 def test_a_lane_that_reads_the_rows_before_another_ends_one_learns_nothing_twice(odds: Bench) -> None:

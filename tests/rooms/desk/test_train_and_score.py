@@ -14,7 +14,7 @@ from runner.core.base.home import Home
 from runner.core.base.launching import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest, Release
 from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import Scored, Status
-from runner.core.evidence import verify
+from runner.core.evidence.replay import replay
 from runner.core.policy.policy_files import EarlyStop, Policies
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.train_and_score import Stages
@@ -51,7 +51,7 @@ def test_a_run_that_cannot_win_is_ended_unless_it_is_audited(loop: Loop, work: P
     else:
         assert (found.status, found.reason) == (Status.DISCARD, "early_stop")
         assert scored.trained.engine.seconds < 7
-    assert not verify.replay(loop.policies.decision, rows[:1], [])[0]
+    assert not replay(loop.policies.decision, rows[:1], [])[0]
 
 
 LENT = Lane(gpu="GPU-00000000-1111-2222-3333-444444444444")

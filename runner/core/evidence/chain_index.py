@@ -1,0 +1,48 @@
+"""What the audit chain says, by experiment and rerun: read once, entry by entry. TRUSTED, pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner.core.evidence import audit_chain
+from runner.core.evidence.checkpoints import Checkpoints
+
+Key = tuple[str, int]
+Entry = dict[str, Any]
+
+
+class ChainIndex:
+    """Of what ended up to entry number `since` only the names are kept."""
+
+    def __init__(self, public: str, since: int = -1) -> None:
+        """`public`: the key that checkpoints must be signed by."""
+        self.checkpoints = Checkpoints(public)
+        self.length = 0
+        self.ends = 0  # `finished` entries
+        self.hashes: dict[int, str] = {}
+        self.accepted: dict[Key, Entry] = {}
+        self.finished: dict[Key, Entry] = {}
+        self.reruns: dict[Key, Entry] = {}
+        self.old: set[Key] = set()  # experiments that ended before
+        self.old_reruns: set[Key] = set()
+        self._since = since
+
+    def take(self, entry: Entry) -> None:
+        """The next entry; entries of another shape are passed over."""
+        self.length += 1
+        self.hashes[entry["n"]] = entry["hash"]
+        self.checkpoints.take(entry)
+        self.ends += entry.get("kind") == "finished"
+        found = audit_chain.named(entry)
+        if found is None:
+            return
+        key, data = found
+        early = entry["n"] <= self._since
+        if entry["kind"] == "accepted":
+            self.accepted[key] = data
+        elif entry["kind"] == "finished":
+            self.finished[key] = {} if early else data
+            self.old |= {key} if early else set()
+        else:
+            self.reruns[key] = {} if early else data
+            self.old_reruns |= {key} if early else set()

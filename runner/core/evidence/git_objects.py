@@ -1,0 +1,96 @@
+"""Many objects of a git repository through one process of git. TRUSTED; the repository may be a stranger's.
+
+`git cat-file --batch` answers a name and a newline with `ID TYPE SIZE`, a newline, the object's bytes and a newline
+(git-cat-file(1), "BATCH OUTPUT"). Type and size are looked at before any of its bytes are.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from runner.core.base.errors import GloveboxError
+
+_HEADER = re.compile(rb"([0-9a-f]{40}) (blob|tree|commit|tag) ([0-9]{1,12})\n")
+_TREE = re.compile(rb"tree ([0-9a-f]{40})\n")
+_PARENT = re.compile(rb"parent ([0-9a-f]{40})\n")
+_ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0[\s\S]{20}")
+_NAME = re.compile(r"[0-9a-f]{40}(:[\w.]{1,40})?", re.ASCII)
+_FILE = b"100644"
+_MAX_HEADER = 1024
+
+
+class Objects:
+    """Objects of the repository at `path`, of at most `most` bytes each; a context manager."""
+
+    def __init__(self, path: Path, environment: Mapping[str, str], most: int) -> None:
+        self._path, self._environment, self._most = path, environment, most
+        self._git: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._end()
+
+    def read(self, name: str, kind: str) -> bytes:
+        """An object by its name; raises GloveboxError if there is none of that kind, or it is too large."""
+        if not _NAME.fullmatch(name):
+            raise self._refused(f"not the name of an object: {name[:60]!r}")
+        try:
+            data = self._answer(name, kind)
+        except OSError as error:
+            data, name = None, f"{name} ({error.strerror})"
+        if data is None:
+            self._end()  # what git would still write must not be taken for the next answer
+            raise self._refused(f"no {kind} {name}")
+        return data
+
+    def commit(self, name: str) -> tuple[list[str], list[str]]:
+        """(parents, names of the plain files at the top of its tree; "" for anything else) of a commit."""
+        head = self.read(name, "commit").split(b"\n\n", 1)[0] + b"\n"
+        tree = _TREE.match(head)
+        if tree is None:
+            raise self._refused(f"not a commit: {name}")
+        listed = self.read(tree[1].decode(), "tree")
+        entries = _ENTRY.findall(listed)
+        if sum(len(mode) + len(path) + 22 for mode, path in entries) != len(listed):
+            raise self._refused(f"not a tree: {tree[1].decode()}")
+        names = [path.decode("utf-8", "replace") if mode == _FILE else "" for mode, path in entries]
+        return [found.decode() for found in _PARENT.findall(head)], names
+
+    def _answer(self, name: str, kind: str) -> bytes | None:
+        git = self._git = self._git or self._start()
+        if git.stdin is None or git.stdout is None:
+            return None
+        git.stdin.write(name.encode() + b"\n")
+        git.stdin.flush()
+        header = _HEADER.fullmatch(git.stdout.readline(_MAX_HEADER))
+        if header is None or header[2] != kind.encode() or int(header[3]) > self._most:
+            return None
+        size = int(header[3])
+        data = git.stdout.read(size + 1)
+        return data[:-1] if len(data) == size + 1 else None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["git", "cat-file", "--batch"],
+            cwd=self._path,
+            env=dict(self._environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _end(self) -> None:
+        git, self._git = self._git, None
+        if git is not None:
+            git.kill()
+            git.communicate()
+
+    def _refused(self, what: str) -> GloveboxError:
+        return GloveboxError(what, where=str(self._path), fix="restore it from a backup")

@@ -1,0 +1,117 @@
+"""The ledger's database file: schema and version, and what is refused of a file that a stranger may have made. TRUSTED.
+
+A ledger of an older version is read as it is; who may write it is given a copy beside it first. One of a newer version
+is refused: what it says may mean something else.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from runner.core.base import files
+from runner.core.base.errors import GloveboxError
+
+VERSION = 4  # PRAGMA user_version; 1 had no lanes, 2 no reruns, 3 no indices
+TABLES = {
+    "runs": (
+        "CREATE TABLE IF NOT EXISTS runs ("
+        "tag TEXT PRIMARY KEY, started TEXT NOT NULL, artifact TEXT NOT NULL, policy TEXT NOT NULL) STRICT"
+    ),
+    "experiments": (
+        "CREATE TABLE IF NOT EXISTS experiments ("
+        "tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL, started TEXT NOT NULL, description TEXT NOT NULL,"
+        " snapshot TEXT NOT NULL, snapshot_size INTEGER NOT NULL, run TEXT NOT NULL, status TEXT, val_bpb REAL,"
+        " row TEXT, done INTEGER, PRIMARY KEY (tag, id)) STRICT"
+    ),
+    "reruns": (
+        "CREATE TABLE IF NOT EXISTS reruns (tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL,"
+        " begun TEXT NOT NULL, row TEXT, PRIMARY KEY (tag, id)) STRICT"
+    ),
+}
+# Without them the next row costs a look at all rows before it. Their text is compared: what an index says could differ
+# from its table, which `verify` looks for (integrity_check).
+INDICES = {
+    "experiments_done": "CREATE INDEX experiments_done ON experiments (tag, done)",
+    "experiments_open": "CREATE INDEX experiments_open ON experiments (tag, id) WHERE status IS NULL",
+    "reruns_open": "CREATE INDEX reruns_open ON reruns (tag, id) WHERE row IS NULL",
+}
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """The database, checked and, for a writer, brought up to date; raises GloveboxError, sqlite3.DatabaseError."""
+    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+    try:
+        _check(db, path)
+        if not read_only:
+            _bring_up_to_date(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def knows(db: sqlite3.Connection, table: str, column: str) -> bool:
+    """Whether a table has a column; one of an older version may not, or not exist."""
+    return column in {str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")}
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is damaged, newer than we are, or doctored to say this now and that later."""
+    db.execute("PRAGMA busy_timeout = 5000")
+    (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if sound != "ok":
+        raise sqlite3.DatabaseError(sound)
+    db.execute("PRAGMA trusted_schema = OFF")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise GloveboxError(
+            f"made by a newer glovebox (ledger version {version}, this one knows {VERSION})",
+            where=str(path),
+            fix="use that glovebox, or another bench",
+        )
+    for kind, name, text in db.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+        ours = kind == "table" and name in TABLES and str(text).upper().startswith("CREATE TABLE")
+        ours = ours or (kind == "index" and (str(name).startswith("sqlite_autoindex_") or INDICES.get(name) == text))
+        if not ours:
+            raise sqlite3.DatabaseError(f"holds a {kind} that is not ours")
+    for table in TABLES:
+        if any(row[6] for row in db.execute(f"PRAGMA table_xinfo({table})")):
+            raise sqlite3.DatabaseError("holds a column that is not ours")
+
+
+def _bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    if tables and version < VERSION:
+        _keep_copy(db, path.with_name(f"{path.name}.version-{version}"))
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+    if version == VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for table in TABLES.values():
+            db.execute(table)
+        if not knows(db, "experiments", "done"):  # one experiment at a time: they were done in order of their numbers
+            db.execute("ALTER TABLE experiments ADD COLUMN done INTEGER")
+            db.execute("UPDATE experiments SET done = id WHERE status IS NOT NULL")
+        for index in INDICES.values():
+            db.execute(index.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"))
+        db.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _keep_copy(db: sqlite3.Connection, path: Path) -> None:
+    """The database as it is now, whole or not at all; a copy that is there stays."""
+    if os.path.lexists(path):
+        return
+    with files.whole(path, mode=0o600) as file, sqlite3.connect(":memory:") as copy:
+        db.backup(copy)
+        file.write(copy.serialize())

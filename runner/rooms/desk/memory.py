@@ -1,0 +1,100 @@
+"""What the desk remembers of a tag, so that an answer costs the same after ten thousand experiments. TRUSTED.
+
+Everything here follows from the ledger: a desk that starts again reads it once more and comes to the same (tests replay
+it). Shared by all lanes of a tag.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from runner.core.airlock import leak_budget
+from runner.core.airlock.leak_budget import GAIN_DIGITS, PROBABILITY_DIGITS
+from runner.core.base.home import Home
+from runner.core.base.values import Experiment, Telemetry
+from runner.core.decision import standing
+from runner.core.decision.decide import BPB_DIGITS
+from runner.core.decision.odds import Line
+from runner.core.evidence.ledger import Ledger
+from runner.core.findings import edits
+from runner.core.findings.analysis import Analysis, Study
+from runner.core.policy.policy_files import Policies
+
+
+class Memory:
+    """One tag's, kept up with the ledger by whoever asks."""
+
+    def __init__(self, home: Home, policies: Policies, ledger: Ledger, tag: str, planned: int | None = None) -> None:
+        """`planned`: experiments the tag is to have in all, for the leak budget to last; None: nobody said."""
+        self.planned = planned
+        self.line = Line(policies.decision)  # under the recorder's lock
+        self.account = leak_budget.Account(policies)
+        self._home, self._policies, self._ledger, self._tag = home, policies, ledger, tag
+        self._study = Study(self.source)
+        self._told_ids: set[int] = set()
+        self._lock = threading.Lock()
+
+    def told(self) -> leak_budget.Told:
+        """The tag's rows as far as agents may see them."""
+        return self.account.catch_up(self._ledger.experiments(self._tag))
+
+    def analysis(self, lane: str) -> Analysis:
+        """What the experiments teach, as far as agents were told of them; the noise is that of a lane."""
+        told = self.told().rows
+        with self._lock:
+            for row in told[len(self._told_ids) :]:
+                self._study.take(rounded(row))
+                self._told_ids.add(row.id)
+            noise = standing.believed(self._policies.decision, told)
+            if noise is None:
+                ids = self._told_ids  # what reruns say is told with the answer they are for, not before
+                reruns = [rerun for rerun in self._ledger.reruns(self._tag) if rerun.during in ids]
+                noise = standing.noise(self._policies.decision, told, reruns, lane)
+            return self._study.found(noise)
+
+    def completed(self, row: Experiment) -> Experiment:
+        """A row as it is recorded: with what it changed, how much of it is told, and what the tag now expects.
+
+        Under the recorder's lock: it is the next row, and the line has taken it in.
+        """
+        rows = self._ledger.experiments(self._tag)
+        best = standing.best(rows)
+        telemetry = Telemetry(curve=row.curve, summary=row.summary)
+        return row.model_copy(
+            update={
+                "kinds": [] if best is None else list(edits.kinds(self.source(best), self.source(row))),
+                "told": self.account.level(telemetry, row.crash, self.planned),
+                "total": self._total([*rows, row]),
+            }
+        )
+
+    def _total(self, rows: list[Experiment]) -> float | None:
+        if self._policies.decision.rule != "odds":
+            return None
+        self.line.catch_up(rows, self._ledger.reruns(self._tag))
+        return self.line.total()
+
+    def source(self, row: Experiment) -> bytes | None:
+        """A recorded train.py, None if its snapshot is lost."""
+        path = self._home.source(row.snapshot)
+        return path.read_bytes() if path.is_file() else None
+
+
+def rounded(row: Experiment) -> Experiment:
+    """The row as the agent may see it: its numbers are for reasoning, the ledger's for the record."""
+    return row.model_copy(
+        update={
+            "val_bpb": None if row.val_bpb is None else round(row.val_bpb, BPB_DIGITS),
+            "claimed": None if row.claimed is None else round(row.claimed, BPB_DIGITS),
+            "confirmed": None if row.confirmed is None else _told_gain(row.confirmed),
+            "gain": None if row.gain is None else _told_gain(row.gain),
+            "probability": None if row.probability is None else round(row.probability, PROBABILITY_DIGITS),
+            "train_seconds": round(row.train_seconds, 1),
+            "eval_seconds": round(row.eval_seconds, 1),
+        }
+    )
+
+
+def _told_gain(gain: float) -> float:
+    """A confirmed or expected gain as the agent may see it: within 1, in steps of 1e-5 (leak_budget.py counts them)."""
+    return max(-1.0, min(1.0, round(gain, GAIN_DIGITS)))
