@@ -16,7 +16,7 @@ from typing import Any
 from runner.core.artifacts import store
 from runner.core.base.home import Home
 from runner.core.base.launching import Costs, EndReason, EngineResult
-from runner.core.base.values import Evaluation, Score, Scored, Snapshot, Telemetry, Trained
+from runner.core.base.values import Crash, Evaluation, Score, Scored, Snapshot, Telemetry, Trained
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -63,7 +63,15 @@ class Scripted(Stages):
             exit_code=int(value is None), reason=EndReason.EXIT, oom=False, seconds=1.0, output_bytes=0,
             image="sha256:x", container="c", specification="0" * 64,
         )  # fmt: skip
-        found = Trained(snapshot=taken, run=run, engine=engine, telemetry=self.telemetry, handed_over=value is not None)
+        crash = Crash(error="ValueError", line=1) if value is None else None
+        found = Trained(
+            snapshot=taken,
+            run=run,
+            engine=engine,
+            telemetry=self.telemetry,
+            crash=crash,
+            handed_over=value is not None,
+        )
         trained(found)
         if value is None:
             return Scored(trained=found, engine=None, score=None)

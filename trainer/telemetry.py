@@ -9,7 +9,7 @@ Events (policies/metrics.yaml is the schema):
     {"event": "crash", "error": "OutOfMemoryError", "line": 120, "message": "..."}
     {"event": "not_exportable", "reason": "custom_op"}
 
-Upstream's train.py knows none of this; `Tee` recognises its progress line and its closing summary.
+Upstream's train.py knows none of this; `Tee` recognises progress lines (progress_lines.py) and its closing summary.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ import json
 import math
 import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from trainer.progress_lines import MAX_LINE, parse, plain
+
 _MIN_INTERVAL = 0.2  # seconds between two step events
 _MESSAGE_CHARS = 1500  # in ASCII, so that with escapes a line stays below the filter's cap
-_STEP = re.compile(
-    r"step (\d{1,9})\b.*?\bloss: (-?(?:\d{1,9}(?:\.\d{0,60})?(?:e[+-]?\d{1,3})?|nan|inf))(?!\w|\.\d)", re.IGNORECASE
-)
 _SUMMARY = re.compile(
     r"(val_bpb|training_seconds|total_seconds|peak_vram_mb|mfu_percent|total_tokens_M|num_steps|num_params_M|depth):\s+(-?\d{1,12}(?:\.\d{0,12})?)$"
 )
 
+_MANY_LINES = 10  # without one that tells a loss
 _GIVES_UP = "FAIL"  # what upstream's train.py prints when its loss is no number, or above 100
 
 _started = time.monotonic()
@@ -55,17 +56,21 @@ def begin() -> None:
 
 
 def phase(name: str) -> None:
-    """Training entered a phase."""
+    """Training entered a phase. Before its hand-over a script whose progress was not understood is told so."""
+    if name == "hand_over" and getattr(sys.stdout, "puzzled", False):
+        warn("no progress line recognised")
     _emit({"event": "phase", "phase": name, "seconds": round(time.monotonic() - _started, 3)})
 
 
 def step(number: int, loss: float) -> None:
-    """A training step's loss, at most five a second; the first that is no number is told as such."""
+    """A training step's loss, at most five a second; the first in a row that is no number is told as such."""
     global _last_step
     now = time.monotonic()
+    _said.add("progress")
     if not math.isfinite(loss):
         _once("diverged", {"event": "diverged", "step": number})
         return
+    _said.discard("diverged")
     if now - _last_step >= _MIN_INTERVAL:
         _last_step = now
         _emit({"event": "step", "step": number, "loss": loss, "seconds": round(now - _started, 3)})
@@ -102,16 +107,17 @@ def warn(message: str) -> None:
 
 
 class Tee:
-    """A stdout that passes everything on and turns upstream's progress lines into events."""
+    """A stdout that passes everything on and turns progress lines and upstream's closing summary into events."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._line = ""
         self._step = 0  # the last that was printed
+        self._lines = 0
 
     def write(self, text: str) -> int:
         self._line += text
-        *lines, self._line = re.split(r"[\r\n]", self._line[-4096:])
+        *lines, self._line = re.split(r"[\r\n]", self._line[-MAX_LINE:])
         for line in lines:
             self._look(line)
         if "remaining:" in self._line:  # upstream ends its progress line with spaces, not a newline
@@ -119,14 +125,21 @@ class Tee:
             self._line = ""
         return self._stream.write(text)
 
-    def _look(self, line: str) -> None:
-        if match := _STEP.search(line):
-            self._step = int(match[1])
-            step(self._step, float(match[2]))
+    def _look(self, coloured: str) -> None:
+        line = plain(coloured)
+        self._lines += 1
+        if (found := parse(line)) is not None:
+            self._step = self._step + 1 if found.step is None else found.step
+            step(self._step, found.loss)
         elif line == _GIVES_UP:
             step(self._step + 1, math.nan)
         elif match := _SUMMARY.match(line):
             _emit({"event": "summary", "name": match[1], "value": float(match[2])})
+
+    @property
+    def puzzled(self) -> bool:
+        """Whether much was printed and none of it looked like progress."""
+        return self._lines >= _MANY_LINES and "progress" not in _said
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

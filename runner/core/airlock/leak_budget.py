@@ -26,6 +26,7 @@ from typing import NamedTuple
 from runner.core.base.errors import PolicyError
 from runner.core.base.launching import MAX_LANES
 from runner.core.base.values import Crash, Experiment, Status, Telemetry
+from runner.core.decision.deaths import EXIT_CODES, SIGNALS
 from runner.core.decision.decide import SPARE_SEEDS
 from runner.core.policy.policy_files import Errors, Metric, Metrics, Policies
 
@@ -72,7 +73,7 @@ def channels(policies: Policies) -> dict[str, float]:
         "loss curve": math.log2(metrics.curve_points + 1) + _curve(metrics.curve_points, metrics),
         "summary": sum(math.log2(_levels(metric)) + 1 for metric in metrics.summaries.values()),
         "dropped lines": math.log2(metrics.lines + 1),
-        "crash": 1 + math.log2(len(errors.classes) + 1) + math.log2(LINES),
+        "crash": 1 + _classes(errors) + math.log2(LINES),
         "crash message": math.log2(len(errors.templates) + 1) + max((t.bits for t in errors.templates), default=0.0),
     }
 
@@ -138,7 +139,12 @@ def cost(policies: Policies, telemetry: Telemetry, crash: Crash | None) -> float
 def _crash(crash: Crash, errors: Errors) -> float:
     template = next((t for t in errors.templates if t.id == crash.template), None)
     said = math.log2(len(errors.templates) + 1) + (template.bits if template else 0.0)
-    return math.log2(len(errors.classes) + 1) + math.log2(LINES) + said
+    return _classes(errors) + math.log2(LINES) + said
+
+
+def _classes(errors: Errors) -> float:
+    """A class of ours, Exception, a signal, or an exit code and which."""
+    return math.log2(len(errors.classes) + 1 + len(SIGNALS) + EXIT_CODES)
 
 
 def _curve(points: int, metrics: Metrics) -> float:

@@ -55,6 +55,12 @@ def losses(path: Path, metrics: Metrics, errors: Errors) -> list[float]:
     return [loss for _, loss in _accepted(_head(path, metrics), metrics, errors).curve]
 
 
+def diverging(path: Path, metrics: Metrics, errors: Errors) -> bool:
+    """Whether the newest loss that a run reported is no number."""
+    data = _head(path, metrics)
+    return b'"diverged"' in data and _accepted(data, metrics, errors).diverging
+
+
 def handing_over(path: Path, metrics: Metrics) -> bool:
     """Whether the last whole line says that the hand-over begins. A hint: nothing but a start follows it."""
     try:
@@ -105,7 +111,8 @@ class _State:
         self.summary: dict[str, float] = {}
         self.crash: Crash | None = None
         self.not_exportable: str | None = None
-        self.diverged = False
+        self.diverged = False  # at some time
+        self.diverging = False  # and no number since
         self.attention: set[str] = set()
         self.dropped = 0
 
@@ -133,7 +140,7 @@ class _State:
             self.not_exportable = pick(event.get("reason"), NOT_EXPORTABLE, "other")
             return True
         if kind == "diverged":
-            self.diverged = True
+            self.diverged = self.diverging = True
             return True
         if kind == "attention" and (way := pick(event.get("kind"), ATTENTIONS, "")):
             self.attention.add(way)
@@ -146,6 +153,7 @@ class _State:
         if step is None or loss is None or (self.curve and step <= self.curve[-1][0]):
             return False
         self.curve.append((int(step), loss))
+        self.diverging = False
         return True
 
     def _summary(self, event: dict[str, Any]) -> bool:

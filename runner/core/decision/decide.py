@@ -29,10 +29,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from runner.core.base.launching import EndReason
-from runner.core.base.values import Scored, Status
+from runner.core.base.values import Scored, Status, Trained
+from runner.core.decision.deaths import SIGNALS
 from runner.core.decision.noise import Noise, pooled
 from runner.core.policy.policy_files import Decision
 
+DEATHS = "signal", "exit_code"  # reasons of a training that ended without an exception (deaths.py)
+WARNING = "UserWarning"  # a crash of this class is a hint beside whatever came of the run (trainer/telemetry.py)
 BPB_DIGITS = 6  # of the scores the agent sees: a gain from finer ones would tell more than they do
 CONTRADICTED = "proof_contradicted"  # the audit saw a proved model look ahead (trainer/wire/refusal.py)
 LOOKS_AHEAD = ("non_causal", CONTRADICTED)
@@ -262,19 +265,33 @@ def _untried(runs: Runs, start: int, most: int) -> int | None:
 def failure(scored: Scored) -> Verdict | None:
     """The verdict on an experiment without a score, None if it has one."""
     trained, score = scored.trained, scored.score
-    if trained.ended_early and trained.engine.reason is EndReason.CANCELLED:
-        return Verdict(Status.DISCARD, "early_stop")
-    if trained.engine.reason is EndReason.WALL:
-        return Verdict(Status.TIMEOUT, "time_budget")
     if trained.engine.reason is not EndReason.EXIT:
-        return Verdict(Status.CRASH, str(trained.engine.reason))
+        return _cut_off(trained)
     if not trained.handed_over:
         if trained.not_exportable is not None:
             return Verdict(Status.NOT_EXPORTABLE, trained.not_exportable)
-        plain = "exception" if trained.engine.exit_code else "no_hand_over"
-        return Verdict(Status.CRASH, "diverged" if trained.diverged else plain)
+        return Verdict(Status.CRASH, "diverged" if trained.diverged else _death(trained))
     if score is None:
         return Verdict(Status.REJECTED, "evaluation_failed")
     if score.status == "refused":
         return Verdict(Status.NON_CAUSAL if score.reason in LOOKS_AHEAD else Status.REJECTED, score.reason)
     return None
+
+
+def _death(trained: Trained) -> str:
+    """How a training ended that handed nothing over."""
+    if trained.engine.exit_code == 0:
+        return "no_hand_over"
+    if trained.crash is not None and trained.crash.error != WARNING:
+        return "exception"
+    return DEATHS[0] if trained.engine.exit_code in SIGNALS else DEATHS[1]
+
+
+def _cut_off(trained: Trained) -> Verdict:
+    """The verdict on a training that did not end by itself."""
+    reason = trained.engine.reason
+    if reason is EndReason.CANCELLED and trained.ended_early:
+        return Verdict(Status.DISCARD, "early_stop")
+    if reason is EndReason.CANCELLED and trained.diverged:
+        return Verdict(Status.CRASH, "diverged")
+    return Verdict(Status.TIMEOUT, "time_budget") if reason is EndReason.WALL else Verdict(Status.CRASH, str(reason))

@@ -18,8 +18,8 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.launching import EngineResult
 from runner.core.base.run_folder import tidy
-from runner.core.base.values import INTERRUPTED, Crash, Experiment, Hopeless, Rerun, Score, Scored, Snapshot, Status
-from runner.core.decision import decide
+from runner.core.base.values import INTERRUPTED, Experiment, Hopeless, Rerun, Score, Scored, Snapshot, Status
+from runner.core.decision import deaths, decide
 from runner.core.evidence import audit_chain, disk_reserve, receipts, results_tsv
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
@@ -94,7 +94,7 @@ class Recorder:
             val_bpb=usable.val_bpb if usable else None,
             val_bpb_bytes=usable.val_bpb_bytes if usable else None,
             causality=_causality(score),
-            crash=trained.crash or (Crash(error="Exception", line=0) if verdict.reason == "exception" else None),
+            crash=deaths.crash(trained.engine.exit_code) if verdict.reason in decide.DEATHS else trained.crash,
             memory_gb=memory_gb(scored),
             neighbours=trained.engine.neighbours,
             speed=trained.engine.speed,

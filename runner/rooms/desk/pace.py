@@ -1,4 +1,4 @@
-"""A run's training loss at fixed shares of its budget, by the host's clock, while it trains. TRUSTED.
+"""A run's training loss while it trains: at shares of its budget, by the host's clock, and whether it is one. TRUSTED.
 
 The losses are the run's own word, as the filter lets them through. The clock of the looks starts when the first step
 is seen; a run that reports none is never looked at.
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 _DIGITS = 6
 _LAST = 5  # losses whose median stands for a look
 _INTERVAL = 0.2  # seconds between two looks for the first step
+_LOST_INTERVAL = 3.0  # seconds between two looks for a loss that is no number
 _REST = 5.0  # times what such a look took: whoever floods its telemetry is looked at less often
 
 
@@ -25,6 +26,30 @@ class Pace:
 
     looks: list[tuple[float, float]] = field(default_factory=list)
     ended: bool = False
+
+
+@contextmanager
+def ended_if(lost: Callable[[], bool], stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` once a run was `lost` at two looks in a row: a loss that is no number seldom becomes one again."""
+    over = threading.Event()
+
+    def keep() -> None:
+        before, wait = False, _LOST_INTERVAL
+        while not over.wait(wait):
+            looked = time.monotonic()
+            now = lost()
+            if now and before:
+                stop()
+                return
+            before, wait = now, _LOST_INTERVAL + _REST * (time.monotonic() - looked)
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(10)
 
 
 @contextmanager

@@ -152,7 +152,11 @@ class Stages:
         with self._working(self._ahead, self._request("trainer", run), work) as launch:
             losses = partial(telemetry_file.losses, telemetry, metrics, errors)
             looks = policy.looks if judge else []
-            with pace.watched(losses, work.budget or self.budget(), looks, judge or _never, launch.stop) as seen:
+            lost = partial(telemetry_file.diverging, telemetry, metrics, errors)
+            with (
+                pace.ended_if(lost, launch.stop),
+                pace.watched(losses, work.budget or self.budget(), looks, judge or _never, launch.stop) as seen,
+            ):
                 engine = launch.ended()
         passed = telemetry_file.read(telemetry, metrics, errors)
         return Trained(

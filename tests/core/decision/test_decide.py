@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.core.base.launching import EndReason, EngineResult
-from runner.core.base.values import Score, Scored, Snapshot, Status, Telemetry, Trained
+from runner.core.base.values import Crash, Score, Scored, Snapshot, Status, Telemetry, Trained
 from runner.core.decision.decide import Runs, Standing, Verdict, Wanted, failure, judge, measured
 from runner.core.decision.noise import Noise
 from runner.core.policy.policy_files import Decision, EarlyStop, Policies
@@ -244,13 +244,26 @@ def test_every_question_ends_after_at_most_the_runs_policy_allows(first: list[fl
     assert asked <= RULES.confirm_runs * 2
 
 
+RAISED, WARNED = Crash(error="ValueError", line=3), Crash(error="UserWarning", line=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "reason"),
     [
         ({"engine": engine(reason=EndReason.WALL, exit_code=137)}, Status.TIMEOUT, "time_budget"),
         ({"engine": engine(reason=EndReason.OUTPUT, exit_code=137)}, Status.CRASH, "output"),
         ({"engine": engine(reason=EndReason.OOM, exit_code=137)}, Status.CRASH, "oom"),
-        ({"handed_over": False, "engine": engine(exit_code=1)}, Status.CRASH, "exception"),
+        ({"handed_over": False, "engine": engine(exit_code=1), "crash": RAISED}, Status.CRASH, "exception"),
+        ({"handed_over": False, "engine": engine(exit_code=1)}, Status.CRASH, "exit_code"),
+        ({"handed_over": False, "engine": engine(exit_code=1), "crash": WARNED}, Status.CRASH, "exit_code"),
+        ({"handed_over": False, "engine": engine(exit_code=139)}, Status.CRASH, "signal"),
+        ({"handed_over": False, "engine": engine(exit_code=139), "crash": WARNED}, Status.CRASH, "signal"),
+        ({"handed_over": False, "engine": engine(exit_code=200)}, Status.CRASH, "exit_code"),
+        (
+            {"handed_over": False, "diverged": True, "engine": engine(reason=EndReason.CANCELLED, exit_code=137)},
+            Status.CRASH,
+            "diverged",
+        ),
         ({"handed_over": False}, Status.CRASH, "no_hand_over"),
         ({"handed_over": False, "not_exportable": "custom_op"}, Status.NOT_EXPORTABLE, "custom_op"),
         ({"handed_over": False, "diverged": True, "engine": engine(exit_code=1)}, Status.CRASH, "diverged"),

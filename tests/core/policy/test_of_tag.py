@@ -15,7 +15,12 @@ SHIPPED = SOURCE / "policies"
 
 
 def test_every_version_before_is_tried() -> None:
-    assert {path.name for path in (SHIPPED / "past").glob("*/")} == {"2026-11", "2026-11-26", "2026-11-26.2"}
+    assert {path.name for path in (SHIPPED / "past").glob("*/")} == {
+        "2026-11",
+        "2026-11-26",
+        "2026-11-26.2",
+        "2026-11-27",
+    }
 
 
 def test_a_tag_of_now_has_the_policies_in_force(tmp_path: Path) -> None:
@@ -26,7 +31,9 @@ def test_a_tag_of_now_has_the_policies_in_force(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("past", "rule"), [("2026-11", "paired"), ("2026-11-26", "odds"), ("2026-11-26.2", "odds")])
+@pytest.mark.parametrize(
+    ("past", "rule"), [("2026-11", "paired"), ("2026-11-26", "odds"), ("2026-11-26.2", "odds"), ("2026-11-27", "odds")]
+)
 def test_a_tag_of_a_version_before_keeps_its_rule(tmp_path: Path, past: str, rule: str) -> None:
     begun = load(tmp_path, SHIPPED / "past" / past, SHIPPED)
     assert begun.decision.rule == rule
