@@ -81,11 +81,15 @@ def _in_memory(name: str, texts: list[str]) -> Shard:
 
 def shards(folder: Path, source: str = "parquet shards") -> Corpus:
     """Parquet shards with a `text` column; the pinned validation shard, or else the last one, is held out."""
-    paths = sorted(folder.glob("*.parquet"))
+    paths = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() == ".parquet")  # "._x" are a Mac's
     if len(paths) < 2:
         raise ArtifactError("needs at least two .parquet shards", where=str(folder), fix="add a training shard")
     held_out = next((p for p in paths if p.name == VAL_SHARD), paths[-1])
     *train, val = in_parallel(_parquet, [*(path for path in paths if path != held_out), held_out])
+    same = next((shard.name for shard in train if shard.sha256 == val.sha256), None)
+    if same is not None:
+        text = f"the validation shard {val.name} is the training shard {same}: a score would be of what was learned"
+        raise ArtifactError(text, where=str(folder), fix="remove one of the two, and add another shard")
     return Corpus(train, val, f"{source}, validation {held_out.name}")
 
 

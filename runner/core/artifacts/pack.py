@@ -26,6 +26,7 @@ from runner.core.base.files import whole
 from trainer.wire.packing import Documents, pack_rows
 
 _BATCH = 512  # documents tokenized at a time
+_FEWEST = 4  # times that validation text may be scored
 Arrays = tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.int64]]
 Ranks = dict[bytes, int]
 
@@ -39,10 +40,24 @@ def build(corpus: Corpus, profile: Profile, folder: Path, stages: Stages, ranks:
     rows = folder / "val" / "rows.npy"
     if not rows.exists():
         with stages.stage(f"packing {profile.eval_rows} validation rows", corpus.val.documents) as advance:
-            documents = Documents([tokenize(encoding, corpus.val, advance)])
-            packed = pack_rows(documents, profile.max_seq_len + 1)
+            tokens = tokenize(encoding, corpus.val, advance)
+            _enough(corpus.val, profile, tokens, stages)
+            packed = pack_rows(Documents([tokens]), profile.max_seq_len + 1)
             array = np.stack([next(packed)[0].astype(np.uint16) for _ in range(profile.eval_rows)])
         _save(rows, array)
+
+
+def _enough(shard: Shard, profile: Profile, tokens: Arrays, stages: Stages) -> None:
+    """Refuse validation text that is none, or would be scored over and over; say what is scored more than once."""
+    texts, needed = int(tokens[1].sum()) - len(tokens[1]), profile.eval_rows * profile.max_seq_len
+    told = f"{texts:,} tokens of validation text, {needed:,} are scored"
+    if not texts:
+        raise ArtifactError("the validation shard has no text", where=shard.name, fix="use another")
+    if texts * _FEWEST < needed:
+        what = f"{told}: each would count {needed // texts} times"
+        raise ArtifactError(what, where=shard.name, fix="use a larger validation shard")
+    if texts < needed:
+        stages.say(f"note: {told}: some count several times")
 
 
 def _tokenizer(

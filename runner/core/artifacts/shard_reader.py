@@ -2,9 +2,10 @@
 
     python -m runner.core.artifacts.shard_reader [text] < SHARD
 
-Writes frames, a 4-byte length and so many bytes: first {"documents", "text_bytes"} as the file declares them, then with
-`text` every document as UTF-8, END_OF_GROUP for a length behind each row group, and END_OF_FILE. A shard of 365 bytes
-can stand for 20 GB, so documents are decoded a few at a time, and whoever reads the frames counts them (shards.py).
+Writes frames, a 4-byte length and so many bytes: first {"documents", "text_bytes"} as the file declares them, or
+{"columns"} if none of them is text; then with `text` every document as UTF-8, END_OF_GROUP for a length behind each row
+group, and END_OF_FILE. A shard of 365 bytes can stand for 20 GB, so documents are decoded a few at a time, and whoever
+reads the frames counts them (shards.py).
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import json
 import os
 import struct
 import sys
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 END_OF_GROUP, END_OF_FILE = 0xFFFFFFFF, 0xFFFFFFFE
 COLUMN = "text"
 MEMORY, SECONDS = 6 << 30, 3600
 _DOCUMENTS = 64  # decoded at a time
+_NAMES, _NAME = 12, 60  # columns that are told, and characters of each
 
 
 def main(argv: list[str]) -> int:
@@ -34,16 +36,21 @@ def main(argv: list[str]) -> int:
     try:
         file = pq.ParquetFile(source, pre_buffer=False)
         metadata = file.metadata
-        column = [metadata.schema.column(at).path for at in range(metadata.num_columns)].index(COLUMN)
-        if metadata.schema.column(column).physical_type != "BYTE_ARRAY":
+        columns = [metadata.schema.column(at) for at in range(metadata.num_columns)]
+        text = [at for at, one in enumerate(columns) if (one.path, one.physical_type) == (COLUMN, "BYTE_ARRAY")]
+        if not text:
+            told = [f"{one.path} ({one.physical_type})"[:_NAME] for one in columns[:_NAMES]]
+            _frame(out, json.dumps({"columns": told}).encode())
+            out.flush()
             return 1
+        column = text[0]
         groups = range(metadata.num_row_groups)
         size = sum(metadata.row_group(i).column(column).total_uncompressed_size for i in groups)
         _frame(out, json.dumps({"documents": metadata.num_rows, "text_bytes": size}).encode())
         for index in groups if argv[1:] == [COLUMN] else ():
             for batch in file.iter_batches(_DOCUMENTS, row_groups=[index], columns=[COLUMN], use_threads=False):
                 for value in batch.column(0):
-                    _frame(out, _text(value.as_py()))
+                    _frame(out, _text(value))
             out.write(struct.pack(">I", END_OF_GROUP))
         out.write(struct.pack(">I", END_OF_FILE))
         out.flush()
@@ -52,8 +59,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _text(value: str | bytes | None) -> bytes:
-    return value.encode() if isinstance(value, str) else (value or b"")
+def _text(value: Any) -> bytes:
+    """A document's bytes, as they are: whether they are UTF-8 is looked at on the other side."""
+    try:
+        text = value.as_py()
+    except UnicodeDecodeError:
+        return b"\xff"  # of a column that calls itself text
+    return text.encode() if isinstance(text, str) else (text or b"")
 
 
 def _frame(out: BinaryIO, data: bytes) -> None:

@@ -29,6 +29,12 @@ _MAX_DOCUMENTS = 1 << 22  # of a row group, however short
 _MAX_HEAD = 1 << 12
 
 
+class _Columns(Frozen):
+    """What a file has that has no text."""
+
+    columns: Annotated[list[str], Field(max_length=12)]
+
+
 class Described(Frozen):
     """What a shard says of itself."""
 
@@ -65,7 +71,10 @@ def _reading(path: Path, *wanted: str) -> Iterator[BinaryIO]:
     try:
         source = open_plain(path)
     except OSError as error:
-        raise _unreadable(path, str(error.strerror)) from None
+        link = path.is_symlink()
+        fix = "copy what it points to: cp -L" if link else "see what it is: ls -l"
+        what = "a symbolic link" if link else str(error.strerror)
+        raise ArtifactError(f"not a readable shard: {what}", where=str(path), fix=fix) from None
     environment = {"PYTHONPATH": str(SOURCE), "PATH": os.environ.get("PATH", ""), "ARROW_IO_THREADS": "1"}
     command = [sys.executable, "-P", "-m", "runner.core.artifacts.shard_reader", *wanted]
     with (
@@ -81,18 +90,23 @@ def _reading(path: Path, *wanted: str) -> Iterator[BinaryIO]:
 
 
 def _head(frames: BinaryIO, path: Path) -> Described:
-    length = _length(frames, path)
+    length = _length(frames, path, first=True)
     try:
         text = _text(frames, min(length, _MAX_HEAD + 1), path)
-        return Described.model_validate(strict_json.loads(text.encode(), max_bytes=_MAX_HEAD))
+        told = strict_json.loads(text.encode(), max_bytes=_MAX_HEAD)
+        if isinstance(told, dict) and "columns" in told:
+            names = ", ".join(_Columns.model_validate(told).columns) or "none"
+            what = f"no column {COLUMN!r} of plain text; it has: {names}"
+            raise ArtifactError(what, where=str(path), fix=f"rename the column of text to {COLUMN!r}")
+        return Described.model_validate(told)
     except (strict_json.StrictJsonError, ValidationError):
         raise _unreadable(path, "no parquet file with text") from None
 
 
-def _length(frames: BinaryIO, path: Path) -> int:
+def _length(frames: BinaryIO, path: Path, *, first: bool = False) -> int:
     data = frames.read(4)
     if len(data) < 4:
-        raise _unreadable(path, "no parquet file with text, or it needs too much memory")
+        raise _no_parquet(path) if first else _unreadable(path, "damaged, or it needs too much memory")
     return int(struct.unpack(">I", data)[0])
 
 
@@ -104,6 +118,24 @@ def _text(frames: BinaryIO, length: int, path: Path) -> str:
     except UnicodeDecodeError:
         raise _unreadable(path, "not UTF-8") from None
     raise _unreadable(path, "its end is missing")
+
+
+def _no_parquet(path: Path) -> ArtifactError:
+    """What people find in place of a shard, by how it begins."""
+    try:
+        with open_plain(path) as file:
+            begins = file.read(64).lstrip()
+    except OSError:
+        begins = b""
+    if begins.startswith(b"version https://git-lfs"):
+        what, fix = "a pointer of Git LFS, not the file", "git lfs pull"
+    elif begins[:1] == b"<":
+        what, fix = "a web page, as a login or a proxy answers", "download it again, past that page"
+    elif not begins:
+        what, fix = "an empty file", "download it again"
+    else:
+        what, fix = "no parquet file with text, or it needs too much memory", "download it again"
+    return ArtifactError(f"not a readable shard: {what}", where=str(path), fix=fix)
 
 
 def _unreadable(path: Path, what: str) -> ArtifactError:

@@ -96,7 +96,7 @@ def _plainly(look: Callable[[], watching.State], out: Console, interval: float, 
     with suppress(KeyboardInterrupt):
         while True:
             state = look()
-            now = (len(state.rows), [one.number for one in state.running])
+            now = (state.count, [one.number for one in state.running])
             if now != before:
                 if json_:
                     print(json.dumps(watching.document(state)), flush=True)

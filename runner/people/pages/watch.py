@@ -27,6 +27,7 @@ from runner.core.policy.policy_files import Policies
 from runner.people.pages import console, views
 
 SHOWN_ROWS = 8
+MOST_KEEPS = 400  # of the frontier; no terminal is wider
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class State:
     """All that a frame shows."""
 
     tag: str
-    rows: list[Experiment]
+    count: int
+    rows: Sequence[Experiment]  # the newest at least
+    keeps: Sequence[float]  # their scores
     running: list[Running]
     cost: dict[str, float] | None
     budget: float  # seconds of training an experiment has
@@ -65,6 +68,7 @@ class Look:
         self._home, self._policies, self._book, self._tag = home, policies, book, tag
         self._budget = float(store.admit(home, book.run_info(tag)["artifact"]).predicate.profile["time_budget_s"])
         self._account = leak_budget.Account(policies)
+        self._seen, self._keeps = 0, list[float]()
 
     def now(self) -> State:
         """The state of the tag; raises GloveboxError."""
@@ -73,9 +77,14 @@ class Look:
             began, rows = book.run_info(tag)["started"], book.experiments(tag)
             running = _running(home, self._policies, book, tag)
         told = self._account.catch_up(rows)
+        new = rows[self._seen :]
+        self._keeps += [row.val_bpb for row in new if row.status is Status.KEEP and row.val_bpb is not None]
+        self._seen = len(rows)
         return State(
             tag=tag,
+            count=len(rows),
             rows=rows,
+            keeps=self._keeps,
             running=running,
             cost=spending.spent(home.spent, tag),
             budget=self._budget,
@@ -127,13 +136,14 @@ def _since(moment: str) -> float:
 
 def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
     """One picture of a state, at most `width` columns wide."""
-    keeps = [row.val_bpb for row in state.rows if row.status is Status.KEEP and row.val_bpb is not None]
-    head = f"{state.tag}: {len(state.rows)} experiments in {state.hours:.1f} h"
+    keeps = state.keeps
+    head = f"{state.tag}: {state.count} experiments in {state.hours:.1f} h"
     if keeps:
         head += f", val_bpb {keeps[0]:.4f} -> {keeps[-1]:.4f}"
     parts: list[RenderableType] = [Text(head, style="bold", no_wrap=True, overflow="ellipsis")]
     if len(keeps) > 1:
-        frontier = [(number, score) for number, score in enumerate(keeps)]
+        every = 1 + len(keeps) // MOST_KEEPS
+        frontier = [(number, keeps[number]) for number in (*range(0, len(keeps) - 1, every), len(keeps) - 1)]
         parts += [_line(f"frontier  {views.chart(frontier, width - 12, unicode=unicode)[1]}")]
     parts += [line for now in state.running for line in _now(now, state.budget, width, unicode)]
     if not state.running:
@@ -161,7 +171,7 @@ def _line(text: str) -> Text:
     return Text(text, no_wrap=True, overflow="ellipsis")
 
 
-def _results(rows: list[Experiment]) -> Table:
+def _results(rows: Sequence[Experiment]) -> Table:
     view = Table(box=None, pad_edge=False, show_header=False)
     for justify in ("right", "left", "right", "right", "left"):
         view.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
@@ -179,7 +189,7 @@ def document(state: State) -> dict[str, Any]:
     """A state as one JSON document."""
     return {
         "tag": state.tag,
-        "experiments": len(state.rows),
+        "experiments": state.count,
         "last": [row.model_dump(mode="json") for row in state.rows[-SHOWN_ROWS:]],
         "running": [{**one.__dict__} for one in state.running],
         "cost": state.cost,

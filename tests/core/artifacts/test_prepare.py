@@ -263,3 +263,38 @@ def test_a_file_name_that_cannot_be_signed_is_refused_before_it_is_published(ben
         manifest.sign(
             tmp_path / "x", keys.signers(bench), profile={}, version="x-1", serial=1, provenance={}, made=made
         )
+
+
+def write(folder: Path, name: str, texts: list[str | None]) -> None:
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), folder / name)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ([""], "the validation shard has no text"),
+        ([None, "", None], "the validation shard has no text"),
+        (["only one short validation document"], "each would count"),
+    ],
+)
+def test_validation_text_that_says_nothing_is_refused(
+    bench: Home, folder: Path, texts: list[str | None], said: str
+) -> None:
+    """An empty one was signed once, and every run was rejected."""
+    write(folder, sorted(path.name for path in folder.glob("*.parquet"))[-1], texts)
+    with pytest.raises(ArtifactError, match=said):
+        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+
+
+def test_a_validation_shard_that_is_trained_on_is_refused(bench: Home, folder: Path) -> None:
+    first, *_, last = sorted(folder.glob("*.parquet"))
+    last.write_bytes(first.read_bytes())
+    with pytest.raises(ArtifactError, match="is the training shard"):
+        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+
+
+def test_what_a_mac_leaves_beside_a_file_is_no_shard_and_capitals_are(bench: Home, folder: Path) -> None:
+    (folder / "._shard_00000.parquet").write_bytes(b"\0\5\x16\7")
+    for path in sorted(folder.glob("shard*.parquet")):
+        path.rename(path.with_suffix(".PARQUET"))
+    assert prepare.prepare(bench, "upstream", prepare.Source(shards=folder)) == "upstream-1"

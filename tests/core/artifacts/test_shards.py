@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,19 +99,47 @@ def test_a_group_and_a_file_have_theirs(
         [*shards.groups(path)]
 
 
-@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"not parquet" * 100])
-def test_what_is_no_shard_is_named(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "an empty file"),
+        (b"PAR1", "no parquet file with text"),
+        (b"PAR1" + bytes(100) + b"PAR1", "no parquet file with text"),
+        (b"not parquet" * 100, "no parquet file with text"),
+        (b"<!doctype html><title>Sign in</title>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 100\n", "a pointer of Git LFS"),
+    ],
+)
+def test_what_is_no_shard_is_named(tmp_path: Path, data: bytes, what: str) -> None:
     (tmp_path / "a.parquet").write_bytes(data)
-    with pytest.raises(ArtifactError, match="no parquet file with text"):
+    with pytest.raises(ArtifactError, match=what):
         shards.describe(tmp_path / "a.parquet")
 
 
-def test_another_column_or_type_is_no_shard(tmp_path: Path) -> None:
-    for number, table in enumerate((pa.table({"other": ["a"]}), pa.table({"text": [1]}))):
-        path = tmp_path / f"{number}.parquet"
-        pq.write_table(table, path)
-        with pytest.raises(ArtifactError, match="not a readable shard"):
-            shards.describe(path)
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"content": ["a"]}, r"content \(BYTE_ARRAY\)"),
+        ({"text": [1]}, r"text \(INT64\)"),
+        ({"text": [["a"]]}, r"text\.list\.element"),
+        ({"text": [{"text": "a"}]}, r"text\.text"),
+        ({f"column {n}": [n] for n in range(40)}, r"column 11 \(INT64\) \(fix"),  # no more than so many
+        ({"\x1b[31m" + "x" * 500: ["a"]}, r"it has: \?\[31mx{55} \(fix"),
+    ],
+)
+def test_a_file_without_such_a_column_says_what_it_has(tmp_path: Path, table: dict[str, Any], told: str) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(table), path)
+    with pytest.raises(ArtifactError) as caught:
+        shards.describe(path)
+    assert re.search(told, str(caught.value)), str(caught.value)
+
+
+def test_a_column_that_calls_itself_text_and_is_not_utf8(tmp_path: Path) -> None:
+    bad = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ok", b"caf\xe9"], pa.binary()).buffers())
+    pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
+    with pytest.raises(ArtifactError, match="not UTF-8"):
+        [*shards.groups(tmp_path / "a.parquet")]
 
 
 def test_the_column_is_the_one_of_that_name_at_the_top(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def state(**changes: Any) -> State:
         "tag": "t", "rows": [], "running": [], "cost": None, "budget": 300.0, "dollars": 50.0, "gpus": [], "hours": 1.5,
         "leak_bits": 1000.0, "leak_limit": 4000, "leak_left": 12,
     }  # fmt: skip
-    return State(**{**base, **changes})
+    rows = changes.get("rows", [])
+    keeps = [row.val_bpb for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
+    return State(**{**base, "count": len(rows), "keeps": keeps, **changes})
 
 
 def test_a_run_in_progress_shows_its_curve_frontier_results_and_cost() -> None:
