@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from runner.core.base.errors import GloveboxError
 from runner.core.base.launching import Frozen, RunId, Sha256
-from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Rerun, Status
+from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Rerun, Status, Tag
 from runner.core.evidence import ledger_file
 
 _Row = TypeVar("_Row", bound=Frozen)
@@ -35,6 +35,13 @@ class Opened(Frozen):
     snapshot: Sha256
     snapshot_size: int
     run: RunId
+
+
+class Origin(Frozen):
+    """The experiment that another tag begins with."""
+
+    begun_from: Tag
+    experiment: int
 
 
 class Ledger:
@@ -91,10 +98,21 @@ class Ledger:
                 raise
             self._db.execute("COMMIT")
 
-    def begin_run(self, tag: str, started: str, artifact: str, policy: str) -> None:
-        """Record the tag, once; later runs of the same tag continue it."""
+    def begin_run(self, tag: str, started: str, artifact: str, policy: str, origin: Origin | None = None) -> None:
+        """Record the tag, once; later runs of the same tag continue it. `origin`: whose best it begins with."""
+        link = None if origin is None else origin.model_dump_json()
         with self._transaction() as db:
-            db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?)", (tag, started, artifact, policy))
+            values = (tag, started, artifact, policy, link)
+            db.execute(
+                "INSERT OR IGNORE INTO runs (tag, started, artifact, policy, origin) VALUES (?, ?, ?, ?, ?)", values
+            )
+
+    def origin(self, tag: str) -> Origin | None:
+        """The experiment of another tag that a tag begins with, None if it begins with the bench's seed."""
+        if not ledger_file.knows(self._db, "runs", "origin"):
+            return None
+        rows = self._read("SELECT origin FROM runs WHERE tag = ? AND origin IS NOT NULL", tag)
+        return _parsed(Origin, rows[0][0], tag) if rows else None
 
     def open_experiment(self, tag: str, *, started: str, description: str, snapshot: str, size: int, run: str) -> int:
         """Accept an experiment; returns its number, from 1."""
@@ -241,9 +259,11 @@ def summary(ledger: Ledger, tag: str) -> dict[str, object]:
     rows = ledger.experiments(tag)
     scored = [e for e in rows if e.val_bpb is not None]
     keeps = [e for e in scored if e.status is Status.KEEP]
+    origin = ledger.origin(tag)
     return {
         "tag": tag,
         **ledger.run_info(tag),
+        "origin": None if origin is None else origin.model_dump(mode="json"),
         "baseline": keeps[0].val_bpb if keeps else None,
         "best": keeps[-1].val_bpb if keeps else None,
         "running": ledger.open_numbers(tag),

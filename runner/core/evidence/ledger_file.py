@@ -13,11 +13,11 @@ from pathlib import Path
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
 
-VERSION = 4  # PRAGMA user_version; 1 had no lanes, 2 no reruns, 3 no indices
+VERSION = 4  # PRAGMA user_version; 1 had no lanes, 2 no reruns, 3 no indices and no origin of a tag
 TABLES = {
     "runs": (
         "CREATE TABLE IF NOT EXISTS runs ("
-        "tag TEXT PRIMARY KEY, started TEXT NOT NULL, artifact TEXT NOT NULL, policy TEXT NOT NULL) STRICT"
+        "tag TEXT PRIMARY KEY, started TEXT NOT NULL, artifact TEXT NOT NULL, policy TEXT NOT NULL, origin TEXT) STRICT"
     ),
     "experiments": (
         "CREATE TABLE IF NOT EXISTS experiments ("
@@ -99,6 +99,8 @@ def _bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
         if not knows(db, "experiments", "done"):  # one experiment at a time: they were done in order of their numbers
             db.execute("ALTER TABLE experiments ADD COLUMN done INTEGER")
             db.execute("UPDATE experiments SET done = id WHERE status IS NOT NULL")
+        if not knows(db, "runs", "origin"):
+            db.execute("ALTER TABLE runs ADD COLUMN origin TEXT")
         for index in INDICES.values():
             db.execute(index.replace("CREATE INDEX", "CREATE INDEX IF NOT EXISTS"))
         db.execute(f"PRAGMA user_version = {VERSION}")

@@ -24,7 +24,7 @@ from runner.core.evidence import audit_chain, disk_reserve, receipts, results_ts
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine, message
-from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.ledger import Ledger, Opened
 
 
 def now() -> str:
@@ -141,21 +141,29 @@ class Recorder:
     def _row(self, number: int, *, status: Status, **fields: Any) -> Experiment:
         """The row from what was accepted, the outcome, and a commit of its snapshot."""
         opened = self.ledger.opened(self.tag, number)
-        path = self.home.snapshots / f"{opened.snapshot}.py"
-        try:
-            data = path.read_bytes()
-        except OSError:
-            raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup") from None
+        data = self._snapshot(opened.snapshot)
+        if data is None:
+            path = self.home.source(opened.snapshot)
+            raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup")
         told = message(f"experiment {number}: {status}", opened.description)
+        return self._of(opened, status, self._committed(number, data, told), **fields)
+
+    def _of(self, opened: Opened, status: Status, commit: str, **fields: Any) -> Experiment:
         return Experiment(
             **opened.model_dump(),
             tag=self.tag,
             status=status,
-            commit=self._committed(number, data, told),
+            commit=commit,
             artifact=self.artifact,
             policy=self.policy,
             **fields,
         )
+
+    def _snapshot(self, sha256: str) -> bytes | None:
+        try:
+            return self.home.source(sha256).read_bytes()
+        except OSError:
+            return None
 
     def _committed(self, number: int, data: bytes, told: str) -> str:
         try:
@@ -196,12 +204,16 @@ class Recorder:
         apart = receipts.kernels(self.home, engines)
         self.audit_log.append("finished", receipts.receipt(row, engines, found, apart, recovered=recovered))
 
-    def reconcile(self) -> None:
-        """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them."""
+    def reconcile(self) -> list[int]:
+        """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them.
+
+        Returns the experiments whose train.py is lost; they are closed with an empty one, which `verify` tells.
+        """
         with self.lock:
             self.line.unlock()
-            self.close_interrupted()
+            lost = self.close_interrupted()
             self._follow()
+        return lost
 
     def _follow(self) -> None:
         """What follows from the ledger; what other lanes have under way is theirs to end."""
@@ -221,16 +233,23 @@ class Recorder:
         if rows:
             self._results.rewrite(rows)
 
-    def close_interrupted(self) -> None:
-        """Complete what a dead runner left open: the run is lost, the row is not."""
+    def close_interrupted(self) -> list[int]:
+        """Complete what a dead runner left open: the run is lost, the row is not. Returns those without a train.py."""
+        lost = []
         with self.lock:
             for number in self.ledger.open_numbers(self.tag):
-                tidy(self.home.run(self.ledger.opened(self.tag, number).run))
-                self.commit(self._row(number, status=Status.CRASH, reason=INTERRUPTED), [])
+                opened = self.ledger.opened(self.tag, number)
+                tidy(self.home.run(opened.run))
+                data = self._snapshot(opened.snapshot)
+                lost += [number] if data is None else []
+                told = message(f"experiment {number}: {Status.CRASH}", opened.description)
+                commit = self._committed(number, data or b"", told)
+                self.commit(self._of(opened, Status.CRASH, commit, reason=INTERRUPTED), [])
             for begun in self.ledger.open_reruns(self.tag):
                 tidy(self.home.run(begun.run))
-                lost = begun.model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED})
-                self.end_rerun(lost, [], recovered=True)
+                ended = begun.model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED})
+                self.end_rerun(ended, [], recovered=True)
+        return lost
 
 
 def _causality(score: Score | None) -> Literal["proved", "audited", "non_causal"] | None:

@@ -196,8 +196,20 @@ class _Verifier:
             with self._shown.stage(f"{tag}: verdicts", len(rows)) as advance:
                 self._decided(known or rules, rows, reruns, same_terms=known is not None, since=since, advance=advance)
             self._told(known, tag, rows)
+        self._origin(ledger, tag, rows)
         self._line(line, objects, tag, rows)
         self._results(tag, rows)
+
+    def _origin(self, ledger: Ledger, tag: str, rows: Sequence[Experiment]) -> None:
+        """A tag that was begun with another's best begins with just that file."""
+        origin = ledger.origin(tag)
+        if origin is None or not rows:
+            return
+        first = min(rows, key=lambda row: row.id)
+        keeps = [row for row in ledger.experiments(origin.begun_from) if row.status is Status.KEEP]
+        same = any((row.id, row.snapshot) == (origin.experiment, first.snapshot) for row in keeps)
+        told = f"{tag}: it does not begin with experiment {origin.experiment} of {origin.begun_from}"
+        self.outcome.check("origins", same, told)
 
     def _row(self, objects: Objects, row: Experiment, entry: _Entry | None) -> None:
         name = f"{row.tag} experiment {row.id}"

@@ -83,7 +83,7 @@ def init(
     json_: Json = False,
 ) -> None:
     """Create a bench here: .glovebox with a signing key and a trust root, and .env for compose. Safe to repeat."""
-    home = place()
+    home, named = place(), env_file is not None
     found = export.check(home, from_, key) if from_ is not None else None  # before a bench is made of it
     make(home)
     fresh = not home.trust.exists()
@@ -100,7 +100,7 @@ def init(
     if env_file is None and Path("compose.yaml").exists():
         env_file = Path.cwd() / ".env"
     if env_file is not None:
-        compose_env.write(env_file, home)
+        compose_env.write(env_file, home, named=named)
         document["env"] = str(env_file)
         text += f"\nsettings for docker compose: {document['env']}"
     say(document, json_, text)

@@ -14,7 +14,7 @@ from runner.core.base.launching import Lane
 from runner.core.evidence import ledger
 from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notifying, show
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
-from runner.people.cli.session import AGENTS, KeyFile, follow, secret_of, settings_of
+from runner.people.cli.session import AGENTS, FromTag, KeyFile, follow, secret_of, settings_of
 from runner.people.pages import console
 
 MAX_DESCRIPTION = 200
@@ -30,6 +30,7 @@ def run(
     ] = None,
     description: Annotated[str | None, typer.Option(help="One line for the record, with --train-py.")] = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
+    from_tag: FromTag = None,
     gpu: Gpus = None,
     cores: CoreSets = None,
     key_file: KeyFile = None,
@@ -38,7 +39,8 @@ def run(
     """Run experiments: with an agent in its container, or one given train.py."""
     home = find()
     lanes = lanes_of(gpu, cores)
-    settings = settings_of(home, tag, agent, artifact, lanes) | {"max_experiments": max_experiments}
+    settings = settings_of(home, tag, agent, artifact, lanes, from_tag)
+    settings |= {"max_experiments": max_experiments}
     if train_py is not None:
         if len(lanes) > 1:
             raise typer.BadParameter("one file runs on one --gpu or set of --cores")

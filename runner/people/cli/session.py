@@ -20,6 +20,7 @@ from runner.people.pages import console
 
 AGENTS = get_args(AgentKind)
 KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
+FromTag = Annotated[str | None, typer.Option(help="A new tag begins with the best train.py of this one.")]
 _WORK = ("agent_started", "serving", "started")  # events of a session that got to work
 
 
@@ -31,17 +32,21 @@ class Followed(NamedTuple):
     worked: bool
 
 
-def settings_of(home: Home, tag: str, agent: str, artifact: str | None, lanes: tuple[Lane, ...]) -> dict[str, Any]:
+def settings_of(
+    home: Home, tag: str, agent: str, artifact: str | None, lanes: tuple[Lane, ...], from_tag: str | None = None
+) -> dict[str, Any]:
     """What `run` and `up` ask of a session alike; raises BadParameter."""
-    try:
-        TypeAdapter(Tag).validate_python(tag)
-    except ValidationError:
-        raise typer.BadParameter(
-            f"{tag!r}: use lower case letters and digits, . _ - between them, at most 40"
-        ) from None
+    for name in (tag, tag if from_tag is None else from_tag):
+        try:
+            TypeAdapter(Tag).validate_python(name)
+        except ValidationError:
+            raise typer.BadParameter(
+                f"{name!r}: use lower case letters and digits, . _ - between them, at most 40"
+            ) from None
     if agent not in AGENTS:
         raise typer.BadParameter(f"one of: {', '.join(AGENTS)}")
-    return {"tag": tag, "seed": str(home.first()), "agent": agent, "artifact": artifact, "lanes": lanes}
+    asked = {"tag": tag, "from_tag": from_tag, "agent": agent, "artifact": artifact, "lanes": lanes}
+    return asked | {"seed": str(home.first())}
 
 
 def secret_of(home: Home, agent: str | None, given: Path | None) -> Path | None:

@@ -18,7 +18,7 @@ from runner.core.base.values import INTERRUPTED
 from runner.core.evidence import ledger
 from runner.people.cli.common import Json, Tell, ended, interruptible, notifying, say, show
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
-from runner.people.cli.session import AGENTS, KeyFile, follow, secret_of, settings_of
+from runner.people.cli.session import AGENTS, FromTag, KeyFile, follow, secret_of, settings_of
 from runner.people.host.restarts import Restarts
 from runner.people.pages import console
 
@@ -30,6 +30,7 @@ def up(
     agent: Annotated[str, typer.Option(help=f"Who proposes: {', '.join(AGENTS)}.")] = "claude",
     experiments: Annotated[int | None, typer.Option(min=1, help="End when the tag has this many.")] = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
+    from_tag: FromTag = None,
     gpu: Gpus = None,
     cores: CoreSets = None,
     key_file: KeyFile = None,
@@ -37,7 +38,8 @@ def up(
 ) -> None:
     """Run unattended: runner, launcher and broker as host processes, started again should one of them die."""
     home = find()
-    settings = settings_of(home, tag, agent, artifact, lanes_of(gpu, cores)) | {"until": experiments}
+    settings = settings_of(home, tag, agent, artifact, lanes_of(gpu, cores), from_tag)
+    settings |= {"until": experiments}
     secret = secret_of(home, agent, key_file)
     after = threading.Event()
     signal.signal(signal.SIGUSR1, lambda *_: after.set())  # before the lock names us: a stop is never lost

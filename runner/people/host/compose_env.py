@@ -58,8 +58,11 @@ def values(home: Home, sandbox: walls.Sandbox, cards: list[nvidia.Card]) -> dict
     }
 
 
-def write(path: Path, home: Home) -> None:
-    """Update the settings at `path`, and make what compose mounts before anything runs."""
+def write(path: Path, home: Home, *, named: bool = True) -> None:
+    """Update the settings at `path`, and make what compose mounts before anything runs.
+
+    `named`: a person gave that path. Raises PolicyError if another bench's settings are in a file nobody named.
+    """
     policies = policy_files.load(*home.policies)
     sandbox = policies.sandbox
     cards = nvidia.cards()
@@ -67,6 +70,7 @@ def write(path: Path, home: Home) -> None:
     files.write(home.agent_seccomp, seccomp.profile(policies.seccomp, "agent"))
     ownership.way(path.absolute().parent.resolve())
     old = _there(path).split("\n")
+    _of_another(path, old, home, named=named)
     kept = [line for line in old if line.strip() and _name(line) not in ours and line + "\n" != HEADER]
     if odd := [line for line in kept if line.count("'") % 2 or line.count('"') % 2]:
         raise PolicyError(
@@ -82,6 +86,13 @@ def write(path: Path, home: Home) -> None:
     if not locks.held(home.runner_lock):
         seed = home.first().read_bytes()
         snapshot.provide(home.work, users.ids(sandbox, sandbox.agent.uid).host_gid, seed)
+
+
+def _of_another(path: Path, lines: list[str], home: Home, *, named: bool) -> None:
+    theirs = [line.partition("=")[2].strip().strip("\"'") for line in lines if _name(line) == "GLOVEBOX_HOME"]
+    if theirs and not named and Path(theirs[-1]) != home.root:
+        fix = f"name a file for this bench with --env-file, or make it this one's: --env-file {path.name}"
+        raise PolicyError(f"holds the settings of another bench, {theirs[-1][:100]}", where=str(path), fix=fix)
 
 
 def _name(line: str) -> str:

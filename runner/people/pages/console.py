@@ -122,8 +122,13 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
     "agent_ended": _ended,
     "contradicted": lambda e: f"A PROOF FAILED: experiment {e['experiment']} looks ahead; its model is in {e['kept']}",
     "leak_budget": lambda e: (
-        f"the tag's leak budget is used: {e['bits']:.0f} of {e['limit']} bits (fix: go on under a new --tag, or raise "
-        "leak.night_bits in policies/metrics.yaml before a tag begins)"
+        f"the tag's leak budget is used: {e['bits']:.0f} of {e['limit']} bits (fix: go on under a new --tag with "
+        "--from-tag, or raise leak.night_bits in policies/metrics.yaml before a tag begins)"
+    ),
+    "lost": lambda e: f"experiment {e['experiment']}: its train.py is lost; recorded as interrupted (glovebox verify)",
+    "leak_short": lambda e: (
+        f"the tag's leak budget has room for {e['room']} experiments more, {e['wanted']} are asked for (fix: raise "
+        "leak.night_bits in policies/metrics.yaml before a tag begins, or go on under another with --from-tag)"
     ),
     "measured": lambda e: measured(e["transfers"]),
     "stopped": lambda _: "stopped: the running experiment is recorded as interrupted",

@@ -61,6 +61,7 @@ class Page:
         home, policies, tag = self._home, self._policies, self._tag
         with self._ledger.at_once():
             rows, reruns, info = self._ledger.experiments(tag), self._ledger.reruns(tag), self._ledger.run_info(tag)
+            origin = self._ledger.origin(tag)
         learned = self._learned(rows, reruns)
         noise = learned["noise"].sigma if learned["noise"] else 0.0
         headline = _headline(rows, reruns, policies, self._seconds(info["artifact"], rows))
@@ -74,6 +75,7 @@ class Page:
             crashes=incidents.crashes(rows),
             **_spent(home, rows, reruns, tag),
             told=self._account.catch_up(rows),
+            origin=origin,
             count=len(rows),
             experiments=shown,
             plot=Markup(plot.frontier(rows, noise)),  # noqa: S704 - made by matplotlib, labels are drawn as paths

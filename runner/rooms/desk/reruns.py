@@ -7,11 +7,13 @@ reaches the agent.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from runner.core.airlock.snapshot import keep
 from runner.core.base.errors import ContradictedError, GloveboxError
 from runner.core.base.launching import Costs
 from runner.core.base.values import Experiment, Rerun, Score, Scored, Snapshot, Status
@@ -190,10 +192,14 @@ class Trials:
             )
 
     def snapshot(self, row: Experiment) -> Snapshot:
-        """The stored train.py of a recorded experiment."""
-        path = self.stages.home.source(row.snapshot)
+        """The stored train.py of a recorded experiment; one that is lost is taken from its commit."""
+        home = self.stages.home
+        path = home.source(row.snapshot)
         if not path.is_file():
-            raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup")
+            data = self.recorder.line.content(row.commit)
+            if hashlib.sha256(data).hexdigest() != row.snapshot:
+                raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup")
+            return keep(data, home.snapshots)
         return Snapshot(sha256=row.snapshot, size=row.snapshot_size, path=path)
 
     def under(self, stages: Stages, limit: Callable[[float], float]) -> Trials:

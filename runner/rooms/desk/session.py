@@ -22,11 +22,12 @@ from runner.core.base.home import Home
 from runner.core.base.launching import Cache
 from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import INTERRUPTED
+from runner.core.decision import standing
 from runner.core.evidence import disk_reserve
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
-from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.ledger import Ledger, Origin
 from runner.core.evidence.recorder import Recorder, now
 from runner.core.policy import policy_files
 from runner.rooms.desk import requested_reruns
@@ -70,12 +71,14 @@ def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
     signal.signal(signal.SIGTERM, stop)
     try:
         disk_reserve.hold(home)
-        recorder.reconcile()
+        for number in recorder.reconcile():
+            emit("lost", {"experiment": number})
         if stopping.is_set():
             emit("stopped", {})
             return 0
         for loop in loops:
             loop.stages.check()
+        _lasts(loops[0], emit)
         return _work(loops, settings, ending)()
     except GloveboxError:
         if not stopping.is_set():
@@ -87,6 +90,14 @@ def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
             loop.launches.cancel_all()
         recorder.close_interrupted()
         ledger.close()
+
+
+def _lasts(loop: Loop, emit: Emit) -> None:
+    """Say at the start whether all experiments that are asked for can be told."""
+    told, planned = loop.memory.told(), loop.memory.planned
+    wanted = 0 if planned is None else planned - len(told.rows)
+    if wanted > told.left:
+        emit("leak_short", {"room": told.left, "wanted": wanted})
 
 
 def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[], int]:
@@ -132,7 +143,8 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
     terms = policy_files.terms(policies, kernels, cache.version if cache else None)
     if recorded is not None:
         _same_terms(recorded, version, terms, settings.tag)
-    ledger.begin_run(settings.tag, now(), version, terms)
+    origin = _origin(settings, ledger, new=recorded is None)
+    ledger.begin_run(settings.tag, now(), version, terms, origin)
     sealer = Sealer(home, policies.audit.witness)
     line, chain = GitLine(home.line), AuditLog(home.audit)
     recorder = Recorder(home, settings.tag, ledger, line, chain, version, policies.digest, sealer)
@@ -144,12 +156,37 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
             stages=Stages(home, policies, LaunchClient(door), statement, lane, kernels, cache),
             recorder=recorder,
             emit=emit if len(settings.lanes) == 1 else partial(_from_lane, emit, lane.number),
-            seed=Path(settings.seed).read_bytes(),
+            seed=Path(settings.seed).read_bytes() if origin is None else _best_of(origin, ledger, line),
             memory=memory,
             lanes=len(settings.lanes),
         )
         for lane in settings.lanes
     ]
+
+
+def _origin(settings: Settings, ledger: Ledger, *, new: bool) -> Origin | None:
+    """Whose best the tag begins with; raises PolicyError if that is not what it was begun with."""
+    begun, wanted = None if new else ledger.origin(settings.tag), settings.from_tag
+    if wanted is None:
+        return begun
+    if not new:
+        if begun is None or begun.begun_from != wanted:
+            what = f"tag {settings.tag} was not begun with the best of {wanted}"
+            raise PolicyError(what, where="--from-tag", fix="use a new --tag, or leave --from-tag out")
+        return begun
+    best = standing.best(ledger.experiments(wanted)) if wanted in ledger.tags() else None
+    if best is None:
+        known = ", ".join(ledger.tags()[:10]) or "none"
+        raise PolicyError(f"nothing was kept in tag {wanted}", where="--from-tag", fix=f"name another; tags: {known}")
+    return Origin(begun_from=wanted, experiment=best.id)
+
+
+def _best_of(origin: Origin, ledger: Ledger, line: GitLine) -> bytes:
+    row = next((row for row in ledger.experiments(origin.begun_from) if row.id == origin.experiment), None)
+    if row is None:
+        what = f"experiment {origin.experiment} of {origin.begun_from} is not there any more"
+        raise GloveboxError(what, where="ledger", fix="restore it from a backup")
+    return line.content(row.commit)
 
 
 def _planned(settings: Settings, ledger: Ledger) -> int | None:

@@ -38,4 +38,5 @@ class Settings(Frozen):
     max_experiments: int | None = None  # of this session
     until: int | None = None  # experiments of the tag in all, interrupted ones not counted
     artifact: str | None = None
+    from_tag: Tag | None = None  # a new tag begins with the best of this one
     lanes: Annotated[tuple[Lane, ...], Field(min_length=1, max_length=MAX_LANES)] = (WHOLE_HOST,)

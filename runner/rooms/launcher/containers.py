@@ -21,6 +21,7 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
+from requests.exceptions import RequestException
 
 from runner.core.base import faults
 from runner.core.base.errors import EngineError
@@ -196,9 +197,14 @@ def run(
         faults.reach("launcher.ended")
         return ended.model_copy(update={"specification": specification_digest(spec)})
     finally:
-        with suppress(docker.errors.APIError):  # another of us may be removing it
-            container.remove(force=True, v=True)
+        _remove(container)
         gc.collect()  # docker-py's responses hold connections in cycles: a launcher lives for a whole night
+
+
+def _remove(container: Container) -> None:
+    """What a stalled engine does not remove now, `reap` does: a run that ended must not be lost for it."""
+    with suppress(docker.errors.APIError, RequestException):  # another of us may be removing it
+        container.remove(force=True, v=True)
 
 
 def attend(
@@ -326,8 +332,7 @@ def reap(client: docker.DockerClient, bench: str) -> list[str]:
     deadline = time.monotonic() + _KILL_SECONDS / 2
     while (found := of_bench(client, bench)) and time.monotonic() < deadline:
         for container in found:
-            with suppress(docker.errors.APIError):  # another thread may be removing it
-                container.remove(force=True, v=True)
+            _remove(container)
             gone[str(container.short_id)] = None
         time.sleep(0.02)
     return list(gone)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from runner.core.base.errors import GloveboxError
-from runner.core.base.values import Experiment, Status
+from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import standing
-from runner.core.evidence.ledger import Ledger, summary
+from runner.core.evidence import ledger_file
+from runner.core.evidence.ledger import Ledger, Origin, summary
 from tests.samples import experiment
 
 
@@ -162,3 +163,109 @@ def test_many_threads_that_ask_at_once_see_each_row_once(tmp_path: Path) -> None
         thread.join()
     assert wrong == []
     assert len(book.experiments("t")) == 59
+
+
+def version(path: Path) -> int:
+    with sqlite3.connect(path) as db:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def test_an_older_ledger_is_brought_up_to_date_with_a_copy_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    book = Ledger(path)
+    book.begin_run("t", "", "demo-1", "p")
+    book.close()
+    with sqlite3.connect(path) as db:
+        for index in ledger_file.INDICES:
+            db.execute(f"DROP INDEX {index}")
+        db.execute("ALTER TABLE runs DROP COLUMN origin")
+        db.execute("PRAGMA user_version = 3")
+    assert Ledger(path, read_only=True).tags() == ["t"]  # as it is
+    assert Ledger(path, read_only=True).origin("t") is None
+    assert version(path) == 3
+    Ledger(path).close()
+    kept = tmp_path / "ledger.sqlite.version-3"
+    assert (version(path), version(kept)) == (ledger_file.VERSION, 3)
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert Ledger(kept, read_only=True).tags() == ["t"]
+    Ledger(path).close()  # once
+    assert [one.name for one in tmp_path.glob("*version-?")] == [kept.name]
+
+
+def test_a_newer_ledger_is_refused_and_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {ledger_file.VERSION + 1}")
+    for read_only in (False, True):
+        with pytest.raises(GloveboxError, match="newer glovebox"):
+            Ledger(path, read_only=read_only)
+    assert version(path) == ledger_file.VERSION + 1
+
+
+@pytest.mark.parametrize(
+    "doctored",
+    [
+        "CREATE INDEX experiments_more ON experiments (tag)",
+        "DROP INDEX experiments_done; CREATE INDEX experiments_done ON experiments (tag, id)",
+        "DROP INDEX experiments_done; CREATE INDEX experiments_done ON experiments (tag, done) WHERE done > 1",
+    ],
+)
+def test_an_index_that_is_not_ours_is_refused(tmp_path: Path, doctored: str) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.executescript(doctored)
+    with pytest.raises(GloveboxError, match="not ours"):
+        Ledger(path)
+
+
+def test_an_index_that_hides_a_row_is_noticed(ledger: Ledger, tmp_path: Path) -> None:
+    """Its text is ours, its content is another's: what is read through it would lack an experiment."""
+    for number in (1, 2):
+        accept(ledger, experiment(number))
+        ledger.close_experiment(experiment(number))
+    assert ledger.sound()
+    ledger.close()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        db.execute("PRAGMA writable_schema = ON")
+        index = "CREATE INDEX experiments_done ON experiments (tag, done)"
+        partial = f"{index} WHERE id = 1"
+        db.execute("DROP INDEX experiments_done")
+        db.execute(partial)
+        db.execute("UPDATE sqlite_master SET sql = ? WHERE name = 'experiments_done'", (index,))
+    book = Ledger(tmp_path / "ledger.sqlite", read_only=True)
+    assert not book.sound()
+
+
+def test_reruns_that_end_out_of_order_are_all_there_in_the_order_of_their_numbers(ledger: Ledger) -> None:
+    """Completed ones are read once; one that was open meanwhile must not be passed over."""
+    opened = [ledger.open_rerun(rerun(0)) for _ in range(5)]
+    seen = []
+    for at in (0, 2, 3, 1, 4):
+        ledger.close_rerun(opened[at].model_copy(update={"val_bpb": float(at)}))
+        seen.append([one.id for one in ledger.reruns("t")])
+    assert seen == [[1], [1, 3], [1, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4, 5]]
+    assert [one.val_bpb for one in ledger.reruns("t")] == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_what_is_read_at_once_is_of_one_moment(ledger: Ledger, tmp_path: Path) -> None:
+    reader = Ledger(tmp_path / "ledger.sqlite", read_only=True)
+    with reader.at_once():
+        assert reader.experiments("t") == []
+        accept(ledger, experiment(1))
+        ledger.close_experiment(experiment(1))
+        assert reader.last_number("t") == 0
+    assert reader.last_number("t") == 1
+
+
+def test_a_tag_knows_whose_best_it_began_with(ledger: Ledger) -> None:
+    origin = Origin(begun_from="t", experiment=7)
+    ledger.begin_run("u", "", "demo-1", "p", origin)
+    assert (ledger.origin("u"), ledger.origin("t")) == (origin, None)
+    assert summary(ledger, "u")["origin"] == {"begun_from": "t", "experiment": 7}
+
+
+def rerun(number: int) -> Rerun:
+    return Rerun(id=number, tag="t", experiment=1, during=1, seed=43, given=7, budget=1.0, artifact="demo-1",
+                 snapshot="0" * 64, run="0" * 16, started="2026-01-01T00:00:00+00:00", status="scored")  # fmt: skip

@@ -43,3 +43,38 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     results_tsv.write(path, [experiment(1), experiment(2)])
     assert path.stat().st_ino != inode
     assert [p.name for p in tmp_path.iterdir()] == ["results.tsv"]
+
+
+def test_a_line_is_added_as_long_as_the_file_is_as_it_was_left(tmp_path: Path) -> None:
+    path, rows = tmp_path / "results.tsv", [experiment(n) for n in range(1, 8)]
+    results = results_tsv.Results(path)
+    seen = set()
+    for count in range(1, 8):
+        results.add(rows[:count])
+        seen.add(path.stat().st_ino)
+        if count == 4:
+            path.write_text(path.read_text() + "torn")  # somebody wrote, or a line came to half
+        expected = tmp_path / "expected.tsv"
+        results_tsv.write(expected, rows[:count])
+        if count != 4:
+            assert path.read_text() == expected.read_text()
+    assert len(seen) == 2  # written anew at first, and once after that
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter", "two at once", "link"])
+def test_else_it_is_written_anew(tmp_path: Path, change: str) -> None:
+    path, rows = tmp_path / "results.tsv", [experiment(n) for n in range(1, 5)]
+    results = results_tsv.Results(path)
+    results.add(rows[:1])
+    results.add(rows[:2])
+    if change == "gone":
+        path.unlink()
+    elif change == "shorter":
+        path.write_text("x")
+    elif change == "link":
+        (tmp_path / "theirs").write_text(path.read_text())
+        path.unlink()
+        path.symlink_to("theirs")
+    results.add(rows if change == "two at once" else rows[:3])
+    assert not path.is_symlink()
+    assert len(path.read_text().splitlines()) == (5 if change == "two at once" else 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,20 @@ def test_one_gpu_is_chosen_and_described(home: Home, tmp_path: Path, monkeypatch
     assert Path(found["GLOVEBOX_LOCKS"]).is_dir()
     assert Path(found["GLOVEBOX_CDI"]).is_dir()
     assert written(tmp_path / ".env", home) == found
+
+
+def test_another_benchs_settings_are_not_taken_over_unless_the_file_is_named(home: Home, tmp_path: Path) -> None:
+    """A second `init` in one checkout sent the first bench's compose services to the second bench, without a word."""
+    env, other = tmp_path / ".env", Home(tmp_path / "other" / ".glovebox")
+    shutil.copytree(home.root, other.root)
+    written(env, home)
+    before = env.read_text()
+    with pytest.raises(PolicyError, match=r"another bench.*--env-file"):
+        compose_env.write(env, other, named=False)
+    assert env.read_text() == before
+    compose_env.write(env, home, named=False)  # its own
+    compose_env.write(env, other)  # named
+    assert f"GLOVEBOX_HOME={other.root}\n" in env.read_text()
 
 
 def test_a_gpu_that_a_person_named_stays(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
