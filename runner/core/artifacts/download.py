@@ -6,18 +6,20 @@ it as X-Linked-ETag) and it can be opened as parquet. What arrived of an incompl
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
-from collections.abc import Callable
+import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any
 
 import httpx
-import tenacity
 
 from runner.core.artifacts import shards
 from runner.core.artifacts.corpus import VAL_SHARD
+from runner.core.artifacts.patience import Again, asked, patiently
 from runner.core.artifacts.progress import Advance, Stages
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file
@@ -25,15 +27,11 @@ from runner.core.base.files import hash_file
 BASE_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
 MAX_SHARDS = 6542  # training shards 0..6541; the one after is the validation shard
 WORKERS = 4
-T = TypeVar("T")
-ATTEMPTS = 6
 MAX_SHARD = 4 << 30  # bytes; upstream's have about 100 MB
 TIMEOUT = httpx.Timeout(30.0, read=60.0)
-_URL = re.compile(r"https://[^\s@]{1,500}|http://(127\.0\.0\.1|localhost|[a-z][a-z0-9-]*)(:\d{1,5})?(/[^\s@]{0,400})?")
-
-
-class _Again(Exception):
-    """This attempt failed; the next one may not."""
+_URL = re.compile(r"(https?)://([^\s@/:\[\]]{1,253}|\[[0-9a-f:]{2,39}\])(:\d{1,5})?(/[^\s@]{0,400})?")
+_OWN = re.compile(r"[a-z][a-z0-9-]*(\.(local|lan|internal|home\.arpa))?")  # names that only one's own network has
+_NO_HEAD = (405, 501)  # of a server that answers GET alone
 
 
 def names(count: int) -> list[str]:
@@ -43,37 +41,69 @@ def names(count: int) -> list[str]:
 
 def fetch(folder: Path, count: int, base: str, stages: Stages) -> None:
     """Bring the shards into `folder`; raises ArtifactError when one cannot be had or the disk is too small."""
-    if not _URL.fullmatch(base):
+    if not _may_be_a_mirror(base):
         raise ArtifactError("not a mirror", where=base, fix="use https://, or http:// on this machine or network")
     folder.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names(count) if not (folder / name).exists()]
     if not missing:
         return
     # A compressed transfer has other lengths and ranges; a redirect may lead only where a mirror may be.
-    headers, hooks = {"accept-encoding": "identity"}, {"request": [_allowed]}
-    with httpx.Client(timeout=TIMEOUT, follow_redirects=True, headers=headers, event_hooks=hooks) as client:
-        sizes = _sizes(client, base, missing)
+    headers, hooks = {"accept-encoding": "identity"}, {"request": [partial(_allowed, base)]}
+    began = time.monotonic()
+    with _client(headers=headers, event_hooks=hooks) as client:
+        sizes = _sizes(client, base, missing, stages)
         _room(folder, sizes)
         stage = stages.stage(f"downloading {len(missing)} shards", sum(sizes.values()))
         with stage as advance, ThreadPoolExecutor(WORKERS) as pool:
-            list(pool.map(lambda name: _shard(client, f"{base}/{name}", folder / name, advance), missing))
+            list(pool.map(lambda name: _shard(client, f"{base}/{name}", folder / name, advance, stages), missing))
+    size = sum((folder / name).stat().st_size for name in missing)
+    stages.say(f"downloaded {len(missing)} shards, {size >> 20} MiB, in {time.monotonic() - began:.0f} s")
 
 
-def _sizes(client: httpx.Client, base: str, missing: list[str]) -> dict[str, int]:
+def _client(**settings: Any) -> httpx.Client:
+    """A client that goes through the proxy of HTTPS_PROXY, if one is set."""
+    try:
+        return httpx.Client(timeout=TIMEOUT, follow_redirects=True, **settings)
+    except (ImportError, ValueError) as error:  # a SOCKS proxy, or an address that is none
+        text = f"the proxy of HTTPS_PROXY or ALL_PROXY cannot be used: {str(error)[:120]}"
+        raise ArtifactError(
+            text, where="download", fix="name an http:// proxy in HTTPS_PROXY, and unset ALL_PROXY"
+        ) from None
+
+
+def _may_be_a_mirror(url: str) -> bool:
+    """https anywhere; http on this machine, at a private address (RFC 1918, 4193), by a name of one's own network."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        return False
+    host = found[2].strip("[]")
+    if found[1] == "https" or _OWN.fullmatch(host):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or (address.is_private and not address.is_link_local and not address.is_unspecified)
+
+
+def _sizes(client: httpx.Client, base: str, missing: list[str], stages: Stages) -> dict[str, int]:
     """What the server says before anything is fetched; 0 where it does not say."""
 
     def size(name: str) -> int:
-        answer = _patiently(lambda: _head(client, f"{base}/{name}"))
+        answer = patiently(lambda: _head(client, f"{base}/{name}"), stages.say)
         told = answer.headers.get("x-linked-size") or answer.headers.get("content-length") or ""
-        return int(told) if told.isascii() and told.isdecimal() else 0
+        known = answer.status_code not in _NO_HEAD and told.isascii() and told.isdecimal()
+        return int(told) if known and not _encoded(answer) else 0
 
     with ThreadPoolExecutor(WORKERS) as pool:
         return dict(zip(missing, pool.map(size, missing), strict=True))
 
 
-def _allowed(request: httpx.Request) -> None:
+def _allowed(base: str, request: httpx.Request) -> None:
+    """A redirect may lead to https anywhere, and without it only to where it came from."""
     url = request.url.copy_with(query=None, fragment=None)
-    if request.url.username or not _URL.fullmatch(str(url)):
+    elsewhere = url.scheme != "https" and url.host != httpx.URL(base).host
+    if request.url.username or elsewhere or not _may_be_a_mirror(str(url)):
         raise ArtifactError("a redirect to a place that may not be a mirror", where=request.url.host, fix="use another")
 
 
@@ -87,11 +117,11 @@ def _room(folder: Path, sizes: dict[str, int]) -> None:
         raise ArtifactError(text, where=str(folder), fix="free disk space, or pass a smaller --num-shards")
 
 
-def _shard(client: httpx.Client, url: str, target: Path, advance: Advance) -> None:
+def _shard(client: httpx.Client, url: str, target: Path, advance: Advance, stages: Stages) -> None:
     partial = target.with_name(target.name + ".part")
     if partial.exists():
         advance(partial.stat().st_size)
-    _patiently(lambda: _continue(client, url, partial, advance))
+    patiently(lambda: _continue(client, url, partial, advance), stages.say)
     os.replace(partial, target)
     partial.with_name(partial.name + ".etag").unlink(missing_ok=True)
 
@@ -107,15 +137,15 @@ def _continue(client: httpx.Client, url: str, partial: Path, advance: Advance) -
                 _finish(partial, answer)
                 return
             _refused(answer, url)
-            resumed = answer.status_code == 206
+            resumed = answer.status_code == 206 and not _encoded(answer)
             if resumed and not answer.headers.get("content-range", "").startswith(f"bytes {have}-"):
                 partial.unlink()
-                raise _Again("another part than was asked for")
+                raise Again("another part than was asked for")
             if have and not resumed:
                 advance(-have)
             _remember(partial, answer)
             with partial.open("ab" if resumed else "wb") as file:
-                for piece in answer.iter_raw():
+                for piece in answer.iter_bytes():
                     file.write(piece)
                     advance(len(piece))
                     if file.tell() > MAX_SHARD:
@@ -124,26 +154,32 @@ def _continue(client: httpx.Client, url: str, partial: Path, advance: Advance) -
                 os.fsync(file.fileno())
             _finish(partial, answer)
     except httpx.RequestError as error:
-        raise _Again(f"{type(error).__name__} at {url}") from None
+        raise Again(f"{type(error).__name__} at {url}") from None
 
 
 def _finish(partial: Path, answer: httpx.Response) -> None:
-    """Raise _Again unless the file is whole."""
+    """Raise Again unless the file is whole."""
     size = partial.stat().st_size if partial.exists() else 0
     total = answer.headers.get("content-range", "").rpartition("/")[2] or answer.headers.get("content-length", "")
-    if total.isdigit() and size < int(total):
-        raise _Again("the connection ended early")
+    length = int(total) if total.isdecimal() and not _encoded(answer) else size
+    if size < length:
+        raise Again("the connection ended early")
     digest = next((e for r in (*answer.history, answer) if (e := r.headers.get("x-linked-etag", "").strip('"'))), "")
-    whole = not (total.isdigit() and size > int(total)) and not (
-        re.fullmatch(r"[0-9a-f]{64}", digest) and hash_file(partial)[0] != digest
-    )
+    wrong = "its length" if size > length else ""
+    if re.fullmatch(r"[0-9a-f]{64}", digest) and hash_file(partial)[0] != digest:
+        wrong = "its SHA-256"
     try:
-        whole = whole and shards.describe(partial).documents > 0
-    except ArtifactError:
-        whole = False
-    if not whole:
+        wrong = wrong or ("" if shards.describe(partial).documents > 0 else "no documents")
+    except ArtifactError as error:
+        wrong = error.what
+    if wrong:
         partial.unlink(missing_ok=True)
-        raise _Again("what arrived is not the shard")
+        raise Again(f"what arrived is not the shard: {wrong}")
+
+
+def _encoded(answer: httpx.Response) -> bool:
+    """Whether a server compresses although it was asked not to: lengths and parts are of something else then."""
+    return answer.headers.get("content-encoding", "identity").lower() not in ("", "identity")
 
 
 def _tag(partial: Path) -> str:
@@ -162,33 +198,18 @@ def _head(client: httpx.Client, url: str) -> httpx.Response:
     try:
         answer = client.head(url)
     except httpx.RequestError as error:
-        raise _Again(f"{type(error).__name__} at {url}") from None
+        raise Again(f"{type(error).__name__} at {url}") from None
     _refused(answer, url)
     return answer
 
 
 def _refused(answer: httpx.Response, url: str) -> None:
+    if answer.request.method == "HEAD" and answer.status_code in _NO_HEAD:
+        return
     if answer.status_code == 429 or answer.status_code >= 500:
-        raise _Again(f"status {answer.status_code} at {url}")
+        raise Again(f"status {answer.status_code} at {url}", asked(answer.headers))
+    if answer.status_code in (401, 403):
+        fix = "a mirror that needs no login: --mirror; or fetch the shards yourself: --shards FOLDER"
+        raise ArtifactError(f"status {answer.status_code}: the mirror wants a login", where=url, fix=fix)
     if answer.status_code >= 400:
         raise ArtifactError(f"status {answer.status_code}", where=url, fix="check --mirror, or pass --shards FOLDER")
-
-
-def _patiently(action: Callable[[], T]) -> T:
-    """`action`, tried again while it raises _Again; raises ArtifactError when patience ends."""
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(_Again),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=30),
-        retry_error_callback=_gave_up,
-    )
-    return retrying(action)
-
-
-def _gave_up(state: tenacity.RetryCallState) -> NoReturn:
-    error = state.outcome.exception() if state.outcome else None
-    raise ArtifactError(
-        f"gave up after {ATTEMPTS} attempts: {error}",
-        where="download",
-        fix="run it again: what arrived is kept; or pass --mirror URL or --shards FOLDER",
-    )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tenacity
 
-from runner.core.artifacts import download
+from runner.core.artifacts import download, patience
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import ArtifactError
 
@@ -28,6 +31,7 @@ class Mirror:
         self.faults: dict[str, list[str]] = {}
         self.asked: Counter[tuple[str, str]] = Counter()
         self.ranges: list[str] = []
+        self.no_head = 0  # status of every HEAD
         mirror = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -52,8 +56,27 @@ class Mirror:
                 data = path.read_bytes()
                 fault = mirror.faults.get(name, [])
                 kind = fault.pop(0) if fault and not head else ""
+                if head and mirror.no_head:
+                    self.send_error(mirror.no_head)
+                    return
                 if kind.isdigit():
                     self.send_error(int(kind))
+                    return
+                if kind.startswith("503 "):
+                    header, _, value = kind.removeprefix("503 ").partition(": ")
+                    self.send_response(503)
+                    self.send_header(header, value)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                if kind in ("portal", "gzip"):
+                    body = gzip.compress(data) if kind == "gzip" else b"<html>Please sign in</html>"
+                    self.send_response(200)
+                    if kind == "gzip":
+                        self.send_header("Content-Encoding", "gzip")
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
                     return
                 if kind == "redirect":
                     self.send_response(302)
@@ -185,7 +208,7 @@ def test_a_missing_shard_is_an_error_at_once(mirror: Mirror, tmp_path: Path) -> 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
     mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "_sizes", lambda client, base, missing: dict.fromkeys(missing, 1 << 50))
+    monkeypatch.setattr(download, "_sizes", lambda client, base, missing, stages: dict.fromkeys(missing, 1 << 50))
     with pytest.raises(ArtifactError, match="the download needs"):
         download.fetch(tmp_path / "shards", 2, mirror.url, Stages())
     assert not mirror.asked
@@ -198,3 +221,103 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
 def test_only_https_or_a_mirror_of_ones_own_is_asked(tmp_path: Path, url: str) -> None:
     with pytest.raises(ArtifactError, match="not a mirror"):
         download.fetch(tmp_path, 1, url, Stages())
+
+
+@pytest.mark.parametrize(
+    ("url", "may"),
+    [
+        ("http://192.168.1.7:8000/data", True),
+        ("http://10.0.0.5/data", True),
+        ("http://172.16.0.1/data", True),
+        ("http://[fd00::7]:80/data", True),
+        ("http://[::1]/data", True),
+        ("http://nas/data", True),
+        ("http://nas.local/data", True),
+        ("http://data.internal/x", True),
+        ("http://172.32.0.1/data", False),  # next to the private ones
+        ("http://8.8.8.8/data", False),
+        ("http://[2001:4860::8888]/data", False),
+        ("http://169.254.169.254/latest", False),  # a cloud's metadata
+        ("http://0.0.0.0/data", False),
+        ("http://nas.local.example.com/data", False),
+        ("http://127.0.0.1.example.com/data", False),
+    ],
+)
+def test_plain_http_stays_on_ones_own_network(url: str, may: bool) -> None:
+    assert download._may_be_a_mirror(url) is may
+
+
+@pytest.mark.parametrize("told", ["503 Retry-After: 1", '503 RateLimit: "api";r=0;t=1', "503 ratelimit: r=0, t=1"])
+def test_a_server_that_asks_to_wait_is_given_that_long(mirror: Mirror, tmp_path: Path, told: str) -> None:
+    """Ten times, which is more than one that does not say when is asked."""
+    mirror.faults["shard_00000.parquet"] = [told] * 10
+    began = time.monotonic()
+    fetched(mirror, tmp_path / "shards")
+    assert time.monotonic() - began > 10
+
+
+def test_one_that_asks_for_hours_is_told_at_once(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults["shard_00000.parquet"] = ["503 Retry-After: 7200"]
+    with pytest.raises(ArtifactError, match="asks to wait 7200 s"):
+        download.fetch(tmp_path / "shards", 2, mirror.url, Stages())
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "87"}, 87.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "9" * 40}, None),
+        ({"ratelimit": '"api";r=0;t=55'}, 55.0),
+        ({"ratelimit": '"api";r=3;t=55'}, None),
+        ({"ratelimit": "r=0"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_refusal_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+    assert patience.asked(httpx.Headers(headers)) == seconds
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_mirror_that_answers_only_get(mirror: Mirror, tmp_path: Path, status: int) -> None:
+    mirror.no_head = status
+    fetched(mirror, tmp_path / "shards")
+
+
+def test_a_mirror_that_compresses_all_the_same(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults["shard_00000.parquet"] = ["gzip"]
+    fetched(mirror, tmp_path / "shards")
+
+
+def test_a_login_page_is_called_one(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults["shard_00000.parquet"] = ["portal"] * 50
+    with pytest.raises(ArtifactError, match="a web page"):
+        download.fetch(tmp_path / "shards", 2, mirror.url, Stages())
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_a_mirror_that_wants_a_login_says_so_at_once(mirror: Mirror, tmp_path: Path, status: str) -> None:
+    mirror.faults["shard_00000.parquet"] = [status]
+    with pytest.raises(ArtifactError, match="wants a login"):
+        download.fetch(tmp_path / "shards", 2, mirror.url, Stages())
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "nonsense://x"])
+def test_a_proxy_that_cannot_be_used_is_one_line(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ArtifactError, match="HTTPS_PROXY"):
+        download.fetch(tmp_path / "shards", 2, mirror.url, Stages())
+
+
+def test_what_it_took_is_said(mirror: Mirror, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Heard(Stages):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    download.fetch(tmp_path / "shards", 2, mirror.url, Heard())
+    assert any(line.startswith("downloaded 3 shards, ") for line in said)
