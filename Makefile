@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude test check fuzz fuzz-ops fuzz-causality soak lock report images engine browser clean
+.PHONY: help demo demo-claude test check fuzz fuzz-ops fuzz-causality crash soak lock report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ fuzz-ops:  ## CALLS=1000000 calls of the allowed operations: does the dry run se
 SECONDS ?= 3600
 fuzz-causality:  ## SECONDS=3600 of random graphs on every processor: what the proof claims of them against real runs
 	@.venv/bin/python -m tests.fuzz_causality --seconds $(SECONDS)
+
+crash:  ## SECONDS=3600 of runners killed at random over tags of 500 stand-in experiments: do all records agree?
+	@.venv/bin/python -m tests.faults.campaign --seconds $(SECONDS)
 
 N ?= 300
 soak: engine images  ## N=300 tiny real experiments in a row: does memory, open files or cost grow?

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from bench import standin
 from runner.core.airlock import snapshot
+from runner.core.artifacts import keys, prepare, store
 from runner.core.base import faults, locks
 from runner.core.base.home import Home
+from runner.core.evidence.ledger import Ledger
 
 TAG = "faults"
 SEED = b"x = 0\n"
@@ -35,6 +37,26 @@ def candidate(best: bytes, number: int) -> bytes:
     kind = number % 5
     extra = {0: b"crash\n", 1: b"y = 1\n", 2: b"xx = 2\n", 3: b"xxxx = 3\n", 4: b"z = 4\n"}[kind]
     return best + b"# %d\n" % number + extra
+
+
+def last_number(home: Home) -> int:
+    """Experiments that were accepted so far."""
+    if not home.ledger.exists():
+        return 0
+    ledger = Ledger(home.ledger, read_only=True)
+    try:
+        return ledger.last_number(TAG)
+    finally:
+        ledger.close()
+
+
+def template(folder: Path) -> Path:
+    """A bench with the demo artifact, to be copied."""
+    home = Home(folder / ".glovebox")
+    home.root.mkdir()
+    keys.create(home)
+    store.admit(home, prepare.prepare(home, "demo"))
+    return home.root
 
 
 def work(home: Home, count: int) -> None:

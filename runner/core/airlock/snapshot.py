@@ -96,6 +96,9 @@ def _check_text(data: bytes, source: Path) -> None:
     named = [found[1] for line in data.split(b"\n", 2)[:2] if (found := _CODING.match(line))]
     if not all(_UTF8.fullmatch(name.lower().replace(b"_", b"-")) for name in named):
         raise _refuse("not_utf8", "names another encoding than UTF-8", source, "remove the coding line")
+    if text.startswith("\ufeff"):
+        what = "begins with a byte order mark, as some editors on Windows write"
+        raise _refuse("control_character", what, source, "save it as UTF-8 without one")
     if next(invisible.hidden(text), None) is not None or _LONE_RETURN.search(text):
         raise _refuse("control_character", "holds a character that nobody sees", source, "remove it")
 

@@ -130,12 +130,12 @@ def read(folder: Path, trust: Trust) -> Statement:
     return verified(folder, trust)[0]
 
 
-def verified(folder: Path, trust: Trust) -> tuple[Statement, bytes]:
-    """What `read` returns, and exactly the bytes of the manifest it was read from."""
+def verified(folder: Path, trust: Trust, at: datetime | None = None) -> tuple[Statement, bytes]:
+    """What `read` returns, and exactly the bytes of the manifest it was read from; `at`: as of then, not of now."""
     path = folder / NAME
     payload, data = signing.verified(path, trust)
     statement = _statement(path, payload)
-    if statement.predicate.expires <= datetime.now(UTC):
+    if statement.predicate.expires <= (at or datetime.now(UTC)):
         raise ArtifactError(
             f"expired {statement.predicate.expires:%Y-%m-%d}", where=str(path), fix="run: glovebox prepare"
         )

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from runner.core.artifacts import keys, manifest
@@ -88,6 +89,16 @@ def serial_of(version: str) -> int:
 def _kind(version: str) -> str:
     name = version.rsplit("-", 1)[0]
     return name if name in (KERNELS, CACHE) else DATA
+
+
+def shown(home: Home, version: str) -> Statement:
+    """An artifact's statement for people to look at: signed, whatever its age and whether or not its files are whole.
+
+    Takes no lock and writes nothing. Raises ArtifactError.
+    """
+    there = home.store / version
+    folder = there if there.is_dir() else home.artifacts / version
+    return manifest.verified(folder, keys.trust(home), datetime.fromtimestamp(0, UTC))[0]
 
 
 def admit(home: Home, version: str) -> Statement:

@@ -41,7 +41,10 @@ INDICES = {
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """The database, checked and, for a writer, brought up to date; raises GloveboxError, sqlite3.DatabaseError."""
-    uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    mode = "mode=ro" if read_only else "mode=rwc"
+    if not os.access(path.parent, os.W_OK):
+        mode = _as_it_lies(path, read_only=read_only)
+    uri = f"{path.absolute().as_uri()}?{mode}"
     db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
     try:
         _check(db, path)
@@ -51,6 +54,20 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _as_it_lies(path: Path, *, read_only: bool) -> str:
+    """How to open a ledger beside which nothing can be written (sqlite.org/uri.html, immutable): not even SQLite's own
+    files. Where they are there (a run that goes on elsewhere, or was killed) they are read with it."""
+    if not read_only:
+        raise GloveboxError("the bench is read-only", where=str(path.parent), fix="make it writable, or copy it")
+    log, shared = (path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm"))
+    if log.exists() and log.stat().st_size:
+        if shared.exists():
+            return "mode=ro"
+        fix = "copy the bench to where you may write, and look there"
+        raise GloveboxError("the bench is read-only, and its ledger was left in the middle", where=str(path), fix=fix)
+    return "mode=ro&immutable=1"
 
 
 def knows(db: sqlite3.Connection, table: str, column: str) -> bool:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ class _Verifier:
         self._home, self._shown, self.outcome = home, shown, Outcome()
         self._hashed: dict[str, str] = {}  # snapshots by their name
         self._recovered = self._bare = 0
+        self._used: dict[str, str] = {}  # artifacts, and when the last experiment began that used them
 
     def verify(self, witness: Path | None, since: str | None) -> Outcome:
         outcome, home = self.outcome, self._home
@@ -179,6 +181,10 @@ class _Verifier:
         every: list[Policies],
     ) -> None:
         rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
+        for version, started in [(run.artifact, run.started) for run in rows] + [
+            (r.artifact, r.started) for r in reruns
+        ]:
+            self._used[version] = max(self._used.get(version, ""), started)
         since = next((at for at, row in enumerate(rows) if (tag, row.id) not in chain.old), len(rows))
         with self._shown.stage(f"{tag}: rows", len(rows)) as advance:
             for row in rows:
@@ -316,15 +322,27 @@ class _Verifier:
         self.outcome.check("results.tsv", found == expected or not rows, f"{tag}: results.tsv differs from the ledger")
 
     def _artifacts(self) -> None:
-        trust = keys.trust(self._home)
+        trust, check = keys.trust(self._home), self.outcome.check
         for folder in sorted(p for p in self._home.store.glob("[a-z0-9]*") if p.is_dir()):
+            if not (folder / manifest.NAME).exists() and folder.name not in self._used:
+                self.outcome.unknown.append(f"store/{folder.name} is no artifact, and none of ours: remove it")
+                continue
             try:
-                statement = manifest.read(folder, trust)
+                statement = manifest.verified(folder, trust, self._last(folder.name))[0]
                 store.same_files(folder, statement)
                 bad = [s.name for s in statement.subject if hash_file(folder / s.name)[0] != s.digest.sha256]
-                self.outcome.check("artifacts", not bad, f"artifact {folder.name}: altered {', '.join(bad)}")
+                check("artifacts", not bad, f"artifact {folder.name}: altered {', '.join(bad)}")
+                if statement.predicate.expires <= datetime.now(UTC):
+                    self.outcome.unknown.append(f"artifact {folder.name} has expired since it was used")
             except (GloveboxError, OSError) as error:
-                self.outcome.check("artifacts", False, f"artifact {folder.name}: {error}")
+                check("artifacts", False, f"artifact {folder.name}: {error}")
+
+    def _last(self, version: str) -> datetime | None:
+        """When an artifact was last used: what expired since was good then."""
+        try:
+            return datetime.fromisoformat(self._used[version]).astimezone(UTC)
+        except (KeyError, ValueError):
+            return None
 
 
 def _checkpoint(text: str | None) -> tuple[int, str]:

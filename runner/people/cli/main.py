@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -27,6 +29,11 @@ _EPILOG = (
     "5 engine or images (doctor: any failed check), 6 busy, 7 train.py refused, 8 verification failed, "
     "9 the agent gave up, 130 interrupted."
 )
+_FIXES = {
+    errno.EROFS: "copy the bench to where you may write",
+    errno.ENOSPC: "free disk space",
+    errno.EACCES: "look whose it is: ls -l",
+}
 app = typer.Typer(
     name="glovebox",
     epilog=_EPILOG,
@@ -204,3 +211,17 @@ def main() -> None:
     except GloveboxError as error:
         console.stderr().print(f"glovebox: {error}", markup=False)
         sys.exit(error.exit_code)
+    except OSError as error:
+        _system_error(error)
+
+
+def _system_error(error: OSError) -> NoReturn:
+    """What the system refused, in one line; output that nobody reads any more is nothing to say."""
+    with suppress(OSError, ValueError):
+        sys.stdout.close()  # else Python tries once more to write what could not be written
+    if not isinstance(error, BrokenPipeError):
+        told = GloveboxError(
+            error.strerror or str(error), where=str(error.filename or "output"), fix=_FIXES.get(error.errno or 0, "")
+        )
+        console.stderr().print(f"glovebox: {told}", markup=False)
+    sys.exit(1)

@@ -50,10 +50,13 @@ def settings_of(
 
 
 def secret_of(home: Home, agent: str | None, given: Path | None) -> Path | None:
-    """The file of the API key for an agent that needs one, read once here so that a mistake shows at once."""
-    if agent in (None, "scripted"):
-        return None
+    """The file of the API key for an agent that needs one, read once here so that a mistake shows at once.
+
+    A command of the person's own may need no model: without a key it has none.
+    """
     path = given or home.key
+    if agent in (None, "scripted") or (agent == "command" and given is None and not path.exists()):
+        return None
     secret_file.read(path)
     return path
 

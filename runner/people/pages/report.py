@@ -94,7 +94,7 @@ class Page:
         """Of training under the tag's artifact; 0 if that is not here any more."""
         if self._budget is None and rows:
             try:
-                self._budget = float(store.admit(self._home, artifact).predicate.profile["time_budget_s"])
+                self._budget = float(store.shown(self._home, artifact).predicate.profile["time_budget_s"])
             except GloveboxError:
                 self._budget = 0.0
         return self._budget or 0.0

@@ -66,7 +66,7 @@ class Look:
     def __init__(self, home: Home, policies: Policies, book: ledger.Ledger, tag: str) -> None:
         """`policies`: those the tag was begun under."""
         self._home, self._policies, self._book, self._tag = home, policies, book, tag
-        self._budget = float(store.admit(home, book.run_info(tag)["artifact"]).predicate.profile["time_budget_s"])
+        self._budget = float(store.shown(home, book.run_info(tag)["artifact"]).predicate.profile["time_budget_s"])
         self._account = leak_budget.Account(policies)
         self._seen, self._keeps = 0, list[float]()
 

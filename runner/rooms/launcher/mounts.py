@@ -85,7 +85,7 @@ class Rooms:
             containers.bind(str(SHIPPED / "program.md"), "/work/program.md"),
             containers.bind(str(self.places.desk(lane).parent), "/run/glovebox/bench"),
         ]
-        if request.agent != "scripted":
+        if request.agent == "claude" or self.places.llm.parent.is_dir():  # a command may need no model
             mounts.append(containers.bind(str(self.places.llm.parent), "/run/glovebox/llm"))
         return ["python", "-m", "agent", request.agent], mounts, {}
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from bench import standin
 from runner.core.airlock import snapshot
+from runner.core.artifacts import manifest
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import VerifyError
 from runner.core.base.home import Home
@@ -170,3 +173,32 @@ def test_a_tag_that_does_not_begin_where_it_says_is_noticed(night: Loop, home: H
         standin.loop(home, tag, night.best_source(), driver.score).begin()
         told = [line for line in verify.verify(home).failures if line.startswith(f"{tag}: it does not begin")]
         assert (told == []) is fine
+
+
+# Artifacts
+
+
+def test_an_artifact_that_expired_since_is_no_failure_and_is_said(night: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = datetime.now(UTC) + timedelta(days=4000)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return later
+
+    monkeypatch.setattr(verify, "datetime", Later)
+    monkeypatch.setattr(manifest, "datetime", Later)
+    found = verify.verify(night.home)
+    assert found.failures == []
+    assert "artifact demo-1 has expired since it was used" in found.unknown
+    shutil.copytree(night.home.store / "demo-1", night.home.store / "demo-2")  # one that nothing ran on
+    assert any("demo-2: " in line and "expired" in line for line in verify.verify(night.home).failures)
+
+
+def test_a_stray_folder_in_the_store_is_named_and_is_no_failure(night: Loop) -> None:
+    (night.home.store / "notes").mkdir()
+    found = verify.verify(night.home)
+    assert found.failures == []
+    assert "store/notes is no artifact, and none of ours: remove it" in found.unknown
+    (night.home.store / "demo-1" / manifest.NAME).unlink()  # of one that was used it is a failure
+    assert any("demo-1" in line for line in verify.verify(night.home).failures)

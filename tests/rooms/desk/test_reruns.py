@@ -214,7 +214,7 @@ def test_a_failed_run_asks_for_nothing_more(bench: Bench, tmp_path: Path) -> Non
     taken = snapshot.take(source, bench.home.snapshots, 4096)
     number = bench.recorder.accept(taken, "x", "f" * 16)
     verdict = bench.trials.settle(number, None, outcome(taken, "f" * 16, None), lambda _, found: found)
-    assert verdict == Verdict(Status.CRASH, "exception")
+    assert verdict == Verdict(Status.CRASH, "exit_code")
     assert bench.stages.asked == []
 
 
