@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude test check fuzz fuzz-ops fuzz-causality crash soak lock report images engine browser clean
+.PHONY: help demo demo-claude test check fuzz fuzz-ops fuzz-causality crash soak soak-standin lock report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ check:  ## ruff, mypy --strict, import contracts, the tests that need no engine,
 	@scripts/venv.sh test
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 	@rm -f .coverage
-	@scripts/pytest.sh -m "not engine and not slow" --cov --cov-append --cov-report=
+	@scripts/pytest.sh check --cov --cov-append --cov-report=
 	@echo "lines of code that ran, without the engine: $$(.venv/bin/coverage report --format=total) %"
 
 fuzz:  ## a million hostile telemetry files through the filter, on every processor
@@ -40,6 +40,10 @@ N ?= 300
 soak: engine images  ## N=300 tiny real experiments in a row: does memory, open files or cost grow?
 	@scripts/venv.sh test
 	@.venv/bin/python -m bench.soak --experiments $(N)
+
+soak-standin:  ## N=1000 of them with stand-ins for the containers, in minutes
+	@scripts/venv.sh test
+	@.venv/bin/python -m bench.soak --standin --experiments $(N)
 
 engine:  ## a container engine, if none answers
 	@scripts/engine-up.sh

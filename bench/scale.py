@@ -47,7 +47,7 @@ _LAST = 50  # experiments whose answers are timed
 _REPEATS = 5
 _TRUE = re.compile(rb"^# true (\S+)\n", re.M)
 _CONSTANTS = re.compile(rb"^([A-Z_]{4,}) = (.*)$", re.M)
-_TELEMETRY = Telemetry(
+TELEMETRY = Telemetry(
     curve=[(step * 100, 9.0 - step / 10) for step in range(24)],
     summary={"num_steps": 2400.0, "total_tokens_M": 120.5, "num_params_M": 50.3, "peak_vram_mb": 45060.0, "depth": 8.0},
 )
@@ -173,7 +173,7 @@ def main() -> int:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         home = bench_of(asked.keep or Path(name))
-        loop = standin.loop(home, TAG, home.first().read_bytes(), score, _TELEMETRY)
+        loop = standin.loop(home, TAG, home.first().read_bytes(), score, TELEMETRY)
         desk = Desk(loop, home.work, Quota(None))
         found = []
         for rows in map(int, asked.rows.split(",")):

@@ -1,12 +1,13 @@
 """A long night in short: N tiny real experiments in containers; does anything grow?
 
-    python -m bench.soak [--experiments N] [--json]
+    python -m bench.soak [--experiments N] [--standin] [--json]
 
 An agent of two lines in the agent's container asks for N experiments, each a real training of about a second, through
 the real supervisor, runner, launcher and broker. Measured: resident memory and open files of the three processes over
-time, containers left over, and seconds per experiment. Exit 0 if memory of the last third is within 5% of the first,
-open files and containers are back to where they were, and the last experiments cost at most a tenth more than the
-first.
+time, containers left over, and seconds per experiment. With --standin only the desk is real, with ledger, git and audit
+chain (bench/standin.py): thousands of experiments in minutes. Exit 0 if memory of the last third is within 5% of the
+first, open files and containers are back to where they were, and the last experiments cost at most a tenth more than
+the first.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from unittest import mock
 
 import docker
 
+from bench import scale, standin
 from runner.core.artifacts import keys, prepare, profiles, store
 from runner.core.base.home import SOURCE, Home
 from runner.core.evidence import verify
 from runner.core.evidence.ledger import Ledger
 from runner.people.host import processes
+from runner.rooms.desk.desk import Desk, Quota
 from runner.rooms.launcher import containers
 
 TAG = "soak"
@@ -178,12 +181,42 @@ def result(home: Home, samples: list[Sample], client: docker.DockerClient) -> di
     return document
 
 
+def without_containers(home: Home, count: int) -> dict[str, Any]:
+    """The desk alone, as bench.scale runs it: its memory and what an answer costs, first third and last."""
+    loop = standin.loop(home, scale.TAG, home.first().read_bytes(), scale.score, scale.TELEMETRY)
+    desk, memory, seconds = Desk(loop, home.work, Quota(None)), list[float](), list[float]()
+    for part in range(1, 31):
+        seconds += scale.grow(loop, desk, count * part // 30)
+        desk._history({"verb": "history"})
+        memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+    third = len(seconds) // 3
+    cost = statistics.median(seconds[-third:]) / statistics.median(seconds[:third])
+    grown = statistics.median(memory[-10:]) / statistics.median(memory[:10])
+    failures = verify.verify(home).failures
+    return {
+        "experiments": count,
+        "mib_first_third": round(statistics.median(memory[:10]), 1),
+        "mib_last_third": round(statistics.median(memory[-10:]), 1),
+        "memory_ratio": round(grown, 3),
+        "cost_ratio": round(cost, 3),
+        "seconds_per_experiment": round(statistics.mean(seconds), 4),
+        "verify_failures": failures,
+        "ok": not failures and grown <= MEMORY_GROWTH and cost <= COST_GROWTH,
+    }
+
+
 def main() -> int:
     """Soak and print; the last line is one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=300)
+    parser.add_argument("--standin", action="store_true", help="Stand-ins for the containers.")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    if asked.standin:
+        with tempfile.TemporaryDirectory() as name:
+            document = without_containers(scale.bench_of(Path(name)), asked.experiments)
+        print(json.dumps(document))
+        return 0 if document["ok"] else 1
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         home = home_of(folder)

@@ -1,18 +1,26 @@
 #!/usr/bin/env bash
 # pytest in the project's environment; files it leaves belong to the checkout's owner.
-#   pytest.sh [-m EXPRESSION]
-# The evaluator's tests only compute: they share the processors, one thread each. All others, many of which watch clocks
-# and processors of containers, run one after another.
+#   pytest.sh [check] [ARGUMENTS]
+# Tests without containers share the processors, one thread each. Those with containers, many of which watch clocks and
+# processors of containers, run one after another, but for the corpus of cheats, which waits more than it computes.
+# check: only those that need no engine and no more than a few seconds.
 source "$(dirname "$0")/common.sh"
 LOG=$(mktemp)
 trap 'give_back; rm -f "$LOG"' EXIT
 
-run() { .venv/bin/python -m pytest "$@" | tee -a "$LOG"; }
+run() { .venv/bin/python -m pytest --durations=10 "$@" | tee -a "$LOG"; }
 
 code=0
 workers=$(($(nproc) < 4 ? $(nproc) : 4)) # each takes up to 3 GiB
-OMP_NUM_THREADS=1 run tests/evaluator --numprocesses "$workers" --dist worksteal "$@" || code=$?
-run tests --ignore=tests/evaluator "$@" || code=$?
+apart=(--numprocesses "$workers" --dist worksteal)
+if [ "${1:-}" = check ]; then
+  shift
+  OMP_NUM_THREADS=1 run tests -m "not engine and not slow" "${apart[@]}" "$@" || code=$?
+else
+  OMP_NUM_THREADS=1 run tests -m "not engine" "${apart[@]}" "$@" || code=$?
+  run tests/attacks -m engine "${apart[@]}" "$@" || code=$?
+  run tests --ignore=tests/attacks -m engine "$@" || code=$?
+fi
 awk '/^=+ .*(passed|failed|error).* in [0-9.]+s/ { for (i = 2; i <= NF; i++) if ($i ~ /^(passed|failed|skipped|errors?),?$/) { sub(",", "", $i); count[$i] += $(i - 1) } }
   END { for (word in count) printf "%d %s  ", count[word], word; print "in all" }' "$LOG"
 exit "$code"

@@ -1,11 +1,18 @@
-"""What a tag's calls of the model API have cost, read from the broker's meter. TRUSTED, reads only."""
+"""What a tag's calls of the model API have cost, and whether the API is away now, by the broker's word. TRUSTED."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from runner.core.base import files
+
 NANO = 1_000_000_000
+_AWAY = "away.json"  # in the broker's folder while it makes no calls
+_MAX_AWAY = 200
 
 
 def spent(path: Path, tag: str) -> dict[str, float] | None:
@@ -22,3 +29,23 @@ def spent(path: Path, tag: str) -> dict[str, float] | None:
     finally:
         db.close()
     return {"dollars": nano / NANO, "tokens": tokens, "requests": requests} if requests else None
+
+
+def pause(broker: Path, seconds: float) -> None:
+    """Note in the broker's folder that calls pause for so long; 0: they pass again. A full disk tells nobody."""
+    with suppress(OSError):
+        if seconds:
+            until = datetime.now(UTC) + timedelta(seconds=seconds)
+            files.write(broker / _AWAY, json.dumps({"until": until.isoformat(timespec="seconds")}), mode=0o600)
+        else:
+            (broker / _AWAY).unlink(missing_ok=True)
+
+
+def away(broker: Path) -> datetime | None:
+    """Until when the broker makes no calls, as it says; None if it makes some."""
+    try:
+        with files.open_plain(broker / _AWAY) as file:
+            until = datetime.fromisoformat(json.loads(file.read(_MAX_AWAY))["until"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return until if until.tzinfo is not None and until > datetime.now(UTC) else None

@@ -47,14 +47,17 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     book = ledger.Ledger(home.ledger, read_only=True)
     document = ledger.summary(book, newest(book, tag))
     page = home.tag(str(document["tag"])) / "report.html"
-    cost = spending.spent(home.spent, str(document["tag"]))
+    cost, away = spending.spent(home.spent, str(document["tag"])), spending.away(home.broker)
     if as_json:
-        print(json.dumps(document | {"report": str(page), "cost": cost}))
+        until = None if away is None else away.isoformat()
+        print(json.dumps(document | {"report": str(page), "cost": cost, "away_until": until}))
         return
     out = console.stdout()
     console.table(document, out)
     if cost is not None:
         out.print(f"model: ${cost['dollars']:.4f}, {cost['requests']} calls, {cost['tokens']} tokens", markup=False)
+    if away is not None:
+        out.print(f"model: away, asked again at {away.astimezone():%H:%M:%S}", markup=False)
     out.print(f"report: {page}", markup=False)
 
 

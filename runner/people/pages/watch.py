@@ -53,6 +53,7 @@ class State:
     cost: dict[str, float] | None
     budget: float  # seconds of training an experiment has
     dollars: float  # policy's ceiling for the tag
+    away: str | None  # until when the model API is left alone
     gpus: list[str]
     hours: float  # since the tag began, to now or to its end
     leak_bits: float
@@ -89,12 +90,17 @@ class Look:
             cost=spending.spent(home.spent, tag),
             budget=self._budget,
             dollars=self._policies.broker.night.dollars,
+            away=_clock(spending.away(home.broker)),
             gpus=nvidia.lines(),
             hours=_hours(began, rows, running=bool(running) or locks.held(home.runner_lock)),
             leak_bits=told.bits,
             leak_limit=told.limit,
             leak_left=told.left,
         )
+
+
+def _clock(moment: datetime | None) -> str | None:
+    return None if moment is None else f"{moment.astimezone():%H:%M:%S}"
 
 
 def _hours(began: str, rows: Sequence[Experiment], *, running: bool) -> float:
@@ -153,6 +159,8 @@ def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
     if state.cost is not None:
         spent = f"${state.cost['dollars']:.2f} of ${state.dollars:.2f}, {state.cost['requests']:.0f} calls"
         parts.append(_line(f"model     {spent}"))
+    if state.away is not None:
+        parts.append(_line(f"model     away: asked again at {state.away}"))
     share = 100 * state.leak_bits / state.leak_limit
     parts.append(_line(f"told      {share:.0f}% of the leak budget, room for {state.leak_left} experiments more"))
     parts += [_line(f"GPU       {line}") for line in state.gpus]
@@ -193,6 +201,7 @@ def document(state: State) -> dict[str, Any]:
         "last": [row.model_dump(mode="json") for row in state.rows[-SHOWN_ROWS:]],
         "running": [{**one.__dict__} for one in state.running],
         "cost": state.cost,
+        "away_until": state.away,
         "gpus": state.gpus,
         "hours": round(state.hours, 3),
         "leak_bits": round(state.leak_bits),

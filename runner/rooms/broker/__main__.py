@@ -14,6 +14,7 @@ import os
 import sqlite3
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runner.core.base import compose, doors, locks, secret_file
 from runner.core.base.errors import GloveboxError
+from runner.core.evidence import spending
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.policy import policy_files, users
 from runner.rooms.broker.budget import Meter
@@ -77,7 +79,10 @@ def _listen(settings: Settings, policies: policy_files.Policies, secret: secret_
     limits = httpx.Timeout(policies.broker.idle_seconds, connect=_CONNECT_SECONDS)
     client = httpx.AsyncClient(timeout=limits, follow_redirects=False, trust_env=False)
     log = AuditLog(state / "calls.jsonl")
-    relay = Relay(Upstream(policies.broker, meter, log, secret, client, state / "bodies"))
+    upstream = Upstream(policies.broker, meter, log, secret, client, state / "bodies")
+    upstream.breaker.told = partial(spending.pause, state)
+    spending.pause(state, 0.0)  # of a broker before us
+    relay = Relay(upstream)
     with (
         doors.listening(places.llm, gid=agent.host_gid, mode=0o660) as front,
         doors.listening(places.meter, gid=os.getegid(), mode=0o600) as back,

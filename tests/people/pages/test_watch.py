@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from runner.core.base.home import Home
 from runner.core.base.values import Rerun, Status
+from runner.core.evidence import spending
 from runner.core.evidence.ledger import Ledger
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import watch
@@ -33,7 +35,7 @@ def drawn(state: State, width: int, *, unicode: bool = True) -> str:
 
 def state(**changes: Any) -> State:
     base: dict[str, Any] = {
-        "tag": "t", "rows": [], "running": [], "cost": None, "budget": 300.0, "dollars": 50.0, "gpus": [], "hours": 1.5,
+        "tag": "t", "rows": [], "running": [], "cost": None, "budget": 300.0, "dollars": 50.0, "away": None, "gpus": [], "hours": 1.5,
         "leak_bits": 1000.0, "leak_limit": 4000, "leak_left": 12,
     }  # fmt: skip
     rows = changes.get("rows", [])
@@ -51,6 +53,23 @@ def test_a_run_in_progress_shows_its_curve_frontier_results_and_cost() -> None:
                  "H100", "#11", "#4", "1.9900 -> 1.8900"):  # fmt: skip
         assert part in text, part
     assert "#3 " not in text
+
+
+def test_a_model_that_is_away_is_shown_until_it_is_back(bench: Home, policies: Policies) -> None:
+    look = watch.Look(bench, policies, Ledger(bench.ledger, read_only=True), "t")
+    assert look.now().away is None
+    bench.broker.mkdir(exist_ok=True)
+    spending.pause(bench.broker, 3600)
+    seen = look.now()
+    assert f"away: asked again at {seen.away}" in drawn(seen, 80)
+    spending.pause(bench.broker, 0)
+    assert look.now().away is None
+    spending.pause(bench.broker, 0.0001)  # a broker that died while it waited
+    time.sleep(1.1)
+    assert look.now().away is None
+    for text in ("", "[]", '{"until": 3}', '{"until": "2999-01-01"}', "x" * 9999):
+        (bench.broker / "away.json").write_text(text)
+        assert look.now().away is None
 
 
 def test_nothing_yet_and_an_overdue_experiment_are_said_plainly() -> None:

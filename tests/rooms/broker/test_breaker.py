@@ -65,3 +65,19 @@ def test_a_try_that_never_reached_the_api_lets_the_next_one_try() -> None:
     assert breaker.wait() == 0
     breaker.released()
     assert breaker.wait() == 0
+
+
+def test_whoever_listens_is_told_of_pauses_and_their_end() -> None:
+    clock, told = Clock(), list[float]()
+    breaker = Breaker(POLICY, clock, told.append)
+    breaker.succeeded()
+    for _ in range(3):
+        breaker.failed()
+    clock.now += 10
+    breaker.wait()
+    breaker.failed(30.0)
+    clock.now += 30
+    breaker.wait()
+    breaker.succeeded()
+    breaker.succeeded()
+    assert told == [10.0, 30.0, 0.0]
