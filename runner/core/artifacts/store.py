@@ -98,6 +98,10 @@ def shown(home: Home, version: str) -> Statement:
     """
     there = home.store / version
     folder = there if there.is_dir() else home.artifacts / version
+    if not folder.is_dir():
+        profile = version.rsplit("-", 1)[0]
+        fix = f"prepare it again: glovebox prepare --profile {profile}; or restore a backup made with --artifacts"
+        raise ArtifactError("is not here", where=f"artifact {version}", fix=fix)
     return manifest.verified(folder, keys.trust(home), datetime.fromtimestamp(0, UTC))[0]
 
 

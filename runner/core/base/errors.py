@@ -28,6 +28,12 @@ class GloveboxError(Exception):
         return "".join(c if c.isprintable() else "?" for c in line)  # a file name may hold terminal escapes
 
 
+class UsageError(GloveboxError):
+    """What a person asked for is not there, or may not be asked for here."""
+
+    exit_code = 2
+
+
 class PolicyError(GloveboxError):
     """A policy or settings file is missing, unreadable or says something it may not say."""
 

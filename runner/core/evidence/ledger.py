@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from runner.core.base.errors import GloveboxError
+from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.launching import Frozen, RunId, Sha256
 from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Rerun, Status, Tag
 from runner.core.evidence import ledger_file
 
+_NAMED = 10  # tags that are named to whoever asked for another
 _Row = TypeVar("_Row", bound=Frozen)
 
 
@@ -49,7 +50,7 @@ class Ledger:
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         if read_only and not path.exists():
-            raise GloveboxError("no experiment has been run yet", where=str(path), fix="run: glovebox run --tag NAME")
+            raise UsageError("no experiment has been run yet", where=str(path), fix="run: glovebox run --tag NAME")
         self._known: dict[str, list[Experiment]] = {}
         self._again: dict[str, list[Rerun]] = {}
         self._lock = threading.RLock()  # the desk answers from several threads
@@ -234,7 +235,8 @@ class Ledger:
         """Start, artifact version and terms (policy.Policies.terms) of a tag."""
         rows = self._read("SELECT started, artifact, policy FROM runs WHERE tag = ?", tag)
         if not rows:
-            raise GloveboxError(f"no run tagged {tag!r}", where="ledger", fix="see: glovebox status")
+            known = ", ".join(self.tags()[:_NAMED]) or "none yet"
+            raise UsageError(f"no tag {tag}", where="ledger", fix=f"tags: {known}")
         (row,) = rows
         return {"started": row[0], "artifact": row[1], "policy": row[2]}
 

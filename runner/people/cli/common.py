@@ -6,11 +6,12 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from runner.core.base.errors import BusyError, GloveboxError
+from runner.core.base.errors import BusyError, GloveboxError, UsageError
 from runner.core.base.home import Home
 from runner.core.evidence import ledger, spending
 from runner.core.policy import policy_files
@@ -96,8 +97,17 @@ def notifying(home: Home, tag: str) -> Iterator[Tell]:
 
 
 def newest(book: ledger.Ledger, tag: str | None) -> str:
-    """The tag asked for, else the newest; raises GloveboxError if there is none."""
+    """The tag asked for, else the newest; raises UsageError if there is none, or not that one."""
     tags = book.tags()
     if tag is None and not tags:
-        raise GloveboxError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
+        raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
+    if tag is not None:
+        book.run_info(tag)
     return tag or tags[0]
+
+
+def there(path: Path, kind: str = "file", fix: str = "") -> Path:
+    """A path that a person named; raises UsageError if nothing is there."""
+    if not path.exists():
+        raise UsageError(f"no such {kind}", where=str(path), fix=fix)
+    return path

@@ -14,12 +14,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from runner.core.artifacts import begun, keys
-from runner.core.base.errors import GloveboxError
+from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.home import find, make, place
 from runner.core.evidence import ledger
 from runner.core.evidence import verify as verifier
 from runner.people.cli import artifacts, export, operations, policy, redteam, run, up, views, warm
-from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show
+from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show, there
 from runner.people.host import compose_env, doctor, importing
 from runner.people.pages import console, report
 from runner.people.pages.progress import ShownStages
@@ -29,6 +29,7 @@ _EPILOG = (
     "5 engine or images (doctor: any failed check), 6 busy, 7 train.py refused, 8 verification failed, "
     "9 the agent gave up, 130 interrupted."
 )
+_WRONG_USAGE: type[Any] = typer.BadParameter.__mro__[1]  # of typer's own click, which has no public name for it
 _FIXES = {
     errno.EROFS: "copy the bench to where you may write",
     errno.ENOSPC: "free disk space",
@@ -90,6 +91,8 @@ def init(
     json_: Json = False,
 ) -> None:
     """Create a bench here: .glovebox with a signing key and a trust root, and .env for compose. Safe to repeat."""
+    if from_ is not None:
+        there(from_, "folder", "name one that glovebox export made")
     home, named = place(), env_file is not None
     found = export.check(home, from_, key) if from_ is not None else None  # before a bench is made of it
     make(home)
@@ -187,6 +190,8 @@ def verify_(
     json_: Json = False,
 ) -> None:
     """Check audit chain, ledger, snapshots, git line, results.tsv and artifacts against each other."""
+    if witness is not None:
+        there(witness, fix="name the file of policies/audit.yaml, or mount it")
     shown = ShownStages(console.stderr()) if console.stderr().is_terminal else None
     document = verifier.verify(find(), witness, since=since, shown=shown).document()
     if json_:
@@ -205,14 +210,29 @@ def verify_(
 
 
 def main() -> None:
-    """Entry point: one line per error, its exit code documented in errors.py."""
+    """Entry point: one line per error, or one JSON object with --json; its exit code documented in errors.py."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
+    except _WRONG_USAGE as error:
+        if "--json" not in sys.argv:
+            error.show()
+            sys.exit(error.exit_code)
+        _say_error(UsageError(error.format_message()))
     except GloveboxError as error:
-        console.stderr().print(f"glovebox: {error}", markup=False)
-        sys.exit(error.exit_code)
+        _say_error(error)
     except OSError as error:
         _system_error(error)
+
+
+def _say_error(error: GloveboxError) -> NoReturn:
+    if "--json" in sys.argv:
+        told = {"what": error.what, "where": error.where, "fix": error.fix, "exit_code": error.exit_code}
+        print(json.dumps({"error": told}))
+    else:
+        console.stderr().print(f"glovebox: {error}", markup=False)
+    sys.exit(error.exit_code)
 
 
 def _system_error(error: OSError) -> NoReturn:

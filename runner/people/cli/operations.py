@@ -11,7 +11,7 @@ import typer
 from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home, find, place
 from runner.core.policy import policy_files
-from runner.people.cli.common import Json, interruptible, say
+from runner.people.cli.common import Json, interruptible, say, there
 from runner.people.host import backup as backups
 from runner.people.host import housekeeping
 from runner.people.pages import console
@@ -58,7 +58,7 @@ def restore(path: Annotated[Path, typer.Argument(help="File that glovebox backup
     """Unpack a backup where no bench is yet ($GLOVEBOX_HOME, else .glovebox here), and verify it."""
     home = place()
     interruptible()
-    outcome = backups.restore(path, home)
+    outcome = backups.restore(there(path), home)
     changed = _policies(home)
     text = f"{home.root}: " + ("everything adds up" if not outcome.failures else "NOT ok: glovebox verify")
     if changed:

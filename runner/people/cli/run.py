@@ -12,7 +12,7 @@ from runner.core.airlock.description import clean
 from runner.core.base.home import find
 from runner.core.base.launching import Lane
 from runner.core.evidence import ledger
-from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notifying, show
+from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notifying, show, there
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
 from runner.people.cli.session import AGENTS, FromTag, KeyFile, follow, secret_of, settings_of
 from runner.people.pages import console
@@ -46,7 +46,7 @@ def run(
             raise typer.BadParameter("one file runs on one --gpu or set of --cores")
         settings |= {
             "agent": None,
-            "train_py": str(train_py.absolute()),
+            "train_py": str(there(train_py).absolute()),
             "description": clean(description or train_py.name, MAX_DESCRIPTION),
         }
     secret = secret_of(home, settings["agent"], key_file)

@@ -67,12 +67,13 @@ def follow(settings: dict[str, Any], home: Home, key_file: Path | None, told: Te
         found = locks.holder(home.runner_lock)
         who = f"{found.name}, pid {found.pid}" if found else "by another process"
         raise BusyError(f"already running: {who}", where=str(home.runner_lock), fix="wait, or run: glovebox stop")
-    answer, code, worked, err = None, 1, False, console.stderr()
+    answer, code, worked, stopped, err = None, 1, False, False, console.stderr()
     interruptible()
     with writing(home, settings["tag"]) as page:
         try:
             for event in console.follow(processes.run(settings, home, key_file), err):
                 worked = worked or event["event"] in _WORK
+                stopped = stopped or event["event"] == "stopped"
                 page.event(event)
                 if event["event"] == "failed":
                     err.print(f"glovebox: {event['error']}", markup=False)
@@ -85,4 +86,4 @@ def follow(settings: dict[str, Any], home: Home, key_file: Path | None, told: Te
         except KeyboardInterrupt:
             err.print("stopped: the running experiment is recorded as interrupted", markup=False)
             code = 130
-    return Followed(answer, code, worked)
+    return Followed(answer, 130 if stopped and code == 0 else code, worked)

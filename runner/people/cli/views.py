@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from runner.core.artifacts import begun
-from runner.core.base.errors import GloveboxError
+from runner.core.base.errors import UsageError
 from runner.core.base.home import find
 from runner.core.base.values import Experiment, Status
 from runner.core.decision import standing
@@ -121,7 +121,7 @@ def show(
     row = next((row for row in rows if row.id == experiment), None)
     if row is None:
         known = f"1 to {max(row.id for row in rows)}" if rows else "none yet"
-        raise GloveboxError(f"no experiment {experiment} in tag {name}", where="ledger", fix=f"experiments: {known}")
+        raise UsageError(f"no experiment {experiment} in tag {name}", where="ledger", fix=f"experiments: {known}")
     before = standing.parent(rows, row)
     diff = GitLine(home.line).diff(before.commit, row.commit) if before else ""
     reruns = [rerun for rerun in book.reruns(name) if rerun.experiment == row.id]

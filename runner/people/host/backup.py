@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from runner.core.base import files, locks, ownership
-from runner.core.base.errors import GloveboxError, VerifyError
+from runner.core.base.errors import GloveboxError, UsageError, VerifyError
 from runner.core.base.home import Home, folders
 from runner.core.evidence import git_line, verify
 
@@ -39,13 +39,13 @@ _ROOT = "glovebox"
 def write(home: Home, path: Path, *, artifacts: bool = False) -> int:
     """Write the file; returns its size. Raises BusyError while a run is on, GloveboxError if the file exists."""
     if not path.parent.is_dir():
-        raise GloveboxError("no such folder", where=str(path.parent), fix="make it, or name another")
+        raise UsageError("no such folder", where=str(path.parent), fix="make it, or name another")
     with locks.hold(home.runner_lock, "backup"), tempfile.TemporaryDirectory(dir=home.root) as folder:
         try:
             with files.whole(path, mode=0o600, replace=False) as file:
                 _archive(file, _members(home, Path(folder), artifacts))
         except FileExistsError:
-            raise GloveboxError("exists already", where=str(path), fix="name another file") from None
+            raise UsageError("exists already", where=str(path), fix="name another file") from None
         except (OSError, sqlite3.Error) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise GloveboxError(f"cannot be written: {why}", where=str(path), fix="free space") from None
@@ -93,7 +93,7 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
 def restore(path: Path, home: Home) -> verify.Outcome:
     """Unpack into a place where no bench is, and verify; raises GloveboxError, VerifyError."""
     if home.root.exists() and any(home.root.iterdir()):
-        raise GloveboxError("there is a bench already", where=str(home.root), fix="restore into another GLOVEBOX_HOME")
+        raise UsageError("there is a bench already", where=str(home.root), fix="restore into another GLOVEBOX_HOME")
     folders(home.root.parent)
     with tempfile.TemporaryDirectory(dir=home.root.parent) as folder:
         _unpack(path, Path(folder))

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from runner.core.artifacts import keys, signing, store
 from runner.core.base import files, nvidia
-from runner.core.base.errors import GloveboxError
+from runner.core.base.errors import UsageError
 from runner.core.base.home import Home
 from runner.core.base.launching import Frozen, Sha256
 from runner.core.base.values import Experiment, Rerun, Status, Tag
@@ -79,9 +79,9 @@ def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path)
     rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
     keeps = [row for row in rows if row.status is Status.KEEP]
     if not keeps:
-        raise GloveboxError(f"nothing was kept in {tag} yet", where="ledger", fix="see: glovebox status")
+        raise UsageError(f"nothing was kept in {tag} yet", where="ledger", fix="see: glovebox status")
     if folder.exists():
-        raise GloveboxError("exists already", where=str(folder), fix="name another with --output")
+        raise UsageError("exists already", where=str(folder), fix="name another with --output")
     told = Rows(tag=tag, hardware=machine, decision=policies.decision, experiments=rows, reruns=reruns)
     # Made and signed where nobody else can write, then copied out: the folder that is named may be a stranger's.
     with tempfile.TemporaryDirectory(dir=home.root) as private:
@@ -121,7 +121,7 @@ def _session(home: Home, policies: Policies, told: Rows, artifact: str, line: Gi
         path = home.source(row.snapshot)
         return path.read_bytes() if path.is_file() else None
 
-    profile = store.admit(home, artifact).predicate.profile
+    profile = store.shown(home, artifact).predicate.profile
     return session_report.write(
         told.experiments,
         analysis.study(told.experiments, noise, source),
