@@ -59,6 +59,7 @@ class Memory:
         """
         rows = self._ledger.experiments(self._tag)
         best = standing.best(rows)
+        self.account.catch_up(rows)  # another lane's may have ended since anybody asked
         telemetry = Telemetry(curve=row.curve, summary=row.summary)
         return row.model_copy(
             update={

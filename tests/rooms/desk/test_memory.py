@@ -65,6 +65,29 @@ def test_what_an_edit_changed_is_recorded_and_is_what_its_sources_say(loop: Loop
     assert lost == analysis.study(old, None, loop.memory.source)  # and rows from before it was recorded are
 
 
+def test_what_another_lane_told_counts_before_the_next_level_is_chosen(loop: Loop, work: Path) -> None:
+    """Rows come from elsewhere, and nobody has asked what was told since."""
+    night(loop, work, 3)
+    other = Memory(loop.home, loop.policies, loop.ledger, loop.tag)
+    bits = other.told().bits
+    night_of_another = 5
+    for number in range(3, 3 + night_of_another):
+        work.write_bytes(driver.candidate(work.read_bytes(), number))
+        loop.experiment(work, f"proposal {number}")
+    seen: list[float] = []
+    account = other.account
+    real = account.level
+
+    def level(telemetry: Telemetry, crash: object, planned: int | None) -> int:
+        seen.append(account.catch_up([]).bits)
+        return real(telemetry, None, planned)
+
+    account.level = level  # type: ignore[method-assign,assignment]
+    other.completed(loop.ledger.experiments(loop.tag)[-1])
+    assert seen == [loop.memory.told().bits]
+    assert seen[0] > bits
+
+
 def test_verify_notices_a_total_that_does_not_follow(loop: Loop, work: Path) -> None:
     night(loop, work, 8)
     rows, reruns = loop.ledger.experiments(loop.tag), loop.ledger.reruns(loop.tag)
