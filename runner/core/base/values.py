@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from runner.core.base.launching import Costs, EngineResult, Frozen, RunId, Sha256, Speed, Version
 
@@ -162,6 +162,8 @@ class Feedback(Frozen):
 class Experiment(Frozen):
     """One row of the ledger; the defaults are those of a run that produced nothing."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     id: int
     tag: Tag
     status: Status
@@ -206,6 +208,8 @@ class Experiment(Frozen):
 
 class Rerun(Frozen):
     """One more run of an experiment's train.py: another seed, or other terms."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     id: int
     tag: Tag

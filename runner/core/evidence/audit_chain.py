@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError, VerifyError
+from runner.core.base.values import MAX_TAG, TAG_PATTERN
 
 GENESIS = "0" * 64
 MAX_LINE = 1 << 20
@@ -84,7 +86,9 @@ def named(entry: dict[str, Any]) -> tuple[tuple[str, int], dict[str, Any]] | Non
     if kind not in ("accepted", "finished", "rerun") or not isinstance(data, dict) or not isinstance(inner, dict):
         return None
     tag, number = inner.get("tag"), inner.get("experiment" if kind == "accepted" else "id")
-    return ((tag, number), data) if isinstance(tag, str) and isinstance(number, int) else None
+    if not isinstance(tag, str) or len(tag) > MAX_TAG or not re.fullmatch(TAG_PATTERN, tag) or type(number) is not int:
+        return None
+    return (tag, number), data
 
 
 def by_name(entries: Iterable[dict[str, Any]], kind: str) -> dict[tuple[str, int], dict[str, Any]]:
@@ -113,7 +117,7 @@ class Follower:
         """Entries since the last that was read; raises VerifyError naming the first line that does not fit."""
         if not self._path.exists():
             return
-        with self._path.open("rb") as file:
+        with self._open() as file:
             file.seek(self._offset)
             for line in iter(lambda: file.readline(MAX_LINE), b""):
                 entry = self._checked(line)
@@ -121,13 +125,20 @@ class Follower:
                 advance(len(line))
                 yield entry
 
+    def _open(self) -> BinaryIO:
+        try:
+            return files.open_plain(self._path)
+        except OSError as error:
+            told = f"the audit chain cannot be read: {error.strerror}"
+            raise VerifyError(told, where=str(self._path), fix="see what it is: ls -l") from None
+
     def _checked(self, line: bytes) -> dict[str, Any]:
         try:
             entry: dict[str, Any] = json.loads(line)
             claimed = entry.pop("hash")
             good = entry["n"] == self._number and entry["prev"] == self._prev
             good = good and hashlib.sha256(canonical(entry)).hexdigest() == claimed
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             good = False
         if not good:
             where = f"{self._path}:{self._number + 1}"

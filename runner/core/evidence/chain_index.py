@@ -12,7 +12,7 @@ Entry = dict[str, Any]
 
 
 class ChainIndex:
-    """Of what ended up to entry number `since` only the names are kept."""
+    """`old` and `old_reruns`: what ended up to entry number `since`."""
 
     def __init__(self, public: str, since: int = -1) -> None:
         """`public`: the key that checkpoints must be signed by."""
@@ -23,7 +23,7 @@ class ChainIndex:
         self.accepted: dict[Key, Entry] = {}
         self.finished: dict[Key, Entry] = {}
         self.reruns: dict[Key, Entry] = {}
-        self.old: set[Key] = set()  # experiments that ended before
+        self.old: set[Key] = set()
         self.old_reruns: set[Key] = set()
         self._since = since
 
@@ -41,8 +41,10 @@ class ChainIndex:
         if entry["kind"] == "accepted":
             self.accepted[key] = data
         elif entry["kind"] == "finished":
-            self.finished[key] = {} if early else data
-            self.old |= {key} if early else set()
+            self.finished[key] = data
+            if early:
+                self.old.add(key)
         else:
-            self.reruns[key] = {} if early else data
-            self.old_reruns |= {key} if early else set()
+            self.reruns[key] = data
+            if early:
+                self.old_reruns.add(key)

@@ -1,13 +1,17 @@
 """Many objects of a git repository through one process of git. TRUSTED; the repository may be a stranger's.
 
 `git cat-file --batch` answers a name and a newline with `ID TYPE SIZE`, a newline, the object's bytes and a newline
-(git-cat-file(1), "BATCH OUTPUT"). Type and size are looked at before any of its bytes are.
+(git-cat-file(1), "BATCH OUTPUT"). Type and size are looked at before any of its bytes are read; git itself may unpack
+much before it answers (a commit on the way to a file, a chain of deltas), so it has a limit of memory and of time.
 """
 
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +26,9 @@ _ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0[\s\S]{20}")
 _NAME = re.compile(r"[0-9a-f]{40}(:[\w.]{1,40})?", re.ASCII)
 _FILE = b"100644"
 _MAX_HEADER = 1024
+_MEMORY = 2 << 30  # bytes of address space
+_SECONDS = 60.0  # of one answer
+_LOOKS = 0.5  # seconds between two looks whether that has passed
 
 
 class Objects:
@@ -30,6 +37,7 @@ class Objects:
     def __init__(self, path: Path, environment: Mapping[str, str], most: int) -> None:
         self._path, self._environment, self._most = path, environment, most
         self._git: subprocess.Popen[bytes] | None = None
+        self._deadline = 0.0  # of the answer that is waited for
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +75,7 @@ class Objects:
         git = self._git = self._git or self._start()
         if git.stdin is None or git.stdout is None:
             return None
+        self._deadline = time.monotonic() + _SECONDS
         git.stdin.write(name.encode() + b"\n")
         git.stdin.flush()
         header = _HEADER.fullmatch(git.stdout.readline(_MAX_HEADER))
@@ -77,7 +86,7 @@ class Objects:
         return data[:-1] if len(data) == size + 1 else None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        git = subprocess.Popen(
             ["git", "cat-file", "--batch"],
             cwd=self._path,
             env=dict(self._environment),
@@ -85,6 +94,17 @@ class Objects:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
+        resource.prlimit(git.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+        self._deadline = time.monotonic() + _SECONDS
+        threading.Thread(target=self._watch, args=(git,), daemon=True).start()
+        return git
+
+    def _watch(self, git: subprocess.Popen[bytes]) -> None:
+        """End a git that takes too long for one answer."""
+        while git.poll() is None and self._git in (None, git):
+            if time.monotonic() > self._deadline:
+                git.kill()
+            time.sleep(_LOOKS)
 
     def _end(self) -> None:
         git, self._git = self._git, None

@@ -167,14 +167,27 @@ class Ledger:
         """
         with self._lock:
             known = self._known.setdefault(tag, [])
+            if self._order == "id":  # a writer may have extended it since
+                self._order = "done" if ledger_file.knows(self._db, "experiments", "done") else "id"
             order = self._order
             rows = self._read(
-                f"SELECT row FROM experiments WHERE tag = ? AND status IS NOT NULL AND {order} > ? ORDER BY {order}",  # noqa: S608
+                f"SELECT id, run, status, val_bpb, row FROM experiments"  # noqa: S608
+                f" WHERE tag = ? AND status IS NOT NULL AND {order} > ? ORDER BY {order}",
                 tag,
                 len(known),
             )
-            known += [_parsed(Experiment, row, tag) for (row,) in rows]
+            for *columns, text in rows:
+                row = _parsed(Experiment, text, tag)
+                if columns != [row.id, row.run, row.status, row.val_bpb]:
+                    raise _malformed()
+                known.append(row)
             return list(known)
+
+    def strays(self) -> list[str]:
+        """Tags that experiments or reruns name and that were never begun."""
+        found = self._read("SELECT DISTINCT tag FROM experiments WHERE tag NOT IN (SELECT tag FROM runs)")
+        found += self._reruns_of("SELECT DISTINCT tag FROM reruns WHERE tag NOT IN (SELECT tag FROM runs)")
+        return sorted({str(tag)[:MAX_TAG] for (tag,) in found})
 
     def last_number(self, tag: str) -> int:
         """Number of the newest experiment, open or not; 0 if there is none."""
@@ -206,10 +219,10 @@ class Ledger:
         with self._lock:
             known = self._again.setdefault(tag, [])
             after = known[-1].id if known else 0
-            rows = self._reruns_of("SELECT row FROM reruns WHERE tag = ? AND id > ? ORDER BY id", tag, after)
-            settled = list(itertools.takewhile(lambda row: row[0] is not None, rows))
-            known += [_parsed(Rerun, row, tag) for (row,) in settled]
-            return known + [_parsed(Rerun, row, tag) for (row,) in rows[len(settled) :] if row is not None]
+            rows = self._reruns_of("SELECT id, row FROM reruns WHERE tag = ? AND id > ? ORDER BY id", tag, after)
+            settled = list(itertools.takewhile(lambda row: row[1] is not None, rows))
+            known += [_rerun(tag, *row) for row in settled]
+            return known + [_rerun(tag, *row) for row in rows[len(settled) :] if row[1] is not None]
 
     def open_reruns(self, tag: str) -> list[Rerun]:
         """Reruns that were accepted and not completed, as they were begun."""
@@ -248,6 +261,13 @@ def _parsed(model: type[_Row], text: str, tag: str) -> _Row:
     except ValidationError:
         raise _malformed() from None
     if getattr(row, "tag", tag) != tag:
+        raise _malformed()
+    return row
+
+
+def _rerun(tag: str, number: int, text: str) -> Rerun:
+    row = _parsed(Rerun, text, tag)
+    if row.id != number:
         raise _malformed()
     return row
 

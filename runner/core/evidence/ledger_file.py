@@ -30,6 +30,8 @@ TABLES = {
         " begun TEXT NOT NULL, row TEXT, PRIMARY KEY (tag, id)) STRICT"
     ),
 }
+_NEEDED = [("runs", name) for name in ("tag", "started", "artifact", "policy")]  # of every version
+_NEEDED += [("experiments", name) for name in ("tag", "id", "run", "status", "val_bpb", "row")]
 # Without them the next row costs a look at all rows before it. Their text is compared: what an index says could differ
 # from its table, which `verify` looks for (integrity_check).
 INDICES = {
@@ -47,7 +49,7 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?{mode}"
     db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
     try:
-        _check(db, path)
+        _check(db, path, read_only=read_only)
         if not read_only:
             _bring_up_to_date(db, path)
     except BaseException:
@@ -75,7 +77,7 @@ def knows(db: sqlite3.Connection, table: str, column: str) -> bool:
     return column in {str(row[1]) for row in db.execute(f"PRAGMA table_info({table})")}
 
 
-def _check(db: sqlite3.Connection, path: Path) -> None:
+def _check(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
     """Refuse what is damaged, newer than we are, or doctored to say this now and that later."""
     db.execute("PRAGMA busy_timeout = 5000")
     (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
@@ -94,6 +96,10 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         ours = ours or (kind == "index" and (str(name).startswith("sqlite_autoindex_") or INDICES.get(name) == text))
         if not ours:
             raise sqlite3.DatabaseError(f"holds a {kind} that is not ours")
+    whole = all(knows(db, *column) for column in _NEEDED)
+    (there,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    if not whole and (there or read_only):
+        raise sqlite3.DatabaseError("lacks a table or a column")
     for table in TABLES:
         if any(row[6] for row in db.execute(f"PRAGMA table_xinfo({table})")):
             raise sqlite3.DatabaseError("holds a column that is not ours")

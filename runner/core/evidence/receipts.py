@@ -22,8 +22,9 @@ _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality", "evaluation"}
 _LATER = (
     "interval", "pairs", "pace", "hopeless", "lane", "evaluation", "neighbours",
-    "gain", "probability", "sigma", "parent", "speed", "attention", "total", "kinds", "told",
+    "gain", "probability", "sigma", "parent", "speed", "attention",
 )  # fmt: skip
+_SINCE = ("total", "kinds", "told")  # later still; 0 says something of them
 _TERMS = {"snapshot", "commit", "run", "artifact", "policy"}
 
 
@@ -95,6 +96,9 @@ def row_digest(row: Experiment) -> str:
         document["crash"] = {"error": row.crash.error, "line": row.crash.line}
     for name in _LATER:
         if document[name] in (None, 0, [], ""):
+            del document[name]
+    for name in _SINCE:
+        if document[name] is None:
             del document[name]
     return hashlib.sha256(audit_chain.canonical(document)).hexdigest()
 

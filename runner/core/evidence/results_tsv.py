@@ -86,7 +86,7 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._left: tuple[int, int, int] | None = None  # rows, bytes and modification time when it was last written
+        self._left: tuple[int, ...] | None = None  # rows, and what the kernel noted when it was last written
 
     def rewrite(self, experiments: Sequence[Experiment]) -> None:
         """Write all of it."""
@@ -105,9 +105,9 @@ class Results:
             os.fsync(file.fileno())
         self._left = self._now(len(experiments))
 
-    def _now(self, rows: int) -> tuple[int, int, int] | None:
+    def _now(self, rows: int) -> tuple[int, ...] | None:
         try:
             found = self._path.lstat()
         except OSError:
             return None
-        return rows, found.st_size, found.st_mtime_ns
+        return rows, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

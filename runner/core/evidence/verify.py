@@ -20,14 +20,15 @@ from pydantic import ValidationError
 from runner.core.airlock import leak_budget
 from runner.core.artifacts import begun, keys, manifest, store
 from runner.core.artifacts.progress import Advance, Stages
+from runner.core.base import locks
 from runner.core.base.errors import GloveboxError, VerifyError
-from runner.core.base.files import hash_file
+from runner.core.base.files import hash_file, open_plain
 from runner.core.base.home import Home
 from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
 from runner.core.evidence import audit_chain, results_tsv
 from runner.core.evidence.chain_index import ChainIndex
 from runner.core.evidence.checkpoints import against_witness
-from runner.core.evidence.git_line import FILE, GitLine
+from runner.core.evidence.git_line import FILE, MAX_FILE, GitLine
 from runner.core.evidence.git_objects import Objects
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.receipts import complete, probed, row_digest
@@ -39,6 +40,7 @@ NO_WITNESS = (
     "no witness: an end cut off the audit chain together with the ledger's rows, or an older copy of the whole bench, "
     "would not be noticed (set witness in policies/audit.yaml, then: glovebox verify --witness FILE)"
 )
+_MEANWHILE = 1 << 20  # bytes of results.tsv that a session may add while we look
 _Entry = dict[str, Any]
 
 
@@ -83,37 +85,59 @@ class _Verifier:
         self._home, self._shown, self.outcome = home, shown, Outcome()
         self._hashed: dict[str, str] = {}  # snapshots by their name
         self._recovered = self._bare = 0
+        self._busy = False  # a session records while we look
         self._used: dict[str, str] = {}  # artifacts, and when the last experiment began that used them
 
     def verify(self, witness: Path | None, since: str | None) -> Outcome:
         outcome, home = self.outcome, self._home
-        chain = self._chain(since)
-        self._sealed(chain, witness)
-        self._calls()
-        outcome.check(
-            "ledger rows",
-            chain.ends == len(chain.finished),
-            "the audit chain finishes an experiment twice, or one without a name",
-        )
-        ledger, line = Ledger(home.ledger, read_only=True), GitLine(home.line)
-        outcome.check("ledger file", ledger.sound(), "the ledger's indices do not say what its tables say")
-        with self._shown.stage("git objects", 1) as advance:
-            outcome.check("git objects", line.sound(), "git fsck finds objects that are not what their names say")
-            advance(1)
-        rules = self._rules()
-        every = list(of_tag.known(home.policies)) if rules is not None else []
-        with ledger.at_once(), line.objects() as objects:
-            for tag in ledger.tags():
-                self._tag(ledger, line, objects, chain, tag, rules, every)
-        for tag, number in sorted(chain.finished):
-            outcome.check(
-                "ledger rows", False, f"{tag} experiment {number} is in the audit chain but not in the ledger"
-            )
-        for tag, number in sorted(chain.reruns):
-            outcome.check("reruns", False, f"{tag} rerun {number} is in the audit chain but not in the ledger")
+        ledger = Ledger(home.ledger, read_only=True)
+        with ledger.at_once():  # its moment comes first: what else there is may be ahead of it, never behind
+            tags, self._busy = ledger.tags(), locks.held(home.runner_lock)
+            chain = self._chain(since)
+            self._sealed(chain, witness)
+            self._calls()
+            ends = chain.ends == len(chain.finished)
+            told = "the audit chain finishes an experiment twice, or one without a name"
+            outcome.check("ledger rows", ends, told)
+            outcome.check("ledger file", ledger.sound(), "the ledger's indices do not say what its tables say")
+            strays = ", ".join(ledger.strays())
+            outcome.check("ledger file", not strays, f"the ledger has rows of tags it does not list: {strays}")
+            line = GitLine(home.line)
+            sound = self._git(line)
+            rules = self._rules()
+            every = list(of_tag.known(home.policies)) if rules is not None else []
+            with line.objects() as objects:
+                for tag in tags:
+                    try:
+                        self._tag(ledger, line, objects if sound else None, chain, tag, rules, every)
+                    except GloveboxError as error:  # rows that are none
+                        outcome.check("ledger rows", False, f"{tag}: {error}")
+        self._missing(chain)
         self._unvouched()
         self._artifacts()
         return outcome
+
+    def _git(self, line: GitLine) -> bool:
+        """Whether git's objects are sound; those of a line that is not are not read, whatever they unpack to."""
+        with self._shown.stage("git objects", 1) as advance:
+            sound = line.sound()
+            advance(1)
+        self.outcome.check("git objects", sound, "git fsck finds objects that are not what their names say")
+        if not sound:
+            self.outcome.unknown.append("no commit was looked at")
+        return sound
+
+    def _missing(self, chain: ChainIndex) -> None:
+        """What the chain ends and the ledger does not have; beside a session it may have ended since."""
+        lost = [(tag, number, "experiment", "ledger rows") for tag, number in sorted(chain.finished)]
+        lost += [(tag, number, "rerun", "reruns") for tag, number in sorted(chain.reruns)]
+        if self._busy or locks.held(self._home.runner_lock):
+            told = f"a session is at work: {len(lost)} runs that ended meanwhile, its branch and results.tsv's end"
+            self.outcome.unknown.append(f"{told} were not looked at")
+            return
+        for tag, number, kind, what in lost:
+            told = f"{tag} {kind} {number} is in the audit chain but not in the ledger"
+            self.outcome.check(what, False, told)
 
     def _chain(self, since: str | None) -> ChainIndex:
         wanted, head = _checkpoint(since)
@@ -133,7 +157,8 @@ class _Verifier:
                 fix="verify without --since; compare with a backup or witness",
             )
         if chain.old:
-            told = f"{len(chain.old)} experiments up to checkpoint {wanted} were taken as they are"
+            told = f"snapshots, commits and verdicts of {len(chain.old)} experiments up to checkpoint {wanted}"
+            told += " were not looked at again"
             self.outcome.unknown.append(told)
         return chain
 
@@ -174,7 +199,7 @@ class _Verifier:
         self,
         ledger: Ledger,
         line: GitLine,
-        objects: Objects,
+        objects: Objects | None,
         chain: ChainIndex,
         tag: str,
         rules: Policies | None,
@@ -188,15 +213,15 @@ class _Verifier:
         since = next((at for at, row in enumerate(rows) if (tag, row.id) not in chain.old), len(rows))
         with self._shown.stage(f"{tag}: rows", len(rows)) as advance:
             for row in rows:
-                entry = chain.finished.pop((tag, row.id), None)
-                if (tag, row.id) not in chain.old:
-                    self._row(objects, row, entry)
+                entry = chain.finished.pop((tag, row.id), None)  # once: a second row of that number has none
+                self._vouched(row, entry)
+                if entry is None or (tag, row.id) not in chain.old:
+                    self._row(objects, row)
                     self._ran(row, entry, chain.accepted.get((tag, row.id)))
                 advance(1)
         for rerun in reruns:
             found = chain.reruns.pop((tag, rerun.id), None)
-            if (tag, rerun.id) not in chain.old_reruns:
-                self._rerun(rerun, found)
+            self._rerun(rerun, found, old=found is not None and (tag, rerun.id) in chain.old_reruns)
         if rules is not None:
             known = begun.under(self._home, ledger.run_info(tag)["policy"], every)
             with self._shown.stage(f"{tag}: verdicts", len(rows)) as advance:
@@ -212,21 +237,28 @@ class _Verifier:
         if origin is None or not rows:
             return
         first = min(rows, key=lambda row: row.id)
-        keeps = [row for row in ledger.experiments(origin.begun_from) if row.status is Status.KEEP]
+        other = [] if origin.begun_from == tag else ledger.experiments(origin.begun_from)
+        keeps = [row for row in other if row.status is Status.KEEP]
         same = any((row.id, row.snapshot) == (origin.experiment, first.snapshot) for row in keeps)
         told = f"{tag}: it does not begin with experiment {origin.experiment} of {origin.begun_from}"
         self.outcome.check("origins", same, told)
 
-    def _row(self, objects: Objects, row: Experiment, entry: _Entry | None) -> None:
-        name = f"{row.tag} experiment {row.id}"
+    def _vouched(self, row: Experiment, entry: _Entry | None) -> None:
         same = entry is not None and entry.get("row") == row_digest(row)
-        self.outcome.check("ledger rows", same, f"{name}: the ledger row differs from the audit chain")
+        told = f"{row.tag} experiment {row.id}: the ledger row differs from the audit chain"
+        self.outcome.check("ledger rows", same, told)
+
+    def _row(self, objects: Objects | None, row: Experiment) -> None:
+        name = f"{row.tag} experiment {row.id}"
         self._snapshot(name, row)
+        if objects is None:
+            return
         try:
             committed = hashlib.sha256(objects.read(f"{row.commit}:{FILE}", "blob")).hexdigest()
         except GloveboxError:
             committed = ""
-        self.outcome.check("commits", committed == row.snapshot, f"{name}: commit {row.commit[:7]} is not its snapshot")
+        told = f"{name}: commit {row.commit[:7]} is not its snapshot"
+        self.outcome.check("commits", committed == row.snapshot, told)
 
     def _ran(self, row: Experiment, entry: _Entry | None, accepted: _Entry | None) -> None:
         """A row that was scored began as one, and its containers are vouched for, unless a crash took the word away."""
@@ -239,21 +271,20 @@ class _Verifier:
         if entry is not None and "containers" in entry and not entry.get("recovered"):
             check("receipts", complete(entry), f"{name}: scored without containers that were compared with policy")
 
-    def _rerun(self, rerun: Rerun, entry: _Entry | None) -> None:
+    def _rerun(self, rerun: Rerun, entry: _Entry | None, *, old: bool) -> None:
         check, name = self.outcome.check, f"{rerun.tag} rerun {rerun.id}"
         same = entry is not None and _as_rerun(entry) == rerun
         check("reruns", same, f"{name}: the ledger differs from the audit chain")
+        if old:
+            return
         if entry is not None and not entry.get("recovered"):
             check("reruns", complete(entry), f"{name}: scored without containers that were compared with policy")
         self._snapshot(name, rerun)
 
     def _snapshot(self, name: str, run: Experiment | Rerun) -> None:
-        path = self._home.source(run.snapshot)
         if run.snapshot not in self._hashed:
-            try:
-                self._hashed[run.snapshot] = hash_file(path)[0]
-            except OSError:
-                self._hashed[run.snapshot] = ""
+            data = _read(self._home.source(run.snapshot), MAX_FILE)
+            self._hashed[run.snapshot] = "" if data is None else hashlib.sha256(data).hexdigest()
         same = self._hashed[run.snapshot] == run.snapshot
         self.outcome.check("snapshots", same, f"{name}: the snapshot is missing or altered")
 
@@ -275,7 +306,10 @@ class _Verifier:
             outcome.unknown.append(told)
             return
         others = sum(row.val_bpb is not None and digest not in (None, row.policy) for row in rows[since:])
-        wrong, replayed = replay(rules.decision, rows, reruns, digest, since=since, advance=advance)
+        try:
+            wrong, replayed = replay(rules.decision, rows, reruns, digest, since=since, advance=advance)
+        except (ArithmeticError, ValueError) as error:  # of scores that no evaluator gives
+            wrong, replayed = [f"{rows[0].tag}: its verdicts cannot be replayed: {error}"], 0
         outcome.checked["verdicts"] = outcome.checked.get("verdicts", 0) + replayed
         outcome.failures += wrong
         if others:
@@ -284,7 +318,9 @@ class _Verifier:
 
     def _told(self, rules: Policies | None, tag: str, rows: Sequence[Experiment]) -> None:
         """Whether answers told no more than the tag's own policies allow."""
-        if rules is not None:
+        if rules is None:
+            self.outcome.unknown.append(f"{tag}: the policies it was begun under are not here: bits told not counted")
+        else:
             told = leak_budget.told(rules, rows)
             within = len(told.rows) == len(rows) or all(row.told is None for row in rows[len(told.rows) :])
             self.outcome.check("leak budgets", within, f"{tag}: answers told more bits than the tag was given")
@@ -298,28 +334,32 @@ class _Verifier:
             told = f"{self._bare} experiments ran without a red team whose probes all held (glovebox redteam)"
             self.outcome.unknown.append(told)
 
-    def _line(self, line: GitLine, objects: Objects, tag: str, rows: Sequence[Experiment]) -> None:
+    def _line(self, line: GitLine, objects: Objects | None, tag: str, rows: Sequence[Experiment]) -> None:
         check, keeps = self.outcome.check, [row for row in rows if row.status is Status.KEEP]
         before: list[str] = []
-        for row in keeps:  # each keep's commit follows the one before it, and holds train.py alone
+        for row in (
+            keeps if objects is not None else ()
+        ):  # each keep's commit follows the one before it, and holds train.py alone
             try:
-                follows = objects.commit(row.commit) == (before, [FILE])
+                follows = objects is not None and objects.commit(row.commit) == (before, [FILE])
             except GloveboxError:
                 follows = False
             check("kept lines", follows, f"{tag} experiment {row.id}: its commit does not follow the keep before it")
             before = [row.commit]
         head = line.head(tag)
-        check("kept lines", head == (keeps[-1].commit if keeps else None), f"{tag}: the branch is not at its last keep")
+        there = self._busy or head == (keeps[-1].commit if keeps else None)
+        check("kept lines", there, f"{tag}: the branch is not at its last keep")
         scored = all(row.val_bpb is not None for row in keeps)
         check("kept lines", scored, f"{tag}: a kept row has no score")
         audited = all(row.evaluation is None or not row.evaluation.audited or row.evaluation.whole for row in keeps)
         check("kept lines", audited, f"{tag}: a kept row was not audited on every row")
 
     def _results(self, tag: str, rows: Sequence[Experiment]) -> None:
-        path = self._home.tag(tag) / "results.tsv"
-        expected = ["\t".join(results_tsv.COLUMNS), *(results_tsv.line(row) for row in rows)]
-        found = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.outcome.check("results.tsv", found == expected or not rows, f"{tag}: results.tsv differs from the ledger")
+        lines = ["\t".join(results_tsv.COLUMNS), *(results_tsv.line(row) for row in rows)]
+        expected = "".join(f"{line}\n" for line in lines).encode()
+        found = _read(self._home.tag(tag) / "results.tsv", len(expected) + _MEANWHILE)
+        same = found == expected or (self._busy and found is not None and found.startswith(expected))
+        self.outcome.check("results.tsv", same or not rows, f"{tag}: results.tsv differs from the ledger")
 
     def _artifacts(self) -> None:
         trust, check = keys.trust(self._home), self.outcome.check
@@ -341,7 +381,7 @@ class _Verifier:
         """When an artifact was last used: what expired since was good then."""
         try:
             return datetime.fromisoformat(self._used[version]).astimezone(UTC)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
             return None
 
 
@@ -353,6 +393,16 @@ def _checkpoint(text: str | None) -> tuple[int, str]:
     if not number.isdecimal() or len(number) > 12 or not head:
         raise VerifyError("not a checkpoint", where="--since", fix="give what verify printed as checkpoint: N:HASH")
     return int(number), head
+
+
+def _read(path: Path, most: int) -> bytes | None:
+    """A plain file of at most so many bytes; None for anything else."""
+    try:
+        with open_plain(path) as file:
+            data = file.read(most + 1)
+    except OSError:
+        return None
+    return data if len(data) <= most else None
 
 
 def _as_rerun(entry: _Entry) -> Rerun | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sqlite3
 import sys
 from contextlib import suppress
 from importlib.metadata import version
@@ -222,6 +223,9 @@ def main() -> None:
         _say_error(UsageError(error.format_message()))
     except GloveboxError as error:
         _say_error(error)
+    except sqlite3.Error as error:
+        fix = "restore it from a backup: glovebox restore"
+        _say_error(GloveboxError(f"not a usable ledger: {error}", where="ledger", fix=fix))
     except OSError as error:
         _system_error(error)
 

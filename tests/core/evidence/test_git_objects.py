@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import zlib
 from pathlib import Path
 
 import pytest
 
 from runner.core.base.errors import GloveboxError
+from runner.core.evidence import git_objects
 from runner.core.evidence.git_line import FILE, GitLine
 from runner.core.evidence.git_objects import Objects
 
@@ -90,3 +93,35 @@ def test_a_git_that_was_killed_is_an_error_and_then_another_one(line: GitLine) -
         assert objects.read(f"{commit}:{FILE}", "blob") == b"x = 1\n"
         last = objects._git
     assert last.poll() is not None  # none is left behind
+
+
+def test_a_git_that_takes_too_long_is_ended(line: GitLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack of 66 KB made one answer take 49 s, by a chain of deltas."""
+    commit = line.commit("t", 1, b"x = 1\n", "x\n")
+    monkeypatch.setattr(git_objects, "_SECONDS", 0.3)
+    monkeypatch.setattr(git_objects, "_LOOKS", 0.05)
+    with line.objects() as objects:
+        objects.read(f"{commit}:{FILE}", "blob")
+        assert objects._git is not None
+        os.kill(objects._git.pid, signal.SIGSTOP)
+        with pytest.raises(GloveboxError):
+            objects.read(f"{commit}:{FILE}", "blob")
+        assert objects.read(f"{commit}:{FILE}", "blob") == b"x = 1\n"
+
+
+def test_an_object_that_unpacks_to_gigabytes_is_refused_within_a_limit_of_memory(line: GitLine) -> None:
+    """The commit on the way to a file is unpacked by git before anybody sees its size."""
+    commit = line.commit("t", 1, b"x = 1\n", "x\n")
+    path = line.path / "objects" / commit[:2] / commit[2:]
+    path.chmod(0o600)
+    packer = zlib.compressobj()
+    size = 3 << 30
+    with path.open("wb") as file:
+        file.write(packer.compress(b"commit %d\0" % size))
+        for _ in range(size >> 24):
+            file.write(packer.compress(bytes(1 << 24)))
+        file.write(packer.flush())
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with line.objects() as objects, pytest.raises(GloveboxError):
+        objects.read(f"{commit}:{FILE}", "blob")
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(before, 2 << 20)  # KiB

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -15,11 +16,14 @@ from bench import standin
 from runner.core.airlock import snapshot
 from runner.core.artifacts import manifest
 from runner.core.artifacts.progress import Stages
+from runner.core.base import locks
 from runner.core.base.errors import VerifyError
 from runner.core.base.home import Home
 from runner.core.base.values import INTERRUPTED
-from runner.core.evidence import verify
-from runner.core.evidence.ledger import Origin
+from runner.core.evidence import audit_chain, verify
+from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.ledger import Ledger, Origin
+from runner.core.evidence.receipts import row_digest
 from runner.rooms.desk.experiment import Loop
 from tests.faults import driver
 
@@ -53,7 +57,7 @@ def test_since_a_checkpoint_only_what_came_after_is_looked_at(night: Loop, work:
     assert part.checked["commits"] == 3
     assert whole.checked["commits"] == 15
     assert part.checked["audit entries"] == whole.checked["audit entries"]
-    assert any(line.startswith("12 experiments up to checkpoint") for line in part.unknown)
+    assert any("of 12 experiments up to checkpoint" in line for line in part.unknown)
     assert part.checkpoint == whole.checkpoint != first.checkpoint
 
 
@@ -202,3 +206,142 @@ def test_a_stray_folder_in_the_store_is_named_and_is_no_failure(night: Loop) -> 
     assert "store/notes is no artifact, and none of ours: remove it" in found.unknown
     (night.home.store / "demo-1" / manifest.NAME).unlink()  # of one that was used it is a failure
     assert any("demo-1" in line for line in verify.verify(night.home).failures)
+
+
+# What a red team found
+
+
+def sql(home: Home, *statements: str) -> None:
+    with sqlite3.connect(home.ledger) as db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def copied(home: Home, text: str = 'replace(row, \'"status":"discard"\', \'"status":"keep"\')') -> str:
+    return (
+        "INSERT INTO experiments SELECT tag, 99, started, description, snapshot, snapshot_size, run, status, val_bpb,"
+        f" {text}, (SELECT MAX(done) + 1 FROM experiments) FROM experiments WHERE id = 4"
+    )
+
+
+@pytest.mark.parametrize("number", ["kept", "moved"])
+def test_a_row_forged_after_a_checkpoint_under_an_old_number_is_found(night: Loop, number: str) -> None:
+    """What a checkpoint covers was told by the number in the row's own text: a second row of an old one passed."""
+    home, checkpoint = night.home, verify.verify(night.home).checkpoint
+    night.ledger.close()
+    moved = "replace(row, '\"id\":4,', '\"id\":99,')" if number == "moved" else "row"
+    sql(home, copied(home, moved))
+    for since in (checkpoint, None):
+        failures = verify.verify(home, since=since).failures
+        wanted = "experiment 99: the ledger row differs" if number == "moved" else "a malformed row"
+        assert any(wanted in line for line in failures), failures
+
+
+def test_an_old_row_that_was_edited_is_found_although_it_is_old(night: Loop) -> None:
+    home, checkpoint = night.home, verify.verify(night.home).checkpoint
+    night.ledger.close()
+    sql(home, 'UPDATE experiments SET row = replace(row, \'"description":"proposal 3"\', \'"description":"x"\')')
+    assert any("the ledger row differs" in line for line in verify.verify(home, since=checkpoint).failures)
+
+
+def test_all_told_and_not_known_are_not_the_same_record(night: Loop) -> None:
+    """They had one hash, and what is not known is not counted."""
+    row = night.ledger.experiments(night.tag)[-1]
+    assert row.told == 0
+    assert row_digest(row) != row_digest(row.model_copy(update={"told": None}))
+    assert row_digest(row.model_copy(update={"total": 0.0})) != row_digest(row.model_copy(update={"total": None}))
+
+
+def test_terms_that_nobody_knows_are_said(night: Loop) -> None:
+    sql(night.home, f"UPDATE runs SET policy = '{'f' * 64}'")
+    assert any("bits told not counted" in line for line in verify.verify(night.home).unknown)
+
+
+def test_a_tag_does_not_begin_with_itself(night: Loop) -> None:
+    sql(night.home, """UPDATE runs SET origin = '{"begun_from":"faults","experiment":1}'""")
+    assert any("it does not begin with" in line for line in verify.verify(night.home).failures)
+
+
+def test_rows_of_a_tag_that_was_never_begun_are_named(night: Loop) -> None:
+    night.ledger.close()
+    sql(night.home, "UPDATE experiments SET tag = 'ghost' WHERE id = 12")
+    assert any("tags it does not list: ghost" in line for line in verify.verify(night.home).failures)
+
+
+def test_beside_a_session_what_ended_meanwhile_is_no_failure(
+    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = GitLine.sound
+
+    def sound(line: GitLine) -> bool:  # a session records three more while git looks
+        go_on(night, work, 15)
+        return real(line)
+
+    monkeypatch.setattr(GitLine, "sound", sound)
+    with locks.hold(night.home.runner_lock, "tag faults"):
+        found = verify.verify(night.home)
+    assert found.failures == []
+    assert any(line.startswith("a session is at work: ") for line in found.unknown)
+
+
+def test_without_a_session_the_same_is_one(night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Ledger.tags
+    before = []
+
+    def tags(ledger: Ledger) -> list[str]:
+        found = real(ledger)
+        if not before:
+            before.append(1)
+            go_on(night, work, 15)
+        return found
+
+    monkeypatch.setattr(Ledger, "tags", tags)
+    assert any("in the audit chain but not in the ledger" in line for line in verify.verify(night.home).failures)
+
+
+HOSTILE = {
+    "a score that is no number": 'UPDATE experiments SET row = replace(row, \'"seconds":\', \'"seconds":Infinity,"x":\')',
+    "a score beyond all": "UPDATE experiments SET val_bpb = 1e308, row = json_set(row, '$.val_bpb', 1e308) WHERE id = 3",
+    "a time that is none": "UPDATE experiments SET row = json_set(row, '$.started', '9999-12-31T23:59:59-23:59')",
+    "no table": "DROP TABLE experiments",
+    "no column": "ALTER TABLE runs RENAME COLUMN policy TO polity",
+    "bytes that are no text": "UPDATE runs SET policy = cast(x'ff' AS text)",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_ledger_made_to_choke_on_is_a_line(
+    night: Loop, glovebox: Callable[..., tuple[int, str, str]], name: str
+) -> None:
+    night.ledger.close()
+    sql(night.home, HOSTILE[name])
+    code, out, err = glovebox("verify")
+    assert code in (1, 8)
+    assert "Traceback" not in err
+    assert "glovebox: " in err or "FAIL" in out
+
+
+@pytest.mark.parametrize("kind", ["pipe", "zero", "long", "not utf-8"])
+@pytest.mark.parametrize("what", ["results.tsv", "audit.jsonl", "snapshot"])
+def test_a_file_that_never_ends_or_never_begins_is_a_failure(night: Loop, what: str, kind: str) -> None:
+    home = night.home
+    first = night.ledger.experiments(night.tag)[0]
+    paths = {"results.tsv": home.tag(night.tag) / "results.tsv", "audit.jsonl": home.audit}
+    path = paths.get(what, home.source(first.snapshot))
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "zero":
+        path.symlink_to("/dev/zero")
+    elif kind == "long":
+        path.write_bytes(b"[" * 500_000)
+    else:
+        path.write_bytes(b"\xff\n")
+    assert verify.verify(home).failures
+
+
+def test_a_name_in_the_chain_is_a_tag_or_no_name() -> None:
+    for tag in ("a\x1b[2J\nok\n", "\ud800", "x" * 41, "", "../x", None, 3):
+        assert audit_chain.named({"kind": "finished", "data": {"tag": tag, "id": 1}}) is None
+    assert audit_chain.named({"kind": "finished", "data": {"tag": "t", "id": True}}) is None
+    assert audit_chain.named({"kind": "finished", "data": {"tag": "t", "id": 1}}) == (("t", 1), {"tag": "t", "id": 1})
