@@ -142,7 +142,7 @@ def test_an_engine_that_stalls_is_waited_for_a_minute_and_no_longer(
 
 
 @pytest.mark.parametrize(
-    ("role", "expected"), [("trainer", ("crash", "exception")), ("evaluator", ("rejected", "evaluation_failed"))]
+    ("role", "expected"), [("trainer", ("crash", "signal")), ("evaluator", ("rejected", "evaluation_failed"))]
 )
 def test_a_container_that_somebody_kills_is_a_failed_experiment(
     glovebox: Glovebox, engine: docker.DockerClient, home: Home, role: str, expected: tuple[str, str]

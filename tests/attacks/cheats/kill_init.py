@@ -1,6 +1,6 @@
 """Kills everything it can reach, PID 1 first."""
 
-# expect: crash signal|crash exit_code|crash no_hand_over
+# expect: crash exception|crash signal|crash exit_code|crash no_hand_over
 
 import os
 import signal
