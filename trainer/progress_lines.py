@@ -13,14 +13,18 @@ from typing import NamedTuple
 MAX_LINE = 4096
 _ANSI = re.compile(r"\x1b\[[0-9;?]{0,40}[A-Za-z]")
 _NUMBER = r"[+-]?(?:(?:\d{1,3}(?:[,_]\d{3}){1,5}|\d{1,9})(?:\.\d{0,60})?(?:e[+-]?\d{1,3})?|nan|inf(?:inity)?)"
+# Of several counters the first of the best kind counts: a step or iteration, else a batch; not `tokens/step`.
 _STEP = re.compile(
-    r"(?<![\w.])(?:step|iter(?:ation)?|batch)s?['\"]?\s{0,8}[:=#]?\s{0,12}(\d[\d,_]{0,14})(?![\w.])", re.IGNORECASE
-)
-_LOSS = re.compile(
-    r"(?:^|[|,;:/(\[{]|(?<=[\d)%\]])\s)\s{0,40}['\"]?(?:train(?:ing)?[_ /-]?)?loss['\"]?\s{0,8}[:=]?\s{0,12}"
-    rf"({_NUMBER})(?![\w]|\.\d|,\d)",
+    r"(?<![\w./])(?<!total )(?:step|iter(?:ation)?)s?['\"]?\s{0,8}[:=#\[]?\s{0,12}(\d[\d,_]{0,14})(?![\w.])",
     re.IGNORECASE,
 )
+_BATCH = re.compile(r"(?<![\w./])batch['\"]?\s{0,8}[:=#\[]?\s{0,12}(\d[\d,_]{0,14})(?![\w.])", re.IGNORECASE)
+_LOSS = re.compile(
+    r"(?:^|[|,;:(\[{]|\s-\s|(?<=[\d)%\]])\s)\s{0,40}['\"]?(?:train(?:ing)?[_ /-]?)?loss['\"]?\s{0,8}[:=]?\s{0,12}"
+    rf"({_NUMBER})(?![\w-]|\.\d|,\d)",
+    re.IGNORECASE,
+)
+_OTHER = re.compile(r"(?:val(?:id(?:ation)?)?|eval|test|best|final|ema|aux|dev)\W{1,3}$", re.IGNORECASE)
 
 
 class Progress(NamedTuple):
@@ -39,8 +43,17 @@ def parse(line: str) -> Progress | None:
     """What a plain line says of a step; None if it is no progress line."""
     if "loss" not in line.lower():
         return None
-    losses = _LOSS.findall(line)
+    losses = [found for found in _LOSS.finditer(line) if not _of_another(line, found.start())]
     if not losses:
         return None
-    step = _STEP.search(line)
-    return Progress(int(re.sub(r"[,_]", "", step[1])) if step else None, float(re.sub(r"[,_]", "", losses[-1])))
+    step = _STEP.search(line) or _BATCH.search(line)
+    return Progress(int(_digits(step[1])) if step else None, float(_digits(losses[-1][1])))
+
+
+def _of_another(line: str, at: int) -> bool:
+    """Whether a word just before says that a loss is not the training's: `val/loss`, `[eval] loss`."""
+    return _OTHER.search(line[max(0, at - 12) : at + 1]) is not None
+
+
+def _digits(number: str) -> str:
+    return re.sub(r"[,_]", "", number)

@@ -70,8 +70,9 @@ def step(number: int, loss: float) -> None:
     if not math.isfinite(loss):
         _once("diverged", {"event": "diverged", "step": number})
         return
+    recovered = "diverged" in _said
     _said.discard("diverged")
-    if now - _last_step >= _MIN_INTERVAL:
+    if recovered or now - _last_step >= _MIN_INTERVAL:
         _last_step = now
         _emit({"event": "step", "step": number, "loss": loss, "seconds": round(now - _started, 3)})
 
@@ -128,7 +129,7 @@ class Tee:
     def _look(self, coloured: str) -> None:
         line = plain(coloured)
         self._lines += 1
-        if (found := parse(line)) is not None:
+        if (found := parse(line)) is not None and (found.step is not None or math.isfinite(found.loss)):
             self._step = self._step + 1 if found.step is None else found.step
             step(self._step, found.loss)
         elif line == _GIVES_UP:

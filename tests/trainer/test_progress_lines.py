@@ -30,6 +30,17 @@ from trainer.progress_lines import MAX_LINE, Progress, parse, plain
         ("[step=40] training loss = 2.5", 40, 2.5),
         ("loss 3.25", None, 3.25),
         ("Step 40, Loss: 2.5", 40, 2.5),
+        ("step 10 - loss: 3.2", 10, 3.2),
+        ("epoch 1, batch 4/16, step 10, loss: 3.2", 10, 3.2),
+        ("batch 64 | step 10 | loss: 3.2", 10, 3.2),
+        ("batch 3/16 loss: 3.2", 3, 3.2),
+        ("tokens/step: 524288 | step 10 | loss: 3.1", 10, 3.1),
+        ("total steps: 1000 | step 5 | loss: 3.2", 5, 3.2),
+        ("step 10 | loss: 3.21 | aux/loss: 0.01", 10, 3.21),
+        ("step 10 | train/loss: 3.21 | val/loss: nan", 10, 3.21),
+        ("step 10 | loss: 3.21 | [eval] loss: 4.0", 10, 3.21),
+        ("step 10 | loss: 3.21 | val: loss 4.0", 10, 3.21),
+        ("Step [100/600], Loss: 0.23", 100, 0.23),
         ("Iteration 3/9 loss=-0.25", 3, -0.25),
     ],
 )
@@ -49,6 +60,7 @@ def test_a_loss_may_be_no_number(printed: str) -> None:
     [
         "step 7 | val_loss: 5.5", "aux loss: 0.1", "no loss here", "loss: see below", "loss: 5.5.2", "loss: 0x1f",
         "lossy 5.0", "loss of 3 points", "step 7", "", "gradient loss 5.0", "loss: 1,23", "saving loss_7.pt",
+        "val/loss: 3.0", "[final] loss: nan", "best: loss 3.0", "loss: nan-safe cross entropy",
     ],
 )  # fmt: skip
 def test_other_lines_are_no_progress(line: str) -> None:

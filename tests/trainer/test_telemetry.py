@@ -94,6 +94,22 @@ def test_a_loss_that_was_a_number_again_may_be_told_as_none_again(tee: telemetry
     assert [(e["event"], e["step"]) for e in told()] == [("diverged", 0), ("step", 1), ("diverged", 2)]
 
 
+def test_a_loss_that_is_a_number_again_is_told_however_soon(
+    tee: telemetry.Tee, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the newest that the host knows is the one that is no number, and it ends the run."""
+    monkeypatch.setattr(telemetry, "_MIN_INTERVAL", 3600.0)
+    for step, loss in enumerate(("5.0", "nan", "4.9", "4.8")):
+        tee.write(f"step {step} | loss: {loss}\n")
+    assert [(e["event"], e["step"]) for e in told()][-2:] == [("diverged", 1), ("step", 2)]
+
+
+@pytest.mark.parametrize("line", ["0%|  | 0/100 [00:00<?, ?it/s, loss=nan]", "[final] loss: nan", "loss: inf"])
+def test_no_number_without_a_step_says_nothing(tee: telemetry.Tee, told: Told, line: str) -> None:
+    tee.write(line + "\n")
+    assert told() == []
+
+
 def test_a_script_whose_progress_is_not_understood_is_told_so(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     tee = telemetry.Tee(io.StringIO())
     monkeypatch.setattr(telemetry.sys, "stdout", tee)

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 MAX_DEPTH = 12
 MAX_NUMBER_CHARS = 40
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+# It matches from every quote on, to the end if need be: one that failed would be tried again from the next quote.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\(?:.|\Z))*+(?:"|\Z)', re.DOTALL)
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKET = bytes(sorted(set(range(256)) - set(b"[]{}")))
 

@@ -43,6 +43,7 @@ _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an
 
 _CURVES = (1, 2, 4, 8)  # of a curve's points one in so many is told, by level
 NO_CURVE, BARE = len(_CURVES), len(_CURVES) + 1  # levels: summary and crash without a curve; the outcome alone
+_EARLIER = 1.5  # times its part of what is left is an answer's share, so that telemetry thins towards the end
 _SPREAD = 64  # answers that share what is left, where nobody said how many there will be
 
 
@@ -186,8 +187,9 @@ class Account:
         with self._lock:
             done, leak = len(self._rows), self._policies.metrics.leak
             ends = planned or leak.experiments
-            free = leak.night_bits - self._bits - self._bare * (MAX_LANES + max(0, ends - done - 1))
-            share = free / (planned - done if planned and planned > done else _SPREAD)
+            to_come = max(MAX_LANES - 1, ends - done - 1)  # what other lanes have begun must still be told
+            free = leak.night_bits - self._bits - self._bare * (1 + to_come)
+            share = _EARLIER * free / (planned - done) if planned and planned > done else free / _SPREAD
             costs = (_at(self._policies, level, telemetry, crash) for level in range(BARE))
             return next((level for level, bits in enumerate(costs) if bits <= self._bare + share), BARE)
 

@@ -56,7 +56,7 @@ def losses(path: Path, metrics: Metrics, errors: Errors) -> list[float]:
 
 
 def diverging(path: Path, metrics: Metrics, errors: Errors) -> bool:
-    """Whether the newest loss that a run reported is no number."""
+    """Whether the newest loss that a run reported is no number, after one that was, and it is not handing over."""
     data = _head(path, metrics)
     return b'"diverged"' in data and _accepted(data, metrics, errors).diverging
 
@@ -111,8 +111,8 @@ class _State:
         self.summary: dict[str, float] = {}
         self.crash: Crash | None = None
         self.not_exportable: str | None = None
-        self.diverged = False  # at some time
-        self.diverging = False  # and no number since
+        self.diverged = False  # the newest loss is no number
+        self.leaving = False
         self.attention: set[str] = set()
         self.dropped = 0
 
@@ -128,6 +128,7 @@ class _State:
     def _event(self, event: dict[str, Any]) -> bool:
         kind = event.get("event")
         if kind == "phase":
+            self.leaving = self.leaving or event.get("phase") in ("hand_over", "done")
             return event.get("phase") in PHASES
         if kind == "step":
             return self._step(event)
@@ -140,20 +141,25 @@ class _State:
             self.not_exportable = pick(event.get("reason"), NOT_EXPORTABLE, "other")
             return True
         if kind == "diverged":
-            self.diverged = self.diverging = True
+            self.diverged = True
             return True
         if kind == "attention" and (way := pick(event.get("kind"), ATTENTIONS, "")):
             self.attention.add(way)
             return True
         return False
 
+    @property
+    def diverging(self) -> bool:
+        return self.diverged and bool(self.curve) and not self.leaving
+
     def _step(self, event: dict[str, Any]) -> bool:
+        if type(event.get("loss")) in (int, float):  # a number, whether or not it is one we tell
+            self.diverged = False
         step = bounded(event.get("step"), self.metrics.step)
         loss = bounded(event.get("loss"), self.metrics.loss)
         if step is None or loss is None or (self.curve and step <= self.curve[-1][0]):
             return False
         self.curve.append((int(step), loss))
-        self.diverging = False
         return True
 
     def _summary(self, event: dict[str, Any]) -> bool:

@@ -123,11 +123,11 @@ class Trained(Frozen):
     telemetry: Telemetry
     crash: Crash | None = None
     not_exportable: str | None = None
-    diverged: bool = False  # it reported a loss that is no number
+    diverged: bool = False  # the last loss it reported is no number
     attention: list[Attention] = []  # as it reported
     handed_over: bool
     pace: list[tuple[float, float]] = []  # (share of the budget, training loss) by the host's clock
-    ended_early: bool = False  # by us, for its pace
+    ended_early: bool = False  # by us, for its pace or a loss that is no number
 
 
 class Scored(Frozen):

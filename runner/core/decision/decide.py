@@ -291,7 +291,5 @@ def _cut_off(trained: Trained) -> Verdict:
     """The verdict on a training that did not end by itself."""
     reason = trained.engine.reason
     if reason is EndReason.CANCELLED and trained.ended_early:
-        return Verdict(Status.DISCARD, "early_stop")
-    if reason is EndReason.CANCELLED and trained.diverged:
-        return Verdict(Status.CRASH, "diverged")
+        return Verdict(Status.CRASH, "diverged") if trained.diverged else Verdict(Status.DISCARD, "early_stop")
     return Verdict(Status.TIMEOUT, "time_budget") if reason is EndReason.WALL else Verdict(Status.CRASH, str(reason))

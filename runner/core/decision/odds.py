@@ -61,6 +61,10 @@ class Line:
         self._best: Experiment | None = None
         self._streak = 0  # candidates since the last that was near the best, or since the best was looked at again
 
+    def forget(self) -> None:
+        """Begin again: what was taken in last was not recorded."""
+        Line.__init__(self, self._policy)
+
     def catch_up(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> None:
         """Take in the rows that ended since; `reruns`: at least those of their own and of the baseline."""
         for row in rows[self._seen :]:  # whoever read the rows before another lane's ended takes nothing twice
@@ -177,7 +181,10 @@ class Line:
             raise ValueError("a candidate before the baseline")
         if self._beliefs is not None and lane in self._higher:
             return _Scale(self._beliefs, self._higher[lane])
-        runs = standing.runs(self._baseline, standing.on(lane, reruns), lane)
+        first = [
+            rerun for rerun in standing.on(lane, reruns) if rerun.seed < _LOOKS
+        ]  # later looks are learned, not scale
+        runs = standing.runs(self._baseline, first, lane)
         known = runs.known()
         missing = self._policy.scale_runs - len(known)
         seeds = range(_AGAIN, _AGAIN + self._policy.scale_runs + SPARE_SEEDS)

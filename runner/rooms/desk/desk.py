@@ -192,14 +192,14 @@ class Desk:
     def _history(self, request: dict[str, Any]) -> dict[str, Any]:
         if set(request) != {"verb"}:
             return _no("bad_request")
-        rows = self.loop.memory.told().rows[-self.loop.policies.agent.history_rows :]
+        rows = self.loop.memory.newest(self.loop.policies.agent.history_rows)
         fields = {"id", "status", "val_bpb", "claimed", "confirmed", "gain", "probability"}
         fields |= {"description", "snapshot_size", "reason", "crash"}
         budget = self._tell_broker()
         return {
             "ok": True,
             "analysis": self.loop.memory.analysis(self.loop.stages.lane.name).model_dump(mode="json"),
-            "rows": [rounded(row).model_dump(mode="json", include=fields) for row in rows],
+            "rows": [row.model_dump(mode="json", include=fields) for row in rows],
             "experiments_left": self.quota.left,
             "budget": None if budget is None else budget.model_dump(mode="json"),
         }

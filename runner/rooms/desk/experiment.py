@@ -167,7 +167,11 @@ class Loop:
         best, found = self.best(), lookout.found if lookout else None
         spent = time.monotonic() - began
         lane, completed = self.stages.lane.name, self.memory.completed
-        row = self.recorder.finish(number, scored, verdict, spent, found, lane, parent, completed)
+        try:
+            row = self.recorder.finish(number, scored, verdict, spent, found, lane, parent, completed)
+        except BaseException:
+            self.memory.line.forget()  # other lanes go on, and it has taken in a row that may not be there
+            raise
         told = self.memory.told().rows
         return _Ended(row, best, told[-1] if told and told[-1].id == number else None, scored)
 

@@ -7,11 +7,12 @@ it). Shared by all lanes of a tag.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from runner.core.airlock import leak_budget
 from runner.core.airlock.leak_budget import GAIN_DIGITS, PROBABILITY_DIGITS
 from runner.core.base.home import Home
-from runner.core.base.values import Experiment, Telemetry
+from runner.core.base.values import Experiment, Status, Telemetry
 from runner.core.decision import standing
 from runner.core.decision.decide import BPB_DIGITS
 from runner.core.decision.odds import Line
@@ -32,6 +33,8 @@ class Memory:
         self._home, self._policies, self._ledger, self._tag = home, policies, ledger, tag
         self._study = Study(self.source)
         self._told_ids: set[int] = set()
+        self._told_best: float | None = None  # val_bpb of the newest keep among them
+        self._claims: list[float | None] = []  # of each told row: its gain over the best before it, by what was told
         self._lock = threading.Lock()
 
     def told(self) -> leak_budget.Told:
@@ -42,15 +45,33 @@ class Memory:
         """What the experiments teach, as far as agents were told of them; the noise is that of a lane."""
         told = self.told().rows
         with self._lock:
-            for row in told[len(self._told_ids) :]:
-                self._study.take(rounded(row))
-                self._told_ids.add(row.id)
+            self._take(told)
             noise = standing.believed(self._policies.decision, told)
             if noise is None:
                 ids = self._told_ids  # what reruns say is told with the answer they are for, not before
                 reruns = [rerun for rerun in self._ledger.reruns(self._tag) if rerun.during in ids]
                 noise = standing.noise(self._policies.decision, told, reruns, lane)
             return self._study.found(noise)
+
+    def newest(self, count: int) -> list[Experiment]:
+        """The last rows that agents were told, as they may see them."""
+        told = self.told().rows
+        with self._lock:
+            self._take(told)
+            pairs = zip(told[-count:], self._claims[-count:], strict=False)
+            return [rounded(row).model_copy(update={"claimed": claim}) for row, claim in pairs]
+
+    def _take(self, told: Sequence[Experiment]) -> None:
+        """Rows that were told since; the claim in a row may rest on reruns, of which nothing was."""
+        for row in told[len(self._claims) :]:
+            shown, before = rounded(row), self._told_best
+            known = shown.val_bpb is not None and before is not None
+            claim = round(before - shown.val_bpb, BPB_DIGITS) if known else None  # type: ignore[operator]
+            self._claims.append(claim)
+            self._study.take(shown.model_copy(update={"claimed": claim}))
+            self._told_ids.add(row.id)
+            if row.status is Status.KEEP and shown.val_bpb is not None:
+                self._told_best = shown.val_bpb
 
     def completed(self, row: Experiment) -> Experiment:
         """A row as it is recorded: with what it changed, how much of it is told, and what the tag now expects.

@@ -29,9 +29,9 @@ class Pace:
 
 
 @contextmanager
-def ended_if(lost: Callable[[], bool], stop: Callable[[], None]) -> Iterator[None]:
+def ended_if(lost: Callable[[], bool], stop: Callable[[], None]) -> Iterator[Pace]:
     """Call `stop` once a run was `lost` at two looks in a row: a loss that is no number seldom becomes one again."""
-    over = threading.Event()
+    over, found = threading.Event(), Pace()
 
     def keep() -> None:
         before, wait = False, _LOST_INTERVAL
@@ -39,6 +39,7 @@ def ended_if(lost: Callable[[], bool], stop: Callable[[], None]) -> Iterator[Non
             looked = time.monotonic()
             now = lost()
             if now and before:
+                found.ended = True
                 stop()
                 return
             before, wait = now, _LOST_INTERVAL + _REST * (time.monotonic() - looked)
@@ -46,7 +47,7 @@ def ended_if(lost: Callable[[], bool], stop: Callable[[], None]) -> Iterator[Non
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()
     try:
-        yield
+        yield found
     finally:
         over.set()
         thread.join(10)

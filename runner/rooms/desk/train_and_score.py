@@ -9,6 +9,7 @@ but that start follows).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from trainer.wire import device
 Emit = Callable[[str, dict[str, Any]], None]
 EVERY = 64.0  # val_bpb: no score is higher (score_file.py)
 _AT_ONCE = 2.0  # seconds
+_REST = 5.0  # times what such a look took
 _INTERVAL = 0.1  # seconds between two looks whether a hand-over began
 Judge = Callable[[float, float], bool]  # (share of the budget, training loss): whether to give the run up
 
@@ -130,10 +132,13 @@ class Stages:
         telemetry, metrics, over = self.home.run(run) / "telemetry.jsonl", self.policies.metrics, threading.Event()
 
         def follow() -> None:
-            while not over.wait(_INTERVAL):
+            rest = 0.0
+            while not over.wait(_INTERVAL + rest):
+                looked = time.monotonic()
                 if telemetry_file.handing_over(telemetry, metrics):
                     evaluator.prepare(self._request("evaluator", run))
                     return
+                rest = _REST * (time.monotonic() - looked)
 
         following = threading.Thread(target=follow, daemon=True)
         if self.policies.sandbox.standby:
@@ -154,7 +159,7 @@ class Stages:
             looks = policy.looks if judge else []
             lost = partial(telemetry_file.diverging, telemetry, metrics, errors)
             with (
-                pace.ended_if(lost, launch.stop),
+                pace.ended_if(lost, launch.stop) as given_up,
                 pace.watched(losses, work.budget or self.budget(), looks, judge or _never, launch.stop) as seen,
             ):
                 engine = launch.ended()
@@ -173,7 +178,7 @@ class Stages:
             and engine.exit_code != device.NO_DEVICE
             and graph.stat().st_size > 0,
             pace=seen.looks,
-            ended_early=seen.ended,
+            ended_early=seen.ended or given_up.ended,
         )
 
     def _evaluate(self, trained: Trained, ahead: Ahead, audit_below: float | None, baseline: Costs | None) -> Scored:

@@ -229,3 +229,44 @@ def test_the_fuzzer_notices_a_hole(monkeypatch: pytest.MonkeyPatch, where: Any, 
     except (ValueError, TypeError):
         return  # the record refused it: a second wall
     assert crossed > 0
+
+
+def events(*told: tuple[str, object]) -> bytes:
+    lines = []
+    for number, (kind, value) in enumerate(told):
+        key = {"step": "loss", "phase": "phase"}.get(kind)
+        event: dict[str, object] = {"event": kind, "step": number} if kind != "phase" else {"event": kind}
+        lines.append(json.dumps(event | ({key: value} if key else {})))
+    return "\n".join(lines).encode() + b"\n"
+
+
+STEP, NAN = ("step", 5.0), ("diverged", None)
+
+
+@pytest.mark.parametrize(
+    ("told", "diverging", "diverged"),
+    [
+        ([STEP, NAN], True, True),
+        ([STEP, NAN, STEP], False, False),
+        ([STEP, NAN, ("step", 2500.5)], False, False),  # a number, if none that is told
+        ([STEP, NAN, ("step", 0)], False, False),
+        ([NAN], False, True),  # nothing was a number yet: the loop may not have begun
+        ([STEP, NAN, ("phase", "hand_over")], False, True),
+        ([STEP, NAN, ("phase", "done")], False, True),
+        ([STEP], False, False),
+        ([STEP, NAN, ("step", "x")], True, True),
+    ],
+)
+def test_a_run_is_given_up_only_while_its_newest_loss_is_no_number(
+    policies: Policies, tmp_path: Path, told: list[tuple[str, object]], diverging: bool, diverged: bool
+) -> None:
+    path = tmp_path / "telemetry.jsonl"
+    path.write_bytes(events(*told))
+    assert telemetry_file.diverging(path, policies.metrics, policies.errors) is diverging
+    assert telemetry_file.read(path, policies.metrics, policies.errors).diverged is diverged
+
+
+def test_a_step_that_does_not_rise_is_a_number_too(policies: Policies) -> None:
+    data = b'{"event": "step", "step": 9, "loss": 5.0}\n{"event": "diverged", "step": 10}\n'
+    data += b'{"event": "step", "step": 1, "loss": 4.9}\n'
+    assert not telemetry_file.filter_lines(data, policies.metrics, policies.errors).diverged

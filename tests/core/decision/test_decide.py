@@ -260,9 +260,19 @@ RAISED, WARNED = Crash(error="ValueError", line=3), Crash(error="UserWarning", l
         ({"handed_over": False, "engine": engine(exit_code=139), "crash": WARNED}, Status.CRASH, "signal"),
         ({"handed_over": False, "engine": engine(exit_code=200)}, Status.CRASH, "exit_code"),
         (
-            {"handed_over": False, "diverged": True, "engine": engine(reason=EndReason.CANCELLED, exit_code=137)},
+            {
+                "handed_over": False,
+                "diverged": True,
+                "ended_early": True,
+                "engine": engine(reason=EndReason.CANCELLED, exit_code=137),
+            },
             Status.CRASH,
             "diverged",
+        ),
+        (
+            {"handed_over": False, "diverged": True, "engine": engine(reason=EndReason.CANCELLED, exit_code=137)},
+            Status.CRASH,
+            "cancelled",
         ),
         ({"handed_over": False}, Status.CRASH, "no_hand_over"),
         ({"handed_over": False, "not_exportable": "custom_op"}, Status.NOT_EXPORTABLE, "custom_op"),

@@ -14,7 +14,7 @@ from bench.nights import START, Code, Night, Search
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision.decide import FIRST_SEED, Runs, Verdict, Wanted
 from runner.core.decision.odds import Candidate, Line
-from runner.core.evidence.verify import replay
+from runner.core.evidence.replay import replay
 from runner.core.policy.policy_files import Policies
 from tests.core.decision.test_decide import RULES
 from tests.samples import experiment

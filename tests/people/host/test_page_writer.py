@@ -102,4 +102,4 @@ def test_a_page_that_fails_is_a_line_for_people_and_no_error(begun: Home, capfd:
     writer = PageWriter(begun, "nosuch")
     writer.event(FINISHED)
     writer.close()
-    assert "the report was not written: GloveboxError" in capfd.readouterr().err
+    assert "the report was not written: UsageError" in capfd.readouterr().err

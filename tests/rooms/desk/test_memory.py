@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from bench import standin
+from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
-from runner.core.base.values import Status, Telemetry
+from runner.core.base.values import Experiment, Status, Telemetry
 from runner.core.decision.odds import Line
 from runner.core.evidence.replay import replay
 from runner.core.findings import analysis, edits
@@ -86,6 +89,73 @@ def test_what_another_lane_told_counts_before_the_next_level_is_chosen(loop: Loo
     other.completed(loop.ledger.experiments(loop.tag)[-1])
     assert seen == [loop.memory.told().bits]
     assert seen[0] > bits
+
+
+def test_a_desk_that_starts_again_after_the_best_was_looked_at_again_believes_the_same(home: Home, work: Path) -> None:
+    """Looks at the baseline were taken for its scale by whoever read them all at once: verify failed an honest tag."""
+
+    def score(text: bytes, before: int) -> float | None:
+        worse = 0.0 if text == driver.SEED else 0.3
+        return 2.0 + worse + (hashlib.sha256(text + bytes([before])).digest()[0] - 128) / 12_800
+
+    def go_on(loop: Loop, until: int) -> None:
+        loop.begin()
+        work.write_bytes(loop.best_source())
+        while (last := loop.ledger.last_number(loop.tag)) < until:
+            work.write_bytes(work.read_bytes() + b"# %d\n" % last)
+            loop.experiment(work, f"proposal {last}")
+
+    first = standin.loop(home, "looks", driver.SEED, score)
+    go_on(first, 20)
+    again = Memory(first.home, first.policies, first.ledger, "looks")
+    again.line.catch_up(first.ledger.experiments("looks"), first.ledger.reruns("looks"))
+    assert any(rerun.seed >= 542 for rerun in first.ledger.reruns("looks"))
+    assert again.line.total() == first.memory.line.total()
+    second = standin.loop(home, "looks", driver.SEED, score)
+    go_on(second, 24)
+    rows, reruns = second.ledger.experiments("looks"), second.ledger.reruns("looks")
+    assert replay(second.policies.decision, rows, reruns)[0] == []
+
+
+def test_a_row_that_could_not_be_recorded_is_not_believed(
+    loop: Loop, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another lane goes on with the same memory."""
+    night(loop, work, 6)
+
+    def full(row: Experiment) -> None:
+        raise sqlite3.OperationalError("disk is full")
+
+    work.write_bytes(work.read_bytes() + b"xxxxxxxx\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.ledger, "close_experiment", full)
+        with pytest.raises((sqlite3.Error, GloveboxError)):
+            loop.experiment(work, "lost")
+    loop.recorder.close_interrupted()
+    work.write_bytes(loop.best_source())
+    for number in range(20, 24):
+        work.write_bytes(driver.candidate(work.read_bytes(), number))
+        loop.experiment(work, f"proposal {number}")
+    rows, reruns = loop.ledger.experiments(loop.tag), loop.ledger.reruns(loop.tag)
+    assert replay(loop.policies.decision, rows, reruns)[0] == []
+
+
+def test_the_claim_that_history_shows_follows_from_told_scores_alone(loop: Loop, work: Path) -> None:
+    """In the ledger it may rest on reruns on another lane, and those were not told."""
+    night(loop, work, 12)
+    best = None
+    for row in loop.memory.newest(100):
+        if best is not None and row.val_bpb is not None:
+            assert row.claimed == round(best - row.val_bpb, 6)
+        else:
+            assert row.claimed is None
+        best = row.val_bpb if row.status is Status.KEEP else best
+    odd = loop.ledger.experiments(loop.tag)[-1].model_copy(update={"id": 99, "claimed": 0.123456})
+    told = [*loop.memory.told().rows, odd]
+    other = Memory(loop.home, loop.policies, loop.ledger, loop.tag)
+    other._take(told)
+    assert other._claims[-1] != 0.123456
+    assert [row.id for row in loop.memory.newest(3)] == [10, 11, 12]
 
 
 def test_verify_notices_a_total_that_does_not_follow(loop: Loop, work: Path) -> None:

@@ -161,7 +161,11 @@ def test_the_evidence_of_a_rerun_adds_up_and_verdicts_are_replayed(bench: Bench)
     [
         ("UPDATE reruns SET row = json_set(row, '$.val_bpb', 9.0) WHERE id = 1", "rerun 1: the ledger differs"),
         ("DELETE FROM reruns WHERE id = 2", "rerun 2 is in the audit chain but not in the ledger"),
-        ("UPDATE experiments SET row = json_set(row, '$.status', 'keep') WHERE id = 2", "verdict does not follow"),
+        (
+            "UPDATE experiments SET status = 'keep', row = json_set(row, '$.status', 'keep') WHERE id = 2",
+            "verdict does not follow",
+        ),
+        ("UPDATE experiments SET row = json_set(row, '$.status', 'keep') WHERE id = 2", "a malformed row"),
     ],
 )
 def test_a_forged_rerun_or_verdict_is_found(bench: Bench, forgery: str, seen: str) -> None:

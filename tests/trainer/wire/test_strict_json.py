@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -65,3 +66,13 @@ def test_any_bytes_parse_or_raise_the_one_error(data: bytes) -> None:
         strict_json.loads(data, max_bytes=200)
     except strict_json.StrictJsonError as error:
         assert str(error) == error.reason
+
+
+@pytest.mark.parametrize("unit", [b'\\"', b'"', b'"\\', b'["', b'\\\\"', b'{"a":'])
+def test_no_text_takes_long(unit: bytes) -> None:
+    """Sixteen KiB of quotes behind backslashes took seconds, and held up everything else in the process."""
+    data = (unit * (1 << 20))[: 1 << 20] + b"\\"
+    began = time.monotonic()
+    with pytest.raises(strict_json.StrictJsonError):
+        strict_json.loads(data, max_bytes=1 << 21)
+    assert time.monotonic() - began < 10  # it was hours
