@@ -21,7 +21,7 @@ from typing import Any
 import docker
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
-from requests.exceptions import RequestException
+from requests.exceptions import Timeout
 
 from runner.core.base import faults
 from runner.core.base.errors import EngineError
@@ -203,7 +203,7 @@ def run(
 
 def _remove(container: Container) -> None:
     """What a stalled engine does not remove now, `reap` does: a run that ended must not be lost for it."""
-    with suppress(docker.errors.APIError, RequestException):  # another of us may be removing it
+    with suppress(docker.errors.APIError, Timeout):  # another of us may be removing it
         container.remove(force=True, v=True)
 
 
