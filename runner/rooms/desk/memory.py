@@ -58,15 +58,16 @@ class Memory:
         told = self.told().rows
         with self._lock:
             self._take(told)
-            pairs = zip(told[-count:], self._claims[-count:], strict=False)
+            first, last = max(0, len(self._claims) - count), len(self._claims)  # `told` grows while we look
+            pairs = zip(told[first:last], self._claims[first:], strict=True)
             return [rounded(row).model_copy(update={"claimed": claim}) for row, claim in pairs]
 
     def _take(self, told: Sequence[Experiment]) -> None:
         """Rows that were told since; the claim in a row may rest on reruns, of which nothing was."""
         for row in told[len(self._claims) :]:
-            shown, before = rounded(row), self._told_best
-            known = shown.val_bpb is not None and before is not None
-            claim = round(before - shown.val_bpb, BPB_DIGITS) if known else None  # type: ignore[operator]
+            shown, before, claim = rounded(row), self._told_best, None
+            if shown.val_bpb is not None and before is not None:
+                claim = round(before - shown.val_bpb, BPB_DIGITS)
             self._claims.append(claim)
             self._study.take(shown.model_copy(update={"claimed": claim}))
             self._told_ids.add(row.id)
