@@ -89,12 +89,14 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
         "rooms/broker/__main__.py",
         "rooms/broker/upstream.py",
         "core/artifacts/download.py",
+        "core/artifacts/patience.py",
         "rooms/launcher/__main__.py",
+        "rooms/launcher/containers.py",
         "rooms/launcher/server.py",
         "rooms/launcher/usage.py",
         "rooms/launcher/freezing.py",
         "people/host/notify.py",
-    }  # launcher, peak and freezing: docker's errors; notify: the webhook of the host process that follows a run
+    }  # launcher: docker's errors; notify: the webhook of the host process that follows a run
 
 
 def test_only_the_broker_reads_the_api_key_and_notify_its_own_secret() -> None:

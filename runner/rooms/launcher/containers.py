@@ -181,18 +181,15 @@ def run(
     except docker.errors.ImageNotFound:
         raise EngineError(f"image {spec['image']} is missing", fix="run: make images") from None
     except docker.errors.APIError as error:
-        raise EngineError(
-            f"the engine refused the container: {error.explanation}", fix="run: glovebox doctor"
-        ) from None
+        what = f"the engine refused the container: {error.explanation}"
+        raise EngineError(what, fix="run: glovebox doctor") from None
     faults.reach("launcher.created")
     try:
         container.reload()
         image = client.images.get(str(container.attrs["Image"])).attrs["Config"]
         if found := inspection.differences(container.attrs, spec, image):
             fix = "check the engine's defaults (daemon.json), then: glovebox doctor"
-            raise EngineError(
-                f"the engine made another container than was asked for: {'; '.join(found)[:500]}", fix=fix
-            )
+            raise EngineError(f"the engine made another container than asked for: {'; '.join(found)[:500]}", fix=fix)
         ended = attend(container, client, output_bytes, sink, hang_up, begin, look)
         faults.reach("launcher.ended")
         return ended.model_copy(update={"specification": specification_digest(spec)})

@@ -22,10 +22,8 @@ def connect_engine(sandbox: Sandbox) -> docker.DockerClient:
         client = docker.from_env(timeout=int(SECONDS))
         version = str(client.version()["Version"])
     except docker.errors.DockerException as error:
-        raise EngineError(
-            f"no container engine answers ({str(error)[:80]})",
-            fix="start Docker, or as root on Debian: scripts/engine-up.sh",
-        ) from None
+        fix = "start Docker, or as root on Debian: scripts/engine-up.sh"
+        raise EngineError(f"no container engine answers ({str(error)[:80]})", fix=fix) from None
     found = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in version.split(".")[:2])
     if found < tuple(int(part) for part in sandbox.minimum_engine.split(".")):
         raise EngineError(
