@@ -7,6 +7,7 @@ much before it answers (a commit on the way to a file, a chain of deltas), so it
 
 from __future__ import annotations
 
+import math
 import re
 import resource
 import subprocess
@@ -37,7 +38,7 @@ class Objects:
     def __init__(self, path: Path, environment: Mapping[str, str], most: int) -> None:
         self._path, self._environment, self._most = path, environment, most
         self._git: subprocess.Popen[bytes] | None = None
-        self._deadline = 0.0  # of the answer that is waited for
+        self._deadline = math.inf  # of the answer that is waited for; one that nobody waits for may take its time
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +54,8 @@ class Objects:
             data = self._answer(name, kind)
         except OSError as error:
             data, name = None, f"{name} ({error.strerror})"
+        finally:
+            self._deadline = math.inf
         if data is None:
             self._end()  # what git would still write must not be taken for the next answer
             raise self._refused(f"no {kind} {name}")
@@ -95,7 +98,6 @@ class Objects:
             stderr=subprocess.DEVNULL,
         )
         resource.prlimit(git.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-        self._deadline = time.monotonic() + _SECONDS
         threading.Thread(target=self._watch, args=(git,), daemon=True).start()
         return git
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 import zlib
 from pathlib import Path
 
@@ -106,6 +107,17 @@ def test_a_git_that_takes_too_long_is_ended(line: GitLine, monkeypatch: pytest.M
         os.kill(objects._git.pid, signal.SIGSTOP)
         with pytest.raises(GloveboxError):
             objects.read(f"{commit}:{FILE}", "blob")
+        assert objects.read(f"{commit}:{FILE}", "blob") == b"x = 1\n"
+
+
+def test_a_git_that_nobody_waits_for_may_be_idle(line: GitLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts of ten thousand rows are replayed between two objects: the next was refused once."""
+    commit = line.commit("t", 1, b"x = 1\n", "x\n")
+    monkeypatch.setattr(git_objects, "_SECONDS", 0.2)
+    monkeypatch.setattr(git_objects, "_LOOKS", 0.02)
+    with line.objects() as objects:
+        objects.read(f"{commit}:{FILE}", "blob")
+        time.sleep(0.6)
         assert objects.read(f"{commit}:{FILE}", "blob") == b"x = 1\n"
 
 
