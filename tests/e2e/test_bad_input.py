@@ -48,7 +48,7 @@ def test_no_bench_here(glovebox: Glovebox, home: Home, tmp_path: Path) -> None:
 
 def test_no_experiment_yet(glovebox: Glovebox) -> None:
     code, _, err = glovebox("status")
-    assert code == 1
+    assert code == 2
     assert "glovebox run" in one_line(err)
 
 

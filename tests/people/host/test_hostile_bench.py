@@ -61,7 +61,7 @@ def test_a_row_whose_words_are_paths_or_options_is_no_row(bench: Bench, field: s
 
 def test_a_tag_or_an_open_row_that_leads_elsewhere_is_refused(bench: Bench) -> None:
     path = altered(bench, "UPDATE experiments SET status = NULL, run = '/absolute' WHERE id = 2;"
-                          "INSERT INTO runs VALUES ('../x', '', 'demo-1', '')")  # fmt: skip
+                          "INSERT INTO runs (tag, started, artifact, policy) VALUES ('../x', '', 'demo-1', '')")  # fmt: skip
     book = Ledger(path, read_only=True)
     with pytest.raises(GloveboxError, match="malformed row"):
         book.opened("t", 2)

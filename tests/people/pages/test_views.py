@@ -82,5 +82,5 @@ def test_show_and_history_of_a_bench(glovebox: Glovebox, bench: Home) -> None:
 @pytest.mark.parametrize("number", ["9", "0", "-1"])
 def test_an_experiment_that_does_not_exist_is_one_line(glovebox: Glovebox, bench: Home, number: str) -> None:
     code, _, err = glovebox("show", "--", number)
-    assert code == 1
+    assert code == 2
     assert "experiments: 1 to 3" in err.strip().splitlines()[-1]
