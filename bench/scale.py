@@ -27,13 +27,11 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from rich.console import Console
 
 from bench import standin
 from runner.core.airlock import snapshot
-from runner.core.artifacts import keys, prepare, profiles, store
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import Telemetry
 from runner.core.evidence.ledger import Ledger
@@ -81,10 +79,7 @@ def bench_of(folder: Path) -> Home:
     home = Home(folder / ".glovebox")
     if home.root.exists():
         return home
-    keys.create(home)
-    tiny = profiles.Profile("demo", 64, 1, 512, 64 * 64, 4, 2_000_000, 10_000)
-    with mock.patch.dict(profiles.PROFILES, {"demo": tiny}):
-        store.admit(home, prepare.prepare(home, "demo"))
+    standin.tiny(home)
     text = (SOURCE / "policies" / "metrics.yaml").read_text()
     text = re.sub(r"night_bits: \d+", "night_bits: 64000000", text)
     (home.root / "policies" / "metrics.yaml").write_text(text)
@@ -146,7 +141,7 @@ def measure(loop: Any, desk: Desk, answers: list[float]) -> dict[str, float]:
     """All figures at this size, in seconds and MiB."""
     home, rows = loop.home, loop.ledger.experiments(TAG)
     history = timed(lambda: desk._history({"verb": "history"}))
-    status = Path("/proc/self/status").read_text()
+    resident = standin.resident()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         shown = pool.submit(views, str(home.root)).result()
     return {
@@ -160,7 +155,7 @@ def measure(loop: Any, desk: Desk, answers: list[float]) -> dict[str, float]:
         "status_command": command(home, "status", "--json"),
         "report_command": command(home, "report"),
         "verify": command(home, "verify"),
-        "mib": int(status.split("VmRSS:")[1].split()[0]) / 1024,
+        "mib": resident,
     }
 
 

@@ -23,12 +23,10 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import docker
 
 from bench import scale, standin
-from runner.core.artifacts import keys, prepare, profiles, store
 from runner.core.base.home import SOURCE, Home
 from runner.core.evidence import verify
 from runner.core.evidence.ledger import Ledger
@@ -75,9 +73,7 @@ def look() -> Sample:
             name = next((word for word in words if word in PROCESSES), None)
             if name is None or parent != os.getpid():
                 continue
-            status = (folder / "status").read_text()
-            kib = int(status.split("VmRSS:")[1].split()[0])
-            found[name] = (kib / 1024, len(list((folder / "fd").iterdir())))
+            found[name] = (standin.resident(folder.name), len(list((folder / "fd").iterdir())))
         except (OSError, IndexError, ValueError):
             continue  # it ended while we looked
     return found
@@ -85,11 +81,7 @@ def look() -> Sample:
 
 def home_of(folder: Path) -> Home:
     """A bench with a tiny artifact and policies for it."""
-    home = Home(folder / "bench")
-    keys.create(home)
-    tiny = profiles.Profile("demo", 64, 1, 512, 64 * 64, 4, 2_000_000, 10_000)
-    with mock.patch.dict(profiles.PROFILES, {"demo": tiny}):
-        store.admit(home, prepare.prepare(home, "demo"))
+    home = standin.tiny(Home(folder / "bench"))
     own = home.root / "policies"
     for name in ("decision", "agent"):
         shutil.copyfile(SOURCE / "policies" / f"{name}.yaml", own / f"{name}.yaml")
@@ -188,7 +180,7 @@ def without_containers(home: Home, count: int) -> dict[str, Any]:
     for part in range(1, 31):
         seconds += scale.grow(loop, desk, count * part // 30)
         desk._history({"verb": "history"})
-        memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+        memory.append(standin.resident())
     third = len(seconds) // 3
     cost = statistics.median(seconds[-third:]) / statistics.median(seconds[:third])
     grown = statistics.median(memory[-10:]) / statistics.median(memory[:10])

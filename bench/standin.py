@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from runner.core.artifacts import store
+from runner.core.artifacts import keys, prepare, profiles, store
 from runner.core.base.home import Home
 from runner.core.base.launching import Costs, EndReason, EngineResult
 from runner.core.base.values import Crash, Evaluation, Score, Scored, Snapshot, Telemetry, Trained
@@ -30,6 +31,11 @@ from runner.rooms.desk.train_and_score import Emit, Stages
 
 COSTS = Costs(pass_flops=1e9, pass_elements=1000, passes=32, scoring_seconds=1.0)
 AUDITED = Evaluation(order=7, audited=128, alone=3, whole=True, costs=COSTS)  # every row
+
+
+def scored(val_bpb: float, evaluation: Evaluation | None = AUDITED) -> Score:
+    """What the evaluator says of a model it proved."""
+    return Score(status="scored", val_bpb=val_bpb, val_bpb_bytes=val_bpb, causality="proved", evaluation=evaluation)
 
 
 class Launches(LaunchClient):
@@ -75,8 +81,7 @@ class Scripted(Stages):
         trained(found)
         if value is None:
             return Scored(trained=found, engine=None, score=None)
-        score = Score(status="scored", val_bpb=value, val_bpb_bytes=value, causality="proved", evaluation=AUDITED)
-        return Scored(trained=found, engine=engine, score=score)
+        return Scored(trained=found, engine=engine, score=scored(value))
 
     def _before(self, sha256: str, run: str, seed: int) -> int:
         """How often it ran before, and that it does now."""
@@ -88,6 +93,20 @@ class Scripted(Stages):
 
 def _log(home: Home) -> Path:
     return home.root / "ran.log"
+
+
+def tiny(home: Home) -> Home:
+    """A new bench with an artifact on which an experiment takes a second."""
+    keys.create(home)
+    profile = profiles.Profile("demo", 64, 1, 512, 64 * 64, 4, 2_000_000, 10_000)
+    with mock.patch.dict(profiles.PROFILES, {"demo": profile}):
+        store.admit(home, prepare.prepare(home, "demo"))
+    return home
+
+
+def resident(process: int | str = "self") -> float:
+    """MiB of memory a process has; raises OSError, IndexError, ValueError if it has ended."""
+    return int(Path(f"/proc/{process}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
 def loop(

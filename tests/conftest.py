@@ -12,7 +12,7 @@ import docker
 import hypothesis
 import pytest
 
-from runner.core.artifacts import keys, prepare, store
+from runner.core.artifacts import store
 from runner.core.base.home import SOURCE, Home
 from runner.core.decision import clock
 from runner.core.evidence.audit_chain import AuditLog
@@ -26,6 +26,7 @@ from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory
 from runner.rooms.desk.train_and_score import Stages
+from tests import samples
 
 # What a user's shell or a git hook may hold, and what is no business of a test's.
 _THEIRS = {"FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "SOURCE_DATE_EPOCH", "GLOVEBOX_KEY_PASSPHRASE_FILE"}
@@ -65,12 +66,7 @@ def policies() -> policy_files.Policies:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A bench with the demo artifact in its store, made once; copy it, do not change it."""
-    home = Home(tmp_path_factory.mktemp("prepared") / ".glovebox")
-    home.root.mkdir()
-    keys.create(home)
-    version = prepare.prepare(home, "demo")
-    store.admit(home, version)
-    return home
+    return samples.prepared(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture

@@ -1,21 +1,26 @@
-"""Ledger rows for tests that need some."""
+"""Ledger rows for tests that need some, and the bench they are on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from bench.standin import AUDITED as AUDITED  # noqa: PLC0414 - what tests score by, too
+from bench.standin import COSTS as COSTS  # noqa: PLC0414
+from bench.standin import scored as scored  # noqa: PLC0414
+from runner.core.artifacts import keys, prepare, store
 from runner.core.base.home import SOURCE, Home
-from runner.core.base.launching import Costs
-from runner.core.base.values import Evaluation, Experiment, Score, Status
-
-COSTS = Costs(pass_flops=1e9, pass_elements=1000, passes=32, scoring_seconds=1.0)
-AUDITED = Evaluation(order=7, audited=128, alone=3, whole=True, costs=COSTS)  # every row
+from runner.core.base.values import Experiment, Status
 
 
-def scored(val_bpb: float, evaluation: Evaluation | None = AUDITED) -> Score:
-    """What the evaluator says of a model it proved."""
-    return Score(status="scored", val_bpb=val_bpb, val_bpb_bytes=val_bpb, causality="proved", evaluation=evaluation)
+def prepared(folder: Path) -> Home:
+    """A bench with the demo artifact in its store."""
+    home = Home(folder / ".glovebox")
+    home.root.mkdir()
+    keys.create(home)
+    store.admit(home, prepare.prepare(home, "demo"))
+    return home
 
 
 def experiment(number: int = 1, **changes: Any) -> Experiment:

@@ -72,6 +72,14 @@ def test_the_residual_leak_it_states_is_the_one_that_is_computed(policies: Polic
     assert f"{channels['crash message']:.0f}," in text
 
 
+def test_what_very_long_tags_may_tell_is_computed(policies: Policies) -> None:
+    told = leak_budget.told(policies, [])
+    text = " ".join((SOURCE / "docs" / "operations.md").read_text().split())
+    assert f"An outcome alone is {told.bare:.0f} bits, so there is room for {told.left:,} of them" in text
+    assert f"{10_000 * told.bare / 8192:.0f} KiB" in text
+    assert f"{10_000 * told.bare / 8192:.0f} KiB" in (SOURCE / "SECURITY.md").read_text()
+
+
 def test_what_security_md_promises_has_rows_and_code_that_exist(policies: Policies) -> None:
     text = (SOURCE / "SECURITY.md").read_text()
     table = text[text.index("| promise |") : text.index("## What you must not assume")].splitlines()[2:]

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from runner.core.base import faults
 from runner.core.base.home import Home
+from tests import samples
 from tests.faults import driver
 from tests.faults.agreement import agree
 
@@ -128,7 +129,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        template = driver.template(Path(folder))
+        template = samples.prepared(Path(folder)).root
         told = campaign(template, asked.seconds, asked.experiments, asked.seed, os.cpu_count() or 1)
     for line in told.failures:
         print(line, file=sys.stderr)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from bench import standin
 from runner.core.airlock import snapshot
-from runner.core.artifacts import keys, prepare, store
 from runner.core.base import faults, locks
 from runner.core.base.home import Home
 from runner.core.evidence.ledger import Ledger
@@ -48,15 +47,6 @@ def last_number(home: Home) -> int:
         return ledger.last_number(TAG)
     finally:
         ledger.close()
-
-
-def template(folder: Path) -> Path:
-    """A bench with the demo artifact, to be copied."""
-    home = Home(folder / ".glovebox")
-    home.root.mkdir()
-    keys.create(home)
-    store.admit(home, prepare.prepare(home, "demo"))
-    return home.root
 
 
 def work(home: Home, count: int) -> None:

@@ -39,8 +39,6 @@ _NOISE_LEVELS = 90 * 8 + 1  # two significant digits from 1e-6 to 64 (analysis.p
 _BLOCK = 4096  # bytes
 _ENDING = 60.0  # seconds by which the end of a container may be late
 _MOMENTS_PER_SECOND = 1000  # the agent has a clock of its own: the moment of an answer, to a millisecond
-
-
 _CURVES = (1, 2, 4, 8)  # of a curve's points one in so many is told, by level
 NO_CURVE, BARE = len(_CURVES), len(_CURVES) + 1  # levels: summary and crash without a curve; the outcome alone
 _EARLIER = 1.5  # times its part of what is left is an answer's share, so that telemetry thins towards the end
@@ -197,10 +195,10 @@ class Account:
         """Whether a row's answer had room, its outcome at least."""
         telemetry = Telemetry(curve=row.curve, summary=row.summary)
         level = self._level_of_old(telemetry, row.crash) if row.told is None else row.told
-        bits = _at(self._policies, level, telemetry, row.crash)
-        if self._bits + bits > self._policies.metrics.leak.night_bits:
+        bits, limit = _at(self._policies, level, telemetry, row.crash), self._policies.metrics.leak.night_bits
+        if self._bits + bits > limit:
             level, bits = BARE, self._bare
-        if self._bits + bits > self._policies.metrics.leak.night_bits:
+        if self._bits + bits > limit:
             return False
         self._bits += bits
         self._rows.append(_as_told(row, level))

@@ -18,6 +18,7 @@ from pathlib import Path
 from runner.core.airlock import invisible
 from runner.core.base import files
 from runner.core.base.errors import SnapshotError
+from runner.core.base.home import Home
 from runner.core.base.values import Snapshot
 
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -40,6 +41,14 @@ def keep(data: bytes, store: Path) -> Snapshot:
     if not path.exists():
         files.write(path, data, mode=0o444)
     return Snapshot(sha256=digest, size=len(data), path=path)
+
+
+def kept(home: Home, sha256: str) -> bytes | None:
+    """What was kept of that content, None if it is lost."""
+    try:
+        return home.source(sha256).read_bytes()
+    except OSError:
+        return None
 
 
 def read(source: Path, cap: int) -> bytes:

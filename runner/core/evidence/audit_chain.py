@@ -111,17 +111,18 @@ class Follower:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._number, self._prev, self._offset = 0, GENESIS, 0
+        self._number, self._prev = 0, GENESIS
+        self.offset = 0  # bytes that were read
 
     def new(self, advance: Callable[[float], None] = lambda _: None) -> Iterator[dict[str, Any]]:
         """Entries since the last that was read; raises VerifyError naming the first line that does not fit."""
         if not self._path.exists():
             return
         with self._open() as file:
-            file.seek(self._offset)
+            file.seek(self.offset)
             for line in iter(lambda: file.readline(MAX_LINE), b""):
                 entry = self._checked(line)
-                self._number, self._prev, self._offset = self._number + 1, entry["hash"], self._offset + len(line)
+                self._number, self._prev, self.offset = self._number + 1, entry["hash"], self.offset + len(line)
                 advance(len(line))
                 yield entry
 

@@ -119,18 +119,14 @@ def against_witness(home: Home, hashes: Mapping[int, str], public: str, path: Pa
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_MAX_WITNESS_LINE), b""), 1):
                 told = _of_bench(home, line)
+                seen += bool(told)
                 if told is None:
                     wrong.append(f"{path}:{number}: not a checkpoint")
-                elif not told:
-                    continue
-                else:
-                    seen += 1
-                    if not _holds(key, told):
-                        wrong.append(f"{path}:{number}: not signed by this bench's audit key")
-                    elif hashes.get(told["n"]) != told["head"]:
-                        wrong.append(
-                            f"the chain was cut, rolled back or replaced: the witness saw another entry {told['n']}"
-                        )
+                elif told and not _holds(key, told):
+                    wrong.append(f"{path}:{number}: not signed by this bench's audit key")
+                elif told and hashes.get(told["n"]) != told["head"]:
+                    what = "the chain was cut, rolled back or replaced: the witness saw another entry"
+                    wrong.append(f"{what} {told['n']}")
     except OSError as error:
         raise VerifyError(f"the witness cannot be read: {error.strerror}", where=str(path), fix="mount it") from None
     if not seen:

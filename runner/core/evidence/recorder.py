@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from runner.core.airlock import snapshot
 from runner.core.base import faults
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
@@ -141,29 +142,24 @@ class Recorder:
     def _row(self, number: int, *, status: Status, **fields: Any) -> Experiment:
         """The row from what was accepted, the outcome, and a commit of its snapshot."""
         opened = self.ledger.opened(self.tag, number)
-        data = self._snapshot(opened.snapshot)
+        data = snapshot.kept(self.home, opened.snapshot)
         if data is None:
             path = self.home.source(opened.snapshot)
             raise GloveboxError("a snapshot is missing", where=str(path), fix="restore it from a backup")
-        told = message(f"experiment {number}: {status}", opened.description)
-        return self._of(opened, status, self._committed(number, data, told), **fields)
+        return self._closed(opened, data, status, **fields)
 
-    def _of(self, opened: Opened, status: Status, commit: str, **fields: Any) -> Experiment:
+    def _closed(self, opened: Opened, data: bytes, status: Status, **fields: Any) -> Experiment:
+        """The row of an experiment whose train.py is `data`, and its commit."""
+        told = message(f"experiment {opened.id}: {status}", opened.description)
         return Experiment(
             **opened.model_dump(),
             tag=self.tag,
             status=status,
-            commit=commit,
+            commit=self._committed(opened.id, data, told),
             artifact=self.artifact,
             policy=self.policy,
             **fields,
         )
-
-    def _snapshot(self, sha256: str) -> bytes | None:
-        try:
-            return self.home.source(sha256).read_bytes()
-        except OSError:
-            return None
 
     def _committed(self, number: int, data: bytes, told: str) -> str:
         try:
@@ -240,11 +236,10 @@ class Recorder:
             for number in self.ledger.open_numbers(self.tag):
                 opened = self.ledger.opened(self.tag, number)
                 tidy(self.home.run(opened.run))
-                data = self._snapshot(opened.snapshot)
-                lost += [number] if data is None else []
-                told = message(f"experiment {number}: {Status.CRASH}", opened.description)
-                commit = self._committed(number, data or b"", told)
-                self.commit(self._of(opened, Status.CRASH, commit, reason=INTERRUPTED), [])
+                data = snapshot.kept(self.home, opened.snapshot)
+                if data is None:
+                    lost.append(number)
+                self.commit(self._closed(opened, data or b"", Status.CRASH, reason=INTERRUPTED), [])
             for begun in self.ledger.open_reruns(self.tag):
                 tidy(self.home.run(begun.run))
                 ended = begun.model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import decide, early_stop, standing
@@ -24,27 +24,30 @@ def replay(
     `digest`: only rows decided under these policies; `since`: rows before this index are taken as they are.
     """
     wrong, count = [], 0
-    decided = _by_odds(rules, rows, reruns, since) if rules.rule == "odds" else None
+    line = _Line(rules, rows, reruns) if rules.rule == "odds" else None
     for at, row in enumerate(rows):
         advance(1)
-        expected = next(decided) if decided else None
-        if at < since or digest not in (None, row.policy):
-            continue
-        if not early_stop.follows(rules.early_stop, rows[:at] if row.hopeless else (), row):
-            wrong.append(f"{row.tag} experiment {row.id}: that it could not win does not follow")
-        count += row.val_bpb is not None or row.hopeless is not None
-        if row.val_bpb is None:
-            continue
-        verdict, total = expected or (_again(rules, rows, at, reruns), None)
-        told = decide.Verdict(
-            row.status, row.reason, row.claimed, row.confirmed, row.interval,
-            row.pairs, row.gain, row.probability, row.sigma,
-        )  # fmt: skip
-        if told != verdict:
+        looked_at = at >= since and digest in (None, row.policy)
+        if looked_at:
+            if not early_stop.follows(rules.early_stop, rows[:at] if row.hopeless else (), row):
+                wrong.append(f"{row.tag} experiment {row.id}: that it could not win does not follow")
+            count += row.val_bpb is not None or row.hopeless is not None
+        looked_at = looked_at and row.val_bpb is not None
+        follows = not looked_at or _told(row) == (line.judge(row) if line else _again(rules, rows, at, reruns))
+        total = line.take(row) if line else None
+        if not follows:
             wrong.append(f"{row.tag} experiment {row.id}: the verdict does not follow")
-        elif row.total not in (None, total):
+        elif looked_at and row.total not in (None, total):
             wrong.append(f"{row.tag} experiment {row.id}: what the tag expected does not follow")
     return wrong, count
+
+
+def _told(row: Experiment) -> decide.Verdict:
+    """The verdict that a row records."""
+    return decide.Verdict(
+        row.status, row.reason, row.claimed, row.confirmed, row.interval,
+        row.pairs, row.gain, row.probability, row.sigma,
+    )  # fmt: skip
 
 
 def _again(
@@ -61,22 +64,25 @@ def _again(
     return decide.judge(rules, against, standing.runs(row, standing.paired(best.id, known), row.lane))
 
 
-def _by_odds(
-    rules: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun], since: int
-) -> Iterator[tuple[decide.Verdict | decide.Wanted, float | None]]:
-    """For each row the verdict on it, by what was seen before and the runs that were its own or the baseline's; and
-    what the tag expected afterwards."""
-    line, during = Line(rules), dict[int, list[Rerun]]()
-    for rerun in reruns:
-        during.setdefault(rerun.during, []).append(rerun)
-    first = standing.baseline(rows)
-    scale = [rerun for rerun in reruns if first is not None and rerun.experiment == first.id and rerun.during]
-    for at, row in enumerate(rows):
-        own = during.get(row.id, [])
-        known = own + [rerun for rerun in scale if rerun.during < row.id]
-        verdict: decide.Verdict | decide.Wanted = decide.Verdict(Status.KEEP)
-        if at >= since and row.val_bpb is not None:
-            candidate = Candidate(row.id, row.parent, row.lane, standing.runs(row, own, row.lane))
-            verdict = line.judge(candidate, known)
-        line.take(row, known)
-        yield verdict, line.total()
+class _Line:
+    """Rule `odds` over a tag, row by row, each with the runs that were its own or the baseline's by then."""
+
+    def __init__(self, rules: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> None:
+        self._line, self._during = Line(rules), dict[int, list[Rerun]]()
+        for rerun in reruns:
+            self._during.setdefault(rerun.during, []).append(rerun)
+        first = standing.baseline(rows)
+        self._scale = [rerun for rerun in reruns if first is not None and rerun.experiment == first.id and rerun.during]
+
+    def judge(self, row: Experiment) -> decide.Verdict | decide.Wanted:
+        """The verdict on a scored row that was not taken in yet."""
+        own = standing.runs(row, self._during.get(row.id, ()), row.lane)
+        return self._line.judge(Candidate(row.id, row.parent, row.lane, own), self._known(row))
+
+    def take(self, row: Experiment) -> float | None:
+        """Take the next row in; what the tag expects after it."""
+        self._line.take(row, self._known(row))
+        return self._line.total()
+
+    def _known(self, row: Experiment) -> list[Rerun]:
+        return self._during.get(row.id, []) + [rerun for rerun in self._scale if rerun.during < row.id]

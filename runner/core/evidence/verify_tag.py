@@ -23,37 +23,13 @@ from runner.core.evidence.chain_index import ChainIndex
 from runner.core.evidence.git_line import FILE, MAX_FILE, GitLine
 from runner.core.evidence.git_objects import Objects
 from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.outcome import Outcome
 from runner.core.evidence.receipts import complete, probed, row_digest
 from runner.core.evidence.replay import replay
 from runner.core.policy.policy_files import Policies
 
 _MEANWHILE = 1 << 20  # bytes of results.tsv that a session may add while we look
 _Entry = dict[str, Any]
-
-
-@dataclass
-class Outcome:
-    """What `glovebox verify --json` prints."""
-
-    checked: dict[str, int] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    checkpoint: str | None = None  # the newest that holds, for the next `--since`
-
-    def check(self, what: str, holds: bool, failure: str) -> None:
-        """Count one check; remember its failure."""
-        self.checked[what] = self.checked.get(what, 0) + 1
-        if not holds:
-            self.failures.append(failure)
-
-    def document(self) -> dict[str, Any]:
-        return {
-            "ok": not self.failures,
-            "checked": self.checked,
-            "not_verified": self.unknown,
-            "failures": self.failures,
-            "checkpoint": self.checkpoint,
-        }
 
 
 @dataclass
@@ -72,15 +48,15 @@ class Records:
     hashed: dict[str, str] = field(default_factory=dict)  # snapshots by their name
     recovered: int = 0  # experiments nobody saw run
     bare: int = 0  # that ran without a red team
+    heads: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)  # by tag: as it is, as keeps say
 
     def look(self, tag: str, rules: Policies | None, every: list[Policies]) -> None:
         """Check one tag; `rules`: the policies in force, None if they are no policies; `every`: those it may be of."""
         ledger, chain = self.ledger, self.chain
         rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
-        for version, started in [(run.artifact, run.started) for run in rows] + [
-            (r.artifact, r.started) for r in reruns
-        ]:
-            self.used[version] = max(self.used.get(version, ""), started)
+        runs: list[Experiment | Rerun] = [*rows, *reruns]
+        for run in runs:
+            self.used[run.artifact] = max(self.used.get(run.artifact, ""), run.started)
         since = next((at for at, row in enumerate(rows) if (tag, row.id) not in chain.old), len(rows))
         with self.shown.stage(f"{tag}: rows", len(rows)) as advance:
             for row in rows:
@@ -198,23 +174,25 @@ class Records:
 
     def _kept(self, tag: str, rows: Sequence[Experiment]) -> None:
         check, keeps = self.outcome.check, [row for row in rows if row.status is Status.KEEP]
-        before, objects = list[str](), self.objects
-        for row in (
-            keeps if objects is not None else ()
-        ):  # each keep's commit follows the one before it, and holds train.py alone
-            try:
-                follows = objects is not None and objects.commit(row.commit) == (before, [FILE])
-            except GloveboxError:
-                follows = False
-            check("kept lines", follows, f"{tag} experiment {row.id}: its commit does not follow the keep before it")
-            before = [row.commit]
-        head = self.line.head(tag)
-        there = self.busy or head == (keeps[-1].commit if keeps else None)
-        check("kept lines", there, f"{tag}: the branch is not at its last keep")
+        if self.objects is not None:
+            self._follow(self.objects, tag, keeps)
+        self.heads[tag] = self.line.head(tag), keeps[-1].commit if keeps else None
         scored = all(row.val_bpb is not None for row in keeps)
         check("kept lines", scored, f"{tag}: a kept row has no score")
         audited = all(row.evaluation is None or not row.evaluation.audited or row.evaluation.whole for row in keeps)
         check("kept lines", audited, f"{tag}: a kept row was not audited on every row")
+
+    def _follow(self, objects: Objects, tag: str, keeps: Sequence[Experiment]) -> None:
+        """Each keep's commit follows the one before it, and holds train.py alone."""
+        before: list[str] = []
+        for row in keeps:
+            try:
+                follows = objects.commit(row.commit) == (before, [FILE])
+            except GloveboxError:
+                follows = False
+            told = f"{tag} experiment {row.id}: its commit does not follow the keep before it"
+            self.outcome.check("kept lines", follows, told)
+            before = [row.commit]
 
     def _results(self, tag: str, rows: Sequence[Experiment]) -> None:
         lines = ["\t".join(results_tsv.COLUMNS), *(results_tsv.line(row) for row in rows)]

@@ -240,12 +240,14 @@ def _say_error(error: GloveboxError) -> NoReturn:
 
 
 def _system_error(error: OSError) -> NoReturn:
-    """What the system refused, in one line; output that nobody reads any more is nothing to say."""
+    """What the system refused, in one line; of an output that nobody reads any more there is nothing to say."""
+    told = GloveboxError(
+        error.strerror or str(error), where=str(error.filename or "output"), fix=_FIXES.get(error.errno or 0, "")
+    )
+    if error.filename is not None:
+        _say_error(told)
     with suppress(OSError, ValueError):
         sys.stdout.close()  # else Python tries once more to write what could not be written
     if not isinstance(error, BrokenPipeError):
-        told = GloveboxError(
-            error.strerror or str(error), where=str(error.filename or "output"), fix=_FIXES.get(error.errno or 0, "")
-        )
         console.stderr().print(f"glovebox: {told}", markup=False)
     sys.exit(1)

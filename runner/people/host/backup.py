@@ -25,6 +25,7 @@ from runner.core.base import files, locks, ownership
 from runner.core.base.errors import GloveboxError, UsageError, VerifyError
 from runner.core.base.home import Home, folders
 from runner.core.evidence import git_line, verify
+from runner.core.evidence.outcome import Outcome
 
 _FOLDERS = ("policies", "keys", "snapshots", "line.git", "tags", "imports", "broker")
 _FILES = ("audit.jsonl", "audit.pem", "seed.py", "redteam.json")
@@ -90,7 +91,7 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
     return info
 
 
-def restore(path: Path, home: Home) -> verify.Outcome:
+def restore(path: Path, home: Home) -> Outcome:
     """Unpack into a place where no bench is, and verify; raises GloveboxError, VerifyError."""
     if home.root.exists() and any(home.root.iterdir()):
         raise UsageError("there is a bench already", where=str(home.root), fix="restore into another GLOVEBOX_HOME")
@@ -108,7 +109,7 @@ def restore(path: Path, home: Home) -> verify.Outcome:
             fix = "restore into another GLOVEBOX_HOME"
             raise GloveboxError(f"cannot be made: {error.strerror}", where=str(home.root), fix=fix) from None
     ownership.check(home.root)
-    return verify.verify(home) if home.ledger.exists() else verify.Outcome()
+    return verify.verify(home) if home.ledger.exists() else Outcome()
 
 
 class _Member(tarfile.TarInfo):

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, signing, store
 from runner.core.base import files, nvidia
 from runner.core.base.errors import UsageError
@@ -116,15 +117,10 @@ def _closing(folder: Path, tag: str, keeps: list[Experiment]) -> tuple[dict[str,
 def _session(home: Home, policies: Policies, told: Rows, artifact: str, line: GitLine) -> str:
     keeps = [row for row in told.experiments if row.status is Status.KEEP]
     noise = standing.noise(policies.decision, told.experiments, told.reruns)
-
-    def source(row: Experiment) -> bytes | None:
-        path = home.source(row.snapshot)
-        return path.read_bytes() if path.is_file() else None
-
     profile = store.shown(home, artifact).predicate.profile
     return session_report.write(
         told.experiments,
-        analysis.study(told.experiments, noise, source),
+        analysis.study(told.experiments, noise, lambda row: snapshot.kept(home, row.snapshot)),
         transfers.transfers(told.experiments, told.reruns, policies.decision.alpha),
         tag=told.tag,
         hardware=told.hardware,

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from runner.core.airlock import leak_budget
+from runner.core.airlock import leak_budget, snapshot
 from runner.core.artifacts import store
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
@@ -48,7 +48,7 @@ class Page:
     def __init__(self, home: Home, ledger: Ledger, policies: Policies, tag: str) -> None:
         self._home, self._ledger, self._policies, self._tag = home, ledger, policies, tag
         self._budget: float | None = None
-        self._study = analysis.Study(self._source)
+        self._study = analysis.Study(lambda row: snapshot.kept(home, row.snapshot))
         self._chain, self._calls = Follower(home.audit), Follower(home.broker / "calls.jsonl")
         self._refused: incidents.Refusals | None = incidents.Refusals(tag)  # None: the chain is broken
         self._account = leak_budget.Account(policies)
@@ -85,10 +85,6 @@ class Page:
         path = home.tag(tag) / "report.html"
         files.write(path, text)
         return path
-
-    def _source(self, row: Experiment) -> bytes | None:
-        path = self._home.source(row.snapshot)
-        return path.read_bytes() if path.is_file() else None
 
     def _seconds(self, artifact: str, rows: Sequence[Experiment]) -> float:
         """Of training under the tag's artifact; 0 if that is not here any more."""

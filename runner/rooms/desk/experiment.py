@@ -146,7 +146,7 @@ class Loop:
             raise GloveboxError(
                 "the leak budget has no room for an answer", where="policies/metrics.yaml leak.night_bits"
             )
-        return _feedback(ended.told, ended.scored.trained.telemetry, ended.best, left)
+        return _feedback(ended.told, ended.scored.trained.telemetry.dropped_lines, ended.best, left)
 
     def trials(self) -> Trials:
         """For reruns under this tag's terms."""
@@ -263,8 +263,8 @@ class Loop:
             raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
 
 
-def _feedback(row: Experiment, telemetry: Telemetry, best: Experiment | None, left: int | None) -> Feedback:
-    """`row`: as its agent is told of it."""
+def _feedback(row: Experiment, dropped: int, best: Experiment | None, left: int | None) -> Feedback:
+    """`row`: as its agent is told of it; `dropped`: lines of its telemetry that were no values."""
     withheld = row.told == leak_budget.BARE
     shown = rounded(row)
     before = round(best.val_bpb, BPB_DIGITS) if best and best.val_bpb is not None else None
@@ -283,9 +283,7 @@ def _feedback(row: Experiment, telemetry: Telemetry, best: Experiment | None, le
         causality=row.causality,
         train_seconds=shown.train_seconds,
         eval_seconds=shown.eval_seconds,
-        telemetry=Telemetry(
-            curve=row.curve, summary=row.summary, dropped_lines=0 if withheld else telemetry.dropped_lines
-        ),
+        telemetry=Telemetry(curve=row.curve, summary=row.summary, dropped_lines=0 if withheld else dropped),
         withheld=withheld,
         experiments_left=left,
     )

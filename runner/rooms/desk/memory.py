@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from runner.core.airlock import leak_budget
+from runner.core.airlock import leak_budget, snapshot
 from runner.core.airlock.leak_budget import GAIN_DIGITS, PROBABILITY_DIGITS
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Status, Telemetry
@@ -32,8 +32,7 @@ class Memory:
         self.account = leak_budget.Account(policies)
         self._home, self._policies, self._ledger, self._tag = home, policies, ledger, tag
         self._study = Study(self.source)
-        self._told_ids: set[int] = set()
-        self._told_best: float | None = None  # val_bpb of the newest keep among them
+        self._told_best: float | None = None  # val_bpb of the newest keep that was told
         self._claims: list[float | None] = []  # of each told row: its gain over the best before it, by what was told
         self._lock = threading.Lock()
 
@@ -48,7 +47,7 @@ class Memory:
             self._take(told)
             noise = standing.believed(self._policies.decision, told)
             if noise is None:
-                ids = self._told_ids  # what reruns say is told with the answer they are for, not before
+                ids = {row.id for row in told}  # what reruns say is told with the answer they are for, not before
                 reruns = [rerun for rerun in self._ledger.reruns(self._tag) if rerun.during in ids]
                 noise = standing.noise(self._policies.decision, told, reruns, lane)
             return self._study.found(noise)
@@ -60,19 +59,18 @@ class Memory:
             self._take(told)
             first, last = max(0, len(self._claims) - count), len(self._claims)  # `told` grows while we look
             pairs = zip(told[first:last], self._claims[first:], strict=True)
-            return [rounded(row).model_copy(update={"claimed": claim}) for row, claim in pairs]
+            return [rounded(row, claim) for row, claim in pairs]
 
     def _take(self, told: Sequence[Experiment]) -> None:
-        """Rows that were told since; the claim in a row may rest on reruns, of which nothing was."""
+        """Rows that were told since."""
         for row in told[len(self._claims) :]:
-            shown, before, claim = rounded(row), self._told_best, None
-            if shown.val_bpb is not None and before is not None:
-                claim = round(before - shown.val_bpb, BPB_DIGITS)
+            score, claim = rounded(row).val_bpb, None
+            if score is not None and self._told_best is not None:
+                claim = round(self._told_best - score, BPB_DIGITS)
             self._claims.append(claim)
-            self._study.take(shown.model_copy(update={"claimed": claim}))
-            self._told_ids.add(row.id)
-            if row.status is Status.KEEP and shown.val_bpb is not None:
-                self._told_best = shown.val_bpb
+            self._study.take(rounded(row, claim))
+            if row.status is Status.KEEP and score is not None:
+                self._told_best = score
 
     def completed(self, row: Experiment) -> Experiment:
         """A row as it is recorded: with what it changed, how much of it is told, and what the tag now expects.
@@ -99,16 +97,18 @@ class Memory:
 
     def source(self, row: Experiment) -> bytes | None:
         """A recorded train.py, None if its snapshot is lost."""
-        path = self._home.source(row.snapshot)
-        return path.read_bytes() if path.is_file() else None
+        return snapshot.kept(self._home, row.snapshot)
 
 
-def rounded(row: Experiment) -> Experiment:
-    """The row as the agent may see it: its numbers are for reasoning, the ledger's for the record."""
+def rounded(row: Experiment, claim: float | None = None) -> Experiment:
+    """The row as the agent may see it: its numbers are for reasoning, the ledger's for the record.
+
+    `claim`: the gain that follows from scores it was told; the ledger's may rest on reruns, of which nothing was.
+    """
     return row.model_copy(
         update={
             "val_bpb": None if row.val_bpb is None else round(row.val_bpb, BPB_DIGITS),
-            "claimed": None if row.claimed is None else round(row.claimed, BPB_DIGITS),
+            "claimed": claim,
             "confirmed": None if row.confirmed is None else _told_gain(row.confirmed),
             "gain": None if row.gain is None else _told_gain(row.gain),
             "probability": None if row.probability is None else round(row.probability, PROBABILITY_DIGITS),

@@ -10,7 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 _DIGITS = 6
@@ -31,9 +31,9 @@ class Pace:
 @contextmanager
 def ended_if(lost: Callable[[], bool], stop: Callable[[], None]) -> Iterator[Pace]:
     """Call `stop` once a run was `lost` at two looks in a row: a loss that is no number seldom becomes one again."""
-    over, found = threading.Event(), Pace()
+    found = Pace()
 
-    def keep() -> None:
+    def keep(over: threading.Event) -> None:
         before, wait = False, _LOST_INTERVAL
         while not over.wait(wait):
             looked = time.monotonic()
@@ -44,13 +44,8 @@ def ended_if(lost: Callable[[], bool], stop: Callable[[], None]) -> Iterator[Pac
                 return
             before, wait = now, _LOST_INTERVAL + _REST * (time.monotonic() - looked)
 
-    thread = threading.Thread(target=keep, daemon=True)
-    thread.start()
-    try:
+    with _beside(keep):
         yield found
-    finally:
-        over.set()
-        thread.join(10)
 
 
 @contextmanager
@@ -65,9 +60,9 @@ def watched(
 
     `losses` reads what the run has reported so far.
     """
-    pace, over = Pace(), threading.Event()
+    pace = Pace()
 
-    def keep() -> None:
+    def keep(over: threading.Event) -> None:
         while True:
             looked = time.monotonic()
             if losses():
@@ -88,12 +83,18 @@ def watched(
                 stop()
                 return
 
-    thread = threading.Thread(target=keep, daemon=True)
-    if shares:
-        thread.start()
-    try:
+    with _beside(keep) if shares else nullcontext():
         yield pace
+
+
+@contextmanager
+def _beside(keep: Callable[[threading.Event], None]) -> Iterator[None]:
+    """`keep` in a thread of its own until the block ends: then the event it was given is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=keep, args=(over,), daemon=True)
+    thread.start()
+    try:
+        yield
     finally:
         over.set()
-        if shares:
-            thread.join(10)
+        thread.join(10)

@@ -284,6 +284,21 @@ def test_beside_a_session_what_ended_meanwhile_is_no_failure(
     assert any(line.startswith("a session is at work: ") for line in found.unknown)
 
 
+@pytest.mark.parametrize("what", ["row", "branch"])
+def test_whoever_holds_the_lock_hides_nothing_that_was_there_before(night: Loop, what: str) -> None:
+    """A held lock alone made a row that was taken away, or a branch that was moved, a remark."""
+    first, *_, last = night.ledger.experiments(night.tag)
+    night.ledger.close()
+    if what == "row":
+        sql(night.home, f"DELETE FROM experiments WHERE id = {last.id}")
+    else:
+        GitLine(night.home.line).advance(night.tag, first.commit)
+    with locks.hold(night.home.runner_lock, "tag faults"):
+        failures = verify.verify(night.home).failures
+    wanted = "is in the audit chain but not in the ledger" if what == "row" else "the branch is not at its last keep"
+    assert any(wanted in line for line in failures), failures
+
+
 def test_without_a_session_the_same_is_one(night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Ledger.tags
     before = []
