@@ -122,7 +122,14 @@ def loop(
     ledger = Ledger(home.ledger)
     ledger.begin_run(tag, "2026-01-01T00:00:00+00:00", "demo-1", policy_files.terms(policies, None, None))
     recorder = Recorder(
-        home, tag, ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest, Sealer(home, "")
+        home,
+        tag,
+        ledger,
+        GitLine(home.line),
+        AuditLog(home.audit),
+        "demo-1",
+        policies.digest,
+        Sealer(home, policies.audit.witness),
     )
     ran = Counter(line.split()[1] for line in _log(home).read_text().splitlines()) if _log(home).exists() else Counter()
     artifact = store.admit(home, "demo-1")

@@ -114,13 +114,23 @@ class Follower:
         self._number, self._prev = 0, GENESIS
         self.offset = 0  # bytes that were read
 
-    def new(self, advance: Callable[[float], None] = lambda _: None) -> Iterator[dict[str, Any]]:
-        """Entries since the last that was read; raises VerifyError naming the first line that does not fit."""
-        if not self._path.exists():
+    def new(
+        self, advance: Callable[[float], None] = lambda _: None, *, growing: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Entries since the last that was read; raises VerifyError naming the first line that does not fit.
+
+        `growing`: somebody writes just now, so an end without a newline is not there yet.
+        """
+        size = self._path.stat().st_size if self._path.exists() else 0
+        if size < self.offset:
+            raise VerifyError("the audit chain was cut while it was read", where=str(self._path), fix="look who did")
+        if not size:
             return
         with self._open() as file:
             file.seek(self.offset)
             for line in iter(lambda: file.readline(MAX_LINE), b""):
+                if growing and not line.endswith(b"\n"):
+                    return
                 entry = self._checked(line)
                 self._number, self._prev, self.offset = self._number + 1, entry["hash"], self.offset + len(line)
                 advance(len(line))

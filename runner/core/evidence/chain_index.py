@@ -1,7 +1,9 @@
-"""What the audit chain says, by experiment and rerun: read once, entry by entry. TRUSTED, pure."""
+"""What the audit chain says, by experiment and rerun: read once, entry by entry, and on while it grows. TRUSTED."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from runner.core.base.values import Status
@@ -13,24 +15,32 @@ Entry = dict[str, Any]
 
 
 class ChainIndex:
-    """`old` and `old_reruns`: what ended up to entry number `since`; `late`: what ended after the ledger's moment."""
+    """`old` and `old_reruns`: what ended up to entry number `since`; `late`: what came after this was made."""
 
-    def __init__(self, public: str, since: int = -1) -> None:
+    def __init__(self, path: Path, public: str, since: int = -1) -> None:
         """`public`: the key that checkpoints must be signed by."""
         self.checkpoints = Checkpoints(public)
+        self.size = path.stat().st_size if path.exists() else 0  # bytes when this was made
         self.length = 0
         self.ends = 0  # `finished` entries
+        self.ended: set[Key] = set()  # experiments they name
         self.hashes: dict[int, str] = {}
         self.accepted: dict[Key, Entry] = {}
         self.finished: dict[Key, Entry] = {}
         self.reruns: dict[Key, Entry] = {}
         self.old: set[Key] = set()
         self.old_reruns: set[Key] = set()
-        self.late: set[tuple[str, str, int]] = set()  # (experiment or rerun, tag, number)
-        self.late_keeps: dict[str, set[object]] = {}  # their commits by tag
+        self.late: dict[Key, Entry] = {}
+        self.late_reruns: set[Key] = set()
         self._since = since
+        self._follower = audit_chain.Follower(path)
 
-    def take(self, entry: Entry, *, late: bool = False) -> None:
+    def catch_up(self, advance: Callable[[float], None] = lambda _: None, *, growing: bool = False) -> None:
+        """Read what there is since the last time; raises VerifyError (`growing`: audit_chain.Follower)."""
+        for entry in self._follower.new(advance, growing=growing):
+            self._take(entry, late=self._follower.offset > self.size)
+
+    def _take(self, entry: Entry, *, late: bool) -> None:
         """The next entry; entries of another shape are passed over."""
         self.length += 1
         self.hashes[entry["n"]] = entry["hash"]
@@ -45,15 +55,15 @@ class ChainIndex:
             self.accepted[key] = data
         elif entry["kind"] == "finished":
             self.finished[key] = data
-            if early:
-                self.old.add(key)
-            if late:
-                self.late.add(("experiment", *key))
-            if late and data.get("status") == Status.KEEP:
-                self.late_keeps.setdefault(key[0], set()).add(data.get("commit"))
+            self.ended.add(key)
+            self.old |= {key} if early else set()
+            self.late |= {key: data} if late else {}
         else:
             self.reruns[key] = data
-            if early:
-                self.old_reruns.add(key)
-            if late:
-                self.late.add(("rerun", *key))
+            self.old_reruns |= {key} if early else set()
+            self.late_reruns |= {key} if late else set()
+
+    def late_keeps(self, tag: str) -> set[object]:
+        """Commits of a tag's keeps that came late."""
+        keeps = [data for (of, _), data in self.late.items() if of == tag and data.get("status") == Status.KEEP]
+        return {data.get("commit") for data in keeps}

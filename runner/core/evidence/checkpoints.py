@@ -108,16 +108,19 @@ def _holds(key: Ed25519PublicKey, data: Any) -> bool:
     return True
 
 
-def against_witness(home: Home, hashes: Mapping[int, str], public: str, path: Path) -> tuple[int, list[str]]:
+def against_witness(home: Home, hashes: Mapping[int, str], public: str, path: Path, size: int) -> tuple[int, list[str]]:
     """(checkpoints of this bench the witness saw, what no longer fits them); raises VerifyError.
 
-    `hashes`: of the chain's entries by their numbers. A witness of many benches and years may be of any size.
+    `hashes`: of the chain's entries by their numbers; `size`: bytes of the witness that the chain is to know. A witness
+    of many benches and years may be of any size.
     """
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
     seen, wrong = 0, list[str]()
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_MAX_WITNESS_LINE), b""), 1):
+                if file.tell() > size:
+                    break
                 told = _of_bench(home, line)
                 seen += bool(told)
                 if told is None:

@@ -27,6 +27,7 @@ HEAD: Final = "ref: refs/heads/master\n"
 MAX_FILE = 64 << 20  # bytes of a train.py, far above policy: an object of a few bytes can stand for gigabytes
 _SECONDS = 600.0
 _MAX_CONFIG = 4096
+_MOST_NAMES = 25_000  # of commits on one command line, a MiB
 _PLAIN = re.compile(  # what `git init --bare` writes, on every file system
     r"\[core\]\n(\t(repositoryformatversion = 0"
     r"|(filemode|bare|ignorecase|symlinks|precomposeunicode) = (true|false))\n){1,8}"
@@ -38,6 +39,9 @@ _DATA = re.compile(
     r"|refs(/(heads|experiments)(/[\w./-]*)?)?",
     re.ASCII,
 )
+_LOOSE = re.compile(r"([0-9a-f]{40})\n")
+_PACKED = re.compile(r"([0-9a-f]{40}) refs/[\x21-\x7e]+\n")
+_MAX_PACKED = 64 << 20
 _NOTHING = "/dev/null"
 # Settings that name a command or a file, overridden for the case that a configuration got past `inspect`. The test
 # enumerates more of them (tests/core/evidence/test_git_line.py); these are those that a command of ours could reach.
@@ -146,10 +150,20 @@ def _odd_entries(path: Path) -> Iterator[str]:
                     yield entry.path
 
 
+def _beginning(path: Path, most: int) -> str:
+    with open_plain(path) as file:
+        return file.read(most).decode("ascii")
+
+
+def _match(pattern: re.Pattern[str], text: str) -> str:
+    if (found := pattern.fullmatch(text)) is None:
+        raise ValueError("not a reference of ours")
+    return found[1]
+
+
 def _plain_config(path: Path) -> bool:
     try:
-        with open_plain(path) as file:
-            return bool(_PLAIN.fullmatch(file.read(_MAX_CONFIG).decode("ascii")))
+        return bool(_PLAIN.fullmatch(_beginning(path, _MAX_CONFIG)))
     except (OSError, ValueError):
         return False
 
@@ -215,12 +229,29 @@ class GitLine:
         return self._run("cat-file", "blob", blob)
 
     def sound(self) -> bool:
-        """Whether every object is what its name says, and nothing that refers is missing (git fsck)."""
+        """Whether every object is what its name says, and nothing that refers is missing (git fsck).
+
+        References are read first, by us: a git that looks them up itself takes those for missing that a session writes
+        while it looks, and one that is told where to begin passes over what it cannot read.
+        """
         try:
-            self._run("fsck", "--full", "--strict", "--no-dangling", "--no-progress")
-        except GloveboxError:
+            names = sorted(self._references())
+            if len(names) > _MOST_NAMES:
+                names = []  # more than a command line holds: git finds them
+            self._run("fsck", "--full", "--strict", "--no-dangling", "--no-progress", *names)
+        except (GloveboxError, OSError, ValueError):
             return False
         return True
+
+    def _references(self) -> set[str]:
+        """Names of the objects that references name; raises ValueError unless each is plainly one, OSError."""
+        found = set[str]()
+        for path in (self.path / "refs").rglob("*"):
+            if not path.is_dir() and path.suffix != ".lock":
+                found.add(_match(_LOOSE, _beginning(path, 64)))
+        packed = self.path / "packed-refs"  # read last: what a person packs just now moves there
+        text = _beginning(packed, _MAX_PACKED) if packed.exists() else ""
+        return found.union(_match(_PACKED, line) for line in text.splitlines(keepends=True) if line[0] not in "#^")
 
     def objects(self) -> Objects:
         """Many objects, through one process of git; to be used as a context manager."""

@@ -54,6 +54,9 @@ class Objects:
             data = self._answer(name, kind)
         except OSError as error:
             data, name = None, f"{name} ({error.strerror})"
+        except BaseException:
+            self._end()
+            raise
         finally:
             self._deadline = math.inf
         if data is None:
@@ -75,7 +78,7 @@ class Objects:
         return [found.decode() for found in _PARENT.findall(head)], names
 
     def _answer(self, name: str, kind: str) -> bytes | None:
-        git = self._git = self._git or self._start()
+        git = self._git or self._start()
         if git.stdin is None or git.stdout is None:
             return None
         self._deadline = time.monotonic() + _SECONDS
@@ -89,7 +92,7 @@ class Objects:
         return data[:-1] if len(data) == size + 1 else None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        git = subprocess.Popen(
+        git = self._git = subprocess.Popen(  # ours to end from now on, whatever comes next
             ["git", "cat-file", "--batch"],
             cwd=self._path,
             env=dict(self._environment),
@@ -103,7 +106,7 @@ class Objects:
 
     def _watch(self, git: subprocess.Popen[bytes]) -> None:
         """End a git that takes too long for one answer."""
-        while git.poll() is None and self._git in (None, git):
+        while git.poll() is None and self._git is git:
             if time.monotonic() > self._deadline:
                 git.kill()
             time.sleep(_LOOKS)

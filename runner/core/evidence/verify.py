@@ -12,7 +12,6 @@ from pathlib import Path
 
 from runner.core.artifacts import keys, manifest, store
 from runner.core.artifacts.progress import Stages
-from runner.core.base import locks
 from runner.core.base.errors import GloveboxError, VerifyError
 from runner.core.base.files import hash_file
 from runner.core.base.home import Home
@@ -30,6 +29,7 @@ NO_WITNESS = (
     "no witness: an end cut off the audit chain together with the ledger's rows, or an older copy of the whole bench, "
     "would not be noticed (set witness in policies/audit.yaml, then: glovebox verify --witness FILE)"
 )
+_NO_CHECKPOINT = -1, ""
 
 
 def verify(
@@ -46,37 +46,31 @@ def verify(
 class _Verifier:
     def __init__(self, home: Home, shown: Stages) -> None:
         self._home, self._shown, self.outcome = home, shown, Outcome()
-        self._follower = audit_chain.Follower(home.audit)
 
     def verify(self, witness: Path | None, since: str | None) -> Outcome:
         outcome, home = self.outcome, self._home
+        checkpoint = _checkpoint(since)
         ledger = Ledger(home.ledger, read_only=True)
-        before = _size(home.audit)  # of what the chain said by then the ledger must know: it is written first
-        with ledger.at_once():  # its moment comes early: what else there is may be ahead of it, never behind
-            tags, busy = ledger.tags(), locks.held(home.runner_lock)
-            chain = self._chain(since, before)
-            self._sealed(chain, witness)
-            self._calls()
-            ends = chain.ends == len(chain.finished)
-            told = "the audit chain finishes an experiment twice, or one without a name"
-            outcome.check("ledger rows", ends, told)
-            outcome.check("ledger file", ledger.sound(), "the ledger's indices do not say what its tables say")
-            strays = ", ".join(ledger.strays())
-            outcome.check("ledger file", not strays, f"the ledger has rows of tags it does not list: {strays}")
-            line = GitLine(home.line)
-            sound = self._git(line)
-            rules = self._rules()
-            every = list(of_tag.known(home.policies)) if rules is not None else []
+        chain = ChainIndex(home.audit, keys.trust(home).audit, checkpoint[0])  # what it says by now, the ledger knows
+        with ledger.at_once():
+            tags, line = ledger.tags(), GitLine(home.line)
             with line.objects() as objects:
-                seen = objects if sound else None
-                records = Records(home, self._shown, outcome, ledger, line, seen, chain, busy)
+                records = Records(home, self._shown, outcome, ledger, line, objects, chain)
+                self._chain(records, checkpoint)
+                self._calls()
+                outcome.check("ledger file", ledger.sound(), "the ledger's indices do not say what its tables say")
+                strays = ", ".join(ledger.strays())
+                outcome.check("ledger file", not strays, f"the ledger has rows of tags it does not list: {strays}")
+                if not self._git(line):
+                    records.objects = None
+                rules = self._rules()
+                every = list(of_tag.known(home.policies)) if rules is not None else []
                 for tag in tags:
                     try:
                         records.look(tag, rules, every)
                     except GloveboxError as error:  # rows that are none
                         outcome.check("ledger rows", False, f"{tag}: {error}")
-        self._catch_up(chain)
-        self._ahead(chain, records, busy=busy or locks.held(home.runner_lock))
+        self._end(records, witness)
         self._unvouched(records)
         self._artifacts(records.used)
         return outcome
@@ -86,63 +80,42 @@ class _Verifier:
         with self._shown.stage("git objects", 1) as advance:
             sound = line.sound()
             advance(1)
-        self.outcome.check("git objects", sound, "git fsck finds objects that are not what their names say")
+        self.outcome.check(
+            "git objects", sound, "git's objects are not what their names say, or something refers to none"
+        )
         if not sound:
             self.outcome.unknown.append("no commit was looked at")
         return sound
 
-    def _catch_up(self, chain: ChainIndex) -> None:
-        """What the chain was told while we looked at the rest."""
+    def _chain(self, records: Records, since: tuple[int, str]) -> None:
+        chain = records.chain
         try:
-            for entry in self._follower.new():
-                chain.take(entry, late=True)
+            with self._shown.stage("audit chain", chain.size) as advance:
+                chain.catch_up(advance, growing=records.at_work())
         except GloveboxError as error:
             self.outcome.check("audit entries", False, str(error))
-
-    def _ahead(self, chain: ChainIndex, records: Records, *, busy: bool) -> None:
-        """What chain and branch have and the ledger does not: only beside a session, and only what came after its
-        moment, may that be. Whoever holds the lock while we look hides nothing that was there before."""
-        lost = [(key, "experiment", "ledger rows") for key in sorted(chain.finished)]
-        lost += [(key, "rerun", "reruns") for key in sorted(chain.reruns)]
-        passed = 0
-        for (tag, number), kind, what in lost:
-            if busy and (kind, tag, number) in chain.late:
-                passed += 1
-                continue
-            told = f"{tag} {kind} {number} is in the audit chain but not in the ledger"
-            self.outcome.check(what, False, told)
-        for tag, (head, last) in records.heads.items():
-            there = head == last or (busy and head in chain.late_keeps.get(tag, ()))
-            self.outcome.check("kept lines", there, f"{tag}: the branch is not at its last keep")
-        if busy:
-            told = f"a session is at work: {passed} runs that ended meanwhile and the end of results.tsv"
-            self.outcome.unknown.append(f"{told} were not looked at")
-
-    def _chain(self, since: str | None, before: int) -> ChainIndex:
-        """The chain so far; what lies beyond `before` bytes came after the ledger's moment."""
-        wanted, head = _checkpoint(since)
-        chain = ChainIndex(keys.trust(self._home).audit, wanted)
-        try:
-            with self._shown.stage("audit chain", before) as advance:
-                for entry in self._follower.new(advance):
-                    chain.take(entry, late=self._follower.offset > before)
-            self.outcome.checked["audit entries"] = chain.length
-        except GloveboxError as error:
-            self.outcome.check("audit entries", False, str(error))
-        if since is not None and chain.hashes.get(wanted) != head:
+        if since != _NO_CHECKPOINT and chain.hashes.get(since[0]) != since[1]:
             raise VerifyError(
                 "the audit chain does not lead to that checkpoint",
                 where=str(self._home.audit),
                 fix="verify without --since; compare with a backup or witness",
             )
         if chain.old:
-            told = f"snapshots, commits and verdicts of {len(chain.old)} experiments up to checkpoint {wanted}"
-            told += " were not looked at again"
-            self.outcome.unknown.append(told)
-        return chain
+            told = f"snapshots, commits and verdicts of {len(chain.old)} experiments up to checkpoint {since[0]}"
+            self.outcome.unknown.append(f"{told} were not looked at again")
 
-    def _sealed(self, chain: ChainIndex, witness: Path | None) -> None:
-        outcome, seals = self.outcome, chain.checkpoints
+    def _end(self, records: Records, witness: Path | None) -> None:
+        """What is judged when the chain has been followed to its end, which may have moved while we looked."""
+        outcome, chain, public = self.outcome, records.chain, keys.trust(self._home).audit
+        witnessed = _size(witness) if witness else 0  # it is told after the chain, so by then the chain knew it
+        try:
+            records.ahead()
+        except GloveboxError as error:
+            outcome.check("audit entries", False, str(error))
+        outcome.checked["audit entries"] = chain.length
+        once = chain.ends == len(chain.ended)
+        outcome.check("ledger rows", once, "the audit chain finishes an experiment twice, or one without a name")
+        seals = chain.checkpoints
         outcome.checked["checkpoints"] = seals.good + len(seals.wrong)
         outcome.failures += seals.wrong
         outcome.checkpoint = None if seals.newest is None else f"{seals.newest[0]}:{seals.newest[1]}"
@@ -151,8 +124,7 @@ class _Verifier:
         if witness is None:
             outcome.unknown.append(NO_WITNESS)
             return
-        public = keys.trust(self._home).audit
-        seen, lost = against_witness(self._home, chain.hashes, public, witness)
+        seen, lost = against_witness(self._home, chain.hashes, public, witness, witnessed)
         outcome.checked["witnessed checkpoints"] = seen
         outcome.failures += lost
 
@@ -213,9 +185,9 @@ def _last(used: dict[str, str], version: str) -> datetime | None:
 
 
 def _checkpoint(text: str | None) -> tuple[int, str]:
-    """Number and hash of the entry that a checkpoint covers up to; (-1, "") without one."""
+    """Number and hash of the entry that a checkpoint covers up to; _NO_CHECKPOINT without one."""
     if text is None:
-        return -1, ""
+        return _NO_CHECKPOINT
     number, _, head = text.partition(":")
     if not number.isdecimal() or len(number) > 12 or not head:
         raise VerifyError("not a checkpoint", where="--since", fix="give what verify printed as checkpoint: N:HASH")

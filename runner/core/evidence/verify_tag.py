@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from runner.core.airlock import leak_budget
 from runner.core.artifacts import begun
 from runner.core.artifacts.progress import Advance, Stages
+from runner.core.base import locks
 from runner.core.base.errors import GloveboxError
 from runner.core.base.files import open_plain
 from runner.core.base.home import Home
@@ -29,6 +31,7 @@ from runner.core.evidence.replay import replay
 from runner.core.policy.policy_files import Policies
 
 _MEANWHILE = 1 << 20  # bytes of results.tsv that a session may add while we look
+_LOOKS = 0.05  # seconds between two looks for what a session records just now
 _Entry = dict[str, Any]
 
 
@@ -43,12 +46,25 @@ class Records:
     line: GitLine
     objects: Objects | None  # None: git's objects are not what their names say
     chain: ChainIndex
-    busy: bool  # a session records while we look
     used: dict[str, str] = field(default_factory=dict)  # artifacts, and when the last run began that used them
     hashed: dict[str, str] = field(default_factory=dict)  # snapshots by their name
     recovered: int = 0  # experiments nobody saw run
     bare: int = 0  # that ran without a red team
-    heads: dict[str, tuple[str | None, str | None]] = field(default_factory=dict)  # by tag: as it is, as keeps say
+    expected: dict[str, tuple[str | None, bytes]] = field(default_factory=dict)  # by tag: last keep, results.tsv
+    patience: float = 2.0  # seconds that what a session has half recorded is waited for, in all
+    _at_work: bool = False
+
+    def at_work(self) -> bool:
+        """Whether a session records, or has since we began."""
+        self._at_work = self._at_work or locks.held(self.home.runner_lock)
+        return self._at_work
+
+    def wait(self, there: Callable[[], bool]) -> None:
+        """Until the chain has what a session records just now: the ledger is written before it."""
+        while not there() and self.at_work() and self.patience > 0:
+            time.sleep(_LOOKS)
+            self.patience -= _LOOKS
+            self.chain.catch_up(growing=True)
 
     def look(self, tag: str, rules: Policies | None, every: list[Policies]) -> None:
         """Check one tag; `rules`: the policies in force, None if they are no policies; `every`: those it may be of."""
@@ -58,6 +74,8 @@ class Records:
         for run in runs:
             self.used[run.artifact] = max(self.used.get(run.artifact, ""), run.started)
         since = next((at for at, row in enumerate(rows) if (tag, row.id) not in chain.old), len(rows))
+        self.wait(lambda: all((tag, row.id) in chain.finished for row in rows))
+        self.wait(lambda: all((tag, rerun.id) in chain.reruns for rerun in reruns))
         with self.shown.stage(f"{tag}: rows", len(rows)) as advance:
             for row in rows:
                 entry = chain.finished.pop((tag, row.id), None)  # once: a second row of that number has none
@@ -76,7 +94,7 @@ class Records:
             self._told(known, tag, rows)
         self._origin(tag, rows)
         self._kept(tag, rows)
-        self._results(tag, rows)
+        self.expected[tag] = _last_keep(rows), _results(rows)
 
     def _origin(self, tag: str, rows: Sequence[Experiment]) -> None:
         """A tag that was begun with another's best begins with just that file."""
@@ -176,7 +194,6 @@ class Records:
         check, keeps = self.outcome.check, [row for row in rows if row.status is Status.KEEP]
         if self.objects is not None:
             self._follow(self.objects, tag, keeps)
-        self.heads[tag] = self.line.head(tag), keeps[-1].commit if keeps else None
         scored = all(row.val_bpb is not None for row in keeps)
         check("kept lines", scored, f"{tag}: a kept row has no score")
         audited = all(row.evaluation is None or not row.evaluation.audited or row.evaluation.whole for row in keeps)
@@ -194,12 +211,54 @@ class Records:
             self.outcome.check("kept lines", follows, told)
             before = [row.commit]
 
-    def _results(self, tag: str, rows: Sequence[Experiment]) -> None:
-        lines = ["\t".join(results_tsv.COLUMNS), *(results_tsv.line(row) for row in rows)]
-        expected = "".join(f"{line}\n" for line in lines).encode()
-        found = _read(self.home.tag(tag) / "results.tsv", len(expected) + _MEANWHILE)
-        same = found == expected or (self.busy and found is not None and found.startswith(expected))
-        self.outcome.check("results.tsv", same or not rows, f"{tag}: results.tsv differs from the ledger")
+    def ahead(self) -> None:
+        """Branches, results.tsv and what the chain has beyond the ledger: only beside a session, and only as far as the
+        chain says that it came after the ledger's moment, may that be. A held lock alone hides nothing."""
+        chain, found = self.chain, {tag: (self.line.head(tag), self._table(tag)) for tag in self.expected}
+        self.wait(lambda: all(self._branch_fits(tag, head) for tag, (head, _) in found.items()))
+        chain.catch_up(growing=self.at_work())
+        for tag, (head, table) in found.items():
+            self.outcome.check("kept lines", self._branch_fits(tag, head), f"{tag}: the branch is not at its last keep")
+            told = f"{tag}: results.tsv differs from the ledger"
+            self.outcome.check("results.tsv", self._table_fits(tag, table), told)
+        late = 0
+        for (tag, number), kind, what, after in self._lost():
+            late += after
+            if not after:
+                told = f"{tag} {kind} {number} is in the audit chain but not in the ledger"
+                self.outcome.check(what, False, told)
+        if self.at_work():
+            told = f"a session is at work: {late} runs that ended meanwhile and the end of results.tsv"
+            self.outcome.unknown.append(f"{told} were not looked at")
+
+    def _lost(self) -> list[tuple[tuple[str, int], str, str, bool]]:
+        """What the chain has and the ledger does not, and whether a session may have recorded it since."""
+        chain, at_work = self.chain, self.at_work()
+        lost = [(key, "experiment", "ledger rows", at_work and key in chain.late) for key in sorted(chain.finished)]
+        return lost + [(key, "rerun", "reruns", at_work and key in chain.late_reruns) for key in sorted(chain.reruns)]
+
+    def _branch_fits(self, tag: str, head: str | None) -> bool:
+        return head == self.expected[tag][0] or (self.at_work() and head in self.chain.late_keeps(tag))
+
+    def _table(self, tag: str) -> bytes | None:
+        return _read(self.home.tag(tag) / "results.tsv", len(self.expected[tag][1]) + _MEANWHILE)
+
+    def _table_fits(self, tag: str, found: bytes | None) -> bool:
+        expected = self.expected[tag][1]
+        if not expected or found == expected:
+            return True
+        late = sum(of == tag for of, _ in self.chain.late) if self.at_work() else 0
+        return found is not None and found.startswith(expected) and found[len(expected) :].count(b"\n") <= late > 0
+
+
+def _last_keep(rows: Sequence[Experiment]) -> str | None:
+    return next((row.commit for row in reversed(rows) if row.status is Status.KEEP), None)
+
+
+def _results(rows: Sequence[Experiment]) -> bytes:
+    """What results.tsv must be; empty for a tag without rows, of which there need be none."""
+    lines = ["\t".join(results_tsv.COLUMNS), *(results_tsv.line(row) for row in rows)]
+    return "".join(f"{line}\n" for line in lines).encode() if rows else b""
 
 
 def _read(path: Path, most: int) -> bytes | None:

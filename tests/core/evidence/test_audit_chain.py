@@ -62,3 +62,27 @@ def test_a_torn_last_line_is_cut_off_when_writing_resumes(chain: Path) -> None:
     log = audit_chain.AuditLog(chain)
     log.append("resumed", {})
     assert [e["kind"] for e in audit_chain.verify(chain)] == ["finished"] * 4 + ["resumed"]
+
+
+def test_half_a_line_is_waited_for_beside_a_writer_and_refused_without_one(chain: Path) -> None:
+    whole = chain.read_bytes()
+    chain.write_bytes(whole[:-20])
+    follower = audit_chain.Follower(chain)
+    assert [e["n"] for e in follower.new(growing=True)] == [0, 1, 2, 3]
+    with pytest.raises(VerifyError, match=r"audit\.jsonl:5: .*broken"):
+        list(follower.new())
+    chain.write_bytes(whole)
+    assert [e["n"] for e in follower.new(growing=True)] == [4]
+
+
+def test_a_chain_that_was_cut_while_it_was_read_is_refused(chain: Path) -> None:
+    follower = audit_chain.Follower(chain)
+    assert len(list(follower.new())) == 5
+    assert list(follower.new()) == []  # the control
+    for left in (chain.read_bytes()[:-20], b""):
+        chain.write_bytes(left)
+        with pytest.raises(VerifyError, match="cut while it was read"):
+            list(follower.new(growing=True))
+    chain.unlink()
+    with pytest.raises(VerifyError, match="cut while it was read"):
+        list(follower.new(growing=True))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+import zlib
 from pathlib import Path
 
 import pytest
@@ -163,6 +165,13 @@ def test_a_link_is_refused(line: GitLine, tmp_path: Path) -> None:
         GitLine(line.path)
 
 
+def test_a_reference_that_is_a_link_is_refused(line: GitLine) -> None:
+    """git passes over one that leads nowhere without a word."""
+    (line.path / "refs/x").symlink_to("nowhere")
+    with pytest.raises(VerifyError, match="refs/x"):
+        GitLine(line.path)
+
+
 def test_a_repository_a_person_packed_is_still_ours(line: GitLine) -> None:
     commit = line.commit("t", 1, b"a = 1\n", "x")
     subprocess.run(["git", "gc", "--quiet"], cwd=line.path, check=True)
@@ -200,3 +209,51 @@ def test_should_a_configuration_get_past_the_check_nothing_runs(
     for command in (["cat-file", "-p", first], ["update-ref", "refs/heads/x", "HEAD"], ["gc"]):
         subprocess.run(["git", *command], cwd=line.path, capture_output=True, check=False)
     assert {"core.sshCommand", "included"} & set(mark.read_text().split())
+
+
+@pytest.mark.parametrize("what", ["rubbish", "cut short", "of nothing", "elsewhere", "packed", "altered"])
+def test_a_repository_with_what_refers_to_nothing_is_not_sound(line: GitLine, what: str) -> None:
+    """git passes over a reference that it cannot read if it is told what to look at."""
+    commit = line.commit("t", 1, b"a = 1\n", "x")
+    line.advance("t", commit)
+    assert line.sound()  # the control
+    reference = line.path / "refs/experiments/t/2"
+    if what == "altered":
+        path = line.path / "objects" / commit[:2] / commit[2:]
+        path.chmod(0o600)
+        path.write_bytes(zlib.compress(zlib.decompress(path.read_bytes()).replace(b"glovebox", b"somebody")))
+    else:
+        texts = {
+            "rubbish": "x\n",
+            "cut short": commit[:30],
+            "of nothing": "0" * 39 + "1\n",
+            "elsewhere": "ref: refs/x\n",
+        }
+        reference.write_text(texts.get(what, commit + "\n"))
+        assert line.sound() is (what == "packed")
+        if what == "packed":
+            subprocess.run(["git", "pack-refs", "--all"], cwd=line.path, check=True)
+            assert not reference.exists()
+            assert line.sound()
+            packed = line.path / "packed-refs"
+            packed.write_text(packed.read_text().replace(commit, "0" * 39 + "1", 1))
+    assert not line.sound()
+
+
+def test_a_repository_that_a_session_writes_to_is_sound(line: GitLine) -> None:
+    """git that finds the references itself took those for missing that were written after it had listed objects."""
+    stop = threading.Event()
+
+    def record() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            line.advance("t", line.commit("t", number, b"x = %d\n" % number, "x"))
+
+    session = threading.Thread(target=record)
+    session.start()
+    try:
+        assert [line.sound() for _ in range(20)] == [True] * 20
+    finally:
+        stop.set()
+        session.join()

@@ -137,3 +137,22 @@ def test_an_object_that_unpacks_to_gigabytes_is_refused_within_a_limit_of_memory
     with line.objects() as objects, pytest.raises(GloveboxError):
         objects.read(f"{commit}:{FILE}", "blob")
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(before, 2 << 20)  # KiB
+
+
+def test_a_git_that_was_begun_is_ended_whatever_comes_next(line: GitLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = line.commit("t", 1, b"x = 1\n", "x\n")
+    begun: list[int] = []
+
+    def refused(pid: int, *_: object) -> None:
+        begun.append(pid)
+        raise error
+
+    for error in (KeyboardInterrupt(), PermissionError(1, "no"), ValueError("no")):
+        with monkeypatch.context() as patched, line.objects() as objects:
+            patched.setattr(resource, "prlimit", refused)
+            with pytest.raises(GloveboxError if isinstance(error, OSError) else type(error)):
+                objects.read(f"{commit}:{FILE}", "blob")
+            assert not Path(f"/proc/{begun[-1]}").exists()
+            patched.undo()
+            assert objects.read(f"{commit}:{FILE}", "blob") == b"x = 1\n"
+    assert len(begun) == 3

@@ -6,6 +6,9 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +21,7 @@ from runner.core.artifacts import manifest
 from runner.core.artifacts.progress import Stages
 from runner.core.base import locks
 from runner.core.base.errors import VerifyError
-from runner.core.base.home import Home
+from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import INTERRUPTED
 from runner.core.evidence import audit_chain, verify
 from runner.core.evidence.git_line import GitLine
@@ -284,19 +287,87 @@ def test_beside_a_session_what_ended_meanwhile_is_no_failure(
     assert any(line.startswith("a session is at work: ") for line in found.unknown)
 
 
-@pytest.mark.parametrize("what", ["row", "branch"])
+@pytest.mark.parametrize("what", ["row", "branch", "results.tsv"])
 def test_whoever_holds_the_lock_hides_nothing_that_was_there_before(night: Loop, what: str) -> None:
     """A held lock alone made a row that was taken away, or a branch that was moved, a remark."""
     first, *_, last = night.ledger.experiments(night.tag)
     night.ledger.close()
     if what == "row":
         sql(night.home, f"DELETE FROM experiments WHERE id = {last.id}")
-    else:
+    elif what == "branch":
         GitLine(night.home.line).advance(night.tag, first.commit)
+    else:
+        with (night.home.tag(night.tag) / "results.tsv").open("a") as file:
+            file.write("13\t0.1\n")
     with locks.hold(night.home.runner_lock, "tag faults"):
         failures = verify.verify(night.home).failures
-    wanted = "is in the audit chain but not in the ledger" if what == "row" else "the branch is not at its last keep"
-    assert any(wanted in line for line in failures), failures
+    wanted = {
+        "row": "is in the audit chain but not in the ledger",
+        "branch": "the branch is not at its last keep",
+        "results.tsv": "results.tsv differs from the ledger",
+    }
+    assert any(wanted[what] in line for line in failures), failures
+
+
+@pytest.mark.parametrize("left", ["less", "nothing", "no file"])
+def test_a_chain_that_is_cut_while_we_look_is_a_failure(
+    night: Loop, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    real = GitLine.sound
+
+    def sound(line: GitLine) -> bool:
+        chain = night.home.audit.read_bytes()
+        night.home.audit.write_bytes(chain[: len(chain) // 2] if left == "less" else b"")
+        if left == "no file":
+            night.home.audit.unlink()
+        return real(line)
+
+    monkeypatch.setattr(GitLine, "sound", sound)
+    with locks.hold(night.home.runner_lock, "tag faults"):
+        assert any("cut while it was read" in line for line in verify.verify(night.home).failures)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_row_that_a_session_has_half_recorded_is_waited_for(
+    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch, comes: bool
+) -> None:
+    """A row is in the ledger before it is in the chain."""
+    go_on(night, work, 13)
+    whole = night.home.audit.read_bytes()
+    last = json.loads(whole.splitlines()[-2])
+    assert last["kind"] == "finished", "the chain ends with the last row and its checkpoint"
+    begun = whole.index(b'"n":%d,' % last["n"])
+    begun = whole.rindex(b"\n", 0, begun) + 1
+    night.home.audit.write_bytes(whole[: begun + 30])
+    later = threading.Timer(0.3, lambda: night.home.audit.write_bytes(whole))
+    if comes:
+        later.start()
+    with locks.hold(night.home.runner_lock, "tag faults"):
+        failures = verify.verify(night.home).failures
+    if comes:
+        later.join()
+    assert (failures == []) is comes, failures
+
+
+def test_beside_a_session_that_never_rests_nothing_fails(home: Home, tmp_path: Path) -> None:
+    """Whatever a look falls between: ledger, chain, witness, git and results.tsv are not written at once."""
+    witness = tmp_path / "witness.jsonl"
+    own = home.root / "policies" / "audit.yaml"
+    own.write_text((SOURCE / "policies" / "audit.yaml").read_text().replace('witness: ""', f"witness: {witness}"))
+    session = subprocess.Popen([sys.executable, "-m", "tests.faults.driver", home.root, "100"])
+    try:
+        while not witness.exists():
+            assert session.poll() is None
+        found = []
+        while session.poll() is None:
+            found.append(verify.verify(home, witness))
+        assert session.returncode == 0
+    finally:
+        session.kill()
+        session.wait()
+    assert [one.failures for one in found] == [[]] * len(found)
+    assert len(found) > 3
+    assert any(line.startswith("a session is at work: ") for one in found for line in one.unknown)
 
 
 def test_without_a_session_the_same_is_one(night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_a_branch_that_is_another_or_lies_below_its_name_is_found(bench: Bench) 
     commit = reference.read_text()
     reference.write_text("ref: refs/heads/other\n")
     (reference.parent.parent / "other").write_text(commit)
-    assert verify.verify(bench.home).failures == ["t: the branch is not at its last keep"]
+    assert "t: the branch is not at its last keep" in verify.verify(bench.home).failures
     reference.unlink()
     reference.mkdir()
     (reference / "x").write_text(commit)
