@@ -81,7 +81,7 @@ class _Verifier:
             sound = line.sound()
             advance(1)
         self.outcome.check(
-            "git objects", sound, "git's objects are not what their names say, or something refers to none"
+            "git objects", sound, "git finds objects that are not what their names say, or a reference to none"
         )
         if not sound:
             self.outcome.unknown.append("no commit was looked at")
