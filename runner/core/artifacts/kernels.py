@@ -13,13 +13,16 @@ import json
 import platform
 import re
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from runner.core.artifacts import keys, manifest, store
+from runner.core.artifacts.patience import Again, asked, patiently
 from runner.core.artifacts.progress import Stages
 from runner.core.base import locks
 from runner.core.base.errors import ArtifactError
@@ -34,6 +37,7 @@ Architecture = Annotated[str, Field(pattern=r"^\d{1,2}\.\da?$")]
 ARCHITECTURES = "architectures.json"  # trainer/kernels_offline.py reads it
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_BYTES = 4 << 30  # of one package
+_TOO_MANY, _TROUBLE = 429, 500  # statuses; of the latter, and above
 _KINDS = ("kernel", "model")  # of hub repositories: newer packages have a type of their own (kernels 0.14)
 
 
@@ -80,7 +84,9 @@ def provision(home: Home, source: Path | None, stages: Stages) -> str:
         for package in packages:
             stages.say(f"kernel package {package.repo}, version {package.version}")
             folder = work / KIND / package.name
-            commit, why = (_copy(source, package, folder), "no such build") if source else _download(package, folder)
+            commit, why = (
+                (_copy(source, package, folder), "no such build") if source else _download(package, folder, stages.say)
+            )
             if commit is None:
                 stages.say(f"{package.repo} is left out: {why}")
                 continue
@@ -119,34 +125,48 @@ def _copy(source: Path, package: Package, target: Path) -> str | None:
     return "local copy" if wanted else None
 
 
-def _download(package: Package, target: Path) -> tuple[str | None, str]:
+def _download(package: Package, target: Path, say: Callable[[str], None]) -> tuple[str | None, str]:
     """(commit that was fetched, "") from the hub; or (None, why it was not). Raises ArtifactError without a client."""
-    try:
-        from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415 - an optional dependency
-    except ImportError:
-        fix = "from the checkout: .venv/bin/pip install -e '.[kernels]'; or pass --kernels-from FOLDER"
-        raise ArtifactError("downloading kernels needs the kernels package", where=package.repo, fix=fix) from None
     why = ""
     for kind in _KINDS:
         try:
-            info = HfApi().repo_info(package.repo, revision=f"v{package.version}", repo_type=kind)
-            patterns = [f"build/{_named(variant)}/*" for variant in package.variants]
-            if not _COMMIT.fullmatch(str(info.sha)):
-                raise ValueError("no commit")
-            found = snapshot_download(package.repo, revision=info.sha, repo_type=kind, allow_patterns=patterns)
-            if sum(path.stat().st_size for path in Path(found).rglob("*") if path.is_file()) > _MAX_BYTES:
+            commit, found = patiently(partial(_fetch, package, kind), say)
+            if sum(path.stat().st_size for path in found.rglob("*") if path.is_file()) > _MAX_BYTES:
                 raise ValueError("too large")
-            for build in sorted((Path(found) / "build").glob("*")):  # the hub's cache holds links; a copy holds files
+            for build in sorted((found / "build").glob("*")):  # the hub's cache holds links; a copy holds files
                 if _wanted(build.name, package):
                     shutil.copytree(build, target / "build" / build.name)
+        except ImportError:
+            fix = "from the checkout: .venv/bin/pip install -e '.[kernels]'; or pass --kernels-from FOLDER"
+            raise ArtifactError("downloading kernels needs the kernels package", where=package.repo, fix=fix) from None
         except Exception as error:  # noqa: BLE001 - the hub's client raises its own, its transport's and the system's
-            why = why or f"{type(error).__name__} from the hub"
+            why = why or (error.what if isinstance(error, ArtifactError) else f"{type(error).__name__} from the hub")
             shutil.rmtree(target, ignore_errors=True)  # half a package is none
             continue
         if target.is_dir():
-            return str(info.sha), ""
+            return commit, ""
         why = f"version {package.version} has no build that kernels.yaml names"
     return None, why
+
+
+def _fetch(package: Package, kind: str) -> tuple[str, Path]:
+    """(commit, folder in the hub's own cache); raises Again if the hub asks for that, which its client only looks for
+    in files."""
+    import huggingface_hub as hub  # noqa: PLC0415 - an optional dependency
+
+    try:
+        commit = str(hub.HfApi().repo_info(package.repo, revision=f"v{package.version}", repo_type=kind).sha)
+        if not _COMMIT.fullmatch(commit):
+            raise ValueError("no commit")
+        patterns = [f"build/{_named(variant)}/*" for variant in package.variants]
+        return commit, Path(
+            hub.snapshot_download(package.repo, revision=commit, repo_type=kind, allow_patterns=patterns)
+        )
+    except hub.errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == _TOO_MANY or status >= _TROUBLE:
+            raise Again(f"the hub answers {status}", asked(error.response.headers)) from None
+        raise
 
 
 def _wanted(variant: str, package: Package) -> bool:

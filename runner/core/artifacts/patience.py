@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NoReturn, TypeVar
 
-import httpx
 import tenacity
 
 from runner.core.base.errors import ArtifactError
@@ -29,9 +28,9 @@ class Again(Exception):
         self.after = after
 
 
-def asked(headers: httpx.Headers) -> float | None:
+def asked(headers: Mapping[str, str]) -> float | None:
     """Seconds a refusal asks to wait: Retry-After (RFC 9110, 10.2.3), or RateLimit with nothing remaining (the hub's
-    form of draft-ietf-httpapi-ratelimit-headers: `"api";r=0;t=55`); None if it does not say."""
+    form of draft-ietf-httpapi-ratelimit-headers: `"api";r=0;t=55`); None if it does not say. `headers` mind no case."""
     told = headers.get("retry-after", "").strip()
     if told.isascii() and told.isdecimal() and len(told) < 7:
         return float(told)

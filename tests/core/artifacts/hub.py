@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,8 +14,9 @@ Repos = dict[tuple[str, str], dict[str, bytes]]  # (kind, owner/name) -> files o
 
 
 @contextmanager
-def serving(repos: Repos) -> Iterator[str]:
-    """The address of a hub with these repositories."""
+def serving(repos: Repos, refusals: Sequence[tuple[int, dict[str, str]]] = ()) -> Iterator[str]:
+    """The address of a hub with these repositories; `refusals`: (status, headers) of its first answers."""
+    left = list(refusals)
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -28,6 +29,9 @@ def serving(repos: Repos) -> Iterator[str]:
             pass
 
         def _answer(self) -> None:
+            if left and not self.path.startswith("/api/agent-harnesses"):  # the client's own question
+                status, headers = left.pop(0)
+                return self._send(b"{}", status=status, headers=headers)
             path = self.path.split("?")[0]
             for (kind, repo), files in repos.items():
                 plural = "" if kind == "model" else f"{kind}s/"
@@ -45,8 +49,12 @@ def serving(repos: Repos) -> Iterator[str]:
                     return self._send(files[path.removeprefix(prefix)], "application/octet-stream")
             return self._send(b'{"error": "Repository not found"}', status=404)
 
-        def _send(self, data: bytes, kind: str = "application/json", status: int = 200) -> None:
+        def _send(
+            self, data: bytes, kind: str = "application/json", status: int = 200, headers: dict[str, str] | None = None
+        ) -> None:
             self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()[:40]}"')

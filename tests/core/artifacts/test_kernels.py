@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -112,11 +112,13 @@ print("VERSION", kernels.provision(Home(Path(sys.argv[1])), None, Said()))
 """
 
 
-def download(home: Home, repos: hub.Repos, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+def download(
+    home: Home, repos: hub.Repos, tmp_path: Path, refusals: Sequence[tuple[int, dict[str, str]]] = ()
+) -> subprocess.CompletedProcess[str]:
     """`prepare --kernels` with the shipped policy, against a hub that has these repositories."""
     (home.root / "policies" / "kernels.yaml").write_text((SOURCE / "policies" / "kernels.yaml").read_text())
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    with hub.serving(repos) as url:
+    with hub.serving(repos, refusals) as url:
         environment = kept | {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
         command = [sys.executable, "-c", DOWNLOAD, str(home.root)]
         return subprocess.run(command, env=environment, cwd=SOURCE, capture_output=True, text=True, check=False)
@@ -148,6 +150,35 @@ def test_a_hub_that_has_nothing_is_an_error_and_nothing_is_signed(home: Home, tm
     assert done.returncode != 0
     assert "no kernel package was found" in done.stderr
     assert store.latest_kernels(home) is None
+
+
+REFUSALS = [
+    (429, {"RateLimit": '"api";r=0;t=3'}),  # as the hub says it
+    (429, {"Retry-After": "3"}),
+    (503, {}),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["RateLimit", "Retry-After", "in trouble"])
+def test_a_hub_that_asks_to_be_left_alone_is_asked_again_when_it_says(
+    home: Home, tmp_path: Path, refusal: tuple[int, dict[str, str]]
+) -> None:
+    files = {f"build/{STABLE}/__init__.py": b"x = 1\n"}
+    done = download(home, {("kernel", "kernels-community/flash-attn3"): files}, tmp_path, [refusal])
+    assert done.returncode == 0, done.stderr
+    assert ("the hub answers 429: asked to wait 3 s" in done.stdout) is (refusal[0] == 429)
+    assert f"kernels/flash-attn3/build/{STABLE}/__init__.py" in [
+        subject.name for subject in store.admit(home, done.stdout.split("VERSION ")[1].strip()).subject
+    ]
+
+
+def test_packages_of_a_hub_that_asks_for_hours_are_left_out(home: Home, tmp_path: Path) -> None:
+    done = download(home, {}, tmp_path, [(429, {"Retry-After": "7200"})] * 20)
+    assert done.returncode != 0
+    assert (
+        "flash-attn3 is left out: gave up after 1 attempts: the hub answers 429, and it asks to wait 7200 s"
+        in done.stdout
+    )
 
 
 def test_builds_of_another_machine_are_not_fetched(home: Home, tmp_path: Path) -> None:
