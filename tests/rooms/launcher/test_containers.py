@@ -91,6 +91,29 @@ def test_closing_stdout_does_not_hide_from_the_clock(run: Run) -> None:
     assert result.reason is EndReason.WALL
 
 
+@pytest.mark.parametrize("how", ["SIGSTOP", "pause"])
+def test_a_container_that_was_stopped_in_the_middle_is_ended_by_the_clock(
+    run: Run, engine: docker.DockerClient, how: str
+) -> None:
+    """By itself, or by somebody on the host: neither holds a lane for longer than its time."""
+
+    def stop() -> None:
+        while not (found := containers.of_bench(engine, BENCH)) or found[0].status != "running":
+            time.sleep(0.05)
+        found[0].pause()
+
+    source = "import os, signal, time\nif os.fork():\n    os.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(600)"
+    stopping = threading.Thread(target=stop)
+    if how == "pause":
+        source = "import time; time.sleep(600)"
+        stopping.start()
+    result, _ = run(source, seconds=3)
+    assert result.reason is EndReason.WALL
+    assert result.seconds < 20
+    if how == "pause":
+        stopping.join()
+
+
 def test_a_flood_ends_the_run_and_is_not_kept(run: Run) -> None:
     result, output = run("import os\nwhile True: os.write(1, b'x' * 65536)", output=1 << 20)
     assert result.reason is EndReason.OUTPUT
