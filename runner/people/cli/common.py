@@ -106,7 +106,7 @@ def newest(book: ledger.Ledger, tag: str | None) -> str:
     return tag or tags[0]
 
 
-def there(path: Path, kind: str = "file", fix: str = "") -> Path:
+def there(path: Path, kind: str = "file", fix: str = "check the path: ls -l") -> Path:
     """A path that a person named; raises UsageError if nothing is there."""
     if not path.exists():
         raise UsageError(f"no such {kind}", where=str(path), fix=fix)

@@ -88,6 +88,7 @@ def test_what_is_not_there_or_is_no_command_is_wrong_usage(
     code, out, err = glovebox(*command)
     assert (code, out) == (2, ""), err
     assert said in " ".join(err.split()), err
+    assert "(fix: " in err or "Usage" in err
     assert "Traceback" not in err
 
 
