@@ -71,6 +71,13 @@ def test_the_launcher_can_be_read_in_an_afternoon() -> None:
     assert sum(len(path.read_text().splitlines()) for path in modules) <= 3470
 
 
+def test_a_command_waits_for_no_library_that_only_another_needs() -> None:
+    """`status` took 1.4 s, two thirds of it for plots, downloads and the engine's client."""
+    found = {name.split(".")[0] for name in loaded("runner.people.cli.main")["all"]}
+    assert "typer" in found  # else nothing was looked at
+    assert found & {"matplotlib", "numpy", "httpx", "docker", "pyarrow", "tiktoken", "torch"} == set()
+
+
 @pytest.mark.parametrize(
     "package",
     sorted(path.parent for top in ("runner", "trainer", "agent") for path in (SOURCE / top).rglob("__init__.py")),

@@ -24,8 +24,6 @@ from runner.core.artifacts.progress import Advance, Stages
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file
 
-BASE_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
-MAX_SHARDS = 6542  # training shards 0..6541; the one after is the validation shard
 WORKERS = 4
 MAX_SHARD = 4 << 30  # bytes; upstream's have about 100 MB
 TIMEOUT = httpx.Timeout(30.0, read=60.0)

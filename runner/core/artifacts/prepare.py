@@ -21,7 +21,7 @@ from typing import Any
 
 from runner.core.artifacts import corpus, download, keys, manifest, pack, store, upstream_cache
 from runner.core.artifacts.corpus import Corpus
-from runner.core.artifacts.profiles import PROFILES, Profile
+from runner.core.artifacts.profiles import DATA_URL, PROFILES, Profile
 from runner.core.artifacts.progress import Stages
 from runner.core.base import files, locks
 from runner.core.base.errors import ArtifactError
@@ -37,7 +37,7 @@ class Source:
 
     shards: Path | None = None  # a folder of parquet files
     upstream_cache: Path | None = None  # karpathy/autoresearch's own cache
-    mirror: str = download.BASE_URL
+    mirror: str = DATA_URL
     count: int = 10  # training shards to download, upstream's default
 
 

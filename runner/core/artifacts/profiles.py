@@ -11,6 +11,9 @@ SPLIT_PATTERN = (
 SPECIAL_TOKENS = tuple(f"<|reserved_{i}|>" for i in range(4))
 BOS_TOKEN = SPECIAL_TOKENS[0]
 
+DATA_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"  # upstream's
+MAX_SHARDS = 6542  # training shards 0..6541; the one after is the validation shard
+
 
 @dataclass(frozen=True)
 class Profile:

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from runner.core.artifacts import download, kernels, keys, resign, store
-from runner.core.artifacts import prepare as preparation
-from runner.core.artifacts.profiles import PROFILES
+from runner.core.artifacts import kernels, keys, resign, store
+from runner.core.artifacts.profiles import DATA_URL, MAX_SHARDS, PROFILES
 from runner.core.base.home import find
 from runner.people.cli.common import Json, say
 from runner.people.pages import console
@@ -30,8 +29,8 @@ def prepare(
         bool, typer.Option("--from-upstream-cache", help="Take shards and tokenizer of an autoresearch cache.")
     ] = False,
     cache: Annotated[Path, typer.Option(help="Where that cache is.")] = UPSTREAM_CACHE,
-    mirror: Annotated[str, typer.Option(help="Download the shards from here.")] = download.BASE_URL,
-    num_shards: Annotated[int, typer.Option(min=1, max=download.MAX_SHARDS, help="Training shards to download.")] = 10,
+    mirror: Annotated[str, typer.Option(help="Download the shards from here.")] = DATA_URL,
+    num_shards: Annotated[int, typer.Option(min=1, max=MAX_SHARDS, help="Training shards to download.")] = 10,
     kernels_: Annotated[
         bool, typer.Option("--kernels", help="Provision the kernel packages of policies/kernels.yaml instead.")
     ] = False,
@@ -52,6 +51,8 @@ def prepare(
     elif wanted == kernels.KIND:
         version = kernels.provision(home, kernels_from, stages)
     else:
+        from runner.core.artifacts import prepare as preparation
+
         source = preparation.Source(
             shards=shards,
             upstream_cache=cache.expanduser() if from_upstream_cache else None,

@@ -15,7 +15,6 @@ from runner.core.base.errors import BusyError, GloveboxError, UsageError
 from runner.core.base.home import Home
 from runner.core.evidence import ledger, spending
 from runner.core.policy import policy_files
-from runner.people.host import notify
 from runner.people.pages import console
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -73,6 +72,8 @@ def notifying(home: Home, tag: str) -> Iterator[Tell]:
 
     An error that ends the run is told, too.
     """
+    from runner.people.host import notify
+
     err = console.stderr()
     found = notify.notifier(
         home, policy_files.load(*home.policies).notify, tag, lambda text: err.print(f"glovebox: {text}", markup=False)

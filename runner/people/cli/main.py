@@ -21,7 +21,7 @@ from runner.core.evidence import ledger
 from runner.core.evidence import verify as verifier
 from runner.people.cli import artifacts, export, operations, policy, redteam, run, up, views, warm
 from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show, there
-from runner.people.host import compose_env, doctor, importing
+from runner.people.host import importing
 from runner.people.pages import console, report
 from runner.people.pages.progress import ShownStages
 
@@ -111,6 +111,8 @@ def init(
     if env_file is None and Path("compose.yaml").exists():
         env_file = Path.cwd() / ".env"
     if env_file is not None:
+        from runner.people.host import compose_env
+
         compose_env.write(env_file, home, named=named)
         document["env"] = str(env_file)
         text += f"\nsettings for docker compose: {document['env']}"
@@ -130,6 +132,8 @@ def doctor_(
     json_: Json = False,
 ) -> None:
     """Check everything a run needs; every failed line says how to fix it."""
+    from runner.people.host import doctor
+
     if clock:
         _clock(json_)
         return
@@ -151,6 +155,8 @@ def doctor_(
 
 
 def _clock(as_json: bool) -> None:
+    from runner.people.host import doctor
+
     tag, found = doctor.clock_of(find())
     document = {**found._asdict(), "tag": tag, "limit": found.limit, "advantage": found.advantage}
     share = 100 * found.advantage / found.budget

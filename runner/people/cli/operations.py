@@ -13,7 +13,6 @@ from runner.core.base.home import Home, find, place
 from runner.core.policy import policy_files
 from runner.people.cli.common import Json, interruptible, say, there
 from runner.people.host import backup as backups
-from runner.people.host import housekeeping
 from runner.people.pages import console
 
 Yes = Annotated[bool, typer.Option("--yes", help="Remove it; without this only say what would go.")]
@@ -25,6 +24,8 @@ def gc(
     json_: Json = False,
 ) -> None:
     """Remove what a bench no longer needs: old logs, leftovers of killed processes, containers, unnamed images."""
+    from runner.people.host import housekeeping
+
     home = find()
     client = housekeeping.engine(home)
     found, freed = housekeeping.tidy(home, days, client, remove=yes)

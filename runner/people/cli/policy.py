@@ -12,8 +12,6 @@ from runner.core.base.launching import Lane, LaunchRequest
 from runner.core.policy import policy_files, seccomp, users
 from runner.people.cli.common import Json
 from runner.people.pages import console, explain
-from runner.rooms.launcher import containers, inspection
-from runner.rooms.launcher.engine import connect_engine
 
 policy_app = typer.Typer(name="policy", help="What the rooms may do.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -59,6 +57,9 @@ def diff(json_: Json = False) -> None:
 
 def differences(home: Home) -> dict[str, list[str]]:
     """What the engine says otherwise than policy, by container; raises EngineError, PolicyError."""
+    from runner.rooms.launcher import containers, inspection
+    from runner.rooms.launcher.engine import connect_engine
+
     policies = policy_files.load(*home.policies)
     client = connect_engine(policies.sandbox)
     out = {}

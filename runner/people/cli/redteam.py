@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -18,11 +18,9 @@ from runner.core.policy import policy_files
 from runner.core.policy.policy_files import Policies
 from runner.people.cli.common import Json, interruptible
 from runner.people.pages import console
-from runner.people.redteam import campaign
-from runner.people.redteam.campaign import Finding
-from runner.people.redteam.probes import PROBES
-from runner.people.redteam.stage import stage
-from runner.rooms.launcher.engine import connect_engine
+
+if TYPE_CHECKING:
+    from runner.people.redteam.campaign import Finding
 
 
 def redteam(
@@ -39,6 +37,11 @@ def redteam(
 
     The weakened containers run Glovebox's own probes, no code of an agent's, and are removed afterwards.
     """
+    from runner.people.redteam import campaign
+    from runner.people.redteam.probes import PROBES
+    from runner.people.redteam.stage import stage
+    from runner.rooms.launcher.engine import connect_engine
+
     home = _bench()
     policies = policy_files.load(*(home.policies if home else (SHIPPED / "policies",)))
     ours = policies.sandbox

@@ -6,10 +6,6 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
 from runner.core.base.values import Experiment, Status
 from runner.core.findings.transfers import gain
 
@@ -34,7 +30,10 @@ def frontier(rows: Sequence[Experiment], noise: float = 0.0) -> str:
     scored = [row for row in rows if row.val_bpb is not None]
     if not scored:
         return ""
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
+    import matplotlib as mpl  # noqa: PLC0415 - half a second, which every other command would wait for
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
         figure = Figure(figsize=(10, 5), layout="constrained")
         place = {row.id: number for number, row in enumerate(rows, 1)}  # in which they ended
         _draw(figure.add_subplot(), scored, place, noise)
@@ -103,6 +102,8 @@ def _labelled(keeps: list[Experiment]) -> list[Experiment]:
 
 
 def _frame(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
     axes.set_xlabel("experiment", color=_SOFT)
     axes.set_ylabel("val_bpb (lower is better)", color=_SOFT)
     axes.tick_params(colors=_SOFT)
