@@ -100,9 +100,13 @@ class Ledger:
             self._db.execute("COMMIT")
 
     def begin_run(self, tag: str, started: str, artifact: str, policy: str, origin: Origin | None = None) -> None:
-        """Record the tag, once; later runs of the same tag continue it. `origin`: whose best it begins with."""
+        """Record the tag, once; later runs of the same tag continue it. `origin`: whose best it begins with.
+
+        A tag begins with its first experiment: what a start that came to nothing recorded gives way.
+        """
         link = None if origin is None else origin.model_dump_json()
         with self._transaction() as db:
+            db.execute("DELETE FROM runs WHERE tag = ? AND tag NOT IN (SELECT tag FROM experiments)", (tag,))
             values = (tag, started, artifact, policy, link)
             db.execute(
                 "INSERT OR IGNORE INTO runs (tag, started, artifact, policy, origin) VALUES (?, ?, ?, ?, ?)", values
@@ -242,7 +246,11 @@ class Ledger:
 
     def recorded(self, tag: str) -> dict[str, str] | None:
         """What a tag was begun with, None if it is new."""
-        return self.run_info(tag) if tag in self.tags() else None
+        return self.run_info(tag) if self.begun(tag) and tag in self.tags() else None
+
+    def begun(self, tag: str) -> bool:
+        """Whether an experiment of a tag was accepted."""
+        return bool(self._read("SELECT 1 FROM experiments WHERE tag = ? LIMIT 1", tag))
 
     def run_info(self, tag: str) -> dict[str, str]:
         """Start, artifact version and terms (policy.Policies.terms) of a tag."""

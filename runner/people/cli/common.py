@@ -13,6 +13,7 @@ import typer
 
 from runner.core.base.errors import BusyError, GloveboxError, UsageError
 from runner.core.base.home import Home
+from runner.core.base.values import Experiment
 from runner.core.evidence import ledger, spending
 from runner.core.policy import policy_files
 from runner.people.pages import console
@@ -104,7 +105,18 @@ def newest(book: ledger.Ledger, tag: str | None) -> str:
         raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
     if tag is not None:
         book.run_info(tag)
-    return tag or tags[0]
+    return tag or next((one for one in tags if book.begun(one)), tags[0])
+
+
+def numbered(book: ledger.Ledger, tag: str | None, number: int) -> Experiment:
+    """An experiment of the tag asked for; raises UsageError if there is none of that number."""
+    name = newest(book, tag)
+    rows = book.experiments(name)
+    row = next((row for row in rows if row.id == number), None)
+    if row is None:
+        known = f"1 to {max(row.id for row in rows)}" if rows else "none yet"
+        raise UsageError(f"no experiment {number} in tag {name}", where="ledger", fix=f"experiments: {known}")
+    return row
 
 
 def there(path: Path, kind: str = "file", fix: str = "check the path: ls -l") -> Path:

@@ -19,7 +19,7 @@ from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.home import find, make, place
 from runner.core.evidence import ledger
 from runner.core.evidence import verify as verifier
-from runner.people.cli import artifacts, export, operations, policy, redteam, run, up, views, warm
+from runner.people.cli import artifacts, export, operations, policy, records, redteam, run, up, views, warm
 from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show, there
 from runner.people.host import importing
 from runner.people.pages import console, report
@@ -43,6 +43,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 app.add_typer(artifacts.keys_app)
@@ -63,6 +64,10 @@ for command in (
     views.history,
     views.show,
     views.watch,
+    records.tags,
+    records.logs,
+    records.best,
+    records.explain,
 ):
     app.command()(command)
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.live import Live
 
 from runner.core.artifacts import begun
-from runner.core.base.errors import UsageError
 from runner.core.base.home import find
 from runner.core.base.values import Experiment, Status
 from runner.core.decision import standing
 from runner.core.evidence import audit_chain, ledger
 from runner.core.evidence.git_line import GitLine
-from runner.people.cli.common import Json, TagOption, newest, notifying
+from runner.people.cli.common import Json, TagOption, newest, notifying, numbered
+from runner.people.cli.records import files_of
 from runner.people.pages import console, views
 from runner.people.pages import watch as watching
 
@@ -116,22 +116,20 @@ def show(
     """One experiment: its change, scores, loss curve, and what vouches for it."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    name = newest(book, tag)
-    rows = book.experiments(name)
-    row = next((row for row in rows if row.id == experiment), None)
-    if row is None:
-        known = f"1 to {max(row.id for row in rows)}" if rows else "none yet"
-        raise UsageError(f"no experiment {experiment} in tag {name}", where="ledger", fix=f"experiments: {known}")
-    before = standing.parent(rows, row)
+    row = numbered(book, tag, experiment)
+    name = row.tag
+    before = standing.parent(book.experiments(name), row)
     diff = GitLine(home.line).diff(before.commit, row.commit) if before else ""
     reruns = [rerun for rerun in book.reruns(name) if rerun.experiment == row.id]
     receipt = audit_chain.by_name(audit_chain.read(home.audit), "finished").get((name, experiment))
     if json_:
         document = {"experiment": row.model_dump(mode="json"), "compared_with": before.id if before else None}
         again = [rerun.model_dump(mode="json") for rerun in reruns]
-        print(json.dumps({**document, "reruns": again, "diff": diff, "receipt": receipt}))
+        logs = {room: str(path) for room, path in files_of(home, row).items()}
+        print(json.dumps({**document, "reruns": again, "diff": diff, "receipt": receipt, "logs": logs}))
         return
-    _print(row, views.details(row, before, reruns), diff, receipt is not None)
+    details = views.details(row, before, reruns) + [(f"{r} log", str(path)) for r, path in files_of(home, row).items()]
+    _print(row, details, diff, receipt is not None)
 
 
 def _print(row: Experiment, details: list[tuple[str, str]], diff: str, vouched: bool) -> None:

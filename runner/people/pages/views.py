@@ -13,6 +13,7 @@ from typing import Any
 from runner.core.airlock import leak_budget
 from runner.core.base.values import Experiment, Hopeless, Rerun, Status
 from runner.core.policy.policy_files import Policies
+from runner.people.pages import reasons
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII = "_.-=+*#@"
@@ -27,7 +28,7 @@ def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] 
     for name in _PLAIN:
         value = getattr(row, name)
         if value not in (None, 0.0):
-            found.append((name, f"{value:.6f}" if isinstance(value, float) else str(value)))
+            found.append((name, f"{value:.6f}" if isinstance(value, float) else _explained(name, str(value))))
     if row.probability is not None and row.sigma is not None:
         found.append(("probably real", f"{row.probability:.2f}: more than a quarter of the noise, {row.sigma:.2g}"))
     if row.lane:
@@ -53,6 +54,11 @@ def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] 
     found += [("compared with", "nothing: the baseline" if before is None else f"experiment {before.id}")]
     found += [("train.py", f"{row.snapshot_size} bytes, sha256 {row.snapshot}"), ("commit", row.commit)]
     return [*found, ("artifact", row.artifact), ("policy", row.policy), ("started", row.started)]
+
+
+def _explained(name: str, value: str) -> str:
+    known = reasons.REASONS.get(value) if name == "reason" else None
+    return value if known is None else f"{value}: {known.means}"
 
 
 def _hopeless(found: Hopeless, *, ended: bool) -> str:

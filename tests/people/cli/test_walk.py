@@ -21,7 +21,7 @@ Glovebox = Callable[..., tuple[int, str, str]]
 ON_A_BENCH = [
     ["status"], ["history"], ["show", "1"], ["watch", "--once"], ["report"], ["confirm"], ["rerun", "1"], ["export"],
     ["verify"], ["gc"], ["backup", "b.tar.gz"], ["prepare", "--profile", "demo"], ["keys", "list"],
-    ["run", "--tag", "t"], ["up", "--tag", "t", "--agent", "scripted"], ["stop"], ["doctor", "--clock"],
+    ["tags"], ["logs", "1"], ["best"], ["run", "--tag", "t"], ["up", "--tag", "t", "--agent", "scripted"], ["stop"], ["doctor", "--clock"],
 ]  # fmt: skip
 OF_A_TAG = [
     ["status"],
@@ -32,6 +32,8 @@ OF_A_TAG = [
     ["confirm"],
     ["rerun", "1"],
     ["export"],
+    ["logs", "1"],
+    ["best"],
 ]
 ONE_LINE = 400
 

@@ -1,0 +1,178 @@
+"""`glovebox tags`, `logs`, `best` and `explain`: finding one's way in what a bench has. TRUSTED.
+
+Logs are what untrusted code printed. They are for people: escapes are taken out, and nothing here reads them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from runner.core.airlock import invisible
+from runner.core.base import files
+from runner.core.base.errors import UsageError
+from runner.core.base.home import Home, find
+from runner.core.base.values import Experiment, Status
+from runner.core.decision import standing
+from runner.core.evidence import ledger
+from runner.core.evidence.git_line import GitLine
+from runner.people.cli.common import Json, TagOption, newest, numbered, say
+from runner.people.pages import console, reasons
+
+ROOMS = ("trainer", "evaluator", "agent")
+_MOST = 8 << 20  # bytes that are looked at, from the end
+_WIDTH = 2000  # characters of a line
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,400}(?:\x07|\x1b\\)|[@-_])")
+_ENDS = re.compile(r"\r\n|\r|\n")
+
+
+def tags(json_: Json = False) -> None:
+    """All tags of this bench, newest first."""
+    book = ledger.Ledger(find().ledger, read_only=True)
+    found = [_tag(book, tag) for tag in book.tags()]
+    if json_:
+        print(json.dumps({"tags": found}))
+        return
+    if not found:
+        raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
+    view = Table()
+    for name in ("tag", "begun", "experiments", "kept", "baseline", "best", "begun from"):
+        view.add_column(name, justify="right" if name in ("experiments", "kept", "baseline", "best") else "left")
+    for one in found:
+        scores = ["" if one[name] is None else f"{one[name]:.6f}" for name in ("baseline", "best")]
+        running = " and one running" if one["running"] else ""
+        count = f"{one['experiments']}{running}"
+        view.add_row(one["tag"], one["started"][:16], count, str(one["kept"]), *scores, one["begun_from"] or "")
+    console.stdout().print(view)
+
+
+def _tag(book: ledger.Ledger, tag: str) -> dict[str, Any]:
+    rows, origin, info = book.experiments(tag), book.origin(tag), book.run_info(tag)
+    keeps = [row for row in rows if row.status is Status.KEEP]
+    return {
+        "tag": tag,
+        "started": info["started"],
+        "artifact": info["artifact"],
+        "experiments": len(rows),
+        "running": bool(book.open_numbers(tag)),
+        "kept": len(keeps),
+        "baseline": keeps[0].val_bpb if keeps else None,
+        "best": keeps[-1].val_bpb if keeps else None,
+        "begun_from": origin.begun_from if origin else None,
+    }
+
+
+def logs(
+    experiment: Annotated[int, typer.Argument(help="Number of the experiment.")],
+    room: Annotated[str, typer.Argument(help="trainer, evaluator or agent; without it, which logs there are.")] = "",
+    tag: TagOption = None,
+    lines: Annotated[int, typer.Option(min=1, help="Only the last so many lines.")] = 200,
+    json_: Json = False,
+) -> None:
+    """What containers of an experiment printed: words of untrusted code, for people only, without escapes."""
+    home = find()
+    row = numbered(ledger.Ledger(home.ledger, read_only=True), tag, experiment)
+    there = files_of(home, row)
+    if not room:
+        say(
+            {"experiment": row.id, "logs": {name: str(path) for name, path in there.items()}},
+            json_,
+            _listed(row, there),
+        )
+        return
+    if room not in ROOMS:
+        raise UsageError(f"no room {room}", fix=f"one of: {', '.join(ROOMS)}")
+    if room not in there:
+        known = ", ".join(there) or "none is left: glovebox gc removes old ones"
+        raise UsageError(f"experiment {row.id} has no log of the {room}", fix=f"logs there are: {known}")
+    text = printable(there[room])[-lines:]
+    if json_:
+        print(json.dumps({"experiment": row.id, "room": room, "path": str(there[room]), "lines": text}))
+        return
+    console.stderr().print(f"words of untrusted code, {there[room]}:", markup=False, soft_wrap=True)
+    for line in text:
+        print(line)
+
+
+def files_of(home: Home, row: Experiment) -> dict[str, Path]:
+    """The quarantined logs of an experiment that are still there, by room."""
+    paths = {room: home.run(row.run) / f"{room}.log" for room in ROOMS}
+    return {room: path for room, path in paths.items() if path.is_file()}
+
+
+def _listed(row: Experiment, there: dict[str, Path]) -> str:
+    found = [f"{room:<10} {path.stat().st_size:>10} bytes  {path}" for room, path in there.items()]
+    return "\n".join(found) or f"no log of experiment {row.id} is left: glovebox gc removes old ones"
+
+
+def printable(path: Path) -> list[str]:
+    """Lines of a file that may hold anything, fit for a terminal: no escapes, nothing unseen, none without end."""
+    with files.open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - _MOST))
+        text = file.read(_MOST).decode("utf-8", "replace")
+    plain = _ESCAPES.sub("", text)
+    found = [
+        "".join(c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)
+        for line in _ENDS.split(invisible.blanked(plain))
+    ]
+    return [line if len(line) <= _WIDTH else f"{line[:_WIDTH]} ..." for line in (found if found[-1] else found[:-1])]
+
+
+def best(
+    tag: TagOption = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it there, not to the screen.")] = None,
+    json_: Json = False,
+) -> None:
+    """The best train.py of a run, as the ledger has it."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(book, tag)
+    row = standing.best(book.experiments(name))
+    if row is None:
+        raise UsageError(f"nothing was kept in tag {name}", fix="glovebox history says how its experiments ended")
+    data = GitLine(home.line).content(row.commit)
+    told = f"experiment {row.id} of {name}, val_bpb {row.val_bpb:.6f}"
+    if output is not None:
+        try:
+            files.write(output, data, replace=False)
+        except FileExistsError:
+            raise UsageError("is there already", where=str(output), fix="name a file that is not") from None
+        say(
+            {"experiment": row.id, "tag": name, "val_bpb": row.val_bpb, "path": str(output)}, json_, f"{output}: {told}"
+        )
+        return
+    if json_:
+        text = data.decode("utf-8", "replace")
+        print(json.dumps({"experiment": row.id, "tag": name, "val_bpb": row.val_bpb, "train_py": text}))
+        return
+    console.stderr().print(told, markup=False)
+    sys.stdout.write(data.decode("utf-8", "replace"))
+
+
+def explain(
+    reason: Annotated[str, typer.Argument(help="A word of a row; without it, all of them.")] = "",
+    json_: Json = False,
+) -> None:
+    """What an outcome or a reason means, and what to do."""
+    every = {**reasons.OUTCOMES, **reasons.REASONS}
+    found = every if not reason else {reason: every[reason]} if reason in every else {}
+    if not found:
+        near = difflib.get_close_matches(reason, every, 3, 0.4)
+        raise UsageError(
+            f"no outcome or reason {reason}", fix=f"near: {', '.join(near)}" if near else "glovebox explain"
+        )
+    if json_:
+        print(json.dumps({word: one._asdict() for word, one in found.items()}))
+        return
+    for word, one in found.items():
+        then = f". Instead: {one.instead}" if one.instead else ""
+        console.stdout().print(f"{word}: {one.means}{then}", markup=False, soft_wrap=True)
