@@ -51,6 +51,9 @@ class Status(StrEnum):
     NOT_EXPORTABLE = "not_exportable"
 
 
+OUTCOMES = (*map(str, Status), INTERRUPTED)  # what people count
+
+
 class Snapshot(Frozen):
     """A train.py as it was read once: content address, size, and our read-only copy."""
 
@@ -204,6 +207,11 @@ class Experiment(Frozen):
     hopeless: Hopeless | None = None  # found so while it trained, and ended for it unless it has a score
     lane: str = ""  # where it ran (Lane.name)
     evaluation: Evaluation | None = None  # how its score was taken; None without one, and in rows older than this
+
+    @property
+    def outcome(self) -> str:
+        """One of OUTCOMES: that a run was interrupted is no crash of its train.py."""
+        return INTERRUPTED if self.reason == INTERRUPTED else str(self.status)
 
 
 class Rerun(Frozen):

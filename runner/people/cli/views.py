@@ -14,7 +14,7 @@ from rich.live import Live
 
 from runner.core.artifacts import begun
 from runner.core.base.home import find
-from runner.core.base.values import Experiment, Status
+from runner.core.base.values import OUTCOMES, Experiment
 from runner.core.decision import standing
 from runner.core.evidence import audit_chain, ledger
 from runner.core.evidence.git_line import GitLine
@@ -29,16 +29,18 @@ MAX_DIFF_LINES = 400
 def history(
     tag: TagOption = None,
     last: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
-    status: Annotated[Status | None, typer.Option(help="Only experiments that ended so.")] = None,
+    status: Annotated[str | None, typer.Option(help=f"Only experiments that ended so: {', '.join(OUTCOMES)}.")] = None,
     json_: Json = False,
 ) -> None:
     """All experiments of a run, with what they told the agent in bits."""
+    if status not in (None, *OUTCOMES):
+        raise typer.BadParameter(f"one of: {', '.join(OUTCOMES)}")
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(book, tag)
     rows = book.experiments(name)
     glance = views.history(rows, begun.under_or_now(home, book.run_info(name)["policy"]))
-    chosen = [row for row in rows if status in (None, row.status)][-(last or len(rows)) :]
+    chosen = [row for row in rows if status in (None, row.outcome)][-(last or len(rows)) :]
     document = {**ledger.summary(book, name), **glance}
     document["experiments"] = [row.model_dump(mode="json") for row in chosen]
     if json_:

@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from runner.core.base.values import INTERRUPTED
+
 _PLAIN_WIDTH = 140  # columns where there is no terminal to ask
-COLORS = {"keep": "green", "discard": "bright_black"}
+COLORS = {"keep": "green", "discard": "bright_black", INTERRUPTED: "bright_black"}
 
 
 def stdout() -> Console:
@@ -152,8 +154,16 @@ def outcome(row: dict[str, Any]) -> str:
     gain += f" (confirmed {row['confirmed']:+.4f})" if row["confirmed"] is not None else ""
     if row.get("gain") is not None:
         gain = f", expected gain {row['gain']:+.4f}, probably real: {row['probability']:.2f}"
-    why = f" ({row['reason']})" if row["reason"] else ""
-    return f"experiment {row['id']}: {row['status']}{why}, {score}{gain}, {row['seconds']:.1f} s"
+    return f"experiment {row['id']}: {_how(row)}, {score}{gain}, {row['seconds']:.1f} s"
+
+
+def _outcome(row: dict[str, Any]) -> str:
+    return INTERRUPTED if row["reason"] == INTERRUPTED else str(row["status"])  # as Experiment.outcome
+
+
+def _how(row: dict[str, Any]) -> str:
+    """Outcome and reason."""
+    return _outcome(row) + (f" ({row['reason']})" if row["reason"] not in (None, INTERRUPTED) else "")
 
 
 def table(document: dict[str, Any], console: Console) -> None:
@@ -171,11 +181,10 @@ def table(document: dict[str, Any], console: Console) -> None:
     ):
         view.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in document["experiments"]:
-        color = COLORS.get(row["status"], "red")
-        what = row["status"] + (f" ({row['reason']})" if row["reason"] else "")
+        color = COLORS.get(_outcome(row), "red")
         view.add_row(
             str(row["id"]),
-            f"[{color}]{what}[/]",
+            f"[{color}]{_how(row)}[/]",
             f"{row['val_bpb']:.6f}" if row["val_bpb"] is not None else "",
             _signed(row["gain" if odds else "claimed"]),
             (f"{row['probability']:.2f}" if row["probability"] is not None else "")

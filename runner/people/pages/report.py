@@ -19,7 +19,7 @@ from runner.core.artifacts import store
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
-from runner.core.base.values import Experiment, Rerun, Status
+from runner.core.base.values import OUTCOMES, Experiment, Rerun, Status
 from runner.core.decision import standing
 from runner.core.decision.odds import Line
 from runner.core.evidence import receipts, spending
@@ -152,7 +152,7 @@ def _headline(rows: Sequence[Experiment], reruns: Sequence[Rerun], policies: Pol
         "expected": _expected(rows, reruns, policies),
         "level": f"{1 - policies.decision.alpha:.0%}",
         "hardware": hardware(rows),
-        "counts": {str(s): n for s in Status if (n := sum(row.status is s for row in rows))},
+        "counts": {outcome: n for outcome in OUTCOMES if (n := sum(row.outcome == outcome for row in rows))},
     }
 
 

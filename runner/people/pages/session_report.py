@@ -10,7 +10,7 @@ import ast
 from collections.abc import Sequence
 
 from runner.core.airlock import invisible
-from runner.core.base.values import Experiment, Status
+from runner.core.base.values import INTERRUPTED, OUTCOMES, Experiment, Status
 from runner.core.findings.analysis import Analysis
 from runner.core.findings.transfers import Transfer, gain
 
@@ -48,12 +48,12 @@ def write(
     title = f"# exp/{hardware}/{tag}"
     if keeps:
         title += f": {keeps[0].val_bpb:.4f} → {keeps[-1].val_bpb:.4f} in {len(rows)} experiments"
-    counts = {status: sum(row.status is status for row in rows) for status in Status}
+    counts = {outcome: sum(row.outcome == outcome for row in rows) for outcome in OUTCOMES}
     parts = [
         title,
         "## Summary",
         f"- {len(rows)} experiments of {seconds:.0f} s on {hardware}, {hours:.1f} h in all: "
-        + ", ".join(f"{count} {status}" for status, count in counts.items() if count),
+        + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count),
         f"- data and tokenizer: {artifact}; scores are comparable within this artifact and this hardware only",
         _noise(analysis),
         *_wins(keeps),
@@ -104,7 +104,7 @@ def _dead(rows: Sequence[Experiment]) -> list[str]:
     """What did not work: the clearest losses first, then what gave no score."""
     lost = [row for row in rows if row.status is Status.DISCARD and row.claimed is not None]
     worst = sorted(lost, key=lambda row: (row.claimed or 0.0, row.id))[:DEAD]
-    failed = [row for row in rows if row.val_bpb is None][:DEAD]
+    failed = [row for row in rows if row.val_bpb is None and row.outcome != INTERRUPTED][:DEAD]
     lines = [f"- {-(row.claimed or 0.0):+.4f} {code(row.description)}" for row in worst]
     lines += [f"- {row.status}{f' ({row.reason})' if row.reason else ''}: {code(row.description)}" for row in failed]
     return ["## Dead ends", "\n".join(lines)] if lines else []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runner.core.airlock import leak_budget
-from runner.core.base.values import Experiment, Hopeless, Rerun, Status
+from runner.core.base.values import OUTCOMES, Experiment, Hopeless, Rerun, Status
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import reasons
 
@@ -103,7 +103,7 @@ def history(rows: Sequence[Experiment], policies: Policies) -> dict[str, Any]:
     keeps = [row for row in rows if row.status is Status.KEEP]
     told = leak_budget.told(policies, rows)
     return {
-        "outcomes": {str(status): sum(row.status is status for row in rows) for status in Status},
+        "outcomes": {outcome: sum(row.outcome == outcome for row in rows) for outcome in OUTCOMES},
         "since_keep": len(rows) - (rows.index(keeps[-1]) + 1 if keeps else 0),
         "hours": round(sum(row.seconds for row in rows) / 3600, 2),
         "leak_bits": round(told.bits),

@@ -184,12 +184,12 @@ def _results(rows: Sequence[Experiment]) -> Table:
     for justify in ("right", "left", "right", "right", "left"):
         view.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
     for row in reversed(rows):
-        color = console.COLORS.get(row.status, "red")
+        color = console.COLORS.get(row.outcome, "red")
         score = f"{row.val_bpb:.6f}" if row.val_bpb is not None else ""
         gain = f"{row.claimed:+.4f}" if row.claimed is not None else ""
         if row.gain is not None and row.probability is not None:
             gain = f"{row.gain:+.4f} real {row.probability:.2f}"
-        view.add_row(f"#{row.id}", f"[{color}]{row.status}[/]", score, gain, escape(row.description))
+        view.add_row(f"#{row.id}", f"[{color}]{row.outcome}[/]", score, gain, escape(row.description))
     return view
 
 

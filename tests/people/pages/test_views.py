@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.core.base.home import Home
-from runner.core.base.values import Crash, Status
+from runner.core.base.values import INTERRUPTED, Crash, Status
 from runner.core.decision import standing
 from runner.core.policy.policy_files import Policies
-from runner.people.pages import views
+from runner.people.pages import console, session_report, views
 from tests.core.evidence.test_checkpoints import bench as bench  # noqa: PLC0414 - a fixture
 from tests.core.evidence.test_checkpoints import witness as witness  # noqa: PLC0414 - a fixture
 from tests.samples import experiment
@@ -25,6 +25,27 @@ Glovebox = Callable[..., tuple[int, str, str]]
 def test_an_experiment_is_compared_with_the_keep_before_it() -> None:
     rows = [experiment(1), experiment(2, status=Status.DISCARD), experiment(3), experiment(4, status=Status.CRASH)]
     assert [found.id if (found := standing.parent(rows, row)) else None for row in rows] == [None, 1, 1, 3]
+
+
+def test_an_interrupted_run_is_no_crash_of_its_train_py(policies: Policies) -> None:
+    """It was counted, coloured and listed among what failed."""
+    crash = {"status": Status.CRASH, "val_bpb": None}
+    rows = [experiment(1), experiment(2, **crash, reason=INTERRUPTED), experiment(3, **crash, reason="exception")]
+    assert [row.outcome for row in rows] == ["keep", "interrupted", "crash"]
+    counts = views.history(rows, policies)["outcomes"]
+    assert {name: count for name, count in counts.items() if count} == {"keep": 1, "interrupted": 1, "crash": 1}
+    lines = [console.outcome(row.model_dump(mode="json")) for row in rows]
+    assert "experiment 2: interrupted, no score" in lines[1]
+    assert "experiment 3: crash (exception), no score" in lines[2]
+    assert session_report._dead(rows)[1] == "- crash (exception): `idea 3`"
+
+
+def test_history_shows_only_those_that_ended_as_asked(glovebox: Glovebox, bench: Home) -> None:
+    assert len(json.loads(glovebox("history", "--status", "keep", "--json")[1])["experiments"]) == 3
+    assert json.loads(glovebox("history", "--status", "interrupted", "--json")[1])["experiments"] == []
+    code, _, err = glovebox("history", "--status", "bad")
+    assert code == 2
+    assert "one of: keep, discard" in " ".join(err.split())
 
 
 def test_details_name_the_crash_in_our_words() -> None:
