@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.export._trace import _export
 from torch.overrides import TorchFunctionMode
 
-from trainer.export.reads import Answer, Listen
+from trainer.export.reads import Answer, Listen, idle
 
 
 class Batch(NamedTuple):
@@ -40,12 +40,13 @@ class Logits(torch.nn.Module):
         self.model, self.device_type, self.autocast, self.targets = model, device, autocast, targets
         self.which = 0
         self.reads: list[Any] = []  # what forward reads from tensors, in order
+        self.idle: frozenset[int] = frozenset()  # of them, by number, those that nothing comes of
         self.steady = True  # whether forward says the same twice
 
     def forward(self, idx: torch.Tensor) -> torch.Tensor:
         with self._autocast() as stack:
             if self.reads:
-                stack.enter_context(Answer(self.reads))
+                stack.enter_context(Answer(self.reads, self.idle))
             if self.targets is None:
                 logits: torch.Tensor = self.model(idx)
             else:
@@ -64,6 +65,7 @@ class Logits(torch.nn.Module):
             first: torch.Tensor = self(idx)
             with Listen() as listened:
                 logits: torch.Tensor = self(idx)
+            self.idle = idle(listened.found, lambda: self(idx), logits)
         self.reads = listened.found
         self.steady = _alike(first, logits)
         return logits

@@ -50,7 +50,9 @@ def tags(json_: Json = False) -> None:
         scores = ["" if one[name] is None else f"{one[name]:.6f}" for name in ("baseline", "best")]
         running = " and one running" if one["running"] else ""
         count = f"{one['experiments']}{running}"
-        view.add_row(one["tag"], one["started"][:16].replace("T", " "), count, str(one["kept"]), *scores, one["begun_from"] or "")
+        view.add_row(
+            one["tag"], one["started"][:16].replace("T", " "), count, str(one["kept"]), *scores, one["begun_from"] or ""
+        )
     console.stdout().print(view)
 
 

@@ -51,7 +51,7 @@ REASONS = {
     ),
     # of a hand-over
     "data_dependent_shape": Meaning("rows are chosen by the tokens, and counted or mixed", "masks, where, gather"),
-    "data_dependent_control_flow": Meaning("a number is read from tokens", "tensor operations"),
+    "data_dependent_control_flow": Meaning("a number is read from tokens, and used", "tensor operations"),
     "custom_op": Meaning("an operation of somebody's own", "plain operations when not self.training"),
     "unsupported_op": Meaning("an operation that has no plain words", "plain operations when not self.training"),
     "higher_order_op": Meaning("an operation over functions that could not be unrolled", "a plain loop"),

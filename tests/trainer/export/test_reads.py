@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,46 @@ def test_a_number_of_parameters_is_a_number(read: Callable[[torch.Tensor], float
     prog = loaded(core, tmp_path, ONES)
     assert prog.checks == ()
     torch.testing.assert_close(run(prog, ONES), Model(core)(ONES))
+
+
+def kept_for_a_log(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+    m.stat = x.mean().item()
+    m.said = [f"{float(x.norm()):.3f}", int(idx.max())]
+    return x * 2
+
+
+def kept_beside_a_branch(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+    m.stat = x.mean().item()
+    return branches(m, x, idx) * m.scale.item()
+
+
+@pytest.mark.parametrize("core", [kept_for_a_log, kept_beside_a_branch])
+def test_a_number_that_nothing_comes_of_is_no_obstacle(core: Core, tmp_path: Path) -> None:
+    prog = loaded(core, tmp_path, ONES)
+    assert len(prog.checks) == (core is kept_beside_a_branch)
+    torch.testing.assert_close(run(prog, ONES + 1), Model(core)(ONES + 1))
+
+
+def later(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+    before = getattr(m, "stat", 0.0)
+    m.stat = x.mean().item()
+    return x * (1 + before)
+
+
+USED: dict[str, Core] = {
+    "beyond a threshold": lambda m, x, idx: x * 2 if x.mean().item() > 1e6 else x,
+    "below one": lambda m, x, idx: x * 2 if x.mean().item() < -1e20 else x,
+    "if it is none": lambda m, x, idx: x * 2 if math.isnan(x.mean().item()) else x,
+    "as a bound": lambda m, x, idx: x + x[:, : int(idx.max())].sum(1, keepdim=True),
+    "times a constant": lambda m, x, idx: x + x.mean().item() * 0.001,
+    "in the next call": later,
+}
+
+
+@pytest.mark.parametrize("how", USED)
+def test_a_number_that_something_comes_of_is_refused(how: str, tmp_path: Path) -> None:
+    with pytest.raises(NotExportable):
+        loaded(USED[how], tmp_path, ONES)
 
 
 def test_a_number_of_tokens_is_refused(tmp_path: Path) -> None:
