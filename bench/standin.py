@@ -120,7 +120,8 @@ def loop(
     """The real loop around the stand-ins, on a bench with the demo artifact in its store; begins the tag."""
     policies = policy_files.load(*home.policies)
     ledger = Ledger(home.ledger)
-    ledger.begin_run(tag, "2026-01-01T00:00:00+00:00", "demo-1", policy_files.terms(policies, None, None))
+    if tag not in ledger.tags():
+        ledger.begin_run(tag, "2026-01-01T00:00:00+00:00", "demo-1", policy_files.terms(policies, None, None))
     recorder = Recorder(
         home,
         tag,

@@ -74,7 +74,8 @@ def specification(
     lane = lane.model_copy(update={"cores": cores.of(sandbox, request)})
     sizes = _sizes(box, lane)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
-    given = {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads}
+    # Threads that wait for each other would take what others need, and count as work (evaluator/costs.py).
+    given = {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
     given |= {device.VARIABLE: device.CUDA} if devices else {device.VARIABLE: device.CPU, **_NO_GPU}
     return {
         **_walls(seccomp),

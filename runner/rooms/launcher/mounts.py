@@ -75,8 +75,7 @@ class Rooms:
         ]
         mounts += self._outputs(folder, (SCORE,), self.policies.sandbox.evaluator)
         settings = self.policies.evaluator.model_dump_json()
-        # Threads that wait would count as work (costs.py), the more the busier the host is.
-        return ["python", "-m", "trainer.evaluator", settings], mounts, {"OMP_WAIT_POLICY": "PASSIVE"}
+        return ["python", "-m", "trainer.evaluator", settings], mounts, {}
 
     def _agent(self, request: LaunchRequest, _: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
         lane = request.lane.number
