@@ -176,5 +176,5 @@ def explain(
         print(json.dumps({word: one._asdict() for word, one in found.items()}))
         return
     for word, one in found.items():
-        then = f". Instead: {one.instead}" if one.instead else ""
+        then = f". What to do: {one.remedy}" if one.remedy else ""
         console.stdout().print(f"{word}: {one.means}{then}", markup=False, soft_wrap=True)

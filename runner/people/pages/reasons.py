@@ -12,7 +12,7 @@ class Meaning(NamedTuple):
     """One word of a row."""
 
     means: str
-    instead: str = ""  # what to do, where anything can be done
+    remedy: str = ""  # what to do, where anything can be done
 
 
 OUTCOMES = {

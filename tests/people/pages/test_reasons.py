@@ -39,5 +39,5 @@ def test_every_outcome_has_a_meaning() -> None:
 def test_the_docs_say_the_same(word: str) -> None:
     one = reasons.meaning(word)
     assert one is not None
-    line = f"| `{word}` | {one.means} | {one.instead} |"
+    line = f"| `{word}` | {one.means} | {one.remedy} |"
     assert line in (SOURCE / "docs" / "reasons.md").read_text().splitlines()
