@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.alone
 def test_five_experiments_show_keep_discard_and_crash(
     glovebox: Glovebox, home: Home, engine: docker.DockerClient
 ) -> None:
@@ -59,7 +58,6 @@ def test_five_experiments_show_keep_discard_and_crash(
     _and_the_morning_after(glovebox, home, document)
 
 
-@pytest.mark.alone
 def test_a_gain_is_weighed_against_the_noise_of_real_reruns(glovebox: Glovebox, home: Home) -> None:
     """Whatever this machine's noise says of it: reruns are recorded, vouched for, and the verdict follows from them."""
     code, out, err = glovebox("run", "--tag", "noise", "--agent", "scripted", "--max-experiments", "2", "--json")

@@ -159,7 +159,6 @@ def test_a_container_that_somebody_kills_is_a_failed_experiment(
     sound(glovebox, engine, home)
 
 
-@pytest.mark.alone
 def test_an_evaluator_out_of_memory_is_a_failed_experiment(glovebox: Glovebox, home: Home) -> None:
     """A model that needs more than policy gives, where the seed needs less."""
     text = (SOURCE / "policies" / "sandbox.yaml").read_text()

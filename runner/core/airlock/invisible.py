@@ -62,6 +62,11 @@ def blanked(text: str) -> str:
     return "".join([*kept, text[last:]])
 
 
+def printable(line: str) -> str:
+    """A line of anybody's, fit for a terminal: what moves a cursor, sets a title or cannot be seen is replaced."""
+    return "".join(c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in blanked(line))
+
+
 def _in_emoji(text: str, at: int) -> bool:
     before, after = text[at - 1 : at], text[at + 1 : at + 2]
     if text[at] == _SELECTOR:

@@ -6,6 +6,7 @@ Logs are what untrusted code printed. They are for people: escapes are taken out
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from runner.core.airlock import invisible
 from runner.core.base import files
-from runner.core.base.errors import UsageError
+from runner.core.base.errors import UsageError, VerifyError
 from runner.core.base.home import Home, find
 from runner.core.base.values import Experiment, Status
 from runner.core.decision import standing
@@ -27,7 +29,7 @@ from runner.core.evidence.git_line import GitLine
 from runner.people.cli.common import Json, TagOption, newest, numbered, say
 from runner.people.pages import console, reasons
 
-ROOMS = ("trainer", "evaluator", "agent")
+ROOMS = ("trainer", "evaluator")  # the agent's log is its session's
 _MOST = 8 << 20  # bytes that are looked at, from the end
 _WIDTH = 2000  # characters of a line
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,400}(?:\x07|\x1b\\)|[@-_])")
@@ -51,7 +53,12 @@ def tags(json_: Json = False) -> None:
         running = " and one running" if one["running"] else ""
         count = f"{one['experiments']}{running}"
         view.add_row(
-            one["tag"], one["started"][:16].replace("T", " "), count, str(one["kept"]), *scores, one["begun_from"] or ""
+            one["tag"],
+            escape(invisible.printable(one["started"][:16].replace("T", " "))),
+            count,
+            str(one["kept"]),
+            *scores,
+            one["begun_from"] or "",
         )
     console.stdout().print(view)
 
@@ -74,7 +81,7 @@ def _tag(book: ledger.Ledger, tag: str) -> dict[str, Any]:
 
 def logs(
     experiment: Annotated[int, typer.Argument(help="Number of the experiment.")],
-    room: Annotated[str, typer.Argument(help="trainer, evaluator or agent; without it, which logs there are.")] = "",
+    room: Annotated[str, typer.Argument(help="trainer or evaluator; without it, which logs there are.")] = "",
     tag: TagOption = None,
     lines: Annotated[int, typer.Option(min=1, help="Only the last so many lines.")] = 200,
     json_: Json = False,
@@ -93,7 +100,7 @@ def logs(
     if room not in ROOMS:
         raise UsageError(f"no room {room}", fix=f"one of: {', '.join(ROOMS)}")
     if room not in there:
-        known = ", ".join(there) or "none is left: glovebox gc removes old ones"
+        known = ", ".join(there) or "none (gc removes old ones, backups have none)"
         raise UsageError(f"experiment {row.id} has no log of the {room}", fix=f"logs there are: {known}")
     text = printable(there[room])[-lines:]
     if json_:
@@ -107,12 +114,15 @@ def logs(
 def files_of(home: Home, row: Experiment) -> dict[str, Path]:
     """The quarantined logs of an experiment that are still there, by room."""
     paths = {room: home.run(row.run) / f"{room}.log" for room in ROOMS}
-    return {room: path for room, path in paths.items() if path.is_file()}
+    return {room: path for room, path in paths.items() if path.is_file() and not path.is_symlink()}
 
 
 def _listed(row: Experiment, there: dict[str, Path]) -> str:
     found = [f"{room:<10} {path.stat().st_size:>10} bytes  {path}" for room, path in there.items()]
-    return "\n".join(found) or f"no log of experiment {row.id} is left: glovebox gc removes old ones"
+    return (
+        "\n".join(found)
+        or f"no log of experiment {row.id} is here: glovebox gc removes old ones, and backups have none"
+    )
 
 
 def printable(path: Path) -> list[str]:
@@ -122,10 +132,7 @@ def printable(path: Path) -> list[str]:
         file.seek(max(0, size - _MOST))
         text = file.read(_MOST).decode("utf-8", "replace")
     plain = _ESCAPES.sub("", text)
-    found = [
-        "".join(c if c.isprintable() else " " if c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)
-        for line in _ENDS.split(invisible.blanked(plain))
-    ]
+    found = [invisible.printable(line) for line in _ENDS.split(plain)]
     return [line if len(line) <= _WIDTH else f"{line[:_WIDTH]} ..." for line in (found if found[-1] else found[:-1])]
 
 
@@ -142,6 +149,9 @@ def best(
     if row is None:
         raise UsageError(f"nothing was kept in tag {name}", fix="glovebox history says how its experiments ended")
     data = GitLine(home.line).content(row.commit)
+    if hashlib.sha256(data).hexdigest() != row.snapshot:
+        what = f"the commit of experiment {row.id} is not its train.py"
+        raise VerifyError(what, where=str(home.line), fix="glovebox verify; restore it from a backup")
     told = f"experiment {row.id} of {name}, val_bpb {row.val_bpb:.6f}"
     if output is not None:
         try:
@@ -157,7 +167,12 @@ def best(
         print(json.dumps({"experiment": row.id, "tag": name, "val_bpb": row.val_bpb, "train_py": text}))
         return
     console.stderr().print(told, markup=False)
-    sys.stdout.write(data.decode("utf-8", "replace"))
+    text = data.decode("utf-8", "replace")
+    if sys.stdout.isatty():  # a restored bench may be a stranger's
+        text = "".join(
+            f"{invisible.printable(line)}\n" for line in text.split("\n")[: -1 if text.endswith("\n") else None]
+        )
+    sys.stdout.write(text)
 
 
 def explain(

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from runner.core.airlock import invisible
 from runner.core.artifacts import begun
 from runner.core.base.home import find
 from runner.core.base.values import OUTCOMES, Experiment
@@ -138,7 +139,7 @@ def _print(row: Experiment, details: list[tuple[str, str]], diff: str, vouched: 
     out = console.stdout()
     out.print(f"{row.tag}, experiment {row.id}", markup=False, style="bold")
     for name, value in details:
-        out.print(f"  {name:<18} {value}", markup=False, soft_wrap=True)
+        out.print(f"  {name:<18} {invisible.printable(value)}", markup=False, soft_wrap=True)
     out.print(f"  {'receipt':<18} {'in the audit chain' if vouched else 'MISSING'}", markup=False)
     unicode = (out.encoding or "").lower().startswith("utf")
     for line in views.chart(row.curve, max(20, out.width - 4), unicode=unicode):
@@ -146,6 +147,6 @@ def _print(row: Experiment, details: list[tuple[str, str]], diff: str, vouched: 
     lines = diff.splitlines()
     for line in lines[:MAX_DIFF_LINES]:
         color = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-        out.print(line, markup=False, style=color, soft_wrap=True)
+        out.print(invisible.printable(line), markup=False, style=color, soft_wrap=True)
     if len(lines) > MAX_DIFF_LINES:
         out.print(f"... {len(lines) - MAX_DIFF_LINES} lines more: --json has them all", markup=False)

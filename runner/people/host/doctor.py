@@ -134,7 +134,7 @@ def clock_of(home: Home) -> tuple[str | None, clock.Clock]:
     """The newest tag and its clock; without a tag the clock the next one would begin with."""
     decision = policy_files.load(*home.policies).decision
     book = Ledger(home.ledger, read_only=True) if home.ledger.exists() else None
-    tag = next(iter(book.tags()), None) if book else None
+    tag = next((one for one in book.tags() if book.begun(one)), None) if book else None
     version = book.run_info(tag)["artifact"] if book and tag else store.latest(home)
     budget = float(store.admit(home, version).predicate.profile["time_budget_s"])
     seconds = standing.baseline_seconds(book.experiments(tag)) if book and tag else None

@@ -90,7 +90,6 @@ def test_an_engine_that_says_nothing_is_no_wall_either(made: Stage) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_nothing_is_left_behind(engine: docker.DockerClient, policies: Policies, tmp_path: Path) -> None:
     before = {container.id for container in engine.containers.list(all=True, ignore_removed=True)}
     with stage(engine, policies, tmp_path) as found:

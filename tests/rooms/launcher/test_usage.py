@@ -166,7 +166,6 @@ def test_a_card_that_tells_no_clock_still_has_a_name(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.engine
-@pytest.mark.alone
 def test_a_busy_neighbour_shows_and_the_container_itself_does_not(
     engine: docker.DockerClient, policies: Policies
 ) -> None:
