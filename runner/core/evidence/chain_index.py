@@ -24,6 +24,8 @@ class ChainIndex:
         self.length = 0
         self.ends = 0  # `finished` entries
         self.ended: set[Key] = set()  # experiments they name
+        self.again: list[str] = []  # what is accepted or run again a second time
+        self._named: set[tuple[str, Key]] = set()
         self.hashes: dict[int, str] = {}
         self.accepted: dict[Key, Entry] = {}
         self.finished: dict[Key, Entry] = {}
@@ -50,7 +52,10 @@ class ChainIndex:
         if found is None:
             return
         key, data = found
-        early = entry["n"] <= self._since
+        early, kind = entry["n"] <= self._since, str(entry["kind"])
+        if kind != "finished" and (kind, key) in self._named:
+            self.again.append(f"audit entry {entry['n']}: {key[0]} {kind} {key[1]} is there already")
+        self._named.add((kind, key))
         if entry["kind"] == "accepted":
             self.accepted[key] = data
         elif entry["kind"] == "finished":

@@ -84,14 +84,14 @@ class Checkpoints:
     def __init__(self, public: str) -> None:
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
         self.good = 0
-        self.unsealed = 0  # experiments after the last that holds
+        self.unsealed = 0  # experiments and reruns after the last that holds
         self.wrong: list[str] = []
         self.newest: tuple[int, str] | None = None  # number and hash of the last entry that one covers
 
     def take(self, entry: dict[str, Any]) -> None:
         """The next entry of the chain."""
         if entry.get("kind") != KIND:
-            self.unsealed += entry.get("kind") == "finished"
+            self.unsealed += entry.get("kind") in ("finished", "rerun")
             return
         covered = entry["n"] - 1, entry["prev"]
         if _holds(self._key, entry.get("data")) and _signed(*covered).items() <= entry["data"].items():

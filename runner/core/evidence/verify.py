@@ -115,12 +115,13 @@ class _Verifier:
         outcome.checked["audit entries"] = chain.length
         once = chain.ends == len(chain.ended)
         outcome.check("ledger rows", once, "the audit chain finishes an experiment twice, or one without a name")
+        outcome.failures += chain.again
         seals = chain.checkpoints
         outcome.checked["checkpoints"] = seals.good + len(seals.wrong)
         outcome.failures += seals.wrong
         outcome.checkpoint = None if seals.newest is None else f"{seals.newest[0]}:{seals.newest[1]}"
         if seals.unsealed:
-            outcome.unknown.append(f"{seals.unsealed} experiments after the last checkpoint carry no signature yet")
+            outcome.unknown.append(f"{seals.unsealed} experiments and reruns after the last checkpoint carry no signature yet")
         if witness is None:
             outcome.unknown.append(NO_WITNESS)
             return

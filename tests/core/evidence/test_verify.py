@@ -309,6 +309,24 @@ def test_whoever_holds_the_lock_hides_nothing_that_was_there_before(night: Loop,
     assert any(wanted[what] in line for line in failures), failures
 
 
+@pytest.mark.parametrize("kind", ["rerun", "accepted"])
+def test_a_second_record_of_the_same_name_is_a_failure(night: Loop, kind: str) -> None:
+    """The last one counted: an unsigned entry and a ledger that agreed with it passed."""
+    entries = audit_chain.by_name(audit_chain.verify(night.home.audit), kind)
+    key, data = list(entries.items())[-1]
+    audit_chain.AuditLog(night.home.audit).append(kind, data)
+    failures = verify.verify(night.home).failures
+    assert any(f"{key[0]} {kind} {key[1]} is there already" in line for line in failures), failures
+
+
+def test_a_rerun_that_nobody_signed_is_said(night: Loop) -> None:
+    """Only experiments were counted."""
+    (key, data), *_ = audit_chain.by_name(audit_chain.verify(night.home.audit), "rerun").items()
+    told = {**data, "rerun": {**data["rerun"], "id": 99}}
+    audit_chain.AuditLog(night.home.audit).append("rerun", told)
+    assert any("signature" in line for line in verify.verify(night.home).unknown)
+
+
 @pytest.mark.parametrize("left", ["less", "nothing", "no file"])
 def test_a_chain_that_is_cut_while_we_look_is_a_failure(
     night: Loop, monkeypatch: pytest.MonkeyPatch, left: str
