@@ -57,7 +57,7 @@ class _Verifier:
             with line.objects() as objects:
                 records = Records(home, self._shown, outcome, ledger, line, objects, chain)
                 self._chain(records, checkpoint)
-                self._calls()
+                self._calls(records)
                 outcome.check("ledger file", ledger.sound(), "the ledger's indices do not say what its tables say")
                 strays = ", ".join(ledger.strays())
                 outcome.check("ledger file", not strays, f"the ledger has rows of tags it does not list: {strays}")
@@ -121,7 +121,9 @@ class _Verifier:
         outcome.failures += seals.wrong
         outcome.checkpoint = None if seals.newest is None else f"{seals.newest[0]}:{seals.newest[1]}"
         if seals.unsealed:
-            outcome.unknown.append(f"{seals.unsealed} experiments and reruns after the last checkpoint carry no signature yet")
+            outcome.unknown.append(
+                f"{seals.unsealed} experiments and reruns after the last checkpoint carry no signature yet"
+            )
         if witness is None:
             outcome.unknown.append(NO_WITNESS)
             return
@@ -129,12 +131,14 @@ class _Verifier:
         outcome.checked["witnessed checkpoints"] = seen
         outcome.failures += lost
 
-    def _calls(self) -> None:
+    def _calls(self, records: Records) -> None:
         """The broker's own chain; it is the broker's word, unsigned."""
         path = self._home.broker / "calls.jsonl"
         if path.exists():
             try:
-                self.outcome.checked["model calls"] = sum(1 for _ in audit_chain.read(path))
+                self.outcome.checked["model calls"] = sum(
+                    1 for _ in audit_chain.Follower(path).new(growing=records.at_work())
+                )
             except GloveboxError as error:
                 self.outcome.check("model calls", False, str(error))
             self.outcome.unknown.append("the log of model calls is a hash chain without signatures")

@@ -31,6 +31,7 @@ from runner.core.evidence.replay import replay
 from runner.core.policy.policy_files import Policies
 
 _MEANWHILE = 1 << 20  # bytes of results.tsv that a session may add while we look
+_PATIENCE = 30.0  # seconds that what a session has half recorded is waited for, in all: disks and witnesses are slow
 _LOOKS = 0.05  # seconds between two looks for what a session records just now
 _Entry = dict[str, Any]
 
@@ -51,7 +52,7 @@ class Records:
     recovered: int = 0  # experiments nobody saw run
     bare: int = 0  # that ran without a red team
     expected: dict[str, tuple[str | None, bytes]] = field(default_factory=dict)  # by tag: last keep, results.tsv
-    patience: float = 2.0  # seconds that what a session has half recorded is waited for, in all
+    patience: float = field(default_factory=lambda: _PATIENCE)  # that is left
     _at_work: bool = False
 
     def at_work(self) -> bool:
@@ -214,8 +215,15 @@ class Records:
     def ahead(self) -> None:
         """Branches, results.tsv and what the chain has beyond the ledger: only beside a session, and only as far as the
         chain says that it came after the ledger's moment, may that be. A held lock alone hides nothing."""
-        chain, found = self.chain, {tag: (self.line.head(tag), self._table(tag)) for tag in self.expected}
-        self.wait(lambda: all(self._branch_fits(tag, head) for tag, (head, _) in found.items()))
+        chain, found = self.chain, dict[str, tuple[str | None, bytes | None]]()
+
+        def settled() -> bool:
+            found.update({tag: (self.line.head(tag), self._table(tag)) for tag in self.expected})
+            return all(
+                self._branch_fits(tag, head) and self._table_fits(tag, text) for tag, (head, text) in found.items()
+            )
+
+        self.wait(settled)
         chain.catch_up(growing=self.at_work())
         for tag, (head, table) in found.items():
             self.outcome.check("kept lines", self._branch_fits(tag, head), f"{tag}: the branch is not at its last keep")

@@ -23,7 +23,7 @@ from runner.core.base import locks
 from runner.core.base.errors import VerifyError
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import INTERRUPTED
-from runner.core.evidence import audit_chain, verify
+from runner.core.evidence import audit_chain, verify, verify_tag
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger, Origin
 from runner.core.evidence.receipts import row_digest
@@ -288,8 +288,11 @@ def test_beside_a_session_what_ended_meanwhile_is_no_failure(
 
 
 @pytest.mark.parametrize("what", ["row", "branch", "results.tsv"])
-def test_whoever_holds_the_lock_hides_nothing_that_was_there_before(night: Loop, what: str) -> None:
+def test_whoever_holds_the_lock_hides_nothing_that_was_there_before(
+    night: Loop, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     """A held lock alone made a row that was taken away, or a branch that was moved, a remark."""
+    monkeypatch.setattr(verify_tag, "_PATIENCE", 0.5)
     first, *_, last = night.ledger.experiments(night.tag)
     night.ledger.close()
     if what == "row":
@@ -327,6 +330,23 @@ def test_a_rerun_that_nobody_signed_is_said(night: Loop) -> None:
     assert any("signature" in line for line in verify.verify(night.home).unknown)
 
 
+def test_results_tsv_and_calls_that_are_half_written_beside_a_session_are_waited_for(night: Loop) -> None:
+    """Both are written after the chain; on some disks a reader sees half a line."""
+    table, calls = night.home.tag(night.tag) / "results.tsv", night.home.broker / "calls.jsonl"
+    whole = table.read_bytes()
+    table.write_bytes(whole[: whole.rindex(b"\n", 0, -1) + 1])
+    calls.parent.mkdir(exist_ok=True)
+    audit_chain.AuditLog(calls).append("call", {})
+    with calls.open("a") as file:
+        file.write('{"n":1,')
+    later = threading.Timer(1.0, lambda: table.write_bytes(whole))
+    later.start()
+    with locks.hold(night.home.runner_lock, "tag faults"):
+        assert verify.verify(night.home).failures == []
+    later.join()
+    assert any("broken" in line for line in verify.verify(night.home).failures)  # the control: nobody writes any more
+
+
 @pytest.mark.parametrize("left", ["less", "nothing", "no file"])
 def test_a_chain_that_is_cut_while_we_look_is_a_failure(
     night: Loop, monkeypatch: pytest.MonkeyPatch, left: str
@@ -350,6 +370,7 @@ def test_a_row_that_a_session_has_half_recorded_is_waited_for(
     night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
     """A row is in the ledger before it is in the chain."""
+    monkeypatch.setattr(verify_tag, "_PATIENCE", 2.0)
     go_on(night, work, 13)
     whole = night.home.audit.read_bytes()
     last = json.loads(whole.splitlines()[-2])
