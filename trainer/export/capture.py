@@ -65,7 +65,7 @@ class Logits(torch.nn.Module):
             first: torch.Tensor = self(idx)
             with Listen() as listened:
                 logits: torch.Tensor = self(idx)
-            self.idle = idle(listened.found, lambda: self(idx), logits)
+            self.idle = idle(listened.found, self.model, lambda: self(idx), logits)
         self.reads = listened.found
         self.steady = _alike(first, logits)
         return logits

@@ -38,10 +38,24 @@ class Listen(TorchFunctionMode):
         return self._other if len(self.found) - 1 == self._at else result
 
 
-def idle(found: list[Any], ask: Callable[[], torch.Tensor], logits: torch.Tensor) -> frozenset[int]:
-    """Which of the numbers that `ask` reads, on the way to the same `logits`, nothing comes of."""
-    numbers = [at for at, value in enumerate(found) if not isinstance(value, bool)]
-    return frozenset(at for at in numbers[:_ASKED] if all(_same(at, o, ask, logits) for o in _others(found[at])))
+def idle(
+    found: list[Any], model: torch.nn.Module, ask: Callable[[], torch.Tensor], logits: torch.Tensor
+) -> frozenset[int]:
+    """Which of the numbers that `ask` reads, on the way to the same `logits`, nothing comes of: in that call, or in the
+    next. What the model keeps of other answers is taken back."""
+    numbers = [at for at, value in enumerate(found) if not isinstance(value, bool)][:_ASKED]
+    before = [(part, dict(vars(part)), dict(part._buffers)) for part in model.modules()] if numbers else []
+    try:
+        # The last of the others shows in one more call, which gets what is there.
+        return frozenset(
+            at for at in numbers if all(_same(at, o, ask, logits) for o in (*_others(found[at]), found[at]))
+        )
+    finally:
+        for part, attributes, buffers in before:
+            vars(part).clear()
+            vars(part).update(attributes)
+            part._buffers.clear()
+            part._buffers.update(buffers)
 
 
 def _others(value: Any) -> tuple[Any, ...]:

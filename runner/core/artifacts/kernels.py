@@ -17,6 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -127,18 +128,20 @@ def _copy(source: Path, package: Package, target: Path) -> str | None:
 
 def _download(package: Package, target: Path, say: Callable[[str], None]) -> tuple[str | None, str]:
     """(commit that was fetched, "") from the hub; or (None, why it was not). Raises ArtifactError without a client."""
+    try:
+        import huggingface_hub as hub  # noqa: PLC0415 - an optional dependency
+    except ImportError:
+        fix = "from the checkout: .venv/bin/pip install -e '.[kernels]'; or pass --kernels-from FOLDER"
+        raise ArtifactError("downloading kernels needs the kernels package", where=package.repo, fix=fix) from None
     why = ""
     for kind in _KINDS:
         try:
-            commit, found = patiently(partial(_fetch, package, kind), say)
+            commit, found = patiently(partial(_fetch, hub, package, kind), say)
             if sum(path.stat().st_size for path in found.rglob("*") if path.is_file()) > _MAX_BYTES:
                 raise ValueError("too large")
             for build in sorted((found / "build").glob("*")):  # the hub's cache holds links; a copy holds files
                 if _wanted(build.name, package):
                     shutil.copytree(build, target / "build" / build.name)
-        except ImportError:
-            fix = "from the checkout: .venv/bin/pip install -e '.[kernels]'; or pass --kernels-from FOLDER"
-            raise ArtifactError("downloading kernels needs the kernels package", where=package.repo, fix=fix) from None
         except Exception as error:  # noqa: BLE001 - the hub's client raises its own, its transport's and the system's
             why = why or (error.what if isinstance(error, ArtifactError) else f"{type(error).__name__} from the hub")
             shutil.rmtree(target, ignore_errors=True)  # half a package is none
@@ -149,11 +152,9 @@ def _download(package: Package, target: Path, say: Callable[[str], None]) -> tup
     return None, why
 
 
-def _fetch(package: Package, kind: str) -> tuple[str, Path]:
+def _fetch(hub: ModuleType, package: Package, kind: str) -> tuple[str, Path]:
     """(commit, folder in the hub's own cache); raises Again if the hub asks for that, which its client only looks for
     in files."""
-    import huggingface_hub as hub  # noqa: PLC0415 - an optional dependency
-
     try:
         commit = str(hub.HfApi().repo_info(package.repo, revision=f"v{package.version}", repo_type=kind).sha)
         if not _COMMIT.fullmatch(commit):

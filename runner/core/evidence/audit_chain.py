@@ -96,6 +96,11 @@ def by_name(entries: Iterable[dict[str, Any]], kind: str) -> dict[tuple[str, int
     return dict(found for entry in entries if entry.get("kind") == kind and (found := named(entry)) is not None)
 
 
+def half(line: bytes, most: int) -> bool:
+    """Whether a line may only be half written yet; one of `most` bytes is no line, whoever writes."""
+    return not line.endswith(b"\n") and len(line) < most
+
+
 def verify(path: Path) -> list[dict[str, Any]]:
     """All entries of an intact chain; raises VerifyError naming the first line that does not fit."""
     return list(read(path))
@@ -129,7 +134,7 @@ class Follower:
         with self._open() as file:
             file.seek(self.offset)
             for line in iter(lambda: file.readline(MAX_LINE), b""):
-                if growing and not line.endswith(b"\n"):
+                if growing and half(line, MAX_LINE):
                     return
                 entry = self._checked(line)
                 self._number, self._prev, self.offset = self._number + 1, entry["hash"], self.offset + len(line)

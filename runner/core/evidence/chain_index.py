@@ -22,8 +22,7 @@ class ChainIndex:
         self.checkpoints = Checkpoints(public)
         self.size = path.stat().st_size if path.exists() else 0  # bytes when this was made
         self.length = 0
-        self.ends = 0  # `finished` entries
-        self.ended: set[Key] = set()  # experiments they name
+        self.odd_end = False  # whether it finishes an experiment twice, or one without a name
         self.again: list[str] = []  # what is accepted or run again a second time
         self._named: set[tuple[str, Key]] = set()
         self.hashes: dict[int, str] = {}
@@ -47,20 +46,21 @@ class ChainIndex:
         self.length += 1
         self.hashes[entry["n"]] = entry["hash"]
         self.checkpoints.take(entry)
-        self.ends += entry.get("kind") == "finished"
         found = audit_chain.named(entry)
         if found is None:
+            self.odd_end |= entry.get("kind") == "finished"
             return
         key, data = found
         early, kind = entry["n"] <= self._since, str(entry["kind"])
-        if kind != "finished" and (kind, key) in self._named:
+        if (kind, key) in self._named and kind == "finished":
+            self.odd_end = True
+        elif (kind, key) in self._named:
             self.again.append(f"audit entry {entry['n']}: {key[0]} {kind} {key[1]} is there already")
         self._named.add((kind, key))
-        if entry["kind"] == "accepted":
+        if kind == "accepted":
             self.accepted[key] = data
-        elif entry["kind"] == "finished":
+        elif kind == "finished":
             self.finished[key] = data
-            self.ended.add(key)
             self.old |= {key} if early else set()
             self.late |= {key: data} if late else {}
         else:

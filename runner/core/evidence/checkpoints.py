@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError, PolicyError, VerifyError
 from runner.core.base.home import Home
-from runner.core.evidence.audit_chain import AuditLog, canonical
+from runner.core.evidence.audit_chain import AuditLog, canonical, half
 
 KIND = "checkpoint"
 _CONTEXT = b"glovebox audit checkpoint 1\n"  # this signature means this and nothing else
@@ -108,18 +108,20 @@ def _holds(key: Ed25519PublicKey, data: Any) -> bool:
     return True
 
 
-def against_witness(home: Home, hashes: Mapping[int, str], public: str, path: Path, size: int) -> tuple[int, list[str]]:
+def against_witness(
+    home: Home, hashes: Mapping[int, str], public: str, path: Path, size: int, *, growing: bool = False
+) -> tuple[int, list[str]]:
     """(checkpoints of this bench the witness saw, what no longer fits them); raises VerifyError.
 
     `hashes`: of the chain's entries by their numbers; `size`: bytes of the witness that the chain is to know. A witness
-    of many benches and years may be of any size.
+    of many benches and years may be of any size. `growing`: as a chain is (audit_chain.Follower).
     """
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
     seen, wrong = 0, list[str]()
     try:
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_MAX_WITNESS_LINE), b""), 1):
-                if file.tell() > size:
+                if file.tell() > size or (growing and half(line, _MAX_WITNESS_LINE)):
                     break
                 told = _of_bench(home, line)
                 seen += bool(told)

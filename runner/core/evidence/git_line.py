@@ -41,7 +41,7 @@ _DATA = re.compile(
 )
 _LOOSE = re.compile(r"([0-9a-f]{40})\n")
 _PACKED = re.compile(r"([0-9a-f]{40}) refs/[\x21-\x7e]+\n")
-_MAX_PACKED = 64 << 20
+_MAX_LOOSE, _MAX_PACKED = 64, 64 << 20  # bytes
 _NOTHING = "/dev/null"
 # Settings that name a command or a file, overridden for the case that a configuration got past `inspect`. The test
 # enumerates more of them (tests/core/evidence/test_git_line.py); these are those that a command of ours could reach.
@@ -136,7 +136,12 @@ def settle(path: Path) -> None:
 
 
 def _odd_entries(path: Path) -> Iterator[str]:
-    """What is neither file nor folder, and folders named like locks, anywhere below.
+    """What is neither file nor folder, and folders named like locks, anywhere below."""
+    return (entry.path for entry in _entries(path) if not entry.is_file(follow_symlinks=False))
+
+
+def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
+    """Everything below but the folders that are looked into, however deep they lie.
 
     A night has tens of thousands of entries and every page looks here again, so a folder's own list has to do.
     """
@@ -146,13 +151,17 @@ def _odd_entries(path: Path) -> Iterator[str]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(".lock"):
                     left.append(entry.path)
-                elif not entry.is_file(follow_symlinks=False):
-                    yield entry.path
+                else:
+                    yield entry
 
 
-def _beginning(path: Path, most: int) -> str:
+def _text(path: Path, most: int) -> str:
+    """A plain file of at most so many bytes; raises ValueError for a longer one, OSError."""
     with open_plain(path) as file:
-        return file.read(most).decode("ascii")
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError("longer than it may be")
+    return data.decode("ascii")
 
 
 def _match(pattern: re.Pattern[str], text: str) -> str:
@@ -163,7 +172,7 @@ def _match(pattern: re.Pattern[str], text: str) -> str:
 
 def _plain_config(path: Path) -> bool:
     try:
-        return bool(_PLAIN.fullmatch(_beginning(path, _MAX_CONFIG)))
+        return bool(_PLAIN.fullmatch(_text(path, _MAX_CONFIG)))
     except (OSError, ValueError):
         return False
 
@@ -246,11 +255,11 @@ class GitLine:
     def _references(self) -> set[str]:
         """Names of the objects that references name; raises ValueError unless each is plainly one, OSError."""
         found = set[str]()
-        for path in (self.path / "refs").rglob("*"):
-            if not path.is_dir() and path.suffix != ".lock":
-                found.add(_match(_LOOSE, _beginning(path, 64)))
+        for entry in _entries(self.path / "refs"):
+            if not entry.name.endswith(".lock"):
+                found.add(_match(_LOOSE, _text(Path(entry.path), _MAX_LOOSE)))
         packed = self.path / "packed-refs"  # read last: what a person packs just now moves there
-        text = _beginning(packed, _MAX_PACKED) if packed.exists() else ""
+        text = _text(packed, _MAX_PACKED) if packed.exists() else ""
         return found.union(_match(_PACKED, line) for line in text.splitlines(keepends=True) if line[0] not in "#^")
 
     def objects(self) -> Objects:

@@ -38,6 +38,15 @@ class Opened(Frozen):
     run: RunId
 
 
+class Glance(Frozen):
+    """What a list of tags shows of each."""
+
+    experiments: int
+    kept: int
+    baseline: float | None
+    best: float | None
+
+
 class Origin(Frozen):
     """The experiment that another tag begins with."""
 
@@ -243,6 +252,18 @@ class Ledger:
         if any(len(tag) > MAX_TAG or not re.fullmatch(TAG_PATTERN, tag) for tag in found):
             raise _malformed()
         return found
+
+    def glance(self, tag: str) -> Glance:
+        """A tag's figures without its rows, of which there may be thousands."""
+        with self.at_once():
+            count = self._read("SELECT COUNT(*) FROM experiments WHERE tag = ? AND status IS NOT NULL", tag)[0][0]
+            keeps = self._read(
+                f"SELECT val_bpb FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY {self._order}",  # noqa: S608
+                tag,
+            )
+        first, last = (keeps[0][0], keeps[-1][0]) if keeps else (None, None)
+        told = {"experiments": count, "kept": len(keeps), "baseline": first, "best": last}
+        return _parsed(Glance, json.dumps(told, default=str), tag)
 
     def recorded(self, tag: str) -> dict[str, str] | None:
         """What a tag was begun with, None if it is new."""

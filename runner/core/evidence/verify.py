@@ -113,8 +113,9 @@ class _Verifier:
         except GloveboxError as error:
             outcome.check("audit entries", False, str(error))
         outcome.checked["audit entries"] = chain.length
-        once = chain.ends == len(chain.ended)
-        outcome.check("ledger rows", once, "the audit chain finishes an experiment twice, or one without a name")
+        outcome.check(
+            "ledger rows", not chain.odd_end, "the audit chain finishes an experiment twice, or one without a name"
+        )
         outcome.failures += chain.again
         seals = chain.checkpoints
         outcome.checked["checkpoints"] = seals.good + len(seals.wrong)
@@ -127,7 +128,7 @@ class _Verifier:
         if witness is None:
             outcome.unknown.append(NO_WITNESS)
             return
-        seen, lost = against_witness(self._home, chain.hashes, public, witness, witnessed)
+        seen, lost = against_witness(self._home, chain.hashes, public, witness, witnessed, growing=records.at_work())
         outcome.checked["witnessed checkpoints"] = seen
         outcome.failures += lost
 

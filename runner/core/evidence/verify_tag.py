@@ -62,10 +62,11 @@ class Records:
 
     def wait(self, there: Callable[[], bool]) -> None:
         """Until the chain has what a session records just now: the ledger is written before it."""
-        while not there() and self.at_work() and self.patience > 0:
+        began = time.monotonic()
+        while not there() and self.at_work() and time.monotonic() - began < self.patience:
             time.sleep(_LOOKS)
-            self.patience -= _LOOKS
             self.chain.catch_up(growing=True)
+        self.patience -= time.monotonic() - began
 
     def look(self, tag: str, rules: Policies | None, every: list[Policies]) -> None:
         """Check one tag; `rules`: the policies in force, None if they are no policies; `every`: those it may be of."""
@@ -217,11 +218,12 @@ class Records:
         chain says that it came after the ledger's moment, may that be. A held lock alone hides nothing."""
         chain, found = self.chain, dict[str, tuple[str | None, bytes | None]]()
 
+        def fits(tag: str) -> bool:
+            return tag in found and self._branch_fits(tag, found[tag][0]) and self._table_fits(tag, found[tag][1])
+
         def settled() -> bool:
-            found.update({tag: (self.line.head(tag), self._table(tag)) for tag in self.expected})
-            return all(
-                self._branch_fits(tag, head) and self._table_fits(tag, text) for tag, (head, text) in found.items()
-            )
+            found.update({tag: (self.line.head(tag), self._table(tag)) for tag in self.expected if not fits(tag)})
+            return all(map(fits, self.expected))
 
         self.wait(settled)
         chain.catch_up(growing=self.at_work())

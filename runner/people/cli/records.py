@@ -22,7 +22,7 @@ from runner.core.airlock import invisible
 from runner.core.base import files
 from runner.core.base.errors import UsageError, VerifyError
 from runner.core.base.home import Home, find
-from runner.core.base.values import Experiment, Status
+from runner.core.base.values import Experiment
 from runner.core.decision import standing
 from runner.core.evidence import ledger
 from runner.core.evidence.git_line import GitLine
@@ -64,17 +64,13 @@ def tags(json_: Json = False) -> None:
 
 
 def _tag(book: ledger.Ledger, tag: str) -> dict[str, Any]:
-    rows, origin, info = book.experiments(tag), book.origin(tag), book.run_info(tag)
-    keeps = [row for row in rows if row.status is Status.KEEP]
+    origin, info = book.origin(tag), book.run_info(tag)
     return {
         "tag": tag,
         "started": info["started"],
         "artifact": info["artifact"],
-        "experiments": len(rows),
+        **book.glance(tag).model_dump(),
         "running": bool(book.open_numbers(tag)),
-        "kept": len(keeps),
-        "baseline": keeps[0].val_bpb if keeps else None,
-        "best": keeps[-1].val_bpb if keeps else None,
         "begun_from": origin.begun_from if origin else None,
     }
 
@@ -102,7 +98,7 @@ def logs(
     if room not in there:
         known = ", ".join(there) or "none (gc removes old ones, backups have none)"
         raise UsageError(f"experiment {row.id} has no log of the {room}", fix=f"logs there are: {known}")
-    text = printable(there[room])[-lines:]
+    text = printable(there[room], lines)
     if json_:
         print(json.dumps({"experiment": row.id, "room": room, "path": str(there[room]), "lines": text}))
         return
@@ -125,15 +121,20 @@ def _listed(row: Experiment, there: dict[str, Path]) -> str:
     )
 
 
-def printable(path: Path) -> list[str]:
-    """Lines of a file that may hold anything, fit for a terminal: no escapes, nothing unseen, none without end."""
+def printable(path: Path, most: int) -> list[str]:
+    """Last lines of a file that may hold anything, fit for a terminal: no escapes, nothing unseen, none without end."""
     with files.open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - _MOST))
         text = file.read(_MOST).decode("utf-8", "replace")
-    plain = _ESCAPES.sub("", text)
-    found = [invisible.printable(line) for line in _ENDS.split(plain)]
-    return [line if len(line) <= _WIDTH else f"{line[:_WIDTH]} ..." for line in (found if found[-1] else found[:-1])]
+    found = _ENDS.split(text)
+    last = (found if found[-1] else found[:-1])[-most:]  # nothing else is looked at: a file may have millions
+    return [_fit(line) for line in last]
+
+
+def _fit(line: str) -> str:
+    plain = invisible.printable(_ESCAPES.sub("", line[: 4 * _WIDTH]))
+    return plain if len(plain) <= _WIDTH else f"{plain[:_WIDTH]} ..."
 
 
 def best(
@@ -169,9 +170,7 @@ def best(
     console.stderr().print(told, markup=False)
     text = data.decode("utf-8", "replace")
     if sys.stdout.isatty():  # a restored bench may be a stranger's
-        text = "".join(
-            f"{invisible.printable(line)}\n" for line in text.split("\n")[: -1 if text.endswith("\n") else None]
-        )
+        text = "\n".join(map(invisible.printable, text.split("\n")))
     sys.stdout.write(text)
 
 
@@ -180,10 +179,9 @@ def explain(
     json_: Json = False,
 ) -> None:
     """What an outcome or a reason means, and what to do."""
-    every = {**reasons.OUTCOMES, **reasons.REASONS}
-    found = every if not reason else {reason: every[reason]} if reason in every else {}
+    found = {word: one for word, one in reasons.EVERY.items() if reason in ("", word)}
     if not found:
-        near = difflib.get_close_matches(reason, every, 3, 0.4)
+        near = difflib.get_close_matches(reason, reasons.EVERY, 3, 0.4)
         raise UsageError(
             f"no outcome or reason {reason}", fix=f"near: {', '.join(near)}" if near else "glovebox explain"
         )

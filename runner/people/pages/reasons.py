@@ -117,8 +117,4 @@ REASONS = {
     "simpler": Meaning("no worse and shorter: kept for that"),
     "memory": Meaning("better, for more memory than policies/decision.yaml accepts"),
 }
-
-
-def meaning(word: str) -> Meaning | None:
-    """Of an outcome or a reason; None if there is none of that name."""
-    return OUTCOMES.get(word) or REASONS.get(word)
+EVERY = {**OUTCOMES, **REASONS}

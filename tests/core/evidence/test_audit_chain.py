@@ -75,6 +75,14 @@ def test_half_a_line_is_waited_for_beside_a_writer_and_refused_without_one(chain
     assert [e["n"] for e in follower.new(growing=True)] == [4]
 
 
+def test_a_line_without_end_is_no_half_line_whoever_writes(chain: Path) -> None:
+    """Behind one everything could be, while a lock was held."""
+    with chain.open("ab") as file:
+        file.write(b"[" * (audit_chain.MAX_LINE + 1))
+    with pytest.raises(VerifyError, match=r"audit\.jsonl:6: .*broken"):
+        list(audit_chain.Follower(chain).new(growing=True))
+
+
 def test_a_chain_that_was_cut_while_it_was_read_is_refused(chain: Path) -> None:
     follower = audit_chain.Follower(chain)
     assert len(list(follower.new())) == 5

@@ -240,6 +240,26 @@ def test_a_repository_with_what_refers_to_nothing_is_not_sound(line: GitLine, wh
     assert not line.sound()
 
 
+def test_references_that_lie_too_deep_or_too_many_are_told(line: GitLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that was cut at a line's end was taken for the whole; folders in folders were a traceback."""
+    commit = line.commit("t", 1, b"a = 1\n", "x")
+    (line.path / "packed-refs").write_text(f"{commit} refs/heads/x\n" * 3)
+    assert line.sound()
+    monkeypatch.setattr(git_line, "_MAX_PACKED", 2 * len(f"{commit} refs/heads/x\n"))
+    assert not line.sound()
+    monkeypatch.undo()
+    here = os.getcwd()
+    try:
+        os.chdir(line.path / "refs")
+        for _ in range(1100):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    assert line.sound()
+    subprocess.run(["rm", "-rf", line.path / "refs" / "d"], check=True)  # whoever cleans up here recurses, too
+
+
 def test_a_repository_that_a_session_writes_to_is_sound(line: GitLine) -> None:
     """git that finds the references itself took those for missing that were written after it had listed objects."""
     stop = threading.Event()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pty
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.base.home import Home
+from runner.core.base.home import SOURCE, Home
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.people.cli import records
@@ -40,6 +44,10 @@ def test_tags_are_listed_newest_first(glovebox: Glovebox, bench: Home) -> None:
     code, out, err = glovebox("tags", "--json")
     assert code == 0, err
     assert [(one["tag"], one["experiments"]) for one in json.loads(out)["tags"]] == [("night", 0), ("t", 3)]
+    summary = json.loads(glovebox("status", "--tag", "t", "--json")[1])
+    assert {name: json.loads(out)["tags"][1][name] for name in ("kept", "baseline", "best")} == {
+        "kept": 3, "baseline": summary["baseline"], "best": summary["best"],
+    }  # fmt: skip
     assert "night" in glovebox("tags")[1]
 
 
@@ -120,14 +128,14 @@ HOSTILE = {
 def test_escapes_and_what_nobody_sees_are_taken_out(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "log"
     path.write_bytes(text)
-    assert "\n".join(records.printable(path)) == HOSTILE[text]
+    assert "\n".join(records.printable(path, 200)) == HOSTILE[text]
 
 
 @given(st.binary(max_size=300))
 def test_nothing_but_printable_lines_comes_out(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("log") / "log"
     path.write_bytes(data)
-    assert all(line.isprintable() for line in records.printable(path))
+    assert all(line.isprintable() for line in records.printable(path, 200))
 
 
 def test_a_log_without_end_is_read_from_its_end(tmp_path: Path) -> None:
@@ -136,7 +144,7 @@ def test_a_log_without_end_is_read_from_its_end(tmp_path: Path) -> None:
         file.truncate(1 << 34)
         file.seek(0, os.SEEK_END)
         file.write(b"\nlast\n")
-    found = records.printable(path)
+    found = records.printable(path, 200)
     assert found[-1] == "last"
     assert max(map(len, found)) < 2100
 
@@ -186,6 +194,29 @@ def test_nothing_of_a_hostile_ledger_or_commit_reaches_a_terminal(glovebox: Glov
         assert "\x1b" not in out
         assert "\x07" not in out
     assert "]0;[/x]" in glovebox("tags")[1]
+
+
+def test_nothing_of_a_hostile_train_py_moves_a_cursor(glovebox: Glovebox, bench: Home) -> None:
+    """Its hash is right: the whole bench is a stranger's."""
+    data = b"x = 1  # \x1b]0;pwned\x07\r\n"
+    commit = GitLine(bench.line).commit("t", 9, data, "x")
+    with sqlite3.connect(bench.ledger) as db:
+        text = "UPDATE experiments SET row = json_set(row, '$.commit', ?, '$.snapshot', ?) WHERE id > 1"
+        db.execute(text, (commit, hashlib.sha256(data).hexdigest()))
+    out = glovebox("show", "2")[1]
+    assert "x = 1  # " in out
+    assert "\x1b" not in out
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "runner", "best"]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "GLOVEBOX_HOME": str(bench.root)}
+    done = subprocess.run(command, env=environment, stdout=theirs, cwd=bench.root.parent, check=False)
+    os.close(theirs)
+    seen = os.read(ours, 4096)
+    os.close(ours)
+    assert done.returncode == 0
+    assert seen.startswith(b"x = 1  # ")
+    assert b"\x1b" not in seen
+    assert b"pwned" in seen
 
 
 def test_a_commit_that_is_not_the_train_py_of_its_row_is_not_the_best(glovebox: Glovebox, bench: Home) -> None:

@@ -118,6 +118,25 @@ def later(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
     return x * (1 + before)
 
 
+def later_if_it_was_none(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+    """Shows in the call after the last of other answers, and in no other."""
+    before = getattr(m, "stat", 0.0)
+    m.stat = x.mean().item()
+    return x * 2 if math.isnan(before) else x
+
+
+def average_of_parameters(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+    before = getattr(m, "average", 0.0)
+    m.average = 0.5 * before + 0.5 * m.scale.item()
+    return x + (before if abs(before) > 1e3 else 0.0)
+
+
+def test_what_a_model_kept_of_other_answers_is_taken_back(tmp_path: Path) -> None:
+    """An average held infinity after it was asked, and so did the graph."""
+    prog = loaded(average_of_parameters, tmp_path, ONES)
+    torch.testing.assert_close(run(prog, ONES), Model(average_of_parameters)(ONES))
+
+
 USED: dict[str, Core] = {
     "beyond a threshold": lambda m, x, idx: x * 2 if x.mean().item() > 1e6 else x,
     "below one": lambda m, x, idx: x * 2 if x.mean().item() < -1e20 else x,
@@ -125,6 +144,7 @@ USED: dict[str, Core] = {
     "as a bound": lambda m, x, idx: x + x[:, : int(idx.max())].sum(1, keepdim=True),
     "times a constant": lambda m, x, idx: x + x.mean().item() * 0.001,
     "in the next call": later,
+    "in the next call, if it is none": later_if_it_was_none,
 }
 
 
