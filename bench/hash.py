@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from runner.core.base.files import hash_file, in_parallel
+from runner.core.artifacts.parallel import in_parallel
+from runner.core.base.files import hash_file
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python -m bench.loader [--batches N] [--rows B] [--length T] [--json]
 
 Upstream reads parquet, tokenizes with tiktoken and packs while it trains; ours packs memory-mapped tokens. The
-shards are made from the standard library's sources; GLOVEBOX_UPSTREAM=DIR runs upstream's own make_dataloader,
+shards are made from the demo's text; GLOVEBOX_UPSTREAM=DIR runs upstream's own make_dataloader,
 otherwise its algorithm is restated here. Rounds alternate, the ratio is of the medians.
 """
 
@@ -37,7 +37,7 @@ Batches = Iterator[tuple[torch.Tensor, torch.Tensor, int]]
 def make(folder: Path) -> tuple[Path, Path]:
     """(folder of shards, artifact made from them)."""
     texts = [
-        text[at : at + size] for text in corpus.demo().texts() for at, size in ((0, 1500), (1500, 900), (2400, 1600))
+        text[at : at + size] for text in corpus.demo(b"").texts() for at, size in ((0, 1500), (1500, 900), (2400, 1600))
     ]
     texts = [text for text in texts if text]
     data = folder / "data"

@@ -120,8 +120,6 @@ def loop(
     """The real loop around the stand-ins, on a bench with the demo artifact in its store; begins the tag."""
     policies = policy_files.load(*home.policies)
     ledger = Ledger(home.ledger)
-    if tag not in ledger.tags():
-        ledger.begin_run(tag, "2026-01-01T00:00:00+00:00", "demo-1", policy_files.terms(policies, None, None))
     recorder = Recorder(
         home,
         tag,
@@ -132,6 +130,8 @@ def loop(
         policies.digest,
         Sealer(home, policies.audit.witness),
     )
+    if tag not in ledger.tags():
+        recorder.begin("2026-01-01T00:00:00+00:00", policy_files.terms(policies, None, None))
     ran = Counter(line.split()[1] for line in _log(home).read_text().splitlines()) if _log(home).exists() else Counter()
     artifact = store.admit(home, "demo-1")
     launches = Launches(Path("none"))

@@ -5,6 +5,7 @@
 #   GLOVEBOX_TORCH_INDEX=URL   a package index that has it (PyTorch's installation page names one for each)
 source "$(dirname "$0")/common.sh"
 
+umask 022 # of the base image that is made here
 BASE=glovebox/base:dev
 WORK=$(mktemp -d)
 LOG=$WORK/log

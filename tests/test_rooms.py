@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.artifacts import corpus
 from runner.core.base.home import SOURCE
 
 
@@ -112,10 +111,16 @@ def test_only_the_broker_reads_the_api_key_and_notify_its_own_secret() -> None:
     assert ".key" not in notify
 
 
-def test_the_trainer_image_loses_the_modules_the_demo_validates_on() -> None:
-    text = (SOURCE / "Dockerfile.trainer").read_text().replace("\\\n", " ")
-    (line,) = [line for line in text.splitlines() if line.startswith("RUN for module in ")]
-    assert line.removeprefix("RUN for module in ").split(";")[0].split() == corpus.DEMO_VAL_MODULES
+@pytest.mark.parametrize("room", ["trainer", "agent", "runner"])
+def test_what_an_image_copies_can_be_read_whatever_the_checkouts_umask(room: str) -> None:
+    """A clone under umask 077 made images that doctor passed and that could not start."""
+    text = (SOURCE / f"Dockerfile.{room}").read_text().replace("\\\n", " ")
+    lines = text.splitlines()
+    (at,) = [n for n, line in enumerate(lines) if "chmod -R u=rwX,go=rX /opt/glovebox" in line]
+    copies = [n for n, line in enumerate(lines) if line.startswith("COPY ") and " /opt/glovebox" in line]
+    assert copies
+    assert max(copies) < at
+    assert not [line for line in lines[at:] if line.startswith("COPY ") and "--from=" not in line]
 
 
 def test_only_the_launchers_modules_talk_to_the_engine() -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from runner.core.airlock import snapshot
-from runner.core.artifacts import corpus
+from runner.core.artifacts import corpus, keys
 from runner.core.base.home import SOURCE
 from runner.core.base.launching import LaunchRequest, Release
 from runner.core.base.values import Feedback, Scored, Status
@@ -94,7 +94,10 @@ def test_no_readable_file_in_the_trainer_holds_validation_data(loop: Loop, work:
     store = loop.home.store / "demo-1"
     rows = np.load(store / "val" / "rows.npy")
     tokens = np.load(store / "train" / "tokens_00000.npy")
-    text = [document.encode()[100:300] for document in next(corpus.demo().val.groups())[::7]]
+    text = [
+        document.encode()[100:300]
+        for document in next(corpus.demo(keys.secret(loop.home, "demo validation")).val.groups())[::7]
+    ]
     needles = [row[40:72].tobytes() for row in rows[::16]] + [
         t for t in text if len(t) == 200
     ]  # long enough not to be an idiom

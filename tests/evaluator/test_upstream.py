@@ -62,7 +62,7 @@ def theirs(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     cache = home / ".cache" / "autoresearch"
     for name in ("data", "tokenizer"):
         (cache / name).mkdir(parents=True)
-    source = corpus.demo()
+    source = corpus.demo(b"")
     val = [text for group in source.val.groups() for text in group]
     for name, texts in (("shard_00000.parquet", list(source.texts())), ("shard_06542.parquet", val)):
         table = pa.table({"text": texts})

@@ -1,4 +1,4 @@
-"""Where documents come from: parquet shards, or text every Python installation carries. TRUSTED reader.
+"""Where documents come from: parquet shards, or the demo's own language. TRUSTED reader.
 
 A shard is read group by group, so that a corpus of any size fits in memory (shards.py, by a process of its own).
 """
@@ -6,23 +6,19 @@ A shard is read group by group, so that a corpus of any size fits in memory (sha
 from __future__ import annotations
 
 import hashlib
-import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.core.artifacts import demo_text
 from runner.core.artifacts import shards as parquet
+from runner.core.artifacts.parallel import in_parallel
 from runner.core.base.errors import ArtifactError
-from runner.core.base.files import hash_file, in_parallel
+from runner.core.base.files import hash_file
 
 DEMO_DOC_CHARS = 4000
 DEMO_VAL_DOC_CHARS = 500  # short, so that a small validation set still fills its rows without repeating
-# The demo's validation text. The trainer image carries a Python too, so Dockerfile.trainer removes these modules
-# from it: otherwise a train.py could read the answers. Nothing the trainer needs imports them.
-DEMO_VAL_MODULES = [
-    *("aifc", "cgi", "cgitb", "chunk", "imaplib", "mailbox", "mailcap", "nntplib", "pipes", "poplib", "pyclbr"),
-    *("smtpd", "smtplib", "sunau", "telnetlib", "trace", "wave", "xdrlib"),
-]
+_DEMO_CHARS, _DEMO_VAL_CHARS = 6_000_000, 400_000
 VAL_SHARD = "shard_06542.parquet"  # upstream's pinned validation shard
 
 
@@ -57,21 +53,15 @@ class Corpus:
                 yield from group
 
 
-def demo() -> Corpus:
-    """The top-level modules of Python's standard library, cut into documents; needs no network."""
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    train: list[str] = []
-    val: list[str] = []
-    for path in sorted(folder.glob("*.py")):
-        held_out = path.stem in DEMO_VAL_MODULES
-        size = DEMO_VAL_DOC_CHARS if held_out else DEMO_DOC_CHARS
-        text = path.read_text(encoding="utf-8", errors="replace")
-        (val if held_out else train).extend(text[i : i + size] for i in range(0, len(text), size))
-    if len(train) < 200 or len(val) < 200:
-        raise ArtifactError(
-            "the standard library's sources are missing", where=str(folder), fix="use Python 3.11 or 3.12"
-        )
-    return Corpus([_in_memory("demo", train)], _in_memory("demo val", val), "python standard library sources")
+def demo(secret: bytes) -> Corpus:
+    """Documents of demo_text, the same for training on every machine; needs no network.
+
+    Those that are scored are drawn by `secret`, the bench's own: no code of an agent can draw them again.
+    """
+    language = demo_text.Language()
+    train = list(language.documents(b"training", _DEMO_CHARS, DEMO_DOC_CHARS))
+    val = list(language.documents(secret, _DEMO_VAL_CHARS, DEMO_VAL_DOC_CHARS))
+    return Corpus([_in_memory("demo", train)], _in_memory("demo val", val), "a made-up language, from a seed")
 
 
 def _in_memory(name: str, texts: list[str]) -> Shard:

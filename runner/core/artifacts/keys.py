@@ -7,6 +7,7 @@ or revoked stays listed under `revoked`, so that what it signed is refused by na
 
 from __future__ import annotations
 
+import hmac
 import os
 import re
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from pydantic import Field, model_validator
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 
 from runner.core.base import files
-from runner.core.base.errors import ArtifactError
+from runner.core.base.errors import ArtifactError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.strict_yaml import Strict, load_yaml
 
@@ -265,3 +266,13 @@ def create_audit_key(home: Home) -> str:
     files.write(home.audit_key, pem, mode=0o600, replace=False)
     raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
     return private.public_key().public_bytes(*raw).hex()
+
+
+def secret(home: Home, label: str) -> bytes:
+    """32 bytes that only this bench knows, the same for the same label: HMAC-SHA-256 under its audit key."""
+    try:
+        key = home.audit_key.read_bytes()
+    except OSError as error:
+        fix = "restore it from a backup, or begin a new bench: glovebox init"
+        raise PolicyError(f"cannot be read: {error.strerror}", where=str(home.audit_key), fix=fix) from None
+    return hmac.digest(key, f"glovebox secret 1\n{label}".encode(), "sha256")

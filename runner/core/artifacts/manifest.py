@@ -18,9 +18,10 @@ from securesystemslib.signer import CryptoSigner
 
 from runner.core.artifacts import signing
 from runner.core.artifacts.keys import Trust
+from runner.core.artifacts.parallel import in_parallel
 from runner.core.artifacts.progress import Advance
 from runner.core.base.errors import ArtifactError
-from runner.core.base.files import hash_file, in_parallel
+from runner.core.base.files import hash_file
 from runner.core.base.launching import Sha256, Version
 from runner.core.base.strict_yaml import Strict
 from trainer.wire import strict_json

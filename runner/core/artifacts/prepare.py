@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -41,9 +41,20 @@ class Source:
     count: int = 10  # training shards to download, upstream's default
 
 
-def prepare(home: Home, profile_name: str, source: Source | None = None, stages: Stages | None = None) -> str:
-    """Build, sign and publish one artifact, or continue one that was interrupted; returns its version."""
+def prepare(
+    home: Home,
+    profile_name: str,
+    source: Source | None = None,
+    stages: Stages | None = None,
+    *,
+    seconds: int | None = None,
+) -> str:
+    """Build, sign and publish one artifact, or continue one that was interrupted; returns its version.
+
+    `seconds`: of training in an experiment, None: the profile's.
+    """
     profile, stages = PROFILES[profile_name], stages or Stages()
+    profile = profile if seconds is None else replace(profile, time_budget_s=seconds)
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):
         signers = keys.signers(home)  # before the work, not after it
@@ -83,7 +94,7 @@ def _documents(home: Home, profile: Profile, source: Source, stages: Stages) -> 
     if source.shards is not None:
         return corpus.shards(source.shards), None
     if profile.name == "demo":
-        return corpus.demo(), None
+        return corpus.demo(keys.secret(home, "demo validation")), None
     folder = home.root / "shards"
     download.fetch(folder, source.count, source.mirror, stages)
     wanted = set(download.names(source.count))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from runner.core.artifacts import keys, manifest, signing
 from runner.core.artifacts.manifest import Subject
+from runner.core.artifacts.parallel import in_parallel
 from runner.core.base.errors import ArtifactError
-from runner.core.base.files import hash_file, in_parallel
+from runner.core.base.files import hash_file
 from runner.core.base.home import Home
 
 

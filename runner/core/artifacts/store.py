@@ -24,11 +24,14 @@ from pathlib import Path
 
 from runner.core.artifacts import keys, manifest
 from runner.core.artifacts.manifest import Statement, Subject
+from runner.core.artifacts.parallel import in_parallel
 from runner.core.base import locks
 from runner.core.base.errors import ArtifactError
-from runner.core.base.files import CHUNK, hash_file, in_parallel, open_plain, whole
+from runner.core.base.files import CHUNK, hash_file, open_plain, whole
 from runner.core.base.home import Home
+from trainer.wire import strict_json
 
+_MAX_NOTES = 64 << 20  # bytes, of ten thousands of files
 HIGHEST = "highest.json"  # in the store: the highest serial ever admitted, of data and of kernels
 DATA, KERNELS, CACHE = "data", "kernels", "cache"
 _TICK_SECONDS = 0.02  # more than a kernel's clock tick
@@ -241,7 +244,8 @@ def _remember(home: Home, version: str) -> None:
 
 def _read_json(path: Path) -> dict[str, object]:  # our own file; anything odd about it means: look again
     try:
-        found = json.loads(path.read_bytes())
+        with open_plain(path) as file:
+            found = strict_json.loads(file.read(_MAX_NOTES + 1), max_bytes=_MAX_NOTES)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

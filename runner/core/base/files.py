@@ -13,17 +13,14 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, cast
 
 CHUNK = 1 << 20
 PARTIAL = ".partial"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-T = TypeVar("T")
-S = TypeVar("S")
 
 
 @contextmanager
@@ -116,9 +113,3 @@ def hash_file(path: Path) -> tuple[str, int]:
             digest.update(view[:count])
             size += count
     return digest.hexdigest(), size
-
-
-def in_parallel(action: Callable[[S], T], items: Iterable[S]) -> list[T]:
-    """`action` on every item, one thread a core; hashing and reading release the interpreter. Largest first is best."""
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(action, items))

@@ -11,12 +11,13 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from runner.core.base.errors import BusyError
 
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe is not waited for
 _HOLDER = re.compile(r"(?P<name>.{0,80}) pid (?P<pid>\d{1,10}) namespace (?P<namespace>\d{1,20})\n")
 
 
@@ -53,25 +54,24 @@ def hold(path: Path, name: str, patience: float = 0.5) -> Iterator[None]:
 
 
 def held(path: Path) -> bool:
-    """Whether somebody holds the lock now."""
-    if not path.exists():
-        return False
-    with path.open("a") as file:
-        return not take(file.fileno())
+    """Whether somebody holds the lock now, as far as who may only read it can tell."""
+    with suppress(OSError), open(os.open(path, _LOOK), "rb") as file:
+        return not take(file.fileno(), fcntl.LOCK_SH)
+    return False
 
 
 def holder(path: Path) -> Holder | None:
     """Who the file says holds the lock."""
-    match = _HOLDER.match(path.read_text(errors="replace")) if path.exists() else None
-    if match is None:
-        return None
-    return Holder(match["name"], int(match["pid"]), int(match["namespace"]) == _namespace())
+    with suppress(OSError), open(os.open(path, _LOOK), "rb") as file:
+        if match := _HOLDER.match(file.read(256).decode(errors="replace")):
+            return Holder(match["name"], int(match["pid"]), int(match["namespace"]) == _namespace())
+    return None
 
 
-def take(descriptor: int) -> bool:
+def take(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Whether an open file's lock is ours now; it is until the file is closed."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

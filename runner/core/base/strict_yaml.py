@@ -6,6 +6,7 @@ aliases and tags, unknown keys, wrong types (nothing is coerced) and values wide
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,7 +103,7 @@ def parse(path: Path, text: str, model: type[ModelT]) -> ModelT:
 def read(path: Path) -> str:
     """The capped UTF-8 text of a policy file; raises PolicyError."""
     try:
-        with path.open("rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe is not waited for
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise PolicyError("no such policy file", where=str(path), fix="restore the repository's policies/") from None

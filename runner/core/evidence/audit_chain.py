@@ -21,6 +21,8 @@ from runner.core.base.values import MAX_TAG, TAG_PATTERN
 
 GENESIS = "0" * 64
 MAX_LINE = 1 << 20
+BEGUN = "begun"  # with what a tag began
+_NUMBERS = {BEGUN: "", "accepted": "experiment", "finished": "id", "rerun": "id"}  # by kind: what its data calls it
 
 
 def canonical(value: dict[str, Any]) -> bytes:
@@ -80,12 +82,13 @@ class AuditLog:
 
 
 def named(entry: dict[str, Any]) -> tuple[tuple[str, int], dict[str, Any]] | None:
-    """((tag, number), data) of an entry about an experiment or a rerun; None of another kind or shape."""
+    """((tag, number), data) of an entry about a tag (its number is 0), an experiment or a rerun; None of another kind
+    or shape."""
     data, kind = entry.get("data"), entry.get("kind")
     inner = data.get("rerun") if kind == "rerun" and isinstance(data, dict) else data
-    if kind not in ("accepted", "finished", "rerun") or not isinstance(data, dict) or not isinstance(inner, dict):
+    if kind not in _NUMBERS or not isinstance(data, dict) or not isinstance(inner, dict):
         return None
-    tag, number = inner.get("tag"), inner.get("experiment" if kind == "accepted" else "id")
+    tag, number = inner.get("tag"), 0 if kind == BEGUN else inner.get(_NUMBERS[kind])
     if not isinstance(tag, str) or len(tag) > MAX_TAG or not re.fullmatch(TAG_PATTERN, tag) or type(number) is not int:
         return None
     return (tag, number), data
@@ -152,8 +155,9 @@ class Follower:
         try:
             entry: dict[str, Any] = json.loads(line)
             claimed = entry.pop("hash")
-            good = entry["n"] == self._number and entry["prev"] == self._prev
+            good = type(entry["n"]) is int and entry["n"] == self._number and entry["prev"] == self._prev
             good = good and hashlib.sha256(canonical(entry)).hexdigest() == claimed
+            good = good and canonical({**entry, "hash": claimed}) + b"\n" == line  # else it says to others what we miss
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             good = False
         if not good:

@@ -25,7 +25,10 @@ class ChainIndex:
         self.odd_end = False  # whether it finishes an experiment twice, or one without a name
         self.again: list[str] = []  # what is accepted or run again a second time
         self._named: set[tuple[str, Key]] = set()
+        self._going: set[str] = set()  # tags that have an experiment
         self.hashes: dict[int, str] = {}
+        self.begun: dict[str, Entry] = {}  # by tag; a start that came to nothing gives way to the next
+        self.order: dict[str, list[int]] = {}  # by tag: experiments as they ended, but those entered after a crash
         self.accepted: dict[Key, Entry] = {}
         self.finished: dict[Key, Entry] = {}
         self.reruns: dict[Key, Entry] = {}
@@ -33,6 +36,7 @@ class ChainIndex:
         self.old_reruns: set[Key] = set()
         self.late: dict[Key, Entry] = {}
         self.late_reruns: set[Key] = set()
+        self.late_begun: set[Key] = set()  # tags and experiments
         self._since = since
         self._follower = audit_chain.Follower(path)
 
@@ -52,15 +56,22 @@ class ChainIndex:
             return
         key, data = found
         early, kind = entry["n"] <= self._since, str(entry["kind"])
-        if (kind, key) in self._named and kind == "finished":
+        again = (kind, key) in self._named if kind != audit_chain.BEGUN else key[0] in self._going
+        if again and kind == "finished":
             self.odd_end = True
-        elif (kind, key) in self._named:
-            self.again.append(f"audit entry {entry['n']}: {key[0]} {kind} {key[1]} is there already")
+        elif again:
+            self.again.append(f"audit entry {entry['n']}: {key[0]} {kind} {key[1] or ''} is there already")
         self._named.add((kind, key))
-        if kind == "accepted":
+        if kind == audit_chain.BEGUN:
+            self.begun[key[0]] = data
+            self.late_begun |= {key} if late else set()
+        elif kind == "accepted":
+            self._going.add(key[0])
             self.accepted[key] = data
+            self.late_begun |= {key} if late else set()
         elif kind == "finished":
             self.finished[key] = data
+            self.order.setdefault(key[0], []).extend([] if data.get("recovered") else [key[1]])
             self.old |= {key} if early else set()
             self.late |= {key: data} if late else {}
         else:

@@ -12,7 +12,6 @@ has been that runner's user. The witness does, as far as it is out of that user'
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from runner.core.base import files
 from runner.core.base.errors import GloveboxError, PolicyError, VerifyError
 from runner.core.base.home import Home
 from runner.core.evidence.audit_chain import AuditLog, canonical, half
+from trainer.wire import strict_json
 
 KIND = "checkpoint"
 _CONTEXT = b"glovebox audit checkpoint 1\n"  # this signature means this and nothing else
@@ -119,7 +119,7 @@ def against_witness(
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
     seen, wrong = 0, list[str]()
     try:
-        with path.open("rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_MAX_WITNESS_LINE), b""), 1):
                 if file.tell() > size or (growing and half(line, _MAX_WITNESS_LINE)):
                     break
@@ -142,7 +142,7 @@ def against_witness(
 def _of_bench(home: Home, line: bytes) -> dict[str, Any] | None:
     """A witness's line if it is of this bench, {} if it is of another, None if it is no checkpoint."""
     try:
-        told = json.loads(line)
+        told = strict_json.loads(line, max_bytes=_MAX_WITNESS_LINE)
         return told if told["bench"] == home.id else {}
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,50 +1,34 @@
 """The kept line as a git branch in the runner's own bare repository. TRUSTED; the repository may be a stranger's.
 
-Plumbing commands only, on objects we hashed ourselves. git takes commands to run from the configuration, hooks and
-attributes of whatever repository it is pointed at, so a repository that holds anything but objects, references and the
-few settings `git init` writes is refused before git sees it. Should something slip through, git runs without a network
-or any transport, with every setting that names a command overridden, and in an environment built here.
+Plumbing commands only, on objects we hashed ourselves, in a repository that git_shape found to hold nothing else.
+Should something slip through, git runs without a network or any transport, with every setting that names a command
+overridden, in an environment built here, and with a limit of memory and of time.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from runner.core.airlock import invisible
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError, VerifyError
-from runner.core.base.files import open_plain
 from runner.core.evidence.git_objects import Objects
+from runner.core.evidence.git_shape import CONFIG, HEAD, inspect, references
 
-CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
-HEAD: Final = "ref: refs/heads/master\n"
 MAX_FILE = 64 << 20  # bytes of a train.py, far above policy: an object of a few bytes can stand for gigabytes
 _SECONDS = 600.0
-_MAX_CONFIG = 4096
-_MOST_NAMES = 25_000  # of commits on one command line, a MiB
-_PLAIN = re.compile(  # what `git init --bare` writes, on every file system
-    r"\[core\]\n(\t(repositoryformatversion = 0"
-    r"|(filemode|bare|ignorecase|symlinks|precomposeunicode) = (true|false))\n){1,8}"
-)
-_ENTRIES = frozenset({"HEAD", "config", "objects", "refs", "packed-refs", "FETCH_HEAD", "info"})
-_OBJECTS = re.compile(r"[0-9a-f]{2}|pack|info")
-_DATA = re.compile(
-    r"|packed-refs|objects(/(pack(/pack-[0-9a-f]{40}\.(pack|idx))?|[0-9a-f]{2}(/[0-9a-f]{38})?))?"
-    r"|refs(/(heads|experiments)(/[\w./-]*)?)?",
-    re.ASCII,
-)
-_LOOSE = re.compile(r"([0-9a-f]{40})\n")
-_PACKED = re.compile(r"([0-9a-f]{40}) refs/[\x21-\x7e]+\n")
-_MAX_LOOSE, _MAX_PACKED = 64, 64 << 20  # bytes
+_MEMORY = 4 << 30  # bytes of address space: what a few bytes unpack to
 _NOTHING = "/dev/null"
 # Settings that name a command or a file, overridden for the case that a configuration got past `inspect`. The test
-# enumerates more of them (tests/core/evidence/test_git_line.py); these are those that a command of ours could reach.
+# enumerates more of them (tests/hostile_git.py); these are those that a command of ours could reach.
 _SETTINGS = {
     "core.hooksPath": _NOTHING,
     "core.fsync": "all",
@@ -57,6 +41,8 @@ _SETTINGS = {
     "core.excludesFile": _NOTHING,
     "core.commitGraph": "false",
     "core.multiPackIndex": "false",
+    "pack.readReverseIndex": "false",
+    "pack.useBitmaps": "false",
     "core.pager": "cat",
     "attr.tree": "4b825dc642cb6eb9a060e54bf8d69288fbee4904",  # the empty one: no attributes come out of commits
     "credential.helper": "",
@@ -72,6 +58,11 @@ _SETTINGS = {
     "fetch.writeCommitGraph": "false",
     "gc.auto": "0",
     "maintenance.auto": "false",
+}
+# What a person's git may look up instead of the objects: `git gc` writes the first.
+_INDICES = {
+    "commit-graph": ("info/commit-graph", "info/commit-graphs"),
+    "multi-pack-index": ("pack/multi-pack-index",),
 }
 _ENVIRONMENT = {
     "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -98,83 +89,11 @@ _ENVIRONMENT = {
 FILE = "train.py"
 
 
-def inspect(path: Path) -> None:
-    """Raises VerifyError unless a repository is of the kind that GitLine makes."""
-    strange = sorted({one.name for one in path.iterdir() if not one.name.endswith(".lock")} - _ENTRIES)
-    objects = path / "objects"
-    strange += [f"objects/{one.name}" for one in objects.glob("*") if not _OBJECTS.fullmatch(one.name)]
-    strange += [f"objects/info/{one.name}" for one in (objects / "info").glob("*alternates")]
-    strange += [f"info/{one.name}" for one in (path / "info").glob("*") if one.name != "refs"]  # git gc writes that
-    strange += [os.path.relpath(one, path) for one in _odd_entries(path)]
-    if not strange and not _plain_config(path / "config"):
-        strange = ["config"]
-    if strange:
-        fix = "it can make git run commands: look at it, then remove that, or restore a backup"
-        raise VerifyError(f"not as glovebox makes it: {', '.join(strange[:5])}", where=str(path), fix=fix)
-
-
 def _id(commit: str) -> str:
     """`commit`, if it is the name of an object: anything else might be an option to git."""
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise GloveboxError("not a commit", where=commit[:40], fix="restore the ledger from a backup")
     return commit
-
-
-def data(name: str) -> bool:
-    """Whether a path within a repository is an object or a reference; "" and folders on the way to one count."""
-    return bool(_DATA.fullmatch(name)) and ".." not in name
-
-
-def settle(path: Path) -> None:
-    """Give a repository whose objects and references were restored the configuration that is ours."""
-    if path.is_dir():
-        files.write(path / "config", CONFIG)
-        files.write(path / "HEAD", HEAD)
-        (path / "objects").mkdir(exist_ok=True)
-        (path / "refs").mkdir(exist_ok=True)
-        inspect(path)
-
-
-def _odd_entries(path: Path) -> Iterator[str]:
-    """What is neither file nor folder, and folders named like locks, anywhere below."""
-    return (entry.path for entry in _entries(path) if not entry.is_file(follow_symlinks=False))
-
-
-def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
-    """Everything below but the folders that are looked into, however deep they lie.
-
-    A night has tens of thousands of entries and every page looks here again, so a folder's own list has to do.
-    """
-    left = [str(path)]
-    while left:
-        with os.scandir(left.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(".lock"):
-                    left.append(entry.path)
-                else:
-                    yield entry
-
-
-def _text(path: Path, most: int) -> str:
-    """A plain file of at most so many bytes; raises ValueError for a longer one, OSError."""
-    with open_plain(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError("longer than it may be")
-    return data.decode("ascii")
-
-
-def _match(pattern: re.Pattern[str], text: str) -> str:
-    if (found := pattern.fullmatch(text)) is None:
-        raise ValueError("not a reference of ours")
-    return found[1]
-
-
-def _plain_config(path: Path) -> bool:
-    try:
-        return bool(_PLAIN.fullmatch(_text(path, _MAX_CONFIG)))
-    except (OSError, ValueError):
-        return False
 
 
 def message(title: str, description: str) -> str:
@@ -192,15 +111,20 @@ def message(title: str, description: str) -> str:
 class GitLine:
     """Branch autoresearch/<tag> of keeps, and one ref per experiment whatever its outcome."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool = True) -> None:
+        """Raises VerifyError for a repository that is not ours; one that is not there is made, unless `make` is off."""
         self.path = path
         if shutil.which("git") is None:
             raise GloveboxError("git is not installed", fix="apt-get install git")
-        if (path / "HEAD").exists() or (path / "config").exists():
+        if os.path.lexists(path) and not _empty(path):
             inspect(path)
+        elif make:
+            with files.whole_folder(path) as self.path:
+                self._git("init", "--quiet", "--bare", "--template=", ".")
+            self.path = path
+            path.chmod(0o700)
         else:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._git("init", "--quiet", "--bare", "--template=", ".")
+            raise VerifyError("no git line is there", where=str(path), fix="restore it from a backup: glovebox restore")
 
     def unlock(self) -> None:
         """Remove locks that a killed git left; only the one runner of a bench may call this."""
@@ -237,30 +161,35 @@ class GitLine:
             raise GloveboxError("larger than any train.py", where=str(self.path), fix="restore it from a backup")
         return self._run("cat-file", "blob", blob)
 
-    def sound(self) -> bool:
-        """Whether every object is what its name says, and nothing that refers is missing (git fsck).
-
-        References are read first, by us: a git that looks them up itself takes those for missing that a session writes
-        while it looks, and one that is told where to begin passes over what it cannot read.
-        """
+    def references(self) -> dict[str, str]:
+        """The object each reference names; raises VerifyError unless every one is plainly a name of an object."""
         try:
-            names = sorted(self._references())
-            if len(names) > _MOST_NAMES:
-                names = []  # more than a command line holds: git finds them
-            self._run("fsck", "--full", "--strict", "--no-dangling", "--no-progress", *names)
-        except (GloveboxError, OSError, ValueError):
+            return references(self.path)
+        except (OSError, ValueError) as error:
+            told = f"its references are not as glovebox makes them: {error}"
+            raise VerifyError(told, where=str(self.path), fix="restore it from a backup") from None
+
+    def sound(self, found: Mapping[str, str]) -> bool:
+        """Whether every object is what its name says, and nothing that these references need is missing (git fsck).
+
+        git looks from a repository made for the purpose, at our objects: one that finds references itself takes those
+        for missing that a session writes while it looks.
+        """
+        objects = (self.path / "objects").absolute()
+        lines = "".join(f"{commit} {name}\n" for name, commit in sorted(found.items()))
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                for name, text in (("config", CONFIG), ("HEAD", HEAD), ("packed-refs", lines)):
+                    files.write(Path(folder) / name, text)
+                (Path(folder) / "refs").mkdir()
+                apart = {"GIT_DIR": folder, "GIT_OBJECT_DIRECTORY": str(objects)}
+                self._run("fsck", "--full", "--strict", "--no-dangling", "--no-progress", environment=apart)
+                for kind, index in _INDICES.items():
+                    if any(os.path.lexists(objects / name) for name in index):
+                        self._run(kind, "verify", environment=apart)
+        except (GloveboxError, OSError):
             return False
         return True
-
-    def _references(self) -> set[str]:
-        """Names of the objects that references name; raises ValueError unless each is plainly one, OSError."""
-        found = set[str]()
-        for entry in _entries(self.path / "refs"):
-            if not entry.name.endswith(".lock"):
-                found.add(_match(_LOOSE, _text(Path(entry.path), _MAX_LOOSE)))
-        packed = self.path / "packed-refs"  # read last: what a person packs just now moves there
-        text = _text(packed, _MAX_PACKED) if packed.exists() else ""
-        return found.union(_match(_PACKED, line) for line in text.splitlines(keepends=True) if line[0] not in "#^")
 
     def objects(self) -> Objects:
         """Many objects, through one process of git; to be used as a context manager."""
@@ -309,27 +238,39 @@ class GitLine:
 
     def _git(self, *args: str, data: bytes | None = None, when: str | None = None) -> str:
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when} if when else {}
-        return self._run(*args, data=data, environment=dates).decode("ascii").strip()
+        try:
+            return self._run(*args, data=data, environment=dates).decode("ascii").strip()
+        except UnicodeDecodeError:
+            raise self._failed(f"git {args[0]} told of a name that is none of ours") from None
 
     def _run(self, *args: str, data: bytes | None = None, environment: dict[str, str] | None = None) -> bytes:
+        git = subprocess.Popen(
+            ["git", *args],
+            cwd=self.path,
+            env=_ENVIRONMENT | (environment or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with suppress(ProcessLookupError):  # it has ended already
+            resource.prlimit(git.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         try:
-            done = subprocess.run(
-                ["git", *args],
-                cwd=self.path,
-                env=_ENVIRONMENT | (environment or {}),
-                input=data or b"",
-                capture_output=True,
-                check=False,
-                timeout=_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            fix = "look at it, or restore a backup"
-            raise GloveboxError(f"git {args[0]} took too long", where=str(self.path), fix=fix) from None
-        if done.returncode:
-            detail = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise GloveboxError(
-                f"git {args[0]} failed: {detail[-1] if detail else done.returncode}",
-                where=str(self.path),
-                fix="check that git is installed and the disk is not full",
-            )
-        return done.stdout
+            out, error = git.communicate(data or b"", timeout=_SECONDS)
+        except BaseException as what:
+            git.kill()
+            git.communicate()
+            if isinstance(what, subprocess.TimeoutExpired):
+                raise self._failed(f"git {args[0]} took too long") from None
+            raise
+        if git.returncode:
+            detail = error.decode("utf-8", "replace").strip().splitlines()
+            told = f"git {args[0]} failed: {ascii(detail[-1])[1:-1] if detail else git.returncode}"
+            raise self._failed(told, "check that git is installed and the disk is not full")
+        return out
+
+    def _failed(self, what: str, fix: str = "look at it, or restore a backup") -> GloveboxError:
+        return GloveboxError(what, where=str(self.path), fix=fix)
+
+
+def _empty(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())

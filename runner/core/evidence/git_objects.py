@@ -21,8 +21,7 @@ from typing import Self
 from runner.core.base.errors import GloveboxError
 
 _HEADER = re.compile(rb"([0-9a-f]{40}) (blob|tree|commit|tag) ([0-9]{1,12})\n")
-_TREE = re.compile(rb"tree ([0-9a-f]{40})\n")
-_PARENT = re.compile(rb"parent ([0-9a-f]{40})\n")
+_COMMIT = re.compile(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)author ")
 _ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0[\s\S]{20}")
 _NAME = re.compile(r"[0-9a-f]{40}(:[\w.]{1,40})?", re.ASCII)
 _FILE = b"100644"
@@ -66,16 +65,16 @@ class Objects:
 
     def commit(self, name: str) -> tuple[list[str], list[str]]:
         """(parents, names of the plain files at the top of its tree; "" for anything else) of a commit."""
-        head = self.read(name, "commit").split(b"\n\n", 1)[0] + b"\n"
-        tree = _TREE.match(head)
-        if tree is None:
+        head = _COMMIT.match(self.read(name, "commit"))
+        if head is None:
             raise self._refused(f"not a commit: {name}")
-        listed = self.read(tree[1].decode(), "tree")
+        tree, parents = head[1].decode(), head[2].decode()
+        listed = self.read(tree, "tree")
         entries = _ENTRY.findall(listed)
         if sum(len(mode) + len(path) + 22 for mode, path in entries) != len(listed):
-            raise self._refused(f"not a tree: {tree[1].decode()}")
+            raise self._refused(f"not a tree: {tree}")
         names = [path.decode("utf-8", "replace") if mode == _FILE else "" for mode, path in entries]
-        return [found.decode() for found in _PARENT.findall(head)], names
+        return [line.removeprefix("parent ") for line in parents.splitlines()], names
 
     def _answer(self, name: str, kind: str) -> bytes | None:
         git = self._git or self._start()

@@ -6,6 +6,7 @@ still open when a runner starts was interrupted; it is closed as a crash with re
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -23,6 +24,11 @@ from runner.core.base.launching import Frozen, RunId, Sha256
 from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Rerun, Status, Tag
 from runner.core.evidence import ledger_file
 
+_BESIDE = ("id", "run", "status", "val_bpb")  # columns that are used beside a row's text
+_OPENED = ("started", "description", "snapshot", "snapshot_size")  # those it was opened with
+_STAYS = set(Rerun.model_fields) - {  # of a rerun that was begun: what stays as it is
+    "status", "reason", "val_bpb", "memory_gb", "neighbours", "speed", "seconds", "evaluation",
+}  # fmt: skip
 _NAMED = 10  # tags that are named to whoever asked for another
 _Row = TypeVar("_Row", bound=Frozen)
 
@@ -184,17 +190,37 @@ class Ledger:
                 self._order = "done" if ledger_file.knows(self._db, "experiments", "done") else "id"
             order = self._order
             rows = self._read(
-                f"SELECT id, run, status, val_bpb, row FROM experiments"  # noqa: S608
+                f"SELECT {', '.join(_BESIDE)}, {order}, row FROM experiments"  # noqa: S608
                 f" WHERE tag = ? AND status IS NOT NULL AND {order} > ? ORDER BY {order}",
                 tag,
                 len(known),
             )
-            for *columns, text in rows:
+            for *columns, done, text in rows:
                 row = _parsed(Experiment, text, tag)
-                if columns != [row.id, row.run, row.status, row.val_bpb]:
-                    raise _malformed()
                 known.append(row)
+                if columns != [getattr(row, name) for name in _BESIDE] or (order == "done" and done != len(known)):
+                    self._known.pop(tag)
+                    raise _malformed()
             return list(known)
+
+    def odd(self, tag: str) -> list[str]:
+        """Completed experiments and reruns that say of their start something else than what was recorded then."""
+        columns = self._read(f"SELECT id, {', '.join(_OPENED)} FROM experiments WHERE tag = ?", tag)  # noqa: S608
+        opened = {number: tuple(told) for number, *told in columns}
+        rows = [row for row in self.experiments(tag) if opened[row.id] != tuple(getattr(row, name) for name in _OPENED)]
+        begun = dict(self._reruns_of("SELECT id, begun FROM reruns WHERE tag = ?", tag))
+        reruns = [one for one in self.reruns(tag) if not _same_start(one, _parsed(Rerun, begun[one.id], tag))]
+        return [f"experiment {row.id}" for row in rows] + [f"rerun {one.id}" for one in reruns]
+
+    def digests(self, tag: str) -> dict[int, str]:
+        """SHA-256 of each completed row's text, by its number."""
+        rows = self._read("SELECT id, row FROM experiments WHERE tag = ? AND status IS NOT NULL", tag)
+        return {int(number): hashlib.sha256(text.encode()).hexdigest() for number, text in rows}
+
+    def digest(self, tag: str, number: int) -> str:
+        """That of one completed row."""
+        ((text,),) = self._read("SELECT row FROM experiments WHERE tag = ? AND id = ?", tag, number)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def strays(self) -> list[str]:
         """Tags that experiments or reruns name and that were never begun."""
@@ -299,6 +325,10 @@ def _rerun(tag: str, number: int, text: str) -> Rerun:
     if row.id != number:
         raise _malformed()
     return row
+
+
+def _same_start(ended: Rerun, begun: Rerun) -> bool:
+    return ended.model_dump(include=_STAYS) == begun.model_dump(include=_STAYS)
 
 
 def _malformed() -> GloveboxError:

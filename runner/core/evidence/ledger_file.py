@@ -32,6 +32,7 @@ TABLES = {
 }
 _NEEDED = [("runs", name) for name in ("tag", "started", "artifact", "policy")]  # of every version
 _NEEDED += [("experiments", name) for name in ("tag", "id", "run", "status", "val_bpb", "row")]
+_NEEDED += [("experiments", name) for name in ("started", "description", "snapshot", "snapshot_size")]
 # Without them the next row costs a look at all rows before it. Their text is compared: what an index says could differ
 # from its table, which `verify` looks for (integrity_check).
 INDICES = {

@@ -17,6 +17,7 @@ from runner.core.base.home import Home
 from runner.core.base.launching import EngineResult, Frozen
 from runner.core.base.values import Experiment, Rerun
 from runner.core.evidence import audit_chain
+from runner.core.evidence.ledger import Ledger
 
 _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality", "evaluation"}
@@ -86,10 +87,15 @@ def probes(home: Home, policy: str) -> Probes | None:
     return found if found.policy == policy else None
 
 
-def row_digest(row: Experiment) -> str:
-    """SHA-256 over every field of a row; the audit chain carries it.
+def vouches(entry: dict[str, Any], row: Experiment, digest: str) -> bool:
+    """Whether an entry is of this row, whose text in the ledger has this SHA-256."""
+    return bool(entry["text"] == digest if "text" in entry else entry.get("row") == row_digest(row))
 
-    Fields that came later are left out where they say nothing, so that older rows keep their hash.
+
+def row_digest(row: Experiment) -> str:
+    """What older entries carry: SHA-256 over every field of a row, without those that came later and say nothing.
+
+    A 0 says as much as nothing there, which is why an entry has the hash of the row's very text now.
     """
     document = row.model_dump(mode="json")
     if row.crash is not None and row.crash.template is None:
@@ -105,24 +111,32 @@ def row_digest(row: Experiment) -> str:
 
 def receipt(
     row: Experiment,
+    digest: str,
     engines: list[EngineResult],
     found: Probes | None,
     apart: Kernels | None = None,
     *,
     recovered: bool = False,
 ) -> dict[str, Any]:
-    """The entry for one row; `engines` are its trainer and, if it came so far, its evaluator.
+    """The entry for one row; `digest`: of its text in the ledger; `engines`: its trainer and, if it came so far, its
+    evaluator.
 
     `recovered`: written after a crash from the ledger alone, so that no container is vouched for.
     """
     return {
         **row.model_dump(mode="json", include=_ROW | _TERMS),
-        "row": row_digest(row),
+        "text": digest,
         "containers": _containers(engines),
         **({"recovered": True} if recovered else {}),
         "probes": None if found is None else found.model_dump(mode="json"),
         "kernels": None if apart is None else apart.model_dump(mode="json"),
     }
+
+
+def of_tag(ledger: Ledger, tag: str) -> dict[str, Any]:
+    """The entry for a tag that begins: all that the ledger says of its start."""
+    origin = ledger.origin(tag)
+    return {"tag": tag, **ledger.run_info(tag), "origin": None if origin is None else origin.model_dump(mode="json")}
 
 
 def of_rerun(rerun: Rerun, engines: list[EngineResult], *, recovered: bool = False) -> dict[str, Any]:

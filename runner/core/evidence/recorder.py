@@ -25,7 +25,7 @@ from runner.core.evidence import audit_chain, disk_reserve, receipts, results_ts
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine, message
-from runner.core.evidence.ledger import Ledger, Opened
+from runner.core.evidence.ledger import Ledger, Opened, Origin
 
 
 def now() -> str:
@@ -49,6 +49,14 @@ class Recorder:
 
     def __post_init__(self) -> None:
         self._results = results_tsv.Results(self.home.tag(self.tag) / "results.tsv")
+
+    def begin(self, started: str, terms: str, origin: Origin | None = None) -> None:
+        """Record what the tag begins with, unless it has begun; `terms`: policy.Policies.terms."""
+        with self.lock:
+            if self.ledger.begun(self.tag):
+                return
+            self.ledger.begin_run(self.tag, started, self.artifact, terms, origin)
+            self.audit_log.append(audit_chain.BEGUN, receipts.of_tag(self.ledger, self.tag))
 
     def accept(self, taken: Snapshot, description: str, run: str) -> int:
         """Open a row before anything runs; returns the experiment's number."""
@@ -198,7 +206,8 @@ class Recorder:
     def _vouch(self, row: Experiment, engines: list[EngineResult], *, recovered: bool = False) -> None:
         found = receipts.probes(self.home, row.policy)
         apart = receipts.kernels(self.home, engines)
-        self.audit_log.append("finished", receipts.receipt(row, engines, found, apart, recovered=recovered))
+        digest = self.ledger.digest(row.tag, row.id)
+        self.audit_log.append("finished", receipts.receipt(row, digest, engines, found, apart, recovered=recovered))
 
     def reconcile(self) -> list[int]:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them.
@@ -207,9 +216,8 @@ class Recorder:
         """
         with self.lock:
             self.line.unlock()
-            lost = self.close_interrupted()
-            self._follow()
-        return lost
+            self._follow()  # what ended first comes first
+            return self.close_interrupted()
 
     def _follow(self) -> None:
         """What follows from the ledger; what other lanes have under way is theirs to end."""

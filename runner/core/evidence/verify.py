@@ -7,6 +7,7 @@ results.tsv against the ledger; the artifact's manifest. Each is looked at once:
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from runner.core.base.errors import GloveboxError, VerifyError
 from runner.core.base.files import hash_file
 from runner.core.base.home import Home
 from runner.core.evidence import audit_chain
+from runner.core.evidence.beside import Beside
 from runner.core.evidence.chain_index import ChainIndex
 from runner.core.evidence.checkpoints import against_witness
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.outcome import Outcome
+from runner.core.evidence.verify_line import KeptLines
 from runner.core.evidence.verify_tag import Records
 from runner.core.policy import of_tag, policy_files
 from runner.core.policy.policy_files import Policies
@@ -30,6 +33,7 @@ NO_WITNESS = (
     "would not be noticed (set witness in policies/audit.yaml, then: glovebox verify --witness FILE)"
 )
 _NO_CHECKPOINT = -1, ""
+_UNSEALED = 2  # of what a session ends it seals each; a crash may come between
 
 
 def verify(
@@ -50,19 +54,24 @@ class _Verifier:
     def verify(self, witness: Path | None, since: str | None) -> Outcome:
         outcome, home = self.outcome, self._home
         checkpoint = _checkpoint(since)
-        ledger = Ledger(home.ledger, read_only=True)
+        ledger, beside = Ledger(home.ledger, read_only=True), Beside(home.runner_lock)
+        line = GitLine(home.line, make=False)
+        before = _references(line)
         chain = ChainIndex(home.audit, keys.trust(home).audit, checkpoint[0])  # what it says by now, the ledger knows
         with ledger.at_once():
-            tags, line = ledger.tags(), GitLine(home.line)
+            tags = ledger.tags()
             with line.objects() as objects:
-                records = Records(home, self._shown, outcome, ledger, line, objects, chain)
+                lines = KeptLines(home, outcome, ledger, line, chain, beside, before)
+                records = Records(home, self._shown, outcome, ledger, lines, objects, chain, beside)
                 self._chain(records, checkpoint)
-                self._calls(records)
+                self._calls(beside)
                 outcome.check("ledger file", ledger.sound(), "the ledger's indices do not say what its tables say")
                 strays = ", ".join(ledger.strays())
                 outcome.check("ledger file", not strays, f"the ledger has rows of tags it does not list: {strays}")
-                if not self._git(line):
+                lines.references = _references(line)
+                if not self._git(line, lines.references):
                     records.objects = None
+                lines.strange(tags, records.objects)
                 rules = self._rules()
                 every = list(of_tag.known(home.policies)) if rules is not None else []
                 for tag in tags:
@@ -75,10 +84,10 @@ class _Verifier:
         self._artifacts(records.used)
         return outcome
 
-    def _git(self, line: GitLine) -> bool:
+    def _git(self, line: GitLine, references: dict[str, str] | None) -> bool:
         """Whether git's objects are sound; those of a line that is not are not read, whatever they unpack to."""
         with self._shown.stage("git objects", 1) as advance:
-            sound = line.sound()
+            sound = references is not None and line.sound(references)
             advance(1)
         self.outcome.check(
             "git objects", sound, "git finds objects that are not what their names say, or a reference to none"
@@ -91,7 +100,7 @@ class _Verifier:
         chain = records.chain
         try:
             with self._shown.stage("audit chain", chain.size) as advance:
-                chain.catch_up(advance, growing=records.at_work())
+                chain.catch_up(advance, growing=records.beside.at_work())
         except GloveboxError as error:
             self.outcome.check("audit entries", False, str(error))
         if since != _NO_CHECKPOINT and chain.hashes.get(since[0]) != since[1]:
@@ -121,24 +130,31 @@ class _Verifier:
         outcome.checked["checkpoints"] = seals.good + len(seals.wrong)
         outcome.failures += seals.wrong
         outcome.checkpoint = None if seals.newest is None else f"{seals.newest[0]}:{seals.newest[1]}"
-        if seals.unsealed:
+        if seals.unsealed > _UNSEALED:
+            told = (
+                f"{seals.unsealed} experiments and reruns after the last checkpoint are not signed: no session did that"
+            )
+            outcome.check("checkpoints", False, told)
+        elif seals.unsealed:
             outcome.unknown.append(
                 f"{seals.unsealed} experiments and reruns after the last checkpoint carry no signature yet"
             )
         if witness is None:
             outcome.unknown.append(NO_WITNESS)
             return
-        seen, lost = against_witness(self._home, chain.hashes, public, witness, witnessed, growing=records.at_work())
+        seen, lost = against_witness(
+            self._home, chain.hashes, public, witness, witnessed, growing=records.beside.at_work()
+        )
         outcome.checked["witnessed checkpoints"] = seen
         outcome.failures += lost
 
-    def _calls(self, records: Records) -> None:
+    def _calls(self, beside: Beside) -> None:
         """The broker's own chain; it is the broker's word, unsigned."""
         path = self._home.broker / "calls.jsonl"
         if path.exists():
             try:
                 self.outcome.checked["model calls"] = sum(
-                    1 for _ in audit_chain.Follower(path).new(growing=records.at_work())
+                    1 for _ in audit_chain.Follower(path).new(growing=beside.at_work())
                 )
             except GloveboxError as error:
                 self.outcome.check("model calls", False, str(error))
@@ -157,6 +173,14 @@ class _Verifier:
         if records.recovered:
             told = f"{records.recovered} experiments were entered from the ledger after a crash: nobody saw them run"
             self.outcome.unknown.append(told)
+        if records.unheard:
+            told = f"{records.unheard} experiments were begun and the audit chain does not know: a crash came between"
+            self.outcome.unknown.append(told)
+        if records.unsaid:
+            told = (
+                f"{records.unsaid} tags began before the audit chain told with what: start, artifact and terms of them"
+            )
+            self.outcome.unknown.append(f"{told} are the ledger's word alone")
         if records.bare:
             told = f"{records.bare} experiments ran without a red team whose probes all held (glovebox redteam)"
             self.outcome.unknown.append(told)
@@ -164,18 +188,26 @@ class _Verifier:
     def _artifacts(self, used: dict[str, str]) -> None:
         trust, check = keys.trust(self._home), self.outcome.check
         for folder in sorted(p for p in self._home.store.glob("[a-z0-9]*") if p.is_dir()):
+            name = ascii(folder.name)[1:-1]
             if not (folder / manifest.NAME).exists() and folder.name not in used:
-                self.outcome.unknown.append(f"store/{folder.name} is no artifact, and none of ours: remove it")
+                self.outcome.unknown.append(f"store/{name} is no artifact, and none of ours: remove it")
                 continue
             try:
                 statement = manifest.verified(folder, trust, _last(used, folder.name))[0]
                 store.same_files(folder, statement)
                 bad = [s.name for s in statement.subject if hash_file(folder / s.name)[0] != s.digest.sha256]
-                check("artifacts", not bad, f"artifact {folder.name}: altered {', '.join(bad)}")
+                check("artifacts", not bad, f"artifact {name}: altered {', '.join(bad)}")
                 if statement.predicate.expires <= datetime.now(UTC):
-                    self.outcome.unknown.append(f"artifact {folder.name} has expired since it was used")
+                    self.outcome.unknown.append(f"artifact {name} has expired since it was used")
             except (GloveboxError, OSError) as error:
-                check("artifacts", False, f"artifact {folder.name}: {error}")
+                check("artifacts", False, f"artifact {name}: {error}")
+
+
+def _references(line: GitLine) -> dict[str, str] | None:
+    """Those of a repository, None of one that has some that are none."""
+    with suppress(VerifyError):
+        return line.references()
+    return None
 
 
 def _size(path: Path) -> int:

@@ -1,13 +1,11 @@
-"""What `glovebox verify` looks at of one tag: rows, reruns, verdicts, kept line, results.tsv. TRUSTED, reads only."""
+"""What `glovebox verify` looks at of one tag: its start, rows, reruns and verdicts. TRUSTED, reads only."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,24 +13,20 @@ from pydantic import ValidationError
 from runner.core.airlock import leak_budget
 from runner.core.artifacts import begun
 from runner.core.artifacts.progress import Advance, Stages
-from runner.core.base import locks
 from runner.core.base.errors import GloveboxError
-from runner.core.base.files import open_plain
 from runner.core.base.home import Home
 from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
-from runner.core.evidence import results_tsv
+from runner.core.evidence.beside import Beside
 from runner.core.evidence.chain_index import ChainIndex
-from runner.core.evidence.git_line import FILE, MAX_FILE, GitLine
+from runner.core.evidence.git_line import FILE, MAX_FILE
 from runner.core.evidence.git_objects import Objects
-from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.ledger import Ledger, Opened
 from runner.core.evidence.outcome import Outcome
-from runner.core.evidence.receipts import complete, probed, row_digest
+from runner.core.evidence.receipts import complete, of_tag, probed, vouches
 from runner.core.evidence.replay import replay
+from runner.core.evidence.verify_line import KeptLines, read
 from runner.core.policy.policy_files import Policies
 
-_MEANWHILE = 1 << 20  # bytes of results.tsv that a session may add while we look
-_PATIENCE = 30.0  # seconds that what a session has half recorded is waited for, in all: disks and witnesses are slow
-_LOOKS = 0.05  # seconds between two looks for what a session records just now
 _Entry = dict[str, Any]
 
 
@@ -44,29 +38,17 @@ class Records:
     shown: Stages
     outcome: Outcome
     ledger: Ledger
-    line: GitLine
+    lines: KeptLines
     objects: Objects | None  # None: git's objects are not what their names say
     chain: ChainIndex
+    beside: Beside
     used: dict[str, str] = field(default_factory=dict)  # artifacts, and when the last run began that used them
     hashed: dict[str, str] = field(default_factory=dict)  # snapshots by their name
+    known: set[tuple[str, int]] = field(default_factory=set)  # experiments the ledger has, ended or not; 0: the tag
     recovered: int = 0  # experiments nobody saw run
     bare: int = 0  # that ran without a red team
-    expected: dict[str, tuple[str | None, bytes]] = field(default_factory=dict)  # by tag: last keep, results.tsv
-    patience: float = field(default_factory=lambda: _PATIENCE)  # that is left
-    _at_work: bool = False
-
-    def at_work(self) -> bool:
-        """Whether a session records, or has since we began."""
-        self._at_work = self._at_work or locks.held(self.home.runner_lock)
-        return self._at_work
-
-    def wait(self, there: Callable[[], bool]) -> None:
-        """Until the chain has what a session records just now: the ledger is written before it."""
-        began = time.monotonic()
-        while not there() and self.at_work() and time.monotonic() - began < self.patience:
-            time.sleep(_LOOKS)
-            self.chain.catch_up(growing=True)
-        self.patience -= time.monotonic() - began
+    unheard: int = 0  # that the chain does not know to have begun
+    unsaid: int = 0  # tags of whose start the chain says nothing
 
     def look(self, tag: str, rules: Policies | None, every: list[Policies]) -> None:
         """Check one tag; `rules`: the policies in force, None if they are no policies; `every`: those it may be of."""
@@ -75,13 +57,19 @@ class Records:
         runs: list[Experiment | Rerun] = [*rows, *reruns]
         for run in runs:
             self.used[run.artifact] = max(self.used.get(run.artifact, ""), run.started)
+        self.known |= {(tag, 0), *((tag, row.id) for row in rows)}
         since = next((at for at, row in enumerate(rows) if (tag, row.id) not in chain.old), len(rows))
-        self.wait(lambda: all((tag, row.id) in chain.finished for row in rows))
-        self.wait(lambda: all((tag, rerun.id) in chain.reruns for rerun in reruns))
+        self._wait(lambda: all((tag, row.id) in chain.finished for row in rows))
+        self._wait(lambda: all((tag, rerun.id) in chain.reruns for rerun in reruns))
+        self._began(tag, rows)
+        self._order(tag, rows)
+        for name in ledger.odd(tag):
+            self.outcome.check("ledger rows", False, f"{tag} {name}: it was begun as something else, the ledger says")
+        digests = ledger.digests(tag)
         with self.shown.stage(f"{tag}: rows", len(rows)) as advance:
             for row in rows:
                 entry = chain.finished.pop((tag, row.id), None)  # once: a second row of that number has none
-                self._vouched(row, entry)
+                self._vouched(row, entry, digests[row.id])
                 if entry is None or (tag, row.id) not in chain.old:
                     self._row(row)
                     self._ran(row, entry, chain.accepted.get((tag, row.id)))
@@ -95,8 +83,33 @@ class Records:
                 self._decided(known or rules, rows, reruns, same_terms=known is not None, since=since, advance=advance)
             self._told(known, tag, rows)
         self._origin(tag, rows)
-        self._kept(tag, rows)
-        self.expected[tag] = _last_keep(rows), _results(rows)
+        self.lines.look(tag, rows, self.objects)
+
+    def _wait(self, there: Callable[[], bool]) -> None:
+        """Until the chain has what a session records just now: the ledger is written before it."""
+        self.beside.wait(there, lambda: self.chain.catch_up(growing=True))
+
+    def _began(self, tag: str, rows: Sequence[Experiment]) -> None:
+        """What the ledger says of a tag's start, and of experiments that have not ended, the chain says too."""
+        chain, check = self.chain, self.outcome.check
+        running = [self.ledger.opened(tag, number) for number in self.ledger.open_numbers(tag)]
+        for one in running:
+            self.known.add((tag, one.id))
+            entry = chain.accepted.get((tag, one.id))
+            self.unheard += entry is None
+            same = entry is None or _started(entry, one)
+            check("receipts", same, f"{tag} experiment {one.id}: the audit chain knows another start of it")
+        if tag in chain.begun and (rows or running):
+            same = chain.begun[tag] == of_tag(self.ledger, tag)
+            check("tags", same, f"{tag}: the audit chain knows another start of it")
+        self.unsaid += tag not in chain.begun and bool(rows)
+
+    def _order(self, tag: str, rows: Sequence[Experiment]) -> None:
+        """Rows stand in the order in which the chain saw them end: a verdict is about those before it."""
+        there, order = {row.id for row in rows}, self.chain.order.get(tag, [])
+        seen = set(order)
+        same = [number for number in order if number in there] == [row.id for row in rows if row.id in seen]
+        self.outcome.check("ledger rows", same, f"{tag}: its rows are in another order than the audit chain")
 
     def _origin(self, tag: str, rows: Sequence[Experiment]) -> None:
         """A tag that was begun with another's best begins with just that file."""
@@ -110,8 +123,8 @@ class Records:
         told = f"{tag}: it does not begin with experiment {origin.experiment} of {origin.begun_from}"
         self.outcome.check("origins", same, told)
 
-    def _vouched(self, row: Experiment, entry: _Entry | None) -> None:
-        same = entry is not None and entry.get("row") == row_digest(row)
+    def _vouched(self, row: Experiment, entry: _Entry | None, digest: str) -> None:
+        same = entry is not None and vouches(entry, row, digest)
         told = f"{row.tag} experiment {row.id}: the ledger row differs from the audit chain"
         self.outcome.check("ledger rows", same, told)
 
@@ -130,8 +143,8 @@ class Records:
     def _ran(self, row: Experiment, entry: _Entry | None, accepted: _Entry | None) -> None:
         """A row that was scored began as one, and its containers are vouched for, unless a crash took the word away."""
         check, name = self.outcome.check, f"{row.tag} experiment {row.id}"
-        if row.reason != INTERRUPTED:
-            same = accepted is not None and (accepted.get("snapshot"), accepted.get("run")) == (row.snapshot, row.run)
+        if row.reason != INTERRUPTED or accepted is not None:  # a crash may come before the chain hears of it
+            same = accepted is not None and _started(accepted, row)
             check("receipts", same, f"{name}: the audit chain does not know that it began")
         self.recovered += bool(entry and entry.get("recovered"))
         self.bare += bool(entry and entry.get("containers") and not probed(entry))
@@ -150,7 +163,7 @@ class Records:
 
     def _snapshot(self, name: str, run: Experiment | Rerun) -> None:
         if run.snapshot not in self.hashed:
-            data = _read(self.home.source(run.snapshot), MAX_FILE)
+            data = read(self.home.source(run.snapshot), MAX_FILE)
             self.hashed[run.snapshot] = "" if data is None else hashlib.sha256(data).hexdigest()
         same = self.hashed[run.snapshot] == run.snapshot
         self.outcome.check("snapshots", same, f"{name}: the snapshot is missing or altered")
@@ -192,93 +205,38 @@ class Records:
             within = len(told.rows) == len(rows) or all(row.told is None for row in rows[len(told.rows) :])
             self.outcome.check("leak budgets", within, f"{tag}: answers told more bits than the tag was given")
 
-    def _kept(self, tag: str, rows: Sequence[Experiment]) -> None:
-        check, keeps = self.outcome.check, [row for row in rows if row.status is Status.KEEP]
-        if self.objects is not None:
-            self._follow(self.objects, tag, keeps)
-        scored = all(row.val_bpb is not None for row in keeps)
-        check("kept lines", scored, f"{tag}: a kept row has no score")
-        audited = all(row.evaluation is None or not row.evaluation.audited or row.evaluation.whole for row in keeps)
-        check("kept lines", audited, f"{tag}: a kept row was not audited on every row")
-
-    def _follow(self, objects: Objects, tag: str, keeps: Sequence[Experiment]) -> None:
-        """Each keep's commit follows the one before it, and holds train.py alone."""
-        before: list[str] = []
-        for row in keeps:
-            try:
-                follows = objects.commit(row.commit) == (before, [FILE])
-            except GloveboxError:
-                follows = False
-            told = f"{tag} experiment {row.id}: its commit does not follow the keep before it"
-            self.outcome.check("kept lines", follows, told)
-            before = [row.commit]
-
     def ahead(self) -> None:
-        """Branches, results.tsv and what the chain has beyond the ledger: only beside a session, and only as far as the
-        chain says that it came after the ledger's moment, may that be. A held lock alone hides nothing."""
-        chain, found = self.chain, dict[str, tuple[str | None, bytes | None]]()
-
-        def fits(tag: str) -> bool:
-            return tag in found and self._branch_fits(tag, found[tag][0]) and self._table_fits(tag, found[tag][1])
-
-        def settled() -> bool:
-            found.update({tag: (self.line.head(tag), self._table(tag)) for tag in self.expected if not fits(tag)})
-            return all(map(fits, self.expected))
-
-        self.wait(settled)
-        chain.catch_up(growing=self.at_work())
-        for tag, (head, table) in found.items():
-            self.outcome.check("kept lines", self._branch_fits(tag, head), f"{tag}: the branch is not at its last keep")
-            told = f"{tag}: results.tsv differs from the ledger"
-            self.outcome.check("results.tsv", self._table_fits(tag, table), told)
+        """What the chain has beyond the ledger: only beside a session, and only as far as the chain says that it came
+        after the ledger's moment, may that be. A held lock alone hides nothing."""
+        self.lines.ahead()
+        self.chain.catch_up(growing=self.beside.at_work())
         late = 0
         for (tag, number), kind, what, after in self._lost():
             late += after
             if not after:
-                told = f"{tag} {kind} {number} is in the audit chain but not in the ledger"
+                told = f"{tag} {kind} {number or ''} is in the audit chain but not in the ledger"
                 self.outcome.check(what, False, told)
-        if self.at_work():
+        if self.beside.at_work():
             told = f"a session is at work: {late} runs that ended meanwhile and the end of results.tsv"
             self.outcome.unknown.append(f"{told} were not looked at")
 
     def _lost(self) -> list[tuple[tuple[str, int], str, str, bool]]:
         """What the chain has and the ledger does not, and whether a session may have recorded it since."""
-        chain, at_work = self.chain, self.at_work()
-        lost = [(key, "experiment", "ledger rows", at_work and key in chain.late) for key in sorted(chain.finished)]
-        return lost + [(key, "rerun", "reruns", at_work and key in chain.late_reruns) for key in sorted(chain.reruns)]
-
-    def _branch_fits(self, tag: str, head: str | None) -> bool:
-        return head == self.expected[tag][0] or (self.at_work() and head in self.chain.late_keeps(tag))
-
-    def _table(self, tag: str) -> bytes | None:
-        return _read(self.home.tag(tag) / "results.tsv", len(self.expected[tag][1]) + _MEANWHILE)
-
-    def _table_fits(self, tag: str, found: bytes | None) -> bool:
-        expected = self.expected[tag][1]
-        if not expected or found == expected:
-            return True
-        late = sum(of == tag for of, _ in self.chain.late) if self.at_work() else 0
-        return found is not None and found.startswith(expected) and found[len(expected) :].count(b"\n") <= late > 0
+        chain, at_work = self.chain, self.beside.at_work()
+        began = {*chain.accepted, *((tag, 0) for tag in chain.begun)} - self.known - set(chain.finished)
+        found = [(began, "experiment", "receipts", chain.late_begun)]
+        found += [(set(chain.finished), "experiment", "ledger rows", set(chain.late))]
+        found += [(set(chain.reruns), "rerun", "reruns", chain.late_reruns)]
+        return [
+            (key, kind if key[1] else "start", what, at_work and key in late)
+            for keys, kind, what, late in found
+            for key in sorted(keys)
+        ]
 
 
-def _last_keep(rows: Sequence[Experiment]) -> str | None:
-    return next((row.commit for row in reversed(rows) if row.status is Status.KEEP), None)
-
-
-def _results(rows: Sequence[Experiment]) -> bytes:
-    """What results.tsv must be; empty for a tag without rows, of which there need be none."""
-    lines = ["\t".join(results_tsv.COLUMNS), *(results_tsv.line(row) for row in rows)]
-    return "".join(f"{line}\n" for line in lines).encode() if rows else b""
-
-
-def _read(path: Path, most: int) -> bytes | None:
-    """A plain file of at most so many bytes; None for anything else."""
-    try:
-        with open_plain(path) as file:
-            data = file.read(most + 1)
-    except OSError:
-        return None
-    return data if len(data) <= most else None
+def _started(entry: _Entry, began: Experiment | Opened) -> bool:
+    """Whether an entry of the chain is of this start."""
+    return (entry.get("snapshot"), entry.get("run")) == (began.snapshot, began.run)
 
 
 def _as_rerun(entry: _Entry) -> Rerun | None:

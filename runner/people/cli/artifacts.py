@@ -31,6 +31,9 @@ def prepare(
     cache: Annotated[Path, typer.Option(help="Where that cache is.")] = UPSTREAM_CACHE,
     mirror: Annotated[str, typer.Option(help="Download the shards from here.")] = DATA_URL,
     num_shards: Annotated[int, typer.Option(min=1, max=MAX_SHARDS, help="Training shards to download.")] = 10,
+    seconds: Annotated[
+        int | None, typer.Option(min=1, max=86_400, help="Training in an experiment; default: 300, demo 6.")
+    ] = None,
     kernels_: Annotated[
         bool, typer.Option("--kernels", help="Provision the kernel packages of policies/kernels.yaml instead.")
     ] = False,
@@ -59,7 +62,7 @@ def prepare(
             mirror=mirror.rstrip("/"),
             count=num_shards,
         )
-        version = preparation.prepare(home, profile, source, stages)
+        version = preparation.prepare(home, profile, source, stages, seconds=seconds)
     say({"version": version}, json_, f"artifact {version} ready")
 
 

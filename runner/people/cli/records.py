@@ -149,7 +149,7 @@ def best(
     row = standing.best(book.experiments(name))
     if row is None:
         raise UsageError(f"nothing was kept in tag {name}", fix="glovebox history says how its experiments ended")
-    data = GitLine(home.line).content(row.commit)
+    data = GitLine(home.line, make=False).content(row.commit)
     if hashlib.sha256(data).hexdigest() != row.snapshot:
         what = f"the commit of experiment {row.id} is not its train.py"
         raise VerifyError(what, where=str(home.line), fix="glovebox verify; restore it from a backup")

@@ -122,7 +122,7 @@ def show(
     row = numbered(book, tag, experiment)
     name = row.tag
     before = standing.parent(book.experiments(name), row)
-    diff = GitLine(home.line).diff(before.commit, row.commit) if before else ""
+    diff = GitLine(home.line, make=False).diff(before.commit, row.commit) if before else ""
     reruns = [rerun for rerun in book.reruns(name) if rerun.experiment == row.id]
     receipt = audit_chain.by_name(audit_chain.read(home.audit), "finished").get((name, experiment))
     if json_:

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 from runner.core.base import files, locks, ownership
 from runner.core.base.errors import GloveboxError, UsageError, VerifyError
 from runner.core.base.home import Home, folders
-from runner.core.evidence import git_line, verify
+from runner.core.evidence import git_shape, verify
 from runner.core.evidence.outcome import Outcome
 
 _FOLDERS = ("policies", "keys", "snapshots", "line.git", "tags", "imports", "broker")
@@ -101,7 +101,7 @@ def restore(path: Path, home: Home) -> Outcome:
         place = Path(folder) / _ROOT
         if not Home(place).trust.is_file():
             raise VerifyError("not a backup of a bench", where=str(path), fix="use a file that glovebox backup made")
-        git_line.settle(place / "line.git")
+        git_shape.settle(place / "line.git")
         place.chmod(0o700)
         try:
             os.rename(place, home.root)  # in one step: onto nothing, or an empty folder of ours, never a stranger's
@@ -134,7 +134,7 @@ def _unpack(path: Path, folder: Path) -> None:
                 if not _taken(member):
                     raise VerifyError(f"holds {member.name!r}", where=str(path), fix="use a file glovebox backup made")
                 parts = Path(member.name).parts
-                if parts[1:2] != ("line.git",) or (len(parts) > 2 and git_line.data("/".join(parts[2:]))):
+                if parts[1:2] != ("line.git",) or (len(parts) > 2 and git_shape.data("/".join(parts[2:]))):
                     archive.extract(member, folder, filter=_safely)
                 archive.members = []  # type: ignore[attr-defined] # it would keep them all
             while whole.read(1 << 20):

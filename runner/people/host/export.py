@@ -76,7 +76,7 @@ def short(name: str) -> str:
 
 def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path) -> Path:
     """Write the folder; raises GloveboxError if it exists or nothing was kept."""
-    ledger, line = Ledger(home.ledger, read_only=True), GitLine(home.line)
+    ledger, line = Ledger(home.ledger, read_only=True), GitLine(home.line, make=False)
     rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
     keeps = [row for row in rows if row.status is Status.KEEP]
     if not keeps:

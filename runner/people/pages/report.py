@@ -132,7 +132,7 @@ class Page:
 
     def _diff(self, old: str, new: str) -> str:
         if (old, new) not in self._diffs:
-            self._diffs[old, new] = GitLine(self._home.line).diff(old, new)[:MAX_DIFF_CHARS]
+            self._diffs[old, new] = GitLine(self._home.line, make=False).diff(old, new)[:MAX_DIFF_CHARS]
         return self._diffs[old, new]
 
 

@@ -23,7 +23,7 @@ from runner.core.artifacts import keys
 from runner.core.base import files, home, locks, ownership
 from runner.core.base.errors import GloveboxError, VerifyError
 from runner.core.base.home import Home
-from runner.core.evidence import git_line
+from runner.core.evidence import git_line, git_shape
 from runner.people.redteam.scenario import Blocked, Scenario, Unable
 from runner.people.redteam.stage import Stage
 
@@ -169,7 +169,7 @@ def _plants_line(_: Stage, intact: bool) -> None:
         git_line.GitLine(line)
         command = f"touch {mark}; false"
         hostile = (
-            git_line.CONFIG
+            git_shape.CONFIG
             + f"\tsshCommand = \"sh -c '{command}' #\"\n"
             + ('[extensions]\n\tpartialClone = origin\n[remote "origin"]\n\turl = ssh://x/y\n\tpromisor = true\n')
         )

@@ -144,10 +144,10 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
     if recorded is not None:
         _same_terms(recorded, version, terms, settings.tag)
     origin = _origin(settings, ledger, new=recorded is None)
-    ledger.begin_run(settings.tag, now(), version, terms, origin)
     sealer = Sealer(home, policies.audit.witness)
     line, chain = GitLine(home.line), AuditLog(home.audit)
     recorder = Recorder(home, settings.tag, ledger, line, chain, version, policies.digest, sealer)
+    recorder.begin(now(), terms, origin)
     door = doors.Places(Path(settings.doors)).launch
     memory = Memory(home, policies, ledger, settings.tag, _planned(settings, ledger))
     return [

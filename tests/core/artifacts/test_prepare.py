@@ -34,7 +34,7 @@ SMALL = profiles.Profile("upstream", 64, 5, 600, 64 * 40, 4, 300_000, 10_000)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Four shards of real text, the last the pinned validation shard."""
-    texts = list(corpus.demo().texts())[:600]
+    texts = list(corpus.demo(b"").texts())[:600]
     out = tmp_path / "shards"
     out.mkdir()
     for number, name in enumerate(["shard_00000", "shard_00001", "shard_00002", "shard_06542"]):

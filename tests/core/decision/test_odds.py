@@ -263,7 +263,7 @@ def test_every_verdict_follows_from_the_ledger_and_another_one_does_not(effects:
     for forged in (
         last.model_copy(update={"status": turned}),
         last.model_copy(update={"gain": (last.gain or 0.0) + 0.001}),
-        last.model_copy(update={"probability": 0.123}),
+        last.model_copy(update={"probability": (last.probability or 0.0) + 0.001}),
         last.model_copy(update={"val_bpb": (last.val_bpb or 0.0) - 0.01}),
     ):
         assert len(replay(ODDS, [*rows[:-1], forged], reruns)[0]) == 1

@@ -36,9 +36,9 @@ def bench(home: Home, policies: Policies, witness: Path) -> Home:
     """Three recorded experiments, sealed and witnessed."""
     store.admit(home, "demo-1")
     ledger = Ledger(home.ledger)
-    ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", policies.terms)
     line, log = GitLine(home.line), AuditLog(home.audit)
     recorder = Recorder(home, "t", ledger, line, log, "demo-1", policies.digest, Sealer(home, str(witness)))
+    recorder.begin("2026-01-01T00:00:00+00:00", policies.terms)
     home.snapshots.mkdir(exist_ok=True)
     for number in range(1, 4):
         import hashlib
@@ -49,7 +49,8 @@ def bench(home: Home, policies: Policies, witness: Path) -> Home:
         path.write_bytes(data)
         row = experiment(number, snapshot=digest, commit=line.commit("t", number, data, "x"), snapshot_size=len(data))
         recorder.accept(Snapshot(sha256=digest, size=len(data), path=path), row.description, row.run)
-        recorder.commit(row, [ended(), ended()])
+        started = ledger.opened("t", number).started
+        recorder.commit(row.model_copy(update={"started": started}), [ended(), ended()])
     ledger.close()
     return home
 
@@ -149,11 +150,13 @@ def test_a_tampering_is_found_without_a_witness(bench: Home, name: str) -> None:
 
 def test_a_cut_end_is_found_by_the_witness_and_only_by_it(bench: Home, witness: Path) -> None:
     lines = bench.audit.read_bytes().splitlines(True)
-    bench.audit.write_bytes(b"".join(lines[:-2]))
+    bench.audit.write_bytes(b"".join(lines[:-3]))  # that it began, that it ended, and the checkpoint
     _sql(bench, "DELETE FROM experiments WHERE id = 3")
     GitLine(bench.line).advance("t", Ledger(bench.ledger, read_only=True).experiments("t")[-1].commit)
     tsv = bench.tag("t") / "results.tsv"
     tsv.write_text("".join(tsv.read_text().splitlines(True)[:-1]))
+    assert failures(bench) == ["a reference that is none of ours: refs/experiments/t/3"]
+    (bench.line / "refs/experiments/t/3").unlink()  # who thinks of that, too, has cut the whole end
     assert failures(bench) == []
     assert any("cut, rolled back or replaced" in line for line in failures(bench, witness))
 
@@ -222,7 +225,9 @@ def test_a_second_end_of_an_experiment_is_found_even_after_the_runner_has_sealed
     forged = Ledger(bench.ledger).experiments("t")[1].model_copy(update={"val_bpb": 0.5})
     with sqlite3.connect(bench.ledger) as database:
         database.execute("UPDATE experiments SET val_bpb = 0.5, row = ? WHERE id = 2", (forged.model_dump_json(),))
-    AuditLog(bench.audit).append("finished", receipts.receipt(forged, [ended(), ended()], None))
+    AuditLog(bench.audit).append(
+        "finished", receipts.receipt(forged, Ledger(bench.ledger).digest("t", 2), [ended(), ended()], None)
+    )
     results_tsv.write(bench.tag("t") / "results.tsv", Ledger(bench.ledger).experiments("t"))
     assert any("finishes an experiment twice" in failure for failure in failures(bench))
     recorder(bench, policies).reconcile()
@@ -234,7 +239,7 @@ def test_a_row_that_never_ran_is_found_even_after_the_runner_has_sealed_it(bench
     with sqlite3.connect(bench.ledger) as database:
         columns = [name for _, name, *_ in database.execute("PRAGMA table_info(experiments)")]
         values = dict(zip(columns, database.execute("SELECT * FROM experiments WHERE id = 3").fetchone(), strict=True))
-        values |= {"id": 4, "val_bpb": 0.1, "row": row.model_dump_json()}
+        values |= {"id": 4, "val_bpb": 0.1, "row": row.model_dump_json(), "done": 4}
         marks = ", ".join("?" * len(columns))
         database.execute(f"INSERT INTO experiments VALUES ({marks})", tuple(values[name] for name in columns))
     recorder(bench, policies).reconcile()

@@ -80,8 +80,9 @@ def test_a_ledger_from_before_lanes_is_read_and_continued(tmp_path: Path) -> Non
     )
     for number in (1, 2):
         row = experiment(number)
-        values = (number, row.run, row.status, row.val_bpb, row.model_dump_json(exclude={"lane", "pace", "hopeless"}))
-        old.execute("INSERT INTO experiments VALUES ('t', ?, '', '', '', 1, ?, ?, ?, ?)", values)
+        told = row.model_dump_json(exclude={"lane", "pace", "hopeless"})
+        values = (number, row.started, row.description, row.snapshot, row.snapshot_size, row.run, row.status)
+        old.execute("INSERT INTO experiments VALUES ('t', ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, row.val_bpb, told))
     old.commit()
     old.close()
     assert [row.id for row in Ledger(path, read_only=True).experiments("t")] == [1, 2]  # without a migration

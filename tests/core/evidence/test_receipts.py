@@ -26,13 +26,17 @@ PROBES = Probes(
 
 def test_a_receipt_names_policy_images_artifact_snapshot_probes_score_and_verdict() -> None:
     row = experiment(3)
-    found = receipts.receipt(row, [ended(), ended()], PROBES)
+    found = receipts.receipt(row, "d" * 64, [ended(), ended()], PROBES)
     assert [c["role"] for c in found["containers"]] == ["trainer", "evaluator"]
     assert {c["image"] for c in found["containers"]} == {"sha256:1"}
     for name in ("policy", "artifact", "snapshot", "commit", "val_bpb", "status"):
         assert found[name] == getattr(row, name)
     assert found["probes"]["blocked"] == 144
-    assert found["row"] == receipts.row_digest(row)
+    assert receipts.vouches(found, row, "d" * 64)
+    assert not receipts.vouches(found, row, "e" * 64)
+    older = {"row": receipts.row_digest(row)}
+    assert receipts.vouches(older, row, "e" * 64)  # an entry from before it had the hash of the text
+    assert not receipts.vouches(older, row.model_copy(update={"val_bpb": 0.5}), "e" * 64)
 
 
 def test_a_red_team_result_counts_only_under_the_policies_it_was_taken_under(home: Home) -> None:

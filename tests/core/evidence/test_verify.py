@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -9,9 +10,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,11 +21,12 @@ from bench import standin
 from runner.core.airlock import snapshot
 from runner.core.artifacts import manifest
 from runner.core.artifacts.progress import Stages
-from runner.core.base import locks
+from runner.core.base import files, locks
 from runner.core.base.errors import VerifyError
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import INTERRUPTED
-from runner.core.evidence import audit_chain, verify, verify_tag
+from runner.core.evidence import audit_chain, beside, receipts, results_tsv, verify
+from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger, Origin
 from runner.core.evidence.receipts import row_digest
@@ -276,9 +279,9 @@ def test_beside_a_session_what_ended_meanwhile_is_no_failure(
 ) -> None:
     real = GitLine.sound
 
-    def sound(line: GitLine) -> bool:  # a session records three more while git looks
+    def sound(line: GitLine, found: Mapping[str, str]) -> bool:  # a session records three more while git looks
         go_on(night, work, 15)
-        return real(line)
+        return real(line, found)
 
     monkeypatch.setattr(GitLine, "sound", sound)
     with locks.hold(night.home.runner_lock, "tag faults"):
@@ -292,7 +295,7 @@ def test_whoever_holds_the_lock_hides_nothing_that_was_there_before(
     night: Loop, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """A held lock alone made a row that was taken away, or a branch that was moved, a remark."""
-    monkeypatch.setattr(verify_tag, "_PATIENCE", 0.5)
+    monkeypatch.setattr(beside, "_PATIENCE", 0.5)
     first, *_, last = night.ledger.experiments(night.tag)
     night.ledger.close()
     if what == "row":
@@ -353,12 +356,12 @@ def test_a_chain_that_is_cut_while_we_look_is_a_failure(
 ) -> None:
     real = GitLine.sound
 
-    def sound(line: GitLine) -> bool:
+    def sound(line: GitLine, found: Mapping[str, str]) -> bool:
         chain = night.home.audit.read_bytes()
         night.home.audit.write_bytes(chain[: len(chain) // 2] if left == "less" else b"")
         if left == "no file":
             night.home.audit.unlink()
-        return real(line)
+        return real(line, found)
 
     monkeypatch.setattr(GitLine, "sound", sound)
     with locks.hold(night.home.runner_lock, "tag faults"):
@@ -370,7 +373,7 @@ def test_a_row_that_a_session_has_half_recorded_is_waited_for(
     night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch, comes: bool
 ) -> None:
     """A row is in the ledger before it is in the chain."""
-    monkeypatch.setattr(verify_tag, "_PATIENCE", 2.0)
+    monkeypatch.setattr(beside, "_PATIENCE", 2.0)
     go_on(night, work, 13)
     whole = night.home.audit.read_bytes()
     last = json.loads(whole.splitlines()[-2])
@@ -463,6 +466,264 @@ def test_a_file_that_never_ends_or_never_begins_is_a_failure(night: Loop, what: 
     else:
         path.write_bytes(b"\xff\n")
     assert verify.verify(home).failures
+
+
+# What a second red team found
+
+
+def lines(home: Home) -> list[dict[str, Any]]:
+    return audit_chain.verify(home.audit)
+
+
+def rewritten(home: Home, entries: list[dict[str, Any]]) -> None:
+    """The chain with other entries, hashes right again: what who can write the file can do without a key."""
+    home.audit.unlink()
+    log = audit_chain.AuditLog(home.audit)
+    for entry in entries:
+        log.append(entry["kind"], entry["data"])
+
+
+def signed(home: Home, kind: str, data: dict[str, Any]) -> None:
+    """One more entry, as if the runner had been made to sign it."""
+    log = audit_chain.AuditLog(home.audit)
+    log.append(kind, data)
+    Sealer(home, "").seal(log)
+
+
+def rewrite_results(home: Home, tag: str) -> None:
+    results_tsv.write(home.tag(tag) / "results.tsv", Ledger(home.ledger, read_only=True).experiments(tag))
+
+
+def test_rows_in_another_order_are_found(night: Loop) -> None:
+    """A verdict is about the rows before it: two that changed places passed where the replay gave the same."""
+    home, rows = night.home, night.ledger.experiments(night.tag)
+    night.ledger.close()
+    for one, two in itertools.pairwise(rows):
+        first, second = rows.index(one) + 1, rows.index(two) + 1
+        swap = (
+            f"UPDATE experiments SET done = CASE id WHEN {one.id} THEN {second} ELSE {first} END"
+            f" WHERE id IN ({one.id}, {two.id})"
+        )
+        sql(home, swap)
+        rewrite_results(home, night.tag)
+        found = verify.verify(home).failures
+        assert any("in another order than the audit chain" in line for line in found), found
+        sql(home, swap.replace(f"THEN {second} ELSE {first}", f"THEN {first} ELSE {second}"))
+    rewrite_results(home, night.tag)
+    assert verify.verify(home).failures == []  # the control
+
+
+@pytest.mark.parametrize("change", ["done * 10", "done + 1", "NULL"])
+def test_rows_that_are_not_counted_from_one_are_malformed(night: Loop, change: str) -> None:
+    night.ledger.close()
+    sql(night.home, f"UPDATE experiments SET done = {change}")
+    assert verify.verify(night.home).failures
+
+
+@pytest.mark.parametrize(
+    "column", ["started = '1999'", "description = 'forged'", f"snapshot = '{'0' * 64}'", "snapshot_size = 1"]
+)
+def test_what_stands_beside_a_row_is_what_the_row_says(night: Loop, column: str) -> None:
+    night.ledger.close()
+    sql(night.home, f"UPDATE experiments SET {column} WHERE id = 5")
+    found = verify.verify(night.home).failures
+    assert found == [f"{night.tag} experiment 5: it was begun as something else, the ledger says"]
+
+
+@pytest.mark.parametrize("change", ["json_set(begun, '$.seed', 99)", "json_set(begun, '$.budget', 1.5)"])
+def test_a_rerun_is_what_was_begun(night: Loop, change: str) -> None:
+    night.ledger.close()
+    sql(night.home, f"UPDATE reruns SET begun = {change} WHERE id = 1")
+    found = verify.verify(night.home).failures
+    assert found == [f"{night.tag} rerun 1: it was begun as something else, the ledger says"]
+    sql(night.home, "UPDATE reruns SET begun = '{}'")
+    assert any("malformed row" in line for line in verify.verify(night.home).failures)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "started = '1999'",
+        "artifact = 'other-9'",
+        f"policy = '{'f' * 64}'",
+        'origin = \'{"begun_from":"x","experiment":1}\'',
+    ],
+)
+def test_with_what_a_tag_began_is_in_the_chain(night: Loop, column: str) -> None:
+    night.ledger.close()
+    sql(night.home, f"UPDATE runs SET {column}")
+    found = verify.verify(night.home).failures
+    assert any("the audit chain knows another start of it" in line for line in found), found
+
+
+def test_a_tag_from_before_the_chain_told_with_what_it_began_is_said(night: Loop) -> None:
+    assert not any("began before" in line for line in verify.verify(night.home).unknown)
+    chain = [entry for entry in lines(night.home) if entry["kind"] not in ("begun", "checkpoint")]
+    rewritten(night.home, chain)
+    Sealer(night.home, "").seal(audit_chain.AuditLog(night.home.audit))
+    found = verify.verify(night.home)
+    assert found.failures == []
+    assert any("1 tags began before" in line for line in found.unknown)
+
+
+def test_a_tag_that_began_again_after_an_experiment_is_a_failure(night: Loop) -> None:
+    signed(night.home, "begun", {**receipts.of_tag(night.ledger, night.tag), "artifact": "other-9"})
+    assert any(f"{night.tag} begun  is there already" in line for line in verify.verify(night.home).failures)
+
+
+def test_a_start_that_came_to_nothing_gives_way(home: Home, work: Path) -> None:
+    """The ledger has the last one; one that a crash kept out of the chain is recorded by the next."""
+    loop = standin.loop(home, driver.TAG, driver.SEED, driver.score)
+    loop.ledger.begin_run(driver.TAG, "2026-01-03T00:00:00+00:00", "demo-1", "a" * 64)  # and the runner died
+    assert verify.verify(home).failures == []
+    loop.recorder.begin("2026-01-02T00:00:00+00:00", "b" * 64)
+    assert verify.verify(home).failures == []
+    go_on(loop, work, 2)
+    assert verify.verify(home).failures == []
+    loop.recorder.begin("2026-01-04T00:00:00+00:00", "c" * 64)  # the tag goes on
+    assert verify.verify(home).failures == []
+
+
+def test_nothing_and_zero_are_two_records(night: Loop) -> None:
+    """They had one hash: a run without a figure could be given one of 0."""
+    home, rows = night.home, night.ledger.experiments(night.tag)
+    night.ledger.close()
+    tried = 0
+    for row in rows:
+        for name in ("gain", "probability", "sigma", "parent", "claimed", "confirmed"):
+            if getattr(row, name) is None:
+                zero = "0" if name == "parent" else "0.0"
+                sql(home, f"UPDATE experiments SET row = json_set(row, '$.{name}', {zero}) WHERE id = {row.id}")
+                assert any("the ledger row differs" in line for line in verify.verify(home).failures)
+                sql(home, f"UPDATE experiments SET row = '{row.model_dump_json()}' WHERE id = {row.id}")
+                tried += 1
+                break
+    assert tried > 3
+    assert verify.verify(home).failures == []
+
+
+def test_an_experiment_that_began_and_is_not_in_the_ledger_is_found(night: Loop) -> None:
+    told = {"tag": night.tag, "experiment": 13, "snapshot": "0" * 64, "run": "f" * 16}
+    signed(night.home, "accepted", told)
+    found = verify.verify(night.home).failures
+    assert any(f"{night.tag} experiment 13 is in the audit chain but not in the ledger" in line for line in found)
+
+
+def test_an_open_row_is_the_one_that_the_chain_saw_begin(night: Loop, work: Path) -> None:
+    work.write_bytes(work.read_bytes() + b"# under way\n")
+    taken = snapshot.take(work, night.home.snapshots, 1 << 20)
+    night.recorder.accept(taken, "under way", "f" * 16)
+    assert verify.verify(night.home).failures == []
+    sql(night.home, f"UPDATE experiments SET snapshot = '{'0' * 64}' WHERE status IS NULL")
+    assert any("knows another start of it" in line for line in verify.verify(night.home).failures)
+    sql(night.home, f"UPDATE experiments SET snapshot = '{taken.sha256}', id = 14 WHERE status IS NULL")
+    found = verify.verify(night.home)
+    assert any("1 experiments were begun and the audit chain does not know" in line for line in found.unknown)
+    assert any("experiment 13 is in the audit chain but not in the ledger" in line for line in found.failures)
+
+
+@pytest.mark.parametrize("change", ["duplicate keys", "spaces", "no newline", "a number that is true"])
+def test_a_line_of_the_chain_is_what_was_written_to_the_byte(night: Loop, change: str) -> None:
+    """What is hashed is what was parsed: to another reader the line may say something else."""
+    text = night.home.audit.read_bytes()
+    first, second, *rest = text.splitlines(keepends=True)
+    second = {
+        "duplicate keys": b'{"data":{"status":"keep"},' + second[1:],
+        "spaces": second.replace(b'"n":1', b'"n": 1'),
+        "a number that is true": second.replace(b'"n":1', b'"n":1.0'),
+    }.get(change, second)
+    changed = b"".join([first, second, *rest])
+    night.home.audit.write_bytes(changed[:-1] if change == "no newline" else changed)
+    assert changed != text or change == "no newline"
+    assert any("broken" in line for line in verify.verify(night.home).failures)
+
+
+def test_a_chain_without_a_signature_is_a_failure(night: Loop) -> None:
+    """Rewritten as a whole without a key it was a remark."""
+    rewritten(night.home, [entry for entry in lines(night.home) if entry["kind"] != "checkpoint"])
+    assert any("are not signed" in line for line in verify.verify(night.home).failures)
+
+
+def forged(line: GitLine) -> str:
+    return line.commit("elsewhere", 1, b"evil = 1\n", "x")
+
+
+STRANGE: dict[str, Callable[[Path, str, str], object]] = {
+    "moved": lambda line, good, evil: (line / "refs/experiments/faults/5").write_text(evil + "\n"),
+    "gone": lambda line, good, evil: (line / "refs/experiments/faults/7").unlink(),
+    "of no experiment": lambda line, good, evil: (line / "refs/experiments/faults/13").write_text(good + "\n"),
+    "of no tag": lambda line, good, evil: (line / "refs/heads/autoresearch/best").write_text(evil + "\n"),
+    "a replacement": lambda line, good, evil: files.write(line / "refs/replace" / good, evil + "\n"),
+    "a tag of git's": lambda line, good, evil: files.write(line / "refs/tags/best", evil + "\n"),
+    "what is checked out": lambda line, good, evil: files.write(line / "refs/heads/master", evil + "\n"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_reference_is_of_what_the_ledger_has(night: Loop, name: str) -> None:
+    """A person who looks at the line with git sees all of them."""
+    line = GitLine(night.home.line)
+    evil, good = forged(line), line.head(night.tag)
+    assert good is not None
+    (night.home.line / "refs/experiments/elsewhere/1").unlink()
+    assert verify.verify(night.home).failures == []  # an object that nothing names is none
+    STRANGE[name](night.home.line, good, evil)
+    found = verify.verify(night.home).failures
+    assert any("reference" in line for line in found), found
+
+
+def test_an_exported_branch_is_ours_and_of_commits(night: Loop) -> None:
+    line = GitLine(night.home.line)
+    line.publish(
+        "exp/CPU/faults",
+        [({"train.py": b"x\n"}, "m", "2026-01-01T00:00:00+00:00")],
+        ({}, "e", "2026-01-01T00:00:00+00:00"),
+    )
+    assert verify.verify(night.home).failures == []
+    best = night.best()
+    assert best is not None
+    blob = line._git("rev-parse", f"{best.commit}:train.py")
+    files.write(night.home.line / "refs/heads/exp/GPU/faults", blob + "\n")
+    assert any("a reference to none" in line for line in verify.verify(night.home).failures)  # git says it
+
+
+def test_a_session_that_comes_and_goes_while_we_look_is_no_failure(
+    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody held the lock whenever verify looked."""
+    real = GitLine.sound
+
+    def sound(line: GitLine, found: Mapping[str, str]) -> bool:
+        with locks.hold(night.home.runner_lock, "tag faults"):
+            go_on(night, work, 15)
+        return real(line, found)
+
+    monkeypatch.setattr(GitLine, "sound", sound)
+    assert verify.verify(night.home).failures == []
+
+
+@pytest.mark.parametrize("path", ["store/highest.json", "policies/audit.yaml", "runner.lock", "broker/calls.jsonl"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(night: Loop, path: str) -> None:
+    place = night.home.root / path
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    command = [sys.executable, "-m", "runner", "verify"]
+    environment = {**os.environ, "GLOVEBOX_HOME": str(night.home.root)}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+    assert b"Traceback" not in done.stderr
+
+
+def test_text_that_is_nested_deeply_is_a_line(night: Loop, tmp_path: Path) -> None:
+    (night.home.store / "highest.json").write_text("[" * 100_000)
+    witness = tmp_path / "witness"
+    witness.write_text("[" * 4000 + "\n")
+    assert any("not a checkpoint" in line for line in verify.verify(night.home, witness).failures)
+
+
+def test_a_name_in_the_store_shows_nothing_of_its_own(night: Loop) -> None:
+    os.mkdir(os.fsencode(night.home.store) + b"/a\n\x1b[2J\xff")
+    assert all(line.isprintable() for line in verify.verify(night.home).unknown)
 
 
 def test_a_name_in_the_chain_is_a_tag_or_no_name() -> None:

@@ -14,7 +14,7 @@ from runner.core.artifacts import keys
 from runner.core.base import locks
 from runner.core.base.errors import BusyError, GloveboxError, VerifyError
 from runner.core.base.home import SOURCE, Home
-from runner.core.evidence import git_line, verify
+from runner.core.evidence import git_shape, verify
 from runner.core.policy.policy_files import Policies
 from runner.people.host import backup
 from tests import hostile_git
@@ -159,8 +159,8 @@ def test_a_hostile_git_line_runs_nothing_when_restored_and_verified(
     code, _, told = glovebox("restore", str(tmp_path / "bad"), env=place)
     assert code == (8 if lost else 0), told
     line = tmp_path / "restored" / "line.git"
-    assert (line / "config").read_text() == git_line.CONFIG
-    assert (line / "HEAD").read_text() == git_line.HEAD
+    assert (line / "config").read_text() == git_shape.CONFIG
+    assert (line / "HEAD").read_text() == git_shape.HEAD
     assert {path.name for path in line.iterdir()} == {"HEAD", "config", "objects", "refs"}
     assert not [*(line / "objects").glob("info/*"), *line.glob("refs/replace")]
     for command in (["verify"], ["show", "1"], ["report"], ["export", "--output", str(tmp_path / "x")], ["gc"]):

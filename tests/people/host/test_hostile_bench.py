@@ -118,7 +118,11 @@ def test_a_branch_that_is_another_or_lies_below_its_name_is_found(bench: Bench) 
     reference.unlink()
     reference.mkdir()
     (reference / "x").write_text(commit)
-    assert verify.verify(bench.home).failures == ["t: the branch is not at its last keep"]
+    assert verify.verify(bench.home).failures == [
+        "a reference that is none of ours: refs/heads/other",
+        "a reference that is none of ours: refs/heads/autoresearch/t/x",
+        "t: the branch is not at its last keep",
+    ]
 
 
 def test_a_link_anywhere_in_a_repository_is_refused(bench: Bench, tmp_path: Path) -> None:
@@ -189,7 +193,7 @@ def test_who_takes_the_place_of_a_bench_in_the_making_gets_nothing(
     share.mkdir()
     share.chmod(0o1777)
     theirs = Home(share / home.NAME)
-    settle = backup.git_line.settle
+    settle = backup.git_shape.settle
 
     def meanwhile(path: Path) -> None:
         settle(path)
@@ -201,7 +205,7 @@ def test_who_takes_the_place_of_a_bench_in_the_making_gets_nothing(
             theirs.root.symlink_to(tmp_path / "elsewhere")
         os.chown(theirs.root, STRANGER, STRANGER, follow_symlinks=False)
 
-    monkeypatch.setattr(backup.git_line, "settle", meanwhile)
+    monkeypatch.setattr(backup.git_shape, "settle", meanwhile)
     with pytest.raises(GloveboxError, match="cannot be made"):
         backup.restore(tmp_path / "b", theirs)
     assert [path.name for path in theirs.root.iterdir()] == (["his"] if kind == "folder" else [])

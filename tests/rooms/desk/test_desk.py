@@ -66,9 +66,9 @@ def record(loop: Loop, row: Experiment) -> Experiment:
 
     taken = snapshot.take(source, loop.home.snapshots, 4096)
     commit = loop.line.commit("t", row.id, data, "x")
-    row = row.model_copy(update={"snapshot": taken.sha256, "commit": commit})
+    row = row.model_copy(update={"snapshot": taken.sha256, "snapshot_size": taken.size, "commit": commit})
     loop.recorder.accept(taken, row.description, row.run)
-    return row
+    return row.model_copy(update={"started": loop.ledger.opened("t", row.id).started})
 
 
 @pytest.fixture
