@@ -10,7 +10,7 @@ import time
 import torch
 from torch import nn
 
-STEPS, PASSES = 30, 8  # steps a run should have; forward and backward passes of one step of trainer/train.py
+STEPS, PASSES = 8, 8  # steps a run should have; forward and backward passes of one step of trainer/train.py
 
 model = nn.Sequential(
     nn.Embedding(1024, 128),
