@@ -42,11 +42,18 @@ build_options() {
   [ -n "$bundle" ] && [ -f "$bundle" ] && OPTIONS+=(--secret "id=ca_bundle,src=$bundle")
   [ -n "$conf" ] && [ -f "$conf" ] && OPTIONS+=(--secret "id=pip_conf,src=$conf")
   case ${GLOVEBOX_TORCH:-} in
-    '') [ -n "$wheels" ] || say "trainer: torch as pip's index has it; from PyPI that is CUDA 13, 2.6 GB to download once" ;;
+    '') [ -n "$wheels" ] || torch_from_pip ;;
     cpu | cu126 | cu130) OPTIONS+=(--build-arg "TORCH_BUILD=$GLOVEBOX_TORCH" --build-arg "TORCH_INDEX=${GLOVEBOX_TORCH_INDEX:-}") ;;
     *) fail "GLOVEBOX_TORCH=$GLOVEBOX_TORCH is no build of torch (fix: cpu, cu126 or cu130)" ;;
   esac
   return 0
+}
+
+# What pip's own index gives, said before the download begins.
+torch_from_pip() {
+  say "trainer: torch as pip's index has it; from PyPI that is CUDA 13, 2.6 GB to download once, minutes to unpack"
+  [ -e /dev/nvidiactl ] || say "trainer: no NVIDIA GPU here: GLOVEBOX_TORCH=cpu GLOVEBOX_TORCH_INDEX=URL takes 0.2 GB (the URL of CPU \
+builds is on PyTorch's installation page)"
 }
 
 build() { # build ROOM

@@ -20,6 +20,11 @@ say "installing the project${extra:+ with [$extra]} into .venv"
 pip=(.venv/bin/pip install -q --disable-pip-version-check)
 "${pip[@]}" --require-hashes -r locks/runner.txt
 "${pip[@]}" --no-deps --no-build-isolation -e .
-[ -z "$extra" ] || "${pip[@]}" --no-build-isolation -e ".[$extra]"
+if [ -n "$extra" ]; then
+  # The tests' torch is the images' (images.sh), else pip's own: from PyPI the CUDA build, 2.6 GB.
+  [ -z "${GLOVEBOX_TORCH:-}" ] || "${pip[@]}" ${GLOVEBOX_TORCH_INDEX:+--extra-index-url "$GLOVEBOX_TORCH_INDEX"} \
+    "$(sed -n 's/^ *"\(torch==[0-9.]*\)",$/\1/p' pyproject.toml)+$GLOVEBOX_TORCH"
+  "${pip[@]}" --no-build-isolation -e ".[$extra]"
+fi
 touch "$stamp"
 [ -z "$extra" ] || touch .venv/.installed-base

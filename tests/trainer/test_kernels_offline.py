@@ -15,6 +15,7 @@ from runner.core.base.home import SOURCE
 from tests.core.artifacts.test_kernels import write_package
 from trainer import attention, kernels_offline
 
+ANYWHERE = "torch-universal"  # a build for every torch: the tests' own may be of CUDA on a machine without a GPU
 TWICE = "class flash_attn_interface:\n    @staticmethod\n    def flash_attn_func(q, k, v, **options):\n        return v * 2\n"
 
 
@@ -36,7 +37,7 @@ def is_the_package(repo: str) -> bool:
 
 
 def test_a_mounted_package_is_used_and_bypassed_while_exporting(packages: Path) -> None:
-    write_package(packages / "tiny-attn", TWICE)
+    write_package(packages / "tiny-attn", TWICE, variant=ANYWHERE)
     kernel = kernels_offline.get_kernel("someone/tiny-attn").flash_attn_interface.flash_attn_func
     v = torch.ones(1, 4, 2, 8)
     assert torch.equal(kernel(v, v, v, causal=True), v * 2)
@@ -76,13 +77,13 @@ def test_an_unprovisioned_kernel_falls_back_and_says_so(packages: Path, capsys: 
 def test_one_kernel_under_two_names_serves_both_and_no_other(
     packages: Path, mounted: str, asked: str, served: bool
 ) -> None:
-    write_package(packages / mounted, TWICE)
+    write_package(packages / mounted, TWICE, variant=ANYWHERE)
     assert is_the_package(asked) is served
 
 
 def test_the_name_that_was_asked_for_comes_first_and_a_useless_one_does_not_hide_the_other(packages: Path) -> None:
-    write_package(packages / "flash-attn3", TWICE)
-    write_package(packages / "flash-attention-3", TWICE.replace("* 2", "* 3"))
+    write_package(packages / "flash-attn3", TWICE, variant=ANYWHERE)
+    write_package(packages / "flash-attention-3", TWICE.replace("* 2", "* 3"), variant=ANYWHERE)
     v = torch.ones(1, 4, 2, 8)
     found = kernels_offline.get_kernel("x/flash-attention-3").flash_attn_interface.flash_attn_func(v, v, v)
     assert torch.equal(found, v * 3)
@@ -132,7 +133,7 @@ def test_a_package_is_used_only_on_a_gpu_it_has_code_for(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: here is not None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: here)
-    write_package(packages / "flash-attn3", TWICE)
+    write_package(packages / "flash-attn3", TWICE, variant=ANYWHERE)
     (packages / "flash-attn3" / kernels_offline.ARCHITECTURES).write_text(json.dumps(["8.0", "9.0a"]))
     assert is_the_package("kernels-community/flash-attn3") is served
     assert why in capsys.readouterr().out
