@@ -36,7 +36,7 @@ class ChainIndex:
         self.old_reruns: set[Key] = set()
         self.late: dict[Key, Entry] = {}
         self.late_reruns: set[Key] = set()
-        self.late_begun: set[Key] = set()  # tags and experiments
+        self.late_accepted: set[Key] = set()
         self._since = since
         self._follower = audit_chain.Follower(path)
 
@@ -64,11 +64,10 @@ class ChainIndex:
         self._named.add((kind, key))
         if kind == audit_chain.BEGUN:
             self.begun[key[0]] = data
-            self.late_begun |= {key} if late else set()
         elif kind == "accepted":
             self._going.add(key[0])
             self.accepted[key] = data
-            self.late_begun |= {key} if late else set()
+            self.late_accepted |= {key} if late else set()
         elif kind == "finished":
             self.finished[key] = data
             self.order.setdefault(key[0], []).extend([] if data.get("recovered") else [key[1]])

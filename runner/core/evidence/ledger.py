@@ -127,6 +127,13 @@ class Ledger:
                 "INSERT OR IGNORE INTO runs (tag, started, artifact, policy, origin) VALUES (?, ?, ?, ?, ?)", values
             )
 
+    def forget(self, tag: str) -> None:
+        """Remove a tag that never had an experiment; raises UsageError for one that had."""
+        with self._transaction() as db:
+            unused = "tag = ? AND tag NOT IN (SELECT tag FROM experiments) AND tag NOT IN (SELECT tag FROM reruns)"
+            if db.execute(f"DELETE FROM runs WHERE {unused}", (tag,)).rowcount != 1:  # noqa: S608
+                raise UsageError(f"tag {tag} has experiments", where="ledger", fix="glovebox tags archive")
+
     def origin(self, tag: str) -> Origin | None:
         """The experiment of another tag that a tag begins with, None if it begins with the bench's seed."""
         if not ledger_file.knows(self._db, "runs", "origin"):

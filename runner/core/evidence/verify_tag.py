@@ -44,7 +44,7 @@ class Records:
     beside: Beside
     used: dict[str, str] = field(default_factory=dict)  # artifacts, and when the last run began that used them
     hashed: dict[str, str] = field(default_factory=dict)  # snapshots by their name
-    known: set[tuple[str, int]] = field(default_factory=set)  # experiments the ledger has, ended or not; 0: the tag
+    known: set[tuple[str, int]] = field(default_factory=set)  # experiments the ledger has, ended or not
     recovered: int = 0  # experiments nobody saw run
     bare: int = 0  # that ran without a red team
     unheard: int = 0  # that the chain does not know to have begun
@@ -57,7 +57,7 @@ class Records:
         runs: list[Experiment | Rerun] = [*rows, *reruns]
         for run in runs:
             self.used[run.artifact] = max(self.used.get(run.artifact, ""), run.started)
-        self.known |= {(tag, 0), *((tag, row.id) for row in rows)}
+        self.known |= {(tag, row.id) for row in rows}
         since = next((at for at, row in enumerate(rows) if (tag, row.id) not in chain.old), len(rows))
         self._wait(lambda: all((tag, row.id) in chain.finished for row in rows))
         self._wait(lambda: all((tag, rerun.id) in chain.reruns for rerun in reruns))
@@ -214,7 +214,7 @@ class Records:
         for (tag, number), kind, what, after in self._lost():
             late += after
             if not after:
-                told = f"{tag} {kind} {number or ''} is in the audit chain but not in the ledger"
+                told = f"{tag} {kind} {number} is in the audit chain but not in the ledger"
                 self.outcome.check(what, False, told)
         if self.beside.at_work():
             told = f"a session is at work: {late} runs that ended meanwhile and the end of results.tsv"
@@ -223,15 +223,11 @@ class Records:
     def _lost(self) -> list[tuple[tuple[str, int], str, str, bool]]:
         """What the chain has and the ledger does not, and whether a session may have recorded it since."""
         chain, at_work = self.chain, self.beside.at_work()
-        began = {*chain.accepted, *((tag, 0) for tag in chain.begun)} - self.known - set(chain.finished)
-        found = [(began, "experiment", "receipts", chain.late_begun)]
+        began = set(chain.accepted) - self.known - set(chain.finished)
+        found = [(began, "experiment", "receipts", chain.late_accepted)]
         found += [(set(chain.finished), "experiment", "ledger rows", set(chain.late))]
         found += [(set(chain.reruns), "rerun", "reruns", chain.late_reruns)]
-        return [
-            (key, kind if key[1] else "start", what, at_work and key in late)
-            for keys, kind, what, late in found
-            for key in sorted(keys)
-        ]
+        return [(key, kind, what, at_work and key in late) for keys, kind, what, late in found for key in sorted(keys)]
 
 
 def _started(entry: _Entry, began: Experiment | Opened) -> bool:

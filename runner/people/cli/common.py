@@ -16,6 +16,7 @@ from runner.core.base.home import Home
 from runner.core.base.values import Experiment
 from runner.core.evidence import ledger, spending
 from runner.core.policy import policy_files
+from runner.people.host import tag_book
 from runner.people.pages import console
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -46,7 +47,7 @@ def say(document: dict[str, Any], as_json: bool, text: str) -> None:
 def show(home: Home, tag: str | None, as_json: bool) -> None:
     """A run's experiments, baseline, best and cost."""
     book = ledger.Ledger(home.ledger, read_only=True)
-    document = ledger.summary(book, newest(book, tag))
+    document = ledger.summary(book, newest(home, book, tag))
     page = home.tag(str(document["tag"])) / "report.html"
     cost, away = spending.spent(home.spent, str(document["tag"])), spending.away(home.broker)
     if as_json:
@@ -98,9 +99,14 @@ def notifying(home: Home, tag: str) -> Iterator[Tell]:
         found.close()
 
 
-def newest(book: ledger.Ledger, tag: str | None) -> str:
-    """The tag asked for, else the newest; raises UsageError if there is none, or not that one."""
-    tags = book.tags()
+def newest(home: Home, book: ledger.Ledger, tag: str | None) -> str:
+    """The tag asked for, by its own or a person's name, else the newest that is not archived.
+
+    Raises UsageError if there is none, or not that one.
+    """
+    names = tag_book.read(home)
+    tags = [one for one in book.tags() if one not in names.archived] or book.tags()
+    tag = tag and names.tag(tag)
     if tag is None and not tags:
         raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
     if tag is not None:
@@ -108,9 +114,9 @@ def newest(book: ledger.Ledger, tag: str | None) -> str:
     return tag or next((one for one in tags if book.begun(one)), tags[0])
 
 
-def numbered(book: ledger.Ledger, tag: str | None, number: int) -> Experiment:
+def numbered(home: Home, book: ledger.Ledger, tag: str | None, number: int) -> Experiment:
     """An experiment of the tag asked for; raises UsageError if there is none of that number."""
-    name = newest(book, tag)
+    name = newest(home, book, tag)
     rows = book.experiments(name)
     row = next((row for row in rows if row.id == number), None)
     if row is None:

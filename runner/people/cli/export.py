@@ -30,7 +30,7 @@ def export(
     """Write a run for others: git branch exp/{GPU}/{tag}, results.tsv, session report, signed. See init --from."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    name = newest(book, tag)
+    name = newest(home, book, tag)
     machine = hardware or exporting.hardware()
     try:
         TypeAdapter(exporting.Hardware).validate_python(machine)

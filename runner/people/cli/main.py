@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from runner.core.artifacts import begun, keys
 from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.home import find, make, place
 from runner.core.evidence import ledger
 from runner.core.evidence import verify as verifier
-from runner.people.cli import artifacts, export, operations, policy, records, redteam, run, up, views, warm
+from runner.people.cli import artifacts, export, operations, policy, records, redteam, run, tags, up, views, warm
 from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show, there
 from runner.people.host import importing
 from runner.people.pages import console, report
@@ -28,7 +29,7 @@ from runner.people.pages.progress import ShownStages
 _EPILOG = (
     "Exit codes: 0 success, 1 internal failure, 2 wrong usage, 3 policy or settings, 4 artifacts or keys, "
     "5 engine or images (doctor: any failed check), 6 busy, 7 train.py refused, 8 verification failed, "
-    "9 the agent gave up, 130 interrupted."
+    "9 the agent gave up, 10 an audit contradicted a proof, 11 the tag's bits are told, 130 interrupted."
 )
 _WRONG_USAGE: type[Any] = typer.BadParameter.__mro__[1]  # of typer's own click, which has no public name for it
 _FIXES = {
@@ -36,11 +37,27 @@ _FIXES = {
     errno.ENOSPC: "free disk space",
     errno.EACCES: "look whose it is: ls -l",
 }
+# As people meet them: a bench, a run, looking at it, looking after it.
+_ORDER = (
+    "init", "doctor", "prepare", "run", "up", "stop", "status", "watch", "history", "show", "logs", "best", "explain",
+    "report", "tags", "rerun", "confirm", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup",
+    "restore", "help", "version",
+)  # fmt: skip
+
+
+class _Commands(TyperGroup):
+    """Lists commands in that order."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All of them; a test holds that none is missing."""
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+
 app = typer.Typer(
     name="glovebox",
+    cls=_Commands,
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,6 +65,7 @@ app = typer.Typer(
 
 app.add_typer(artifacts.keys_app)
 app.add_typer(policy.policy_app)
+app.add_typer(tags.tags_app)
 for command in (
     run.run,
     up.up,
@@ -64,7 +82,6 @@ for command in (
     views.history,
     views.show,
     views.watch,
-    records.tags,
     records.logs,
     records.best,
     records.explain,
@@ -83,6 +100,21 @@ def _top(
     _: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)] = False,
 ) -> None:
     """A sealed bench for unattended ML research."""
+
+
+@app.command("version")
+def version_(json_: Json = False) -> None:
+    """Print the version."""
+    say({"version": version("glovebox")}, json_, f"glovebox {version('glovebox')}")
+
+
+@app.command("help")
+def help_(
+    context: typer.Context,
+    command: Annotated[list[str] | None, typer.Argument(help="A command, as: tags rename.")] = None,
+) -> None:
+    """Say what a command does and takes; without one, which there are."""
+    app([*(command or []), "--help"], standalone_mode=False, prog_name=context.find_root().info_name)
 
 
 @app.command()
@@ -188,7 +220,7 @@ def report_(tag: TagOption = None, json_: Json = False) -> None:
     """Write the run's report.html again and print its path."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    name = newest(book, tag)
+    name = newest(home, book, tag)
     path = report.write(home, book, begun.under_or_now(home, book.run_info(name)["policy"]), name)
     say({"report": str(path)}, json_, str(path))
 

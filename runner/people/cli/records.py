@@ -1,4 +1,4 @@
-"""`glovebox tags`, `logs`, `best` and `explain`: finding one's way in what a bench has. TRUSTED.
+"""`glovebox logs`, `best` and `explain`: finding one's way in what a bench has. TRUSTED.
 
 Logs are what untrusted code printed. They are for people: escapes are taken out, and nothing here reads them.
 """
@@ -12,11 +12,9 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from runner.core.airlock import invisible
 from runner.core.base import files
@@ -36,45 +34,6 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]{0,40}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,400}
 _ENDS = re.compile(r"\r\n|\r|\n")
 
 
-def tags(json_: Json = False) -> None:
-    """All tags of this bench, newest first."""
-    book = ledger.Ledger(find().ledger, read_only=True)
-    found = [_tag(book, tag) for tag in book.tags()]
-    if json_:
-        print(json.dumps({"tags": found}))
-        return
-    if not found:
-        raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
-    view = Table()
-    for name in ("tag", "begun", "experiments", "kept", "baseline", "best", "begun from"):
-        view.add_column(name, justify="right" if name in ("experiments", "kept", "baseline", "best") else "left")
-    for one in found:
-        scores = ["" if one[name] is None else f"{one[name]:.6f}" for name in ("baseline", "best")]
-        running = " and one running" if one["running"] else ""
-        count = f"{one['experiments']}{running}"
-        view.add_row(
-            one["tag"],
-            escape(invisible.printable(one["started"][:16].replace("T", " "))),
-            count,
-            str(one["kept"]),
-            *scores,
-            one["begun_from"] or "",
-        )
-    console.stdout().print(view)
-
-
-def _tag(book: ledger.Ledger, tag: str) -> dict[str, Any]:
-    origin, info = book.origin(tag), book.run_info(tag)
-    return {
-        "tag": tag,
-        "started": info["started"],
-        "artifact": info["artifact"],
-        **book.glance(tag).model_dump(),
-        "running": bool(book.open_numbers(tag)),
-        "begun_from": origin.begun_from if origin else None,
-    }
-
-
 def logs(
     experiment: Annotated[int, typer.Argument(help="Number of the experiment.")],
     room: Annotated[str, typer.Argument(help="trainer or evaluator; without it, which logs there are.")] = "",
@@ -84,7 +43,7 @@ def logs(
 ) -> None:
     """What containers of an experiment printed: words of untrusted code, for people only, without escapes."""
     home = find()
-    row = numbered(ledger.Ledger(home.ledger, read_only=True), tag, experiment)
+    row = numbered(home, ledger.Ledger(home.ledger, read_only=True), tag, experiment)
     there = files_of(home, row)
     if not room:
         say(
@@ -145,7 +104,7 @@ def best(
     """The best train.py of a run, as the ledger has it."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    name = newest(book, tag)
+    name = newest(home, book, tag)
     row = standing.best(book.experiments(name))
     if row is None:
         raise UsageError(f"nothing was kept in tag {name}", fix="glovebox history says how its experiments ended")

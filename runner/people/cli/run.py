@@ -41,6 +41,7 @@ def run(
     lanes = lanes_of(gpu, cores)
     settings = settings_of(home, tag, agent, artifact, lanes, from_tag)
     settings |= {"max_experiments": max_experiments}
+    tag = settings["tag"]  # a person's name for it, perhaps
     if train_py is not None:
         if len(lanes) > 1:
             raise typer.BadParameter("one file runs on one --gpu or set of --cores")
@@ -89,7 +90,7 @@ def confirm(
 def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: bool) -> None:
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    name = newest(book, tag)
+    name = newest(home, book, tag)
     version = book.run_info(name)["artifact"]
     settings = settings_of(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None, "order": order}
     with notifying(home, name) as told:

@@ -14,7 +14,7 @@ from runner.core.base.home import Home
 from runner.core.base.launching import AgentKind, Lane
 from runner.core.base.values import Tag
 from runner.people.cli.common import Tell, interruptible
-from runner.people.host import processes
+from runner.people.host import processes, tag_book
 from runner.people.host.page_writer import writing
 from runner.people.pages import console
 
@@ -45,6 +45,8 @@ def settings_of(
             ) from None
     if agent not in AGENTS:
         raise typer.BadParameter(f"one of: {', '.join(AGENTS)}")
+    names = tag_book.read(home)
+    tag, from_tag = names.tag(tag), from_tag and names.tag(from_tag)
     asked = {"tag": tag, "from_tag": from_tag, "agent": agent, "artifact": artifact, "lanes": lanes}
     return asked | {"seed": str(home.first())}
 

@@ -40,6 +40,7 @@ def up(
     home = find()
     settings = settings_of(home, tag, agent, artifact, lanes_of(gpu, cores), from_tag)
     settings |= {"until": experiments}
+    tag = settings["tag"]  # a person's name for it, perhaps
     secret = secret_of(home, agent, key_file)
     after = threading.Event()
     signal.signal(signal.SIGUSR1, lambda *_: after.set())  # before the lock names us: a stop is never lost

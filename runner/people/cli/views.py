@@ -38,7 +38,7 @@ def history(
         raise typer.BadParameter(f"one of: {', '.join(OUTCOMES)}")
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    name = newest(book, tag)
+    name = newest(home, book, tag)
     rows = book.experiments(name)
     glance = views.history(rows, begun.under_or_now(home, book.run_info(name)["policy"]))
     chosen = [row for row in rows if status in (None, row.outcome)][-(last or len(rows)) :]
@@ -69,7 +69,7 @@ def watch(
     """Watch a run: the experiment in progress with its curve, the frontier, last results, cost. Ctrl-C ends."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    name = newest(book, tag)
+    name = newest(home, book, tag)
     looks = watching.Look(home, begun.under_or_now(home, book.run_info(name)["policy"]), book, name)
     out = console.stdout()
     unicode = (out.encoding or "").lower().startswith("utf")
@@ -119,7 +119,7 @@ def show(
     """One experiment: its change, scores, loss curve, and what vouches for it."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
-    row = numbered(book, tag, experiment)
+    row = numbered(home, book, tag, experiment)
     name = row.tag
     before = standing.parent(book.experiments(name), row)
     diff = GitLine(home.line, make=False).diff(before.commit, row.commit) if before else ""

@@ -1,4 +1,4 @@
-"""Tags, logs, the best file and what words mean, as a person asks for them."""
+"""Logs, the best file and what words mean, as a person asks for them."""
 
 from __future__ import annotations
 
@@ -32,39 +32,6 @@ def log(home: Home, text: bytes, room: str = "trainer", number: int = 2) -> Path
     path = home.run(row.run) / f"{room}.log"
     path.write_bytes(text)
     return path
-
-
-# Tags
-
-
-def test_tags_are_listed_newest_first(glovebox: Glovebox, bench: Home) -> None:
-    ledger = Ledger(bench.ledger)
-    ledger.begin_run("night", "2026-01-02T00:00:00+00:00", "demo-1", "f" * 64)
-    ledger.close()
-    code, out, err = glovebox("tags", "--json")
-    assert code == 0, err
-    assert [(one["tag"], one["experiments"]) for one in json.loads(out)["tags"]] == [("night", 0), ("t", 3)]
-    summary = json.loads(glovebox("status", "--tag", "t", "--json")[1])
-    assert {name: json.loads(out)["tags"][1][name] for name in ("kept", "baseline", "best")} == {
-        "kept": 3, "baseline": summary["baseline"], "best": summary["best"],
-    }  # fmt: skip
-    assert "night" in glovebox("tags")[1]
-
-
-def test_a_start_that_came_to_nothing_is_not_the_newest_and_binds_nobody(glovebox: Glovebox, bench: Home) -> None:
-    ledger = Ledger(bench.ledger)
-    ledger.begin_run("night", "2026-01-02T00:00:00+00:00", "demo-1", "f" * 64)
-    assert ledger.recorded("night") is None
-    ledger.begin_run("night", "2026-01-03T00:00:00+00:00", "demo-2", "e" * 64)
-    assert ledger.run_info("night")["artifact"] == "demo-2"
-    assert json.loads(glovebox("status", "--json")[1])["tag"] == "t"
-    # The control: from its first experiment on a tag is what it was begun with.
-    ledger.open_experiment("night", started="x", description="", snapshot="0" * 64, size=1, run="0" * 16)
-    ledger.begin_run("night", "2026-01-04T00:00:00+00:00", "demo-3", "d" * 64)
-    assert ledger.recorded("night") == ledger.run_info("night")
-    assert ledger.run_info("night")["artifact"] == "demo-2"
-    ledger.close()
-    assert json.loads(glovebox("status", "--json")[1])["tag"] == "night"
 
 
 # Logs

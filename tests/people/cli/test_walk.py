@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,9 +22,10 @@ Glovebox = Callable[..., tuple[int, str, str]]
 ON_A_BENCH = [
     ["status"], ["history"], ["show", "1"], ["watch", "--once"], ["report"], ["confirm"], ["rerun", "1"], ["export"],
     ["verify"], ["gc"], ["backup", "b.tar.gz"], ["prepare", "--profile", "demo"], ["keys", "list"],
-    ["tags"], ["logs", "1"], ["best"], ["run", "--tag", "t"], ["up", "--tag", "t", "--agent", "scripted"], ["stop"], ["doctor", "--clock"],
+    ["tags"], ["tags", "rename", "t", "x"], ["tags", "archive", "t"], ["tags", "delete", "t"], ["logs", "1"], ["best"], ["run", "--tag", "t"], ["up", "--tag", "t", "--agent", "scripted"], ["stop"], ["doctor", "--clock"],
 ]  # fmt: skip
 OF_A_TAG = [
+    ["tags"],
     ["status"],
     ["history"],
     ["show", "1"],
@@ -61,7 +63,7 @@ def test_before_the_first_run(glovebox: Glovebox, command: list[str]) -> None:
     assert "no experiment has been run yet" in err.replace("\n", " ")
 
 
-@pytest.mark.parametrize("command", OF_A_TAG, ids=" ".join)
+@pytest.mark.parametrize("command", OF_A_TAG[1:], ids=" ".join)
 def test_an_unknown_tag_names_the_known_ones(glovebox: Glovebox, bench: Home, command: list[str]) -> None:
     code, out, err = glovebox(*command, "--tag", "nov99")
     assert (code, out) == (2, ""), err
@@ -147,3 +149,29 @@ def test_a_full_disk_behind_the_output_is_one_line(bench: Home, command: list[st
     assert done.stderr.startswith("glovebox: ")
     assert "Traceback" not in done.stderr
     assert len(done.stderr) < ONE_LINE
+
+
+def test_help_and_version_are_commands_too(glovebox: Glovebox) -> None:
+    assert glovebox("help")[1] == glovebox("-h")[1]
+    assert glovebox("help", "tags", "rename")[1] == glovebox("tags", "rename", "--help")[1]
+    assert glovebox("help", "nonsense")[0] == 2
+    assert glovebox("version")[1] == glovebox("--version")[1]
+    assert "version" in json.loads(glovebox("version", "--json")[1])
+
+
+def test_help_lists_every_command_in_our_order_and_each_says_what_it_does() -> None:
+    import typer
+
+    from runner.people.cli import main
+
+    commands = typer.main.get_command(main.app).commands  # type: ignore[attr-defined]
+    assert sorted(commands) == sorted(main._ORDER)
+    assert all(command.get_short_help_str(200).strip() for command in commands.values())
+
+
+def test_codes_that_a_session_ends_with_are_all_in_the_help(glovebox: Glovebox) -> None:
+    from runner.core.base import errors
+
+    codes = {one.exit_code for one in vars(errors).values() if isinstance(one, type) and hasattr(one, "exit_code")}
+    told = " ".join(glovebox("--help")[1].split())
+    assert all(re.search(rf"[ ,]{code} [a-z]", told) for code in codes | {errors.TOLD_CODE, 130}), told

@@ -1,0 +1,132 @@
+"""`glovebox tags`: which there are, what they are called, and putting them away. TRUSTED."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.markup import escape
+from rich.table import Table
+
+from runner.core.airlock import invisible
+from runner.core.base.errors import UsageError
+from runner.core.base.home import find
+from runner.core.base.values import Tag
+from runner.core.evidence import ledger
+from runner.people.cli.common import Json, say
+from runner.people.host import tag_book
+from runner.people.pages import console
+
+tags_app = typer.Typer(
+    name="tags", help="All tags of this bench, newest first.", invoke_without_command=True, rich_markup_mode=None
+)
+TagName = Annotated[str, typer.Argument(help="Name of the tag.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Remove it; without this only say what would go.")]
+_COLUMNS = ("tag", "begun", "experiments", "kept", "baseline", "best", "begun from")
+_FIGURES = ("experiments", "kept", "baseline", "best")
+
+
+@tags_app.callback()
+def list_(
+    context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Archived ones too.")] = False,
+    json_: Json = False,
+) -> None:
+    """All tags of this bench, newest first."""
+    if context.invoked_subcommand is not None:
+        return
+    home = find()
+    book, names = ledger.Ledger(home.ledger, read_only=True), tag_book.read(home)
+    found = [_tag(book, names, tag) for tag in book.tags() if every or tag not in names.archived]
+    if json_:
+        print(json.dumps({"tags": found}))
+        return
+    if not found:
+        if names.archived:
+            raise UsageError("all tags are archived", fix="glovebox tags --all")
+        raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
+    view = Table()
+    for name in _COLUMNS:
+        view.add_column(name, justify="right" if name in _FIGURES else "left")
+    for one in found:
+        view.add_row(*_cells(one))
+    console.stdout().print(view)
+
+
+def _cells(one: dict[str, Any]) -> list[str]:
+    called = f"{one['name']} ({one['tag']})" if one["name"] else one["tag"]
+    return [
+        f"{called}, archived" if one["archived"] else called,
+        escape(invisible.printable(one["started"][:16].replace("T", " "))),
+        f"{one['experiments']} and one running" if one["running"] else str(one["experiments"]),
+        str(one["kept"]),
+        *("" if one[name] is None else f"{one[name]:.6f}" for name in ("baseline", "best")),
+        one["begun_from"] or "",
+    ]
+
+
+def _tag(book: ledger.Ledger, names: tag_book.TagBook, tag: str) -> dict[str, Any]:
+    origin, info = book.origin(tag), book.run_info(tag)
+    return {
+        "tag": tag,
+        "name": names.names.get(tag),
+        "archived": tag in names.archived,
+        "started": info["started"],
+        "artifact": info["artifact"],
+        **book.glance(tag).model_dump(),
+        "running": bool(book.open_numbers(tag)),
+        "begun_from": origin.begun_from if origin else None,
+    }
+
+
+@tags_app.command("rename")
+def rename(
+    tag: TagName,
+    name: Annotated[str, typer.Argument(help="What it is called from now on; the record keeps its own name.")],
+    json_: Json = False,
+) -> None:
+    """Call a tag otherwise; its own name takes the name away again."""
+    try:
+        TypeAdapter(Tag).validate_python(name)
+    except ValidationError:
+        raise typer.BadParameter(
+            f"{name!r}: use lower case letters and digits, . _ - between them, at most 40"
+        ) from None
+    home = find()
+    own = tag_book.read(home).tag(tag)
+    tag_book.rename(home, ledger.Ledger(home.ledger, read_only=True), own, name)
+    say({"tag": own, "name": name}, json_, f"{own} is called {name}")
+
+
+@tags_app.command("archive")
+def archive(tag: TagName, json_: Json = False) -> None:
+    """Put a tag away: in no list, and never the newest. Its record stays."""
+    _put(tag, json_, away=True)
+
+
+@tags_app.command("unarchive")
+def unarchive(tag: TagName, json_: Json = False) -> None:
+    """Take an archived tag out again."""
+    _put(tag, json_, away=False)
+
+
+def _put(tag: str, as_json: bool, *, away: bool) -> None:
+    home = find()
+    own = tag_book.read(home).tag(tag)
+    tag_book.archive(home, ledger.Ledger(home.ledger, read_only=True), own, away=away)
+    say({"tag": own, "archived": away}, as_json, f"{own} is {'archived' if away else 'back'}")
+
+
+@tags_app.command("delete")
+def delete(tag: TagName, yes: Yes = False, json_: Json = False) -> None:
+    """Remove a tag's logs, hand-overs and pages and archive it; what is signed (rows, commits, chain) stays."""
+    home = find()
+    if not home.ledger.exists():
+        raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
+    own = tag_book.read(home).tag(tag)
+    count, size = tag_book.delete(home, own, remove=yes)
+    verb = "removed" if yes else "would be removed (--yes does it)"
+    document = {"tag": own, "removed": yes, "files": count, "bytes": size}
+    say(document, json_, f"{own}: {count} files, {size / 1e6:.1f} MB {verb}; its record stays")
