@@ -107,7 +107,7 @@ def test_only_the_broker_reads_the_api_key_and_notify_its_own_secret() -> None:
     }
     assert users == {"rooms/broker/upstream.py", "people/host/notify.py"}
     notify = (SOURCE / "runner" / "people" / "host" / "notify.py").read_text()
-    assert "home.webhook" in notify
+    assert "address_of(home)" in notify
     assert ".key" not in notify
 
 

@@ -101,8 +101,10 @@ def test_a_run_through_compose_survives_the_loss_of_any_service(
             project.container(service).kill()
             time.sleep(1.0)
             project.compose("start", service)
-    project.wait(lambda: project.container("runner").status == "exited", "the run did not end", 240)
+    for service in ("runner", "agent", "broker", "launcher"):  # a tag that is over ends them all
+        project.wait(lambda service=service: project.container(service).status == "exited", f"{service} goes on", 400)
     assert project.container("runner").attrs["State"]["ExitCode"] == 0
+    assert "tag t is over" in project.compose("logs", "runner")
     document = json.loads(glovebox("status", "--json")[1])
     rows = document["experiments"]
     assert [row["id"] for row in rows] == list(range(1, len(rows) + 1))
@@ -112,6 +114,9 @@ def test_a_run_through_compose_survives_the_loss_of_any_service(
     assert len(done) == EXPERIMENTS
     assert all(row["status"] in ("keep", "discard") or row["reason"] == "exception" for row in done), rows
     assert document["cost"]["dollars"] > 0
+    asked = [one for one in Ledger(project.home.ledger, read_only=True).reruns("t") if one.during == 0]
+    kept = [row for row in rows if row["status"] == "keep"]
+    assert len(asked) == (4 if len(kept) > 1 else 0)  # what the tag gained is measured before it is over
     code, out, _ = glovebox("verify", "--json")
     assert code == 0, out
     assert engine.containers.list(filters={"label": f"glovebox.bench={project.home.id}"}) == []

@@ -100,7 +100,7 @@ def test_without_the_reserve_the_record_would_be_lost(small_disk: Home, policies
 def test_an_error_that_is_not_a_full_disk_keeps_the_reserve(home: Home) -> None:
     disk_reserve.hold(home)
     assert disk_reserve.give_up(home) is False
-    assert home.reserve.exists()
+    assert disk_reserve.place(home).exists()
 
 
 def test_a_broken_page_is_named_before_anything_runs(home: Home, policies: Policies) -> None:

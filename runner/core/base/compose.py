@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 from runner.core.base.doors import Places
@@ -18,6 +19,17 @@ def setting(name: str, default: str | None = None) -> str:
     if value is None:
         raise PolicyError("is not set", where=name, fix="run: glovebox init, which writes .env beside compose.yaml")
     return value
+
+
+def over(door: Path) -> Path:
+    """Beside a door: the runner's word that the tag is over, after which the services end too."""
+    return door.with_name("over")
+
+
+def until_over(ending: threading.Event, door: Path) -> None:
+    """Return when told to end, or when the tag is over."""
+    while not (ending.wait(1.0) or over(door).exists()):
+        pass
 
 
 def bench() -> Home:

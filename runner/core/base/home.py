@@ -118,16 +118,6 @@ class Home:
         return self.root / "redteam.json"
 
     @property
-    def agent_seccomp(self) -> Path:
-        """The agent's seccomp profile, for compose."""
-        return self.root / "agent.seccomp.json"
-
-    @property
-    def kernels(self) -> Path:
-        """The newest result of `glovebox doctor --kernels` on this bench."""
-        return self.root / "kernels.json"
-
-    @property
     def spent(self) -> Path:
         """The broker's meter."""
         return self.broker / "spent.sqlite"
@@ -136,16 +126,6 @@ class Home:
     def key(self) -> Path:
         """The API key, unless another file is named."""
         return self.root / "secrets" / "anthropic_api_key"
-
-    @property
-    def webhook(self) -> Path:
-        """The address notifications go to: a secret, since whoever knows it can post there."""
-        return self.root / "secrets" / "webhook_url"
-
-    @property
-    def reserve(self) -> Path:
-        """Disk space kept for the ledger."""
-        return self.root / "reserve"
 
     @property
     def seed(self) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
@@ -16,15 +17,20 @@ from runner.core.base.home import Home
 SIZE = 32 << 20  # a night's records are a few megabytes
 
 
+def place(home: Home) -> Path:
+    """The file that takes the space."""
+    return home.root / "reserve"
+
+
 def hold(home: Home) -> None:
     """Take the space; raises GloveboxError if there is not even that much."""
-    if home.reserve.exists() and home.reserve.stat().st_size == SIZE:
+    if place(home).exists() and place(home).stat().st_size == SIZE:
         return
-    descriptor = os.open(home.reserve, os.O_WRONLY | os.O_CREAT, 0o600)
+    descriptor = os.open(place(home), os.O_WRONLY | os.O_CREAT, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, SIZE)
     except OSError as error:
-        home.reserve.unlink(missing_ok=True)
+        place(home).unlink(missing_ok=True)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise full(home) from None
@@ -34,9 +40,9 @@ def hold(home: Home) -> None:
 
 def give_up(home: Home) -> bool:
     """Free the space if the disk is full; False if it is not, or nothing was held."""
-    if shutil.disk_usage(home.root).free > SIZE // 4 or not home.reserve.exists():
+    if shutil.disk_usage(home.root).free > SIZE // 4 or not place(home).exists():
         return False
-    home.reserve.unlink()
+    place(home).unlink()
     return True
 
 

@@ -8,6 +8,7 @@ outcome, and the hash of the whole ledger row.
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -55,16 +56,20 @@ class Kernels(Frozen):
     coupled: int
 
 
+def _kernels(home: Home) -> Path:
+    return home.root / "kernels.json"
+
+
 def keep_kernels(home: Home, found: Kernels) -> None:
     """Remember the newest result of `doctor --kernels`."""
-    with whole(home.kernels) as file:
+    with whole(_kernels(home)) as file:
         file.write(found.model_dump_json().encode())
 
 
 def kernels(home: Home, engines: list[EngineResult]) -> Kernels | None:
     """The newest result, if it was taken on the image that scored."""
     try:
-        with home.kernels.open("rb") as file:
+        with _kernels(home).open("rb") as file:
             found = Kernels.model_validate_json(file.read(_MAX_BYTES))
     except (OSError, ValidationError):
         return None

@@ -51,11 +51,15 @@ def values(home: Home, sandbox: walls.Sandbox, cards: list[nvidia.Card]) -> dict
         # compose mounts it, so it must exist: what the launcher sees anyway stands in for one that does not.
         "GLOVEBOX_CDI": next((str(path) for path in _CDI if path.is_dir()), str(home.artifacts)),
         "GLOVEBOX_BENCH": home.id,
-        "GLOVEBOX_AGENT_SECCOMP": str(home.agent_seccomp) if sandbox.seccomp == "glovebox" else "builtin",
+        "GLOVEBOX_AGENT_SECCOMP": str(_agent_seccomp(home)) if sandbox.seccomp == "glovebox" else "builtin",
         "GLOVEBOX_AGENT_CORES": cores.of_agents(sandbox) or "",
         "GLOVEBOX_DOCKER_GID": str(group),
         "GLOVEBOX_DOCKER_SOCKET": str(socket),
     }
+
+
+def _agent_seccomp(home: Home) -> Path:
+    return home.root / "agent.seccomp.json"
 
 
 def write(path: Path, home: Home, *, named: bool = True) -> None:
@@ -67,7 +71,7 @@ def write(path: Path, home: Home, *, named: bool = True) -> None:
     sandbox = policies.sandbox
     cards = nvidia.cards()
     ours = values(home, sandbox, cards)
-    files.write(home.agent_seccomp, seccomp.profile(policies.seccomp, "agent"))
+    files.write(_agent_seccomp(home), seccomp.profile(policies.seccomp, "agent"))
     ownership.way(path.absolute().parent.resolve())
     old = _there(path).split("\n")
     _of_another(path, old, home, named=named)

@@ -11,6 +11,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -120,12 +121,17 @@ def _why(error: httpx.HTTPError) -> str:
     return type(error).__name__
 
 
+def address_of(home: Home) -> Path:
+    """The file with the address notifications go to: a secret, since whoever knows it can post there."""
+    return home.root / "secrets" / "webhook_url"
+
+
 def notifier(home: Home, policy: Notify, tag: str, warn: Callable[[str], None]) -> Notifier | None:
     """The webhook of a bench, None if policy has it off; raises PolicyError if its address is missing or odd."""
     if not policy.enabled:
         return None
-    address = secret_file.read(home.webhook, "webhook's address").reveal()
+    address = secret_file.read(address_of(home), "webhook's address").reveal()
     if not _ADDRESS.fullmatch(address):
         fix = "one line: https://HOST[:PORT]/PATH; http:// only to loopback"
-        raise PolicyError("not a webhook's address", where=str(home.webhook), fix=fix)
+        raise PolicyError("not a webhook's address", where=str(address_of(home)), fix=fix)
     return Notifier(policy, address, tag, warn)

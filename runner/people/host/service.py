@@ -1,7 +1,7 @@
 """`python -m runner.people.host.service`: the desk under compose, and somebody who follows it. TRUSTED.
 
 The same two as under `glovebox up`: the desk tells events, and this process shows them as lines for people and has the
-page written. Signals are passed on; the exit code is the desk's.
+page written. Signals are passed on; the exit code is the desk's. When it ends by itself, so do the other services.
 """
 
 from __future__ import annotations
@@ -16,15 +16,23 @@ from runner.people.host import processes
 from runner.people.host.page_writer import writing
 from runner.people.pages import console
 
+_DOORS = (compose.DOORS.launch, compose.DOORS.meter)
+
 
 def main() -> int:
     """Follow one desk to its end."""
     try:
         home, tag = compose.bench(), compose.setting("GLOVEBOX_TAG")
-        desk = processes.start("runner.rooms.desk")
+        for door in _DOORS:
+            compose.over(door).unlink(missing_ok=True)
+        desk, signals, out = processes.start("runner.rooms.desk"), list[int](), console.stdout()
+
+        def passed_on(number: int, _: object) -> None:
+            signals.append(number)
+            desk.send_signal(number)
+
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, lambda number, _: desk.send_signal(number))
-        out = console.stdout()
+            signal.signal(number, passed_on)
         with writing(home, tag) as page:
             for event in processes.events(desk):
                 if text := _line(event):
@@ -33,7 +41,12 @@ def main() -> int:
     except GloveboxError as error:
         console.stderr().print(f"glovebox runner: {error}", markup=False)
         return error.exit_code
-    return desk.wait()
+    code = desk.wait()
+    if code == 0 and signal.SIGTERM not in signals:
+        out.print(f"tag {tag} is over, and so are all services: docker compose down --volumes", markup=False)
+        for door in _DOORS:
+            compose.over(door).touch()
+    return code
 
 
 def _line(event: dict[str, Any]) -> str | None:

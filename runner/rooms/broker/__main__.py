@@ -4,7 +4,7 @@
     python -m runner.rooms.broker            as a service of compose: settings from the environment
 
 Serves llm.sock for the agent (HTTP, relay.py) and meter.sock for the runner (JSON lines): the runner says which
-experiment is under way and is told what is left of the budget. Ends on SIGTERM, too.
+experiment is under way and is told what is left of the budget. Ends on SIGTERM, or when the tag is over.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import sqlite3
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,9 @@ def _listen(settings: Settings, policies: policy_files.Policies, secret: secret_
             timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)
-        if settings.held:
-            threading.Thread(target=_until_closed, args=(server,), daemon=True).start()
+        over = partial(compose.until_over, threading.Event(), places.meter)
+        until = sys.stdin.read if settings.held else over
+        threading.Thread(target=_until, args=(until, server), daemon=True).start()
         print(json.dumps({"event": "ready"}), flush=True)
         server.run(sockets=[front])
     meter.close()
@@ -125,8 +127,8 @@ def _protocol(uids: frozenset[int]) -> type[H11Protocol]:
     return Checked
 
 
-def _until_closed(server: uvicorn.Server) -> None:
-    sys.stdin.read()
+def _until(ended: Callable[[], object], server: uvicorn.Server) -> None:
+    ended()
     server.should_exit = True
 
 

@@ -171,7 +171,7 @@ class _Attendance:
             self._wait(agent, desk)
             lost = agent.lost if agent and not desk.finished.is_set() else None
             desk.settle(0 if stopping.is_set() else LONGEST_EXPERIMENT)  # one that runs may end, its agent gone or not
-            loop.launches.cancel_all()
+            loop.launches.end_all()  # but what the tag gained may be measured yet
             if agent is not None:
                 agent.gone(30)
             desk.settle(20)

@@ -137,12 +137,17 @@ class LaunchClient:
         finally:
             self.end(launch)
 
-    def cancel_all(self) -> None:
-        """End every container that is still running and start no more."""
+    def end_all(self) -> None:
+        """End every container that is still running or stands by."""
         with self._lock:
-            self._closed = True
             for launch in self._open:
                 launch.cancel()
+
+    def cancel_all(self) -> None:
+        """The same, and start no more."""
+        with self._lock:
+            self._closed = True
+            self.end_all()
 
 
 class Ahead:

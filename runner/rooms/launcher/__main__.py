@@ -2,7 +2,7 @@
 
     python -m runner.rooms.launcher HOME DOORS   serve until stdin closes, which `glovebox` holds
     python -m runner.rooms.launcher HOME         only remove what a dead launcher of this bench left behind
-    python -m runner.rooms.launcher              as a service of compose: serve until SIGTERM
+    python -m runner.rooms.launcher              as a service of compose: until SIGTERM, or the tag is over
 
 Prints one event, ready or failed, as a line of JSON.
 """
@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import docker
@@ -39,7 +40,8 @@ def main(argv: list[str]) -> int:
         if len(argv) == 1:
             home, ending = compose.bench(), threading.Event()
             signal.signal(signal.SIGTERM, lambda *_: ending.set())
-            _alone(home, lambda: _serve(home, compose.DOORS, ending.wait, watch=True))
+            until = partial(compose.until_over, ending, compose.DOORS.launch)
+            _alone(home, lambda: _serve(home, compose.DOORS, until, watch=True))
         elif len(argv) == 2:
             home = Home(Path(argv[1]))
             _alone(home, lambda: containers.reap(docker.from_env(timeout=int(SECONDS)), home.id))

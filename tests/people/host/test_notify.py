@@ -167,9 +167,9 @@ def enabled(home: Home, hook: Hook) -> Home:
     """A bench whose policy has the webhook on."""
     text = (SOURCE / "policies" / "notify.yaml").read_text()
     (home.root / "policies" / "notify.yaml").write_text(text.replace("enabled: false", "enabled: true"))
-    home.webhook.parent.mkdir(mode=0o700, exist_ok=True)
-    home.webhook.write_text(hook.address + "\n")
-    home.webhook.chmod(0o600)
+    notify.address_of(home).parent.mkdir(mode=0o700, exist_ok=True)
+    notify.address_of(home).write_text(hook.address + "\n")
+    notify.address_of(home).chmod(0o600)
     return home
 
 
@@ -202,9 +202,9 @@ def test_an_error_that_ends_a_run_is_told_and_one_that_another_runs_is_not(enabl
 def secret(tmp_path: Path) -> Callable[[str], Home]:
     def write(text: str) -> Home:
         home = Home(tmp_path)
-        home.webhook.parent.mkdir(mode=0o700, exist_ok=True)
-        home.webhook.write_text(text)
-        home.webhook.chmod(0o600)
+        notify.address_of(home).parent.mkdir(mode=0o700, exist_ok=True)
+        notify.address_of(home).write_text(text)
+        notify.address_of(home).chmod(0o600)
         return home
 
     return write
