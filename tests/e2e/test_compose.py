@@ -114,9 +114,6 @@ def test_a_run_through_compose_survives_the_loss_of_any_service(
     assert len(done) == EXPERIMENTS
     assert all(row["status"] in ("keep", "discard") or row["reason"] == "exception" for row in done), rows
     assert document["cost"]["dollars"] > 0
-    asked = [one for one in Ledger(project.home.ledger, read_only=True).reruns("t") if one.during == 0]
-    kept = [row for row in rows if row["status"] == "keep"]
-    assert len(asked) == (4 if len(kept) > 1 else 0)  # what the tag gained is measured before it is over
     code, out, _ = glovebox("verify", "--json")
     assert code == 0, out
     assert engine.containers.list(filters={"label": f"glovebox.bench={project.home.id}"}) == []

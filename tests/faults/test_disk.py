@@ -72,13 +72,13 @@ def test_a_disk_that_fills_up_costs_no_record(small_disk: Home, policies: Polici
     assert rows[1].status is Status.DISCARD
     found = verify.verify(small_disk)
     assert found.failures == []
-    assert not small_disk.reserve.exists()
+    assert not disk_reserve.place(small_disk).exists()
     with pytest.raises(GloveboxError, match="the disk is full"):
         fill(small_disk)
         disk_reserve.hold(small_disk)
     (small_disk.root / "filler").unlink()
     disk_reserve.hold(small_disk)
-    assert small_disk.reserve.stat().st_size == disk_reserve.SIZE
+    assert disk_reserve.place(small_disk).stat().st_size == disk_reserve.SIZE
 
 
 def test_without_the_reserve_the_record_would_be_lost(small_disk: Home, policies: Policies) -> None:

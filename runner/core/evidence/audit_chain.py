@@ -22,6 +22,8 @@ from runner.core.base.values import MAX_TAG, TAG_PATTERN
 GENESIS = "0" * 64
 MAX_LINE = 1 << 20
 BEGUN = "begun"  # with what a tag began
+CHECKPOINT = "checkpoint"  # a signature over all before it (checkpoints.py)
+FOUND = "found"  # what a session found unsigned when it began: a crash came between, or somebody added it
 _NUMBERS = {BEGUN: "", "accepted": "experiment", "finished": "id", "rerun": "id"}  # by kind: what its data calls it
 
 
@@ -37,8 +39,10 @@ class AuditLog:
         self.path = path
         self._drop_torn_tail()
         self._number, self._prev, self.last_kind = 0, GENESIS, ""
+        self.unsigned = 0  # runs that ended after the last checkpoint and that we did not write
         for entry in read(path):
             self._number, self._prev, self.last_kind = entry["n"] + 1, entry["hash"], entry["kind"]
+            self.unsigned = 0 if entry["kind"] == CHECKPOINT else self.unsigned + ended(entry)
 
     @property
     def last(self) -> tuple[int, str]:
@@ -79,6 +83,12 @@ class AuditLog:
         if whole != len(data):
             with self.path.open("r+b") as file:
                 file.truncate(whole)
+
+
+def ended(entry: dict[str, Any]) -> bool:
+    """Whether an entry vouches for a run that somebody saw end."""
+    data = entry.get("data")
+    return entry.get("kind") in ("finished", "rerun") and not (isinstance(data, dict) and data.get("recovered"))
 
 
 def named(entry: dict[str, Any]) -> tuple[tuple[str, int], dict[str, Any]] | None:

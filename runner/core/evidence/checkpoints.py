@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError, PolicyError, VerifyError
 from runner.core.base.home import Home
-from runner.core.evidence.audit_chain import AuditLog, canonical, half
+from runner.core.evidence.audit_chain import BEGUN, CHECKPOINT, FOUND, AuditLog, canonical, ended, half
 from trainer.wire import strict_json
 
-KIND = "checkpoint"
+MOST_UNSIGNED = 1  # runs that a crash may leave without a signature: each is sealed when it ends
 _CONTEXT = b"glovebox audit checkpoint 1\n"  # this signature means this and nothing else
 _MAX_WITNESS_LINE = 4096
 
@@ -54,13 +54,22 @@ class Sealer:
         return int.from_bytes(hashlib.sha256(signature).digest()[:4], "big") >> 1
 
     def seal(self, log: AuditLog) -> None:
-        """Append a checkpoint of everything before it, and tell the witness; raises GloveboxError."""
+        """Append a checkpoint of everything before it, and tell the witness; raises GloveboxError.
+
+        What was found unsigned is signed only if a crash explains it, and the chain says so for ever.
+        """
+        if log.unsigned > MOST_UNSIGNED:
+            told = f"{log.unsigned} runs at its end are not signed: no session left them so"
+            raise VerifyError(told, where=str(log.path), fix="look at them, or restore a backup: glovebox verify")
+        if log.unsigned:
+            log.append(FOUND, {"runs": log.unsigned})
+            log.unsigned = 0
         number, head = log.last
-        if number < 0 or log.last_kind == KIND:
+        if number < 0 or log.last_kind == CHECKPOINT:
             return
         data = _signed(number, head)
         signature = self._key.sign(_CONTEXT + canonical(data)).hex()
-        log.append(KIND, {**data, "signature": signature})
+        log.append(CHECKPOINT, {**data, "signature": signature})
         if self._witness is not None:
             self._tell(self._witness, {"bench": self._bench, **data, "signature": signature})
 
@@ -84,18 +93,24 @@ class Checkpoints:
     def __init__(self, public: str) -> None:
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
         self.good = 0
-        self.unsealed = 0  # experiments and reruns after the last that holds
+        self.unsealed = 0  # runs after the last checkpoint
+        self.starts = 0  # of experiments and tags, after it
+        self.found = 0  # runs that were signed by a session that had not seen them end
         self.wrong: list[str] = []
         self.newest: tuple[int, str] | None = None  # number and hash of the last entry that one covers
 
     def take(self, entry: dict[str, Any]) -> None:
         """The next entry of the chain."""
-        if entry.get("kind") != KIND:
-            self.unsealed += entry.get("kind") in ("finished", "rerun")
+        if entry.get("kind") != CHECKPOINT:
+            self.unsealed += ended(entry)
+            self.starts += entry.get("kind") in ("accepted", BEGUN)
+            self.found += entry.get("kind") == FOUND
             return
-        covered = entry["n"] - 1, entry["prev"]
+        if self.unsealed > MOST_UNSIGNED:
+            self.wrong.append(f"audit entry {entry['n']}: the first signature over {self.unsealed} runs")
+        covered, self.unsealed, self.starts = (entry["n"] - 1, entry["prev"]), 0, 0
         if _holds(self._key, entry.get("data")) and _signed(*covered).items() <= entry["data"].items():
-            self.good, self.unsealed, self.newest = self.good + 1, 0, covered
+            self.good, self.newest = self.good + 1, covered
         else:
             self.wrong.append(f"audit entry {entry['n']}: a checkpoint that this bench's audit key did not sign")
 
@@ -123,7 +138,7 @@ def against_witness(
             for number, line in enumerate(iter(lambda: file.readline(_MAX_WITNESS_LINE), b""), 1):
                 if file.tell() > size or (growing and half(line, _MAX_WITNESS_LINE)):
                     break
-                told = _of_bench(home, line)
+                told = _of_bench(home, key, line)
                 seen += bool(told)
                 if told is None:
                     wrong.append(f"{path}:{number}: not a checkpoint")
@@ -139,10 +154,10 @@ def against_witness(
     return seen, wrong
 
 
-def _of_bench(home: Home, line: bytes) -> dict[str, Any] | None:
+def _of_bench(home: Home, key: Ed25519PublicKey, line: bytes) -> dict[str, Any] | None:
     """A witness's line if it is of this bench, {} if it is of another, None if it is no checkpoint."""
     try:
         told = strict_json.loads(line, max_bytes=_MAX_WITNESS_LINE)
-        return told if told["bench"] == home.id else {}
+        return told if told["bench"] == home.id or _holds(key, told) else {}  # restored elsewhere it is the same bench
     except (ValueError, KeyError, TypeError):
         return None

@@ -26,6 +26,7 @@ _ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0[\s\S]{20}")
 _NAME = re.compile(r"[0-9a-f]{40}(:[\w.]{1,40})?", re.ASCII)
 _FILE = b"100644"
 _MAX_HEADER = 1024
+_SMALL = 64 << 10  # bytes of a commit or of its tree, of which ours have a few hundred
 _MEMORY = 2 << 30  # bytes of address space
 _SECONDS = 60.0  # of one answer
 _LOOKS = 0.5  # seconds between two looks whether that has passed
@@ -45,12 +46,12 @@ class Objects:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._end()
 
-    def read(self, name: str, kind: str) -> bytes:
-        """An object by its name; raises GloveboxError if there is none of that kind, or it is too large."""
+    def read(self, name: str, kind: str, most: int | None = None) -> bytes:
+        """An object by its name; raises GloveboxError if there is none of that kind, or it is larger than `most`."""
         if not _NAME.fullmatch(name):
             raise self._refused(f"not the name of an object: {name[:60]!r}")
         try:
-            data = self._answer(name, kind)
+            data = self._answer(name, kind, self._most if most is None else most)
         except OSError as error:
             data, name = None, f"{name} ({error.strerror})"
         except BaseException:
@@ -65,18 +66,18 @@ class Objects:
 
     def commit(self, name: str) -> tuple[list[str], list[str]]:
         """(parents, names of the plain files at the top of its tree; "" for anything else) of a commit."""
-        head = _COMMIT.match(self.read(name, "commit"))
+        head = _COMMIT.match(self.read(name, "commit", _SMALL))
         if head is None:
             raise self._refused(f"not a commit: {name}")
         tree, parents = head[1].decode(), head[2].decode()
-        listed = self.read(tree, "tree")
+        listed = self.read(tree, "tree", _SMALL)
         entries = _ENTRY.findall(listed)
         if sum(len(mode) + len(path) + 22 for mode, path in entries) != len(listed):
             raise self._refused(f"not a tree: {tree}")
         names = [path.decode("utf-8", "replace") if mode == _FILE else "" for mode, path in entries]
         return [line.removeprefix("parent ") for line in parents.splitlines()], names
 
-    def _answer(self, name: str, kind: str) -> bytes | None:
+    def _answer(self, name: str, kind: str, most: int) -> bytes | None:
         git = self._git or self._start()
         if git.stdin is None or git.stdout is None:
             return None
@@ -84,7 +85,7 @@ class Objects:
         git.stdin.write(name.encode() + b"\n")
         git.stdin.flush()
         header = _HEADER.fullmatch(git.stdout.readline(_MAX_HEADER))
-        if header is None or header[2] != kind.encode() or int(header[3]) > self._most:
+        if header is None or header[2] != kind.encode() or int(header[3]) > most:
             return None
         size = int(header[3])
         data = git.stdout.read(size + 1)

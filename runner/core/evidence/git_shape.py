@@ -26,9 +26,9 @@ _PLAIN = re.compile(  # what `git init --bare` writes, on every file system
     r"|(filemode|bare|ignorecase|symlinks|precomposeunicode) = (true|false))\n){1,8}"
 )
 _HEAD = re.compile(r"ref: refs/heads/(master|main)\n")  # neither is a branch of ours: what is shown there is nothing
-_ENTRIES = frozenset({"HEAD", "config", "objects", "refs", "packed-refs", "FETCH_HEAD", "info"})
+_ENTRIES = frozenset({"HEAD", "config", "objects", "refs", "packed-refs", "info"})
 _PASSING = frozenset({"gc.pid", "gc.log", "packed-refs.new"})  # of a person's `git gc`; git reads none for a command
-_OBJECTS = re.compile(r"[0-9a-f]{2}|pack|info")
+_OBJECTS = re.compile(r"[0-9a-f]{2}|pack|info|\w+\.lock")
 _DATA = re.compile(
     r"|packed-refs|objects(/(pack(/pack-[0-9a-f]{40}\.(pack|idx))?|[0-9a-f]{2}(/[0-9a-f]{38})?))?"
     r"|refs(/(heads|experiments)(/[\w./-]*)?)?",
@@ -115,12 +115,15 @@ def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
     """
     left = [str(path)]
     while left:
-        with os.scandir(left.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(".lock"):
-                    left.append(entry.path)
-                else:
-                    yield entry
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(".lock"):
+                        left.append(entry.path)
+                    else:
+                        yield entry
+        except FileNotFoundError:
+            continue  # a person packs just now, and it became empty
 
 
 def _text(path: Path, most: int) -> str:

@@ -233,7 +233,7 @@ class Ledger:
         """Tags that experiments or reruns name and that were never begun."""
         found = self._read("SELECT DISTINCT tag FROM experiments WHERE tag NOT IN (SELECT tag FROM runs)")
         found += self._reruns_of("SELECT DISTINCT tag FROM reruns WHERE tag NOT IN (SELECT tag FROM runs)")
-        return sorted({str(tag)[:MAX_TAG] for (tag,) in found})
+        return sorted({ascii(str(tag)[:MAX_TAG])[1:-1] for (tag,) in found})
 
     def last_number(self, tag: str) -> int:
         """Number of the newest experiment, open or not; 0 if there is none."""

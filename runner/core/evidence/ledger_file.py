@@ -6,8 +6,11 @@ is refused: what it says may mean something else.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sqlite3
+import stat
 from pathlib import Path
 
 from runner.core.base import files
@@ -30,6 +33,23 @@ TABLES = {
         " begun TEXT NOT NULL, row TEXT, PRIMARY KEY (tag, id)) STRICT"
     ),
 }
+# Tables as every version made them, and as they are after what _bring_up_to_date adds; without white space.
+_FORMS = {
+    "runs": (
+        "CREATETABLEruns(tagTEXTPRIMARYKEY,startedTEXTNOTNULL,artifactTEXTNOTNULL,policyTEXTNOTNULL)STRICT",
+        "CREATETABLEruns(tagTEXTPRIMARYKEY,startedTEXTNOTNULL,artifactTEXTNOTNULL,policyTEXTNOTNULL,originTEXT)STRICT",
+    ),
+    "experiments": tuple(
+        "CREATETABLEexperiments(tagTEXTNOTNULLREFERENCESruns(tag),idINTEGERNOTNULL,startedTEXTNOTNULL,"
+        "descriptionTEXTNOTNULL,snapshotTEXTNOTNULL,snapshot_sizeINTEGERNOTNULL,runTEXTNOTNULL,statusTEXT,val_bpbREAL,"
+        f"rowTEXT,{end})STRICT"
+        for end in ("PRIMARYKEY(tag,id)", "PRIMARYKEY(tag,id),doneINTEGER", "doneINTEGER,PRIMARYKEY(tag,id)")
+    ),
+    "reruns": (
+        "CREATETABLEreruns(tagTEXTNOTNULLREFERENCESruns(tag),idINTEGERNOTNULL,begunTEXTNOTNULL,rowTEXT,"
+        "PRIMARYKEY(tag,id))STRICT",
+    ),
+}
 _NEEDED = [("runs", name) for name in ("tag", "started", "artifact", "policy")]  # of every version
 _NEEDED += [("experiments", name) for name in ("tag", "id", "run", "status", "val_bpb", "row")]
 _NEEDED += [("experiments", name) for name in ("started", "description", "snapshot", "snapshot_size")]
@@ -44,6 +64,7 @@ INDICES = {
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """The database, checked and, for a writer, brought up to date; raises GloveboxError, sqlite3.DatabaseError."""
+    _plain(path)
     mode = "mode=ro" if read_only else "mode=rwc"
     if not os.access(path.parent, os.W_OK):
         mode = _as_it_lies(path, read_only=read_only)
@@ -57,6 +78,18 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _plain(path: Path) -> None:
+    """Refuse what is no file in place of the database or of SQLite's own beside it: a pipe would be waited for."""
+    for name in ("", "-wal", "-shm", "-journal"):
+        place = path.with_name(path.name + name)
+        try:
+            kind = os.stat(place).st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "not a regular file", str(place))
 
 
 def _as_it_lies(path: Path, *, read_only: bool) -> str:
@@ -79,11 +112,11 @@ def knows(db: sqlite3.Connection, table: str, column: str) -> bool:
 
 
 def _check(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
-    """Refuse what is damaged, newer than we are, or doctored to say this now and that later."""
+    """Refuse what is damaged, newer than we are, or doctored to say this now and that later.
+
+    Its tables are ours to the letter before anything is asked of them: a check of theirs may take hours.
+    """
     db.execute("PRAGMA busy_timeout = 5000")
-    (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if sound != "ok":
-        raise sqlite3.DatabaseError(sound)
     db.execute("PRAGMA trusted_schema = OFF")
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
@@ -93,7 +126,7 @@ def _check(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
             fix="use that glovebox, or another bench",
         )
     for kind, name, text in db.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
-        ours = kind == "table" and name in TABLES and str(text).upper().startswith("CREATE TABLE")
+        ours = kind == "table" and _solid(str(text)) in _FORMS.get(name, ())
         ours = ours or (kind == "index" and (str(name).startswith("sqlite_autoindex_") or INDICES.get(name) == text))
         if not ours:
             raise sqlite3.DatabaseError(f"holds a {kind} that is not ours")
@@ -101,9 +134,13 @@ def _check(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
     (there,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     if not whole and (there or read_only):
         raise sqlite3.DatabaseError("lacks a table or a column")
-    for table in TABLES:
-        if any(row[6] for row in db.execute(f"PRAGMA table_xinfo({table})")):
-            raise sqlite3.DatabaseError("holds a column that is not ours")
+    (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if sound != "ok":
+        raise sqlite3.DatabaseError(sound)
+
+
+def _solid(text: str) -> str:
+    return re.sub(r"\s+", "", text).replace("IFNOTEXISTS", "")
 
 
 def _bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:

@@ -57,6 +57,7 @@ class Recorder:
                 return
             self.ledger.begin_run(self.tag, started, self.artifact, terms, origin)
             self.audit_log.append(audit_chain.BEGUN, receipts.of_tag(self.ledger, self.tag))
+            self.sealer.seal(self.audit_log)
 
     def accept(self, taken: Snapshot, description: str, run: str) -> int:
         """Open a row before anything runs; returns the experiment's number."""

@@ -19,7 +19,7 @@ from runner.core.base.home import Home
 from runner.core.evidence import audit_chain
 from runner.core.evidence.beside import Beside
 from runner.core.evidence.chain_index import ChainIndex
-from runner.core.evidence.checkpoints import against_witness
+from runner.core.evidence.checkpoints import MOST_UNSIGNED, against_witness
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.outcome import Outcome
@@ -33,7 +33,6 @@ NO_WITNESS = (
     "would not be noticed (set witness in policies/audit.yaml, then: glovebox verify --witness FILE)"
 )
 _NO_CHECKPOINT = -1, ""
-_UNSEALED = 2  # of what a session ends it seals each; a crash may come between
 
 
 def verify(
@@ -130,7 +129,7 @@ class _Verifier:
         outcome.checked["checkpoints"] = seals.good + len(seals.wrong)
         outcome.failures += seals.wrong
         outcome.checkpoint = None if seals.newest is None else f"{seals.newest[0]}:{seals.newest[1]}"
-        if seals.unsealed > _UNSEALED:
+        if seals.unsealed > MOST_UNSIGNED:
             told = (
                 f"{seals.unsealed} experiments and reruns after the last checkpoint are not signed: no session did that"
             )
@@ -139,6 +138,11 @@ class _Verifier:
             outcome.unknown.append(
                 f"{seals.unsealed} experiments and reruns after the last checkpoint carry no signature yet"
             )
+        if seals.starts:
+            outcome.unknown.append(f"{seals.starts} starts after the last checkpoint carry no signature yet")
+        if seals.found:
+            told = f"{seals.found} runs were signed after a crash by a session that had not seen them end"
+            outcome.unknown.append(told)
         if witness is None:
             outcome.unknown.append(NO_WITNESS)
             return
@@ -173,6 +177,9 @@ class _Verifier:
         if records.recovered:
             told = f"{records.recovered} experiments were entered from the ledger after a crash: nobody saw them run"
             self.outcome.unknown.append(told)
+        if records.reruns_recovered:
+            told = f"{records.reruns_recovered} reruns were entered from the ledger after a crash: nobody saw them run"
+            self.outcome.unknown.append(told)
         if records.unheard:
             told = f"{records.unheard} experiments were begun and the audit chain does not know: a crash came between"
             self.outcome.unknown.append(told)
@@ -195,7 +202,9 @@ class _Verifier:
             try:
                 statement = manifest.verified(folder, trust, _last(used, folder.name))[0]
                 store.same_files(folder, statement)
-                bad = [s.name for s in statement.subject if hash_file(folder / s.name)[0] != s.digest.sha256]
+                sizes = statement.predicate.sizes
+                bad = [s.name for s in statement.subject if (folder / s.name).stat().st_size != sizes[s.name]]
+                bad = bad or [s.name for s in statement.subject if hash_file(folder / s.name)[0] != s.digest.sha256]
                 check("artifacts", not bad, f"artifact {name}: altered {', '.join(bad)}")
                 if statement.predicate.expires <= datetime.now(UTC):
                     self.outcome.unknown.append(f"artifact {name} has expired since it was used")

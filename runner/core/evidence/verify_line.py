@@ -20,7 +20,7 @@ from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.outcome import Outcome
 
 _MEANWHILE = 1 << 20  # bytes of results.tsv that a session may add while we look
-_BRANCH = re.compile(r"refs/heads/(?:autoresearch|exp/[A-Za-z0-9-]+)/([^/]+)")  # a tag's keeps, and what it exported
+_BRANCH = re.compile(r"refs/heads/(?:autoresearch|exp/[A-Za-z0-9-]{1,40})/([^/]+)")  # keeps, and an export
 _EXPERIMENT = re.compile(r"refs/experiments/([^/]+)/([1-9][0-9]{0,17})")
 
 
@@ -67,6 +67,7 @@ class KeptLines:
     def strange(self, tags: Sequence[str], objects: Objects | None) -> None:
         """References of nothing that the ledger knows: to a person's git they are as good as ours."""
         last = {tag: self.ledger.last_number(tag) for tag in tags}
+        self.outcome.check("references", self.before is not None, "some references are no references")
         for name, commit in (self.before or {}).items():
             branch, run = _BRANCH.fullmatch(name), _EXPERIMENT.fullmatch(name)
             ours = branch is not None and branch[1] in last
@@ -74,6 +75,8 @@ class KeptLines:
             if ours and objects is not None:
                 ours = _commit(objects, commit)
             self.outcome.check("references", ours, f"a reference that is none of ours: {name}")
+            if ours and branch is not None and name.startswith("refs/heads/exp/"):
+                self.outcome.unknown.append(f"{name} was exported: it was not compared with the keeps")
 
     def ahead(self) -> None:
         """Branches and results.tsv, which a session may have moved on while we looked."""
@@ -101,10 +104,11 @@ class KeptLines:
 
     def _table_fits(self, tag: str, found: bytes | None) -> bool:
         expected = self.expected[tag][1]
-        if not expected or found == expected:
+        if found == (expected or None):
             return True
         late = sum(of == tag for of, _ in self.chain.late) if self.beside.at_work() else 0
-        return found is not None and found.startswith(expected) and found[len(expected) :].count(b"\n") <= late > 0
+        most = late + (not expected) if late else 0  # lines; the first of a tag come with a heading
+        return found is not None and found.startswith(expected) and found[len(expected) :].count(b"\n") <= most > 0
 
 
 def _commit(objects: Objects, name: str) -> bool:

@@ -47,6 +47,7 @@ class Records:
     known: set[tuple[str, int]] = field(default_factory=set)  # experiments the ledger has, ended or not
     recovered: int = 0  # experiments nobody saw run
     bare: int = 0  # that ran without a red team
+    reruns_recovered: int = 0  # that nobody saw run, but for those a crash ended
     unheard: int = 0  # that the chain does not know to have begun
     unsaid: int = 0  # tags of whose start the chain says nothing
 
@@ -134,7 +135,7 @@ class Records:
         if self.objects is None:
             return
         try:
-            committed = hashlib.sha256(self.objects.read(f"{row.commit}:{FILE}", "blob")).hexdigest()
+            committed = hashlib.sha256(self.objects.read(f"{row.commit}:{FILE}", "blob", row.snapshot_size)).hexdigest()
         except GloveboxError:
             committed = ""
         told = f"{name}: commit {row.commit[:7]} is not its snapshot"
@@ -155,9 +156,11 @@ class Records:
         check, name = self.outcome.check, f"{rerun.tag} rerun {rerun.id}"
         same = entry is not None and _as_rerun(entry) == rerun
         check("reruns", same, f"{name}: the ledger differs from the audit chain")
+        recovered = bool(entry and entry.get("recovered"))
+        self.reruns_recovered += recovered and rerun.reason != INTERRUPTED
         if old:
             return
-        if entry is not None and not entry.get("recovered"):
+        if entry is not None and not recovered:
             check("reruns", complete(entry), f"{name}: scored without containers that were compared with policy")
         self._snapshot(name, rerun)
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, signing
 from runner.core.artifacts.keys import Trust
-from runner.core.base import files
+from runner.core.base import files, locks
 from runner.core.base.errors import ArtifactError, GloveboxError, VerifyError
 from runner.core.base.files import open_plain
 from runner.core.base.home import Home
@@ -148,7 +148,16 @@ def trusting(home: Home, public: str | None) -> Trust:
 
 
 def begin(home: Home, found: Imported) -> dict[str, Any]:
-    """Make its best train.py the one new tags begin with, keep the export and note it; returns what to print."""
+    """Make its best train.py the one new tags begin with, keep the export and note it; returns what to print.
+
+    Raises BusyError beside a run: a chain has one writer.
+    """
+    with locks.hold(home.runner_lock, "init --from"):
+        document = _begin(home, found)
+    return document | {"not_verified": ["the scores are the other bench's word: the first experiment measures yours"]}
+
+
+def _begin(home: Home, found: Imported) -> dict[str, Any]:
     kept = home.root / "imports" / found.rows.tag
     shutil.rmtree(kept, ignore_errors=True)
     with files.whole_folder(kept) as folder:
@@ -170,4 +179,4 @@ def begin(home: Home, found: Imported) -> dict[str, Any]:
         Sealer(home, "").seal(log)
     except OSError as error:
         raise GloveboxError(f"cannot be written: {error.strerror}", where=str(home.audit), fix="free space") from None
-    return document | {"not_verified": ["the scores are the other bench's word: the first experiment measures yours"]}
+    return document

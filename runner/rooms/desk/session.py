@@ -59,8 +59,9 @@ def run(settings: Settings, emit: Emit) -> int:
 
 
 def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
+    line = GitLine(home.line)  # a ledger never is without one
     ledger = Ledger(home.ledger)
-    loops = _loops(settings, home, ledger, emit)
+    loops = _loops(settings, home, ledger, line, emit)
     recorder, stopping = loops[0].recorder, ending.now
 
     def stop(*_: object) -> None:
@@ -127,7 +128,7 @@ def _attended(loops: list[Loop], places: doors.Places, settings: Settings, most:
     return code
 
 
-def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[Loop]:
+def _loops(settings: Settings, home: Home, ledger: Ledger, line: GitLine, emit: Emit) -> list[Loop]:
     """Everything experiments need, on each lane, under the terms the tag was begun with; raises GloveboxError."""
     policies = policy_files.load(*home.policies)
     leak_budget.check(policies)
@@ -145,7 +146,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, emit: Emit) -> list[L
         _same_terms(recorded, version, terms, settings.tag)
     origin = _origin(settings, ledger, new=recorded is None)
     sealer = Sealer(home, policies.audit.witness)
-    line, chain = GitLine(home.line), AuditLog(home.audit)
+    chain = AuditLog(home.audit)
     recorder = Recorder(home, settings.tag, ledger, line, chain, version, policies.digest, sealer)
     recorder.begin(now(), terms, origin)
     door = doors.Places(Path(settings.doors)).launch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.launching import EndReason, EngineResult
 from runner.core.base.values import Snapshot
-from runner.core.evidence import audit_chain, checkpoints, verify
+from runner.core.evidence import audit_chain, verify
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -70,7 +71,7 @@ def failures(home: Home, witness: Path | None = None) -> list[str]:
 def test_an_honest_bench_verifies_and_says_what_it_could_not_see(bench: Home, witness: Path) -> None:
     alone, both = verify.verify(bench), verify.verify(bench, witness)
     assert (alone.failures, both.failures) == ([], [])
-    assert alone.checked["checkpoints"] == both.checked["witnessed checkpoints"] == 3
+    assert alone.checked["checkpoints"] == both.checked["witnessed checkpoints"] == 4
     assert any("no witness" in line for line in alone.unknown)
     assert not any("no witness" in line for line in both.unknown)
 
@@ -102,7 +103,7 @@ TAMPERINGS: dict[str, Callable[[Home], object]] = {
     "reorder and mend the hashes": lambda h: rewrite(h, lambda c: [c[2], c[1], c[0], *c[3:]]),
     "append a forged experiment": lambda h: AuditLog(h.audit).append("finished", {"tag": "t", "id": 9}),
     "forge a checkpoint": lambda h: AuditLog(h.audit).append(
-        checkpoints.KIND, {"n": 5, "head": "0" * 64, "signature": "0" * 128}
+        audit_chain.CHECKPOINT, {"n": 5, "head": "0" * 64, "signature": "0" * 128}
     ),
     "change a ledger row": lambda h: _sql(h, "UPDATE experiments SET row = replace(row, '1.98', '0.98') WHERE id = 2"),
     "delete a ledger row": lambda h: _sql(h, "DELETE FROM experiments WHERE id = 2"),
@@ -133,7 +134,7 @@ def _first_commit(home: Home) -> str:
 
 
 def _reseal(home: Home) -> None:
-    kept = [entry for entry in entries(home) if entry["kind"] != checkpoints.KIND]
+    kept = [entry for entry in entries(home) if entry["kind"] != audit_chain.CHECKPOINT]
     home.audit.unlink()
     log, sealer = AuditLog(home.audit), Sealer(home, "")
     for entry in kept:
@@ -184,6 +185,8 @@ def test_a_fork_is_found_by_the_witness(bench: Home, witness: Path) -> None:
 
 def test_a_witness_of_another_bench_or_of_nothing_is_no_witness(bench: Home, witness: Path, tmp_path: Path) -> None:
     witness.write_text(witness.read_text().replace(bench.id, "f" * 16))
+    assert failures(bench, witness) == []  # the same bench restored elsewhere: it has the key
+    witness.write_text(re.sub(r'"signature":"\w\w', '"signature":"00', witness.read_text()))
     assert any("knows no checkpoint" in line for line in failures(bench, witness))
     witness.write_text("nonsense\n")
     assert failures(bench, witness)

@@ -173,7 +173,7 @@ def test_what_a_person_is_shown_first_is_no_branch(line: GitLine, text: str) -> 
         GitLine(line.path)
 
 
-@pytest.mark.parametrize("name", ["gc.pid", "gc.log", "packed-refs.new"])
+@pytest.mark.parametrize("name", ["gc.pid", "gc.log", "packed-refs.new", "objects/maintenance.lock"])
 def test_what_a_persons_git_leaves_in_passing_is_no_stranger(line: GitLine, name: str) -> None:
     (line.path / name).write_text("1 host\n")
     assert GitLine(line.path).head("t") is None
@@ -201,6 +201,24 @@ def test_references_that_a_person_packs_just_now_are_all_found(line: GitLine) ->
     finally:
         stop.set()
         person.join()
+
+
+def test_a_folder_that_a_person_empties_just_now_is_an_empty_one(
+    line: GitLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`git pack-refs` removes it between two looks."""
+    commit = line.commit("t", 1, b"a = 1\n", "x")
+    git(line, "update-ref", "refs/heads/exp/a/t", commit)
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if path.endswith("exp/a"):
+            git(line, "pack-refs", "--all", "--prune")
+        return real(path)
+
+    monkeypatch.setattr(git_shape.os, "scandir", scandir)
+    assert line.references()["refs/heads/exp/a/t"] == commit
+    assert not (line.path / "refs/heads/exp/a").exists()
 
 
 @pytest.mark.parametrize("name", ["refs/heads/\u00fc", "refs/heads/a b", "refs/heads/a\x1b[2J"])

@@ -475,12 +475,18 @@ def lines(home: Home) -> list[dict[str, Any]]:
     return audit_chain.verify(home.audit)
 
 
-def rewritten(home: Home, entries: list[dict[str, Any]]) -> None:
-    """The chain with other entries, hashes right again: what who can write the file can do without a key."""
+def rewritten(home: Home, entries: list[dict[str, Any]], *, sealed: bool = False) -> None:
+    """The chain with other entries, hashes right again: what who can write the file can do without a key.
+
+    `sealed`: with it.
+    """
     home.audit.unlink()
     log = audit_chain.AuditLog(home.audit)
     for entry in entries:
-        log.append(entry["kind"], entry["data"])
+        if sealed and entry["kind"] == "checkpoint":
+            Sealer(home, "").seal(log)
+        else:
+            log.append(entry["kind"], entry["data"])
 
 
 def signed(home: Home, kind: str, data: dict[str, Any]) -> None:
@@ -558,9 +564,8 @@ def test_with_what_a_tag_began_is_in_the_chain(night: Loop, column: str) -> None
 
 def test_a_tag_from_before_the_chain_told_with_what_it_began_is_said(night: Loop) -> None:
     assert not any("began before" in line for line in verify.verify(night.home).unknown)
-    chain = [entry for entry in lines(night.home) if entry["kind"] not in ("begun", "checkpoint")]
-    rewritten(night.home, chain)
-    Sealer(night.home, "").seal(audit_chain.AuditLog(night.home.audit))
+    chain = [entry for entry in lines(night.home) if entry["kind"] != "begun"]
+    rewritten(night.home, chain, sealed=True)
     found = verify.verify(night.home)
     assert found.failures == []
     assert any("1 tags began before" in line for line in found.unknown)
@@ -724,6 +729,145 @@ def test_text_that_is_nested_deeply_is_a_line(night: Loop, tmp_path: Path) -> No
 def test_a_name_in_the_store_shows_nothing_of_its_own(night: Loop) -> None:
     os.mkdir(os.fsencode(night.home.store) + b"/a\n\x1b[2J\xff")
     assert all(line.isprintable() for line in verify.verify(night.home).unknown)
+
+
+# What a third found: what a session signs
+
+
+def replaced(home: Home, tmp_path: Path) -> None:
+    """Another bench's whole history in place of this one's, without a signature; key and trust stay."""
+    other = Home(tmp_path / "other")
+    shutil.copytree(home.root, other.root)
+    for name in ("ledger.sqlite", "audit.jsonl", "ran.log"):
+        (other.root / name).unlink()
+    for name in ("line.git", "tags"):
+        shutil.rmtree(other.root / name)
+    loop = standin.loop(other, driver.TAG, driver.SEED, lambda text, count: (driver.score(text, count) or 3.0) - 0.5)
+    go_on(loop, tmp_path / "other.py", 12)
+    loop.ledger.close()
+    for name in ("line.git", "tags", "snapshots"):
+        shutil.rmtree(home.root / name)
+        shutil.copytree(other.root / name, home.root / name)
+    for name in ("ledger.sqlite-wal", "ledger.sqlite-shm"):
+        (home.root / name).unlink(missing_ok=True)
+    for name in ("ledger.sqlite", "audit.jsonl", "ran.log"):
+        shutil.copy(other.root / name, home.root / name)
+    rewritten(home, [entry for entry in lines(home) if entry["kind"] != "checkpoint"])
+
+
+def test_no_session_signs_a_history_that_it_did_not_write(night: Loop, work: Path, tmp_path: Path) -> None:
+    """One honest experiment later, verify found nothing to say about a bench whose scores were another's."""
+    home = night.home
+    night.ledger.close()
+    replaced(home, tmp_path)
+    assert any("are not signed" in line for line in verify.verify(home).failures)
+    with pytest.raises(VerifyError, match="no session left them so"):
+        go_on(standin.loop(home, driver.TAG, driver.SEED, driver.score), work, 13)
+    log = audit_chain.AuditLog(home.audit)
+    log.unsigned = 0  # the control: a session that does sign them
+    Sealer(home, "").seal(log)
+    assert any("the first signature over" in line for line in verify.verify(home).failures)
+
+
+def test_what_a_crash_left_unsigned_is_signed_and_said_for_ever(night: Loop, work: Path) -> None:
+    """One run may be: it is what somebody could add, too."""
+    chain = lines(night.home)
+    assert [entry["kind"] for entry in chain[-2:]] == ["finished", "checkpoint"]
+    rewritten(night.home, chain[:-1], sealed=True)
+    found = verify.verify(night.home)
+    assert found.failures == []
+    assert any("1 experiments and reruns after the last checkpoint carry no signature yet" in x for x in found.unknown)
+    loop = standin.loop(night.home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()  # as every session begins
+    go_on(loop, work, 14)
+    found = verify.verify(night.home)
+    assert found.failures == []
+    assert any("1 runs were signed after a crash by a session that had not seen them end" in x for x in found.unknown)
+
+
+def test_reruns_that_only_the_ledger_knows_are_said(night: Loop, work: Path) -> None:
+    """Experiments were; a rerun that somebody wrote into the ledger was entered into the chain without a word."""
+    one = night.ledger.reruns(night.tag)[0]
+    made = one.model_copy(update={"id": 99, "during": 0, "val_bpb": 1.0, "run": "f" * 16})
+    text = made.model_dump_json()
+    with sqlite3.connect(night.home.ledger) as db:
+        db.execute("INSERT INTO reruns (tag, id, begun, row) VALUES (?, 99, ?, ?)", (night.tag, text, text))
+    go_on(standin.loop(night.home, driver.TAG, driver.SEED, driver.score), work, 13)
+    night.recorder.ledger.close()
+    loop = standin.loop(night.home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()
+    assert any("1 reruns were entered from the ledger after a crash" in x for x in verify.verify(night.home).unknown)
+
+
+def test_starts_that_nobody_signed_yet_are_said(night: Loop, work: Path) -> None:
+    assert not any("starts after" in line for line in verify.verify(night.home).unknown)
+    taken = snapshot.take(work, night.home.snapshots, 1 << 20)
+    night.recorder.accept(taken, "under way", "f" * 16)
+    assert any("1 starts after the last checkpoint" in line for line in verify.verify(night.home).unknown)
+
+
+def test_the_table_of_a_tag_without_rows_is_none(night: Loop) -> None:
+    night.ledger.begin_run("empty", "2026-01-01T00:00:00+00:00", "demo-1", "f" * 64)
+    assert verify.verify(night.home).failures == []
+    table = night.home.tag("empty") / "results.tsv"
+    table.parent.mkdir()
+    table.write_text("anything\n")
+    assert verify.verify(night.home).failures == ["empty: results.tsv differs from the ledger"]
+
+
+def test_references_that_could_not_be_read_before_are_a_failure(night: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody makes one malformed for a moment, and none is looked at."""
+    strange = night.home.line / "refs" / "replace"
+    files.write(strange, "x\n")
+    real, read = GitLine.references, []
+
+    def references(line: GitLine) -> dict[str, str]:
+        read.append(1)
+        if len(read) == 2:
+            strange.unlink()
+        return real(line)
+
+    monkeypatch.setattr(GitLine, "references", references)
+    assert verify.verify(night.home).failures == ["some references are no references"]
+
+
+@pytest.mark.parametrize("name", ["ledger.sqlite", "ledger.sqlite-journal"])
+def test_a_pipe_in_place_of_the_ledger_is_not_waited_for(night: Loop, name: str) -> None:
+    night.ledger.close()
+    place = night.home.root / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    command = [sys.executable, "-m", "runner", "verify"]
+    environment = {**os.environ, "GLOVEBOX_HOME": str(night.home.root)}
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False, text=True)
+    assert done.returncode == 1
+    assert "not a regular file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_of_a_tag_that_is_none_shows_nothing_of_its_own(night: Loop) -> None:
+    night.ledger.close()
+    with sqlite3.connect(night.home.ledger) as db:
+        db.execute("UPDATE experiments SET tag = ? WHERE id = 12", ("\x1b]0;x\x07\x1b[2J",))
+    found = verify.verify(night.home).failures
+    assert any("tags it does not list" in line for line in found)
+    assert all(line.isprintable() for line in found)
+
+
+def test_an_artifact_of_another_size_is_not_read_to_its_end(night: Loop) -> None:
+    path = next((night.home.store / "demo-1" / "train").glob("tokens*"))
+    path.chmod(0o600)
+    os.truncate(path, 8 << 40)
+    assert any("altered train/tokens" in line for line in verify.verify(night.home).failures)
+
+
+def test_a_first_start_that_came_to_nothing_leaves_nothing_to_complain_of(home: Home) -> None:
+    """A ledger without a line: what is made first is made whole."""
+    text = (SOURCE / "runner" / "rooms" / "desk" / "session.py").read_text()
+    assert 0 < text.index("GitLine(home.line)") < text.index("Ledger(home.ledger)")
+    GitLine(home.line)
+    Ledger(home.ledger).close()
+    assert verify.verify(home).failures == []
 
 
 def test_a_name_in_the_chain_is_a_tag_or_no_name() -> None:

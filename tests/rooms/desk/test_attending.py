@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,13 +10,19 @@ from typing import Any
 
 import pytest
 
+from agent.client import Bench
+from bench import standin
+from bench.standin import Scripted
 from runner.core.base import doors
 from runner.core.base.errors import EngineError, GloveboxError
+from runner.core.base.home import Home
 from runner.core.base.launching import MAX_LANES, EndReason, EngineResult
-from runner.core.base.values import INTERRUPTED
+from runner.core.base.values import INTERRUPTED, Status
+from runner.core.policy import users
 from runner.rooms.desk import attending, session
 from runner.rooms.desk.attending import GAVE_UP, Ending, attend
 from runner.rooms.desk.desk import Quota
+from tests.faults import driver
 from tests.samples import experiment
 
 
@@ -229,6 +236,39 @@ def test_a_tag_without_bits_left_ends_with_a_code_of_its_own(
     )
     assert one._ended(None, SimpleNamespace(left_because=because)) == code  # type: ignore[arg-type]
     assert told == ["agent_ended"]
+
+
+def test_what_a_tag_gained_is_measured_by_the_session_that_ended_it(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its launcher's door was closed by then: under `up` and compose the session failed and began again for ever."""
+    told: list[str] = []
+    loop = standin.loop(home, driver.TAG, driver.SEED, driver.score, emit=lambda event, _: told.append(event))
+    places, never, most = doors.Places(tmp_path / "doors"), threading.Event(), 8
+    ours = users.Ids(os.getegid(), os.getegid(), os.geteuid())
+    monkeypatch.setattr(attending.users, "agents", lambda _: frozenset({os.geteuid()}))
+    monkeypatch.setattr(attending.users, "ids", lambda *_: ours)
+    monkeypatch.setattr(Scripted, "prepare", lambda _: None)
+    settings: Any = SimpleNamespace(agent=None, meter=False, until=most, tag=driver.TAG)
+
+    def propose() -> None:
+        bench = Bench(str(places.desk(0)))
+        for number in range(1, most):
+            work = home.work_of(0)
+            work.write_bytes(driver.candidate(work.read_bytes(), number))
+            bench.run_experiment(f"proposal {number}")
+
+    agent = threading.Thread(target=propose, daemon=True)
+    threading.Timer(1.0, agent.start).start()
+    assert session._attended([loop], places, settings, most, Ending(never, never)) == 0
+    rows = loop.ledger.experiments(driver.TAG)
+    assert len(rows) == most
+    assert sum(row.status is Status.KEEP for row in rows) > 1
+    assert sum(rerun.during == 0 and rerun.status == "scored" for rerun in loop.ledger.reruns(driver.TAG)) == 4
+    assert told[-1] == "measured"
+    loop.launches.cancel_all()  # the control: a door that is closed is one
+    with pytest.raises(GloveboxError, match="being stopped"):
+        loop.experiment(home.work_of(0), "one more")
 
 
 @pytest.mark.parametrize(
