@@ -47,7 +47,7 @@ def test_five_experiments_show_keep_discard_and_crash(
         ["git", "log", "--format=%h", "autoresearch/demo"], cwd=home.line, capture_output=True, text=True, check=True
     ).stdout.split()
     assert log[::-1] == [row["commit"][: len(log[0])] for row in rows if row["status"] == "keep"]
-    assert {e["kind"] for e in audit_chain.verify(home.audit)} == {"accepted", "finished", "checkpoint"}
+    assert {e["kind"] for e in audit_chain.verify(home.audit)} == {"begun", "accepted", "finished", "checkpoint"}
     assert glovebox("verify")[0] == 0
 
     page = Path(document["report"]).read_text()

@@ -16,15 +16,16 @@ MAX_LABELS = 40
 MAX_POINTS = 2000  # discards that are drawn
 _LABEL_CHARS = 36
 # Stand-ins that matplotlib accepts, replaced in the text so that the page's light and dark colours apply.
-_COLOURS = {"#010203": "currentColor", "#010204": "var(--good)", "#010205": "var(--grey)"}
-_SOFT, _GOOD, _GREY = _COLOURS
+_COLOURS = {"#010203": "currentColor", "#010204": "var(--good)", "#010205": "var(--grey)", "#010206": "var(--bad)"}
+_SOFT, _GOOD, _GREY, _BAD = _COLOURS
 
 
-def frontier(rows: Sequence[Experiment], noise: float = 0.0) -> str:
+def frontier(rows: Sequence[Experiment], noise: float = 0.0, *, narrow: bool = False) -> str:
     """An <svg> element without scripts, links or metadata; empty when nothing is scored.
 
     The frontier has a band of one standard deviation of a run, `noise`, around it.
 
+    `narrow`: for a phone, without descriptions. Runs without a score are marks at the lower edge.
     Scores far above the baseline are drawn at the upper edge, so that one bad idea does not flatten the rest.
     """
     scored = [row for row in rows if row.val_bpb is not None]
@@ -34,9 +35,12 @@ def frontier(rows: Sequence[Experiment], noise: float = 0.0) -> str:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
-        figure = Figure(figsize=(10, 5), layout="constrained")
+        figure = Figure(figsize=(4.2, 4) if narrow else (10, 5), layout="constrained")
         place = {row.id: number for number, row in enumerate(rows, 1)}  # in which they ended
-        _draw(figure.add_subplot(), scored, place, noise)
+        axes = figure.add_subplot()
+        _draw(axes, scored, place, noise, labels=not narrow)
+        _without_score(axes, [place[row.id] for row in rows if row.val_bpb is None])
+        _frame(axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -55,7 +59,7 @@ def ceiling(scored: list[Experiment]) -> float:
     return min(max(scores), keeps[0] + (span / 3 if span > 0 else abs(keeps[0]) / 50))
 
 
-def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int], noise: float) -> None:
+def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int], noise: float, *, labels: bool) -> None:
     top = ceiling(scored)
     keeps = [row for row in scored if row.status is Status.KEEP]
     others = [row for row in scored if row.status is not Status.KEEP]
@@ -80,7 +84,7 @@ def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int], noise: fl
         if noise:
             low, high = ([score + sign * noise for score in scores] for sign in (-1, 1))
             axes.fill_between(numbers, low, high, step="post", color=_GOOD, alpha=0.12, lw=0, label="noise of one run")
-    for row in _labelled(keeps):
+    for row in _labelled(keeps) if labels else ():
         text = row.description if len(row.description) <= _LABEL_CHARS else row.description[: _LABEL_CHARS - 1] + "…"
         axes.annotate(
             text.replace("$", r"\$"),
@@ -92,7 +96,15 @@ def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int], noise: fl
             rotation_mode="anchor",
             color=_SOFT,
         )
-    _frame(axes)
+
+
+def _without_score(axes: Axes, places: list[int]) -> None:
+    """Crashes, refusals and whatever else gave no score, as many as are drawn of discards, below all that did."""
+    some = places[::-1][:: 1 + len(places) // MAX_POINTS]
+    if some:
+        low, high = axes.dataLim.y0, axes.dataLim.y1
+        floor = low - 0.08 * ((high - low) or abs(low) or 1.0)
+        axes.scatter(some, [floor] * len(some), s=22, color=_BAD, marker="x", lw=1, label="no score", zorder=3)
 
 
 def _labelled(keeps: list[Experiment]) -> list[Experiment]:

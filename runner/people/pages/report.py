@@ -6,6 +6,7 @@ No scripts, no external resources, a content security policy that forbids both, 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 DOUBTFUL = 0.5  # probability below which a keep more likely did nothing
 MAX_DIFFS = 50  # of the largest gains
 MAX_DIFF_CHARS = 20_000
+MAX_BELOW = 12
 MAX_ROWS, MAX_KEEPS = 500, 200  # of the table
 
 
@@ -79,7 +81,10 @@ class Page:
             count=len(rows),
             experiments=shown,
             plot=Markup(plot.frontier(rows, noise)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
+            small_plot=Markup(plot.frontier(rows, noise, narrow=True)),  # noqa: S704 - the same
+            below=_below(rows),
             diffs=self._kept(rows),
+            whole_diff=self._whole(headline["baseline"], headline["best"]),
             open_questions=_open_questions(home, rows, reruns, policies, headline),
         )
         path = home.tag(tag) / "report.html"
@@ -130,10 +135,27 @@ class Page:
         pairs = sorted(itertools.pairwise(keeps), key=lambda pair: -transfers.gain(pair[1]))[:MAX_DIFFS]
         return [(new, self._diff(old.commit, new.commit)) for old, new in sorted(pairs, key=lambda pair: pair[1].id)]
 
+    def _whole(self, baseline: Experiment | None, best: Experiment | None) -> str:
+        """All that was kept, as one change; nothing if that is no more than one keep."""
+        if baseline is None or best is None or baseline.id == best.id:
+            return ""
+        return self._diff(baseline.commit, best.commit)
+
     def _diff(self, old: str, new: str) -> str:
         if (old, new) not in self._diffs:
             self._diffs[old, new] = GitLine(self._home.line, make=False).diff(old, new)[:MAX_DIFF_CHARS]
         return self._diffs[old, new]
+
+
+def _below(rows: Sequence[Experiment]) -> list[int]:
+    """Numbers of discards whose single score was lower than the best of their time, the newest few."""
+    best, found = math.inf, []
+    for row in rows:
+        if row.val_bpb is not None and row.status is Status.KEEP:
+            best = row.val_bpb
+        elif row.val_bpb is not None and row.status is Status.DISCARD and row.val_bpb < best:
+            found.append(row.id)
+    return found[-MAX_BELOW:]
 
 
 def _shown(rows: Sequence[Experiment]) -> list[Experiment]:

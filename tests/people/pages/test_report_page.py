@@ -33,6 +33,13 @@ CONTRAST = """(() => {
 })()"""
 
 
+CHARTS = "[...document.querySelectorAll('.plot svg')].map(x => x.getBoundingClientRect()).filter(x => x.height)"
+# Cells of one word that was broken into lines.
+WORDS = """[...document.querySelectorAll('td:not(.text)')].filter(x => /^\\w+$/.test(x.textContent)).filter(x => {
+  const range = document.createRange(); range.selectNodeContents(x);
+  return new Set([...range.getClientRects()].map(r => r.top)).size > 1 }).map(x => x.textContent)"""
+
+
 def night(home: Home, count: int) -> Ledger:
     """A synthetic ledger of `count` experiments on real sources, every fifteenth kept."""
     ledger = Ledger(home.ledger)
@@ -95,7 +102,10 @@ def test_it_renders_quietly_and_legibly(tab: chromium.Page, small: Path, width: 
     assert [url for url in seen.requests if not url.startswith("data:")] == []
     assert tab.evaluate("document.scripts.length") == 0
     assert tab.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out: wide parts scroll inside
-    assert tab.evaluate("document.querySelectorAll('svg')[0].getBoundingClientRect().height") > 200
+    assert tab.evaluate(f"{CHARTS}.length") == 1  # the one that was drawn for this width
+    assert tab.evaluate(f"{CHARTS}[0].height") > 200
+    assert tab.evaluate(f"{CHARTS}[0].right") <= width
+    assert tab.evaluate(WORDS) == []  # none is broken at any letter
     assert float(tab.evaluate("parseFloat(getComputedStyle(document.querySelector('td.text')).fontSize)")) >= 14
     assert tab.evaluate(CONTRAST) >= 4.5
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -110,6 +120,7 @@ def test_every_section_is_there(tab: chromium.Page, small: Path) -> None:
     text = tab.evaluate("document.body.innerText")
     for part in (
         "0.9999 → 0.9969", "What was kept", "What kinds of edits did", "All experiments", "Crashes", "RuntimeError",
+        "From the baseline to the best", "glovebox best --tag t", "steps", "tokens/s",
         "Security events", "a model that looks ahead was not scored", "What was not verified", "no calls to a model",
     ):  # fmt: skip
         assert part in text

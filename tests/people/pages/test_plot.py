@@ -1,0 +1,59 @@
+"""The frontier as a picture: what is drawn, and for which width."""
+
+from __future__ import annotations
+
+import re
+
+from runner.core.base.values import Experiment, Status
+from runner.people.pages import plot
+from runner.people.pages.report import _below
+from tests.samples import experiment
+
+
+def rows() -> list[Experiment]:
+    discard, crash = {"status": Status.DISCARD}, {"status": Status.CRASH, "val_bpb": None}
+    return [
+        experiment(1, val_bpb=1.0),
+        experiment(2, val_bpb=0.9),
+        experiment(3, val_bpb=0.95, **discard),
+        experiment(4, val_bpb=0.85, **discard),
+        experiment(5, **crash),
+        experiment(6, **crash),
+    ]
+
+
+def marks(text: str, colour: str) -> int:
+    """How many marks of a colour the picture has, its legend's among them."""
+    return len(re.findall(rf"<use [^>]*{re.escape(colour)}", text))
+
+
+def test_runs_without_a_score_are_on_the_picture() -> None:
+    """A night of crashes looked like a night of nothing."""
+    assert marks(plot.frontier(rows()[:4]), "var(--bad)") == 0
+    assert marks(plot.frontier(rows()), "var(--bad)") == 2 + 1
+
+
+def test_they_do_not_move_the_scale_and_stand_below_all_scores() -> None:
+    text = plot.frontier(rows())
+    heights = {
+        c: [float(y) for y in re.findall(rf'<use [^>]*y="([0-9.]+)"[^>]*{re.escape(c)}', text)]
+        for c in ("var(--bad)", "var(--good)")
+    }
+    assert min(heights["var(--bad)"][:2]) > max(heights["var(--good)"][:2])  # y grows downwards
+    assert max(heights["var(--good)"][:2]) - min(heights["var(--good)"][:2]) > 60  # of 360 points
+
+
+def test_one_for_a_phone_is_narrow_and_has_no_descriptions() -> None:
+    wide, narrow = plot.frontier(rows()), plot.frontier(rows(), narrow=True)
+    sizes = [
+        [float(x) for x in re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', text).groups()] for text in (wide, narrow)
+    ]  # type: ignore[union-attr]
+    assert sizes[1][0] < 320 < sizes[0][0]
+    assert len(narrow) < len(wide)
+    assert plot.frontier([], narrow=True) == ""
+
+
+def test_discards_below_the_line_are_named() -> None:
+    """People took them for a mistake: a lower score that was not kept."""
+    assert _below(rows()) == [4]
+    assert _below(rows()[:3]) == []
