@@ -96,7 +96,7 @@ def rename(
         ) from None
     home = find()
     own = tag_book.read(home).tag(tag)
-    tag_book.rename(home, ledger.Ledger(home.ledger, read_only=True), own, name)
+    tag_book.call(home, ledger.Ledger(home.ledger, read_only=True), own, name)
     say({"tag": own, "name": name}, json_, f"{own} is called {name}")
 
 

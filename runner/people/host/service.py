@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any
 
-from runner.core.base import compose
+from runner.core.base import compose, files
 from runner.core.base.errors import GloveboxError
 from runner.people.host import processes
 from runner.people.host.page_writer import writing
@@ -45,7 +45,7 @@ def main() -> int:
     if code == 0 and signal.SIGTERM not in signals:
         out.print(f"tag {tag} is over, and so are all services: docker compose down --volumes", markup=False)
         for door in _DOORS:
-            compose.over(door).touch()
+            files.write(compose.over(door), "")
     return code
 
 

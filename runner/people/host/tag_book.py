@@ -56,7 +56,7 @@ def _write(home: Home, book: TagBook) -> None:
     files.write(_path(home), book.model_dump_json(indent=1) + "\n", mode=0o600)
 
 
-def rename(home: Home, ledger: Ledger, tag: str, name: str) -> None:
+def call(home: Home, ledger: Ledger, tag: str, name: str) -> None:
     """Call a tag otherwise; its own name takes the name away again. Raises UsageError if another is called so."""
     book = read(home)
     ledger.run_info(tag)
@@ -118,7 +118,7 @@ def _remove(home: Home, ledger: Ledger, tag: str) -> None:
     if ledger.begun(tag):
         archive(home, ledger, tag, away=True)
         return
-    rename(home, ledger, tag, tag)
+    call(home, ledger, tag, tag)
     archive(home, ledger, tag, away=False)
     ledger.forget(tag)
     shutil.rmtree(home.tag(tag), ignore_errors=True)
