@@ -126,6 +126,22 @@ def test_every_section_is_there(tab: chromium.Page, small: Path) -> None:
         assert part in text
 
 
+def test_a_training_may_leave_out_any_of_its_figures(home: Home, policies: Policies) -> None:
+    """They are its own words: one that told tokens and no seconds left its tag without a page."""
+    names = ("num_steps", "total_tokens_M", "training_seconds")
+    for number in range(8):
+        told = {name: 1.5 for at, name in enumerate(names) if number >> at & 1}
+        row = experiment(number + 1, summary=told)
+        ledger = Ledger(home.ledger)
+        if number == 0:
+            ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", "f" * 64)
+        ledger.open_experiment("t", started="", description="", snapshot=row.snapshot, size=1, run=row.run)
+        ledger.close_experiment(row.model_copy(update={"status": Status.DISCARD, "summary": told}))
+        text = report.write(home, ledger, policies, "t").read_text()
+        assert ("1,000,000" in text) is (number == 6 or number == 7)
+        ledger.close()
+
+
 def test_the_eye_that_looks_sees_scripts_requests_and_violations(tab: chromium.Page, small: Path) -> None:
     """The positive control: the same page with what must not be in it."""
     text = small.read_text()
