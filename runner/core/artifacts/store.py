@@ -27,7 +27,7 @@ from runner.core.artifacts.manifest import Statement, Subject
 from runner.core.artifacts.parallel import in_parallel
 from runner.core.base import locks
 from runner.core.base.errors import ArtifactError
-from runner.core.base.files import CHUNK, hash_file, open_plain, whole
+from runner.core.base.files import CHUNK, hash_file, open_plain, read_plain, whole
 from runner.core.base.home import Home
 from trainer.wire import strict_json
 
@@ -244,8 +244,7 @@ def _remember(home: Home, version: str) -> None:
 
 def _read_json(path: Path) -> dict[str, object]:  # our own file; anything odd about it means: look again
     try:
-        with open_plain(path) as file:
-            found = strict_json.loads(file.read(_MAX_NOTES + 1), max_bytes=_MAX_NOTES)
+        found = strict_json.loads(read_plain(path, _MAX_NOTES), max_bytes=_MAX_NOTES)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

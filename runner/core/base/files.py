@@ -96,6 +96,15 @@ def open_plain(path: Path) -> BinaryIO:
     return _regular(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 
+def read_plain(path: Path, most: int) -> bytes:
+    """All of a regular file of at most so many bytes; raises OSError, for a longer one too."""
+    with open_plain(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, "longer than it may be", str(path))
+    return data
+
+
 def _regular(descriptor: int, mode: str) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -132,13 +132,13 @@ def against_witness(
     of many benches and years may be of any size. `growing`: as a chain is (audit_chain.Follower).
     """
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
-    seen, wrong = 0, list[str]()
+    seen, wrong, ours = 0, list[str](), {home.id: True}
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_MAX_WITNESS_LINE), b""), 1):
                 if file.tell() > size or (growing and half(line, _MAX_WITNESS_LINE)):
                     break
-                told = _of_bench(home, key, line)
+                told = _of_bench(ours, key, line)
                 seen += bool(told)
                 if told is None:
                     wrong.append(f"{path}:{number}: not a checkpoint")
@@ -154,10 +154,17 @@ def against_witness(
     return seen, wrong
 
 
-def _of_bench(home: Home, key: Ed25519PublicKey, line: bytes) -> dict[str, Any] | None:
-    """A witness's line if it is of this bench, {} if it is of another, None if it is no checkpoint."""
+def _of_bench(ours: dict[str, bool], key: Ed25519PublicKey, line: bytes) -> dict[str, Any] | None:
+    """A witness's line if it is of this bench, {} if it is of another, None if it is no checkpoint.
+
+    `ours`: by the name of a bench, whether it is this one: restored elsewhere it has another name and the same key.
+    That is looked at once for each, since a witness may have millions of lines of others.
+    """
     try:
         told = strict_json.loads(line, max_bytes=_MAX_WITNESS_LINE)
-        return told if told["bench"] == home.id or _holds(key, told) else {}  # restored elsewhere it is the same bench
+        bench = str(told["bench"])
+        if bench not in ours:
+            ours[bench] = _holds(key, told)
+        return told if ours[bench] else {}
     except (ValueError, KeyError, TypeError):
         return None

@@ -16,7 +16,7 @@ from typing import Final
 
 from runner.core.base import files
 from runner.core.base.errors import VerifyError
-from runner.core.base.files import open_plain
+from runner.core.base.files import open_plain, read_plain
 
 CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 HEAD: Final = "ref: refs/heads/master\n"
@@ -127,12 +127,8 @@ def _entries(path: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _text(path: Path, most: int) -> str:
-    """A plain file of at most so many bytes; raises ValueError for a longer one, OSError."""
-    with open_plain(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError("longer than it may be")
-    return data.decode("ascii")
+    """A plain file of at most so many bytes; raises OSError, ValueError for one that is no ASCII."""
+    return read_plain(path, most).decode("ascii")
 
 
 def _match(pattern: re.Pattern[str], text: str) -> re.Match[str]:

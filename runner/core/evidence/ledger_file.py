@@ -33,26 +33,6 @@ TABLES = {
         " begun TEXT NOT NULL, row TEXT, PRIMARY KEY (tag, id)) STRICT"
     ),
 }
-# Tables as every version made them, and as they are after what _bring_up_to_date adds; without white space.
-_FORMS = {
-    "runs": (
-        "CREATETABLEruns(tagTEXTPRIMARYKEY,startedTEXTNOTNULL,artifactTEXTNOTNULL,policyTEXTNOTNULL)STRICT",
-        "CREATETABLEruns(tagTEXTPRIMARYKEY,startedTEXTNOTNULL,artifactTEXTNOTNULL,policyTEXTNOTNULL,originTEXT)STRICT",
-    ),
-    "experiments": tuple(
-        "CREATETABLEexperiments(tagTEXTNOTNULLREFERENCESruns(tag),idINTEGERNOTNULL,startedTEXTNOTNULL,"
-        "descriptionTEXTNOTNULL,snapshotTEXTNOTNULL,snapshot_sizeINTEGERNOTNULL,runTEXTNOTNULL,statusTEXT,val_bpbREAL,"
-        f"rowTEXT,{end})STRICT"
-        for end in ("PRIMARYKEY(tag,id)", "PRIMARYKEY(tag,id),doneINTEGER", "doneINTEGER,PRIMARYKEY(tag,id)")
-    ),
-    "reruns": (
-        "CREATETABLEreruns(tagTEXTNOTNULLREFERENCESruns(tag),idINTEGERNOTNULL,begunTEXTNOTNULL,rowTEXT,"
-        "PRIMARYKEY(tag,id))STRICT",
-    ),
-}
-_NEEDED = [("runs", name) for name in ("tag", "started", "artifact", "policy")]  # of every version
-_NEEDED += [("experiments", name) for name in ("tag", "id", "run", "status", "val_bpb", "row")]
-_NEEDED += [("experiments", name) for name in ("started", "description", "snapshot", "snapshot_size")]
 # Without them the next row costs a look at all rows before it. Their text is compared: what an index says could differ
 # from its table, which `verify` looks for (integrity_check).
 INDICES = {
@@ -60,6 +40,21 @@ INDICES = {
     "experiments_open": "CREATE INDEX experiments_open ON experiments (tag, id) WHERE status IS NULL",
     "reruns_open": "CREATE INDEX reruns_open ON reruns (tag, id) WHERE row IS NULL",
 }
+
+
+def _solid(text: str) -> str:
+    return re.sub(r"\s+", "", text).replace("IFNOTEXISTS", "")
+
+
+# Tables without white space: as they are made now, as older versions made them, and as they are after what
+# _bring_up_to_date adds to those.
+_FORMS = {name: {_solid(text)} for name, text in TABLES.items()}
+_FORMS["runs"] |= {text.replace(",originTEXT", "") for text in _FORMS["runs"]}
+_FORMS["experiments"] |= {text.replace("doneINTEGER,", "") for text in _FORMS["experiments"]}
+_FORMS["experiments"] |= {
+    text.replace(")STRICT", ",doneINTEGER)STRICT") for text in _FORMS["experiments"] if "done" not in text
+}
+_FIRST = {"runs", "experiments"}  # tables of every version
 
 
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -130,17 +125,12 @@ def _check(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         ours = ours or (kind == "index" and (str(name).startswith("sqlite_autoindex_") or INDICES.get(name) == text))
         if not ours:
             raise sqlite3.DatabaseError(f"holds a {kind} that is not ours")
-    whole = all(knows(db, *column) for column in _NEEDED)
-    (there,) = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    if not whole and (there or read_only):
-        raise sqlite3.DatabaseError("lacks a table or a column")
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables >= _FIRST and (tables or read_only):
+        raise sqlite3.DatabaseError("lacks a table")
     (sound,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if sound != "ok":
         raise sqlite3.DatabaseError(sound)
-
-
-def _solid(text: str) -> str:
-    return re.sub(r"\s+", "", text).replace("IFNOTEXISTS", "")
 
 
 def _bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:

@@ -18,7 +18,6 @@ from runner.core.base.home import Home
 from runner.core.base.launching import EngineResult, Frozen
 from runner.core.base.values import Experiment, Rerun
 from runner.core.evidence import audit_chain
-from runner.core.evidence.ledger import Ledger
 
 _MAX_BYTES = 64 << 10
 _ROW = {"tag", "id", "status", "reason", "val_bpb", "claimed", "confirmed", "causality", "evaluation"}
@@ -136,12 +135,6 @@ def receipt(
         "probes": None if found is None else found.model_dump(mode="json"),
         "kernels": None if apart is None else apart.model_dump(mode="json"),
     }
-
-
-def of_tag(ledger: Ledger, tag: str) -> dict[str, Any]:
-    """The entry for a tag that begins: all that the ledger says of its start."""
-    origin = ledger.origin(tag)
-    return {"tag": tag, **ledger.run_info(tag), "origin": None if origin is None else origin.model_dump(mode="json")}
 
 
 def of_rerun(rerun: Rerun, engines: list[EngineResult], *, recovered: bool = False) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from runner.core.evidence import audit_chain, disk_reserve, receipts, results_ts
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine, message
-from runner.core.evidence.ledger import Ledger, Opened, Origin
+from runner.core.evidence.ledger import Ledger, Opened, Origin, start
 
 
 def now() -> str:
@@ -56,7 +56,7 @@ class Recorder:
             if self.ledger.begun(self.tag):
                 return
             self.ledger.begin_run(self.tag, started, self.artifact, terms, origin)
-            self.audit_log.append(audit_chain.BEGUN, receipts.of_tag(self.ledger, self.tag))
+            self.audit_log.append(audit_chain.BEGUN, start(self.ledger, self.tag))
             self.sealer.seal(self.audit_log)
 
     def accept(self, taken: Snapshot, description: str, run: str) -> int:

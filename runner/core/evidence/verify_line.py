@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner.core.base.errors import GloveboxError
-from runner.core.base.files import open_plain
+from runner.core.base.files import read_plain
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Status
 from runner.core.evidence import results_tsv
@@ -127,9 +128,6 @@ def _results(rows: Sequence[Experiment]) -> bytes:
 
 def read(path: Path, most: int) -> bytes | None:
     """A plain file of at most so many bytes; None for anything else."""
-    try:
-        with open_plain(path) as file:
-            data = file.read(most + 1)
-    except OSError:
-        return None
-    return data if len(data) <= most else None
+    with suppress(OSError):
+        return read_plain(path, most)
+    return None

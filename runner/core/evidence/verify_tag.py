@@ -20,9 +20,9 @@ from runner.core.evidence.beside import Beside
 from runner.core.evidence.chain_index import ChainIndex
 from runner.core.evidence.git_line import FILE, MAX_FILE
 from runner.core.evidence.git_objects import Objects
-from runner.core.evidence.ledger import Ledger, Opened
+from runner.core.evidence.ledger import Ledger, Opened, start
 from runner.core.evidence.outcome import Outcome
-from runner.core.evidence.receipts import complete, of_tag, probed, vouches
+from runner.core.evidence.receipts import complete, probed, vouches
 from runner.core.evidence.replay import replay
 from runner.core.evidence.verify_line import KeptLines, read
 from runner.core.policy.policy_files import Policies
@@ -101,7 +101,7 @@ class Records:
             same = entry is None or _started(entry, one)
             check("receipts", same, f"{tag} experiment {one.id}: the audit chain knows another start of it")
         if tag in chain.begun and (rows or running):
-            same = chain.begun[tag] == of_tag(self.ledger, tag)
+            same = chain.begun[tag] == start(self.ledger, tag)
             check("tags", same, f"{tag}: the audit chain knows another start of it")
         self.unsaid += tag not in chain.begun and bool(rows)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from runner.core.base.errors import BusyError, GloveboxError, UsageError
 from runner.core.base.home import Home
-from runner.core.base.values import Experiment
+from runner.core.base.values import Experiment, Tag
 from runner.core.evidence import ledger, spending
 from runner.core.policy import policy_files
 from runner.people.host import tag_book
@@ -22,6 +23,7 @@ from runner.people.pages import console
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Gpu = Annotated[str | None, typer.Option(help="UUID of the GPU to use (nvidia-smi -L); default: CPU.")]
 Tell = Callable[[dict[str, Any]], None]
+Yes = Annotated[bool, typer.Option("--yes", help="Remove it; without this only say what would go.")]
 TagOption = Annotated[str | None, typer.Option("--tag", help="Name of the run; default: the newest.")]
 
 
@@ -97,6 +99,15 @@ def notifying(home: Home, tag: str) -> Iterator[Tell]:
         raise
     finally:
         found.close()
+
+
+def tag_name(name: str) -> str:
+    """A name that a tag may have; raises BadParameter."""
+    try:
+        return TypeAdapter(Tag).validate_python(name)
+    except ValidationError:
+        told = f"{name!r}: use lower case letters and digits, . _ - between them, at most 40"
+        raise typer.BadParameter(told) from None
 
 
 def newest(home: Home, book: ledger.Ledger, tag: str | None) -> str:

@@ -11,11 +11,9 @@ import typer
 from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home, find, place
 from runner.core.policy import policy_files
-from runner.people.cli.common import Json, interruptible, say, there
+from runner.people.cli.common import Json, Yes, interruptible, say, there
 from runner.people.host import backup as backups
 from runner.people.pages import console
-
-Yes = Annotated[bool, typer.Option("--yes", help="Remove it; without this only say what would go.")]
 
 
 def gc(

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from runner.core.base import locks, secret_file
 from runner.core.base.errors import BusyError
 from runner.core.base.home import Home
 from runner.core.base.launching import AgentKind, Lane
-from runner.core.base.values import Tag
-from runner.people.cli.common import Tell, interruptible
+from runner.people.cli.common import Tell, interruptible, tag_name
 from runner.people.host import processes, tag_book
 from runner.people.host.page_writer import writing
 from runner.people.pages import console
@@ -37,12 +35,7 @@ def settings_of(
 ) -> dict[str, Any]:
     """What `run` and `up` ask of a session alike; raises BadParameter."""
     for name in (tag, tag if from_tag is None else from_tag):
-        try:
-            TypeAdapter(Tag).validate_python(name)
-        except ValidationError:
-            raise typer.BadParameter(
-                f"{name!r}: use lower case letters and digits, . _ - between them, at most 40"
-            ) from None
+        tag_name(name)
     if agent not in AGENTS:
         raise typer.BadParameter(f"one of: {', '.join(AGENTS)}")
     names = tag_book.read(home)

@@ -6,16 +6,14 @@ import json
 from typing import Annotated, Any
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 from rich.table import Table
 
 from runner.core.airlock import invisible
 from runner.core.base.errors import UsageError
 from runner.core.base.home import find
-from runner.core.base.values import Tag
 from runner.core.evidence import ledger
-from runner.people.cli.common import Json, say
+from runner.people.cli.common import Json, Yes, say, tag_name
 from runner.people.host import tag_book
 from runner.people.pages import console
 
@@ -23,7 +21,6 @@ tags_app = typer.Typer(
     name="tags", help="All tags of this bench, newest first.", invoke_without_command=True, rich_markup_mode=None
 )
 TagName = Annotated[str, typer.Argument(help="Name of the tag.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Remove it; without this only say what would go.")]
 _COLUMNS = ("tag", "begun", "experiments", "kept", "baseline", "best", "begun from")
 _FIGURES = ("experiments", "kept", "baseline", "best")
 
@@ -88,15 +85,9 @@ def rename(
     json_: Json = False,
 ) -> None:
     """Call a tag otherwise; its own name takes the name away again."""
-    try:
-        TypeAdapter(Tag).validate_python(name)
-    except ValidationError:
-        raise typer.BadParameter(
-            f"{name!r}: use lower case letters and digits, . _ - between them, at most 40"
-        ) from None
     home = find()
     own = tag_book.read(home).tag(tag)
-    tag_book.call(home, ledger.Ledger(home.ledger, read_only=True), own, name)
+    tag_book.call(home, ledger.Ledger(home.ledger, read_only=True), own, tag_name(name))
     say({"tag": own, "name": name}, json_, f"{own} is called {name}")
 
 

@@ -43,7 +43,9 @@ def main() -> int:
         return error.exit_code
     code = desk.wait()
     if code == 0 and signal.SIGTERM not in signals:
-        out.print(f"tag {tag} is over, and so are all services: docker compose down --volumes", markup=False)
+        out.print(
+            f"the session of tag {tag} is over, and so are all services: docker compose down --volumes", markup=False
+        )
         for door in _DOORS:
             files.write(compose.over(door), "")
     return code

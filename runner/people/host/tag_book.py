@@ -43,8 +43,7 @@ def read(home: Home) -> TagBook:
     """The bench's; empty if nobody has named anything. Raises GloveboxError for a file that is none."""
     path = _path(home)
     try:
-        with files.open_plain(path) as file:
-            return TagBook.model_validate_json(file.read(_MAX_BYTES))
+        return TagBook.model_validate_json(files.read_plain(path, _MAX_BYTES))
     except FileNotFoundError:
         return TagBook()
     except (OSError, ValidationError):
@@ -81,7 +80,7 @@ def delete(home: Home, tag: str, *, remove: bool) -> tuple[int, int]:
     Raises BusyError beside a run.
     """
     with locks.hold(home.runner_lock, "tags delete"):
-        ledger = Ledger(home.ledger)
+        ledger = Ledger(home.ledger, read_only=not remove)
         try:
             ledger.run_info(tag)
             found = list(_files(home, ledger, tag))

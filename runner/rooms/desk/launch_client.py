@@ -100,11 +100,15 @@ class LaunchClient:
                     raise
                 time.sleep(0.2)
 
+    def check(self) -> None:
+        """Raises DoorError if nothing is started any more."""
+        if self._closed:
+            raise DoorError("the run is being stopped")
+
     def open(self, request: LaunchRequest) -> Launch:
         """Ask for the container; it starts while we go on."""
         with self._lock:
-            if self._closed:
-                raise DoorError("the run is being stopped")
+            self.check()
             launch = Launch(self.door, request)
             self._open.add(launch)
         return launch

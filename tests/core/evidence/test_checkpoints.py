@@ -17,7 +17,7 @@ from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.launching import EndReason, EngineResult
 from runner.core.base.values import Snapshot
-from runner.core.evidence import audit_chain, verify
+from runner.core.evidence import audit_chain, checkpoints, verify
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -192,6 +192,26 @@ def test_a_witness_of_another_bench_or_of_nothing_is_no_witness(bench: Home, wit
     assert failures(bench, witness)
     with pytest.raises(GloveboxError, match="cannot be read"):
         verify.verify(bench, tmp_path / "none")
+
+
+def test_whose_a_line_is_costs_one_look_for_each_other_bench(
+    bench: Home, witness: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A witness of ten lanes and a year has millions of lines that are not ours."""
+    others = [line.replace(bench.id, f"{number % 3:016x}") for number in range(300) for line in [first(witness)]]
+    forged = [re.sub(r'"signature":"\w\w', '"signature":"00', line) for line in others]
+    witness.write_text(witness.read_text() + "".join(forged))
+    real, looks = checkpoints._holds, []
+    monkeypatch.setattr(checkpoints, "_holds", lambda *given: looks.append(1) or real(*given))
+    seen, wrong = checkpoints.against_witness(
+        bench, {entry["n"]: entry["hash"] for entry in entries(bench)}, keys.trust(bench).audit, witness, 1 << 20
+    )
+    assert (seen, wrong) == (4, [])
+    assert len(looks) == 4 + 3
+
+
+def first(path: Path) -> str:
+    return path.read_text().splitlines(keepends=True)[0]
 
 
 def test_a_witness_that_cannot_be_written_stops_the_run(bench: Home, tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from runner.core.base import files, locks
 from runner.core.base.errors import VerifyError
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import INTERRUPTED
-from runner.core.evidence import audit_chain, beside, receipts, results_tsv, verify
+from runner.core.evidence import audit_chain, beside, results_tsv, verify
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
-from runner.core.evidence.ledger import Ledger, Origin
+from runner.core.evidence.ledger import Ledger, Origin, start
 from runner.core.evidence.receipts import row_digest
 from runner.rooms.desk.experiment import Loop
 from tests.faults import driver
@@ -572,7 +572,7 @@ def test_a_tag_from_before_the_chain_told_with_what_it_began_is_said(night: Loop
 
 
 def test_a_tag_that_began_again_after_an_experiment_is_a_failure(night: Loop) -> None:
-    signed(night.home, "begun", {**receipts.of_tag(night.ledger, night.tag), "artifact": "other-9"})
+    signed(night.home, "begun", {**start(night.ledger, night.tag), "artifact": "other-9"})
     assert any(f"{night.tag} begun  is there already" in line for line in verify.verify(night.home).failures)
 
 
