@@ -39,10 +39,12 @@ class AuditLog:
         self.path = path
         self._drop_torn_tail()
         self._number, self._prev, self.last_kind = 0, GENESIS, ""
-        self.unsigned = 0  # runs that ended after the last checkpoint and that we did not write
+        self.unsigned = 0  # runs that ended after the last checkpoint
+        self.checkpoint: dict[str, Any] | None = None  # the newest that was there
         for entry in read(path):
-            self._number, self._prev, self.last_kind = entry["n"] + 1, entry["hash"], entry["kind"]
-            self.unsigned = 0 if entry["kind"] == CHECKPOINT else self.unsigned + ended(entry)
+            self._take(entry)
+            self.checkpoint = entry if entry["kind"] == CHECKPOINT else self.checkpoint
+        self.inherited = self.last_kind not in ("", CHECKPOINT)  # whether what others wrote is unsigned
 
     @property
     def last(self) -> tuple[int, str]:
@@ -60,7 +62,11 @@ class AuditLog:
         }
         entry["hash"] = hashlib.sha256(canonical(entry)).hexdigest()
         self._write(canonical(entry) + b"\n")
-        self._number, self._prev, self.last_kind = self._number + 1, entry["hash"], kind
+        self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        self._number, self._prev, self.last_kind = entry["n"] + 1, entry["hash"], entry["kind"]
+        self.unsigned = 0 if entry["kind"] == CHECKPOINT else self.unsigned + ended(entry)
 
     def _write(self, line: bytes) -> None:
         """All of the line or none of it: a full disk may take half."""
@@ -96,7 +102,7 @@ def named(entry: dict[str, Any]) -> tuple[tuple[str, int], dict[str, Any]] | Non
     or shape."""
     data, kind = entry.get("data"), entry.get("kind")
     inner = data.get("rerun") if kind == "rerun" and isinstance(data, dict) else data
-    if kind not in _NUMBERS or not isinstance(data, dict) or not isinstance(inner, dict):
+    if not isinstance(kind, str) or kind not in _NUMBERS or not isinstance(data, dict) or not isinstance(inner, dict):
         return None
     tag, number = inner.get("tag"), 0 if kind == BEGUN else inner.get(_NUMBERS[kind])
     if not isinstance(tag, str) or len(tag) > MAX_TAG or not re.fullmatch(TAG_PATTERN, tag) or type(number) is not int:

@@ -58,12 +58,7 @@ class Sealer:
 
         What was found unsigned is signed only if a crash explains it, and the chain says so for ever.
         """
-        if log.unsigned > MOST_UNSIGNED:
-            told = f"{log.unsigned} runs at its end are not signed: no session left them so"
-            raise VerifyError(told, where=str(log.path), fix="look at them, or restore a backup: glovebox verify")
-        if log.unsigned:
-            log.append(FOUND, {"runs": log.unsigned})
-            log.unsigned = 0
+        self._take_over(log)
         number, head = log.last
         if number < 0 or log.last_kind == CHECKPOINT:
             return
@@ -72,6 +67,18 @@ class Sealer:
         log.append(CHECKPOINT, {**data, "signature": signature})
         if self._witness is not None:
             self._tell(self._witness, {"bench": self._bench, **data, "signature": signature})
+
+    def _take_over(self, log: AuditLog) -> None:
+        """Before our first signature over what others wrote: raises VerifyError for what no session of ours left so."""
+        newest, fix = log.checkpoint, "look at it, or restore a backup: glovebox verify"
+        if newest is not None and not _covers(self._key.public_key(), newest):
+            raise VerifyError("its last checkpoint is not this bench's", where=str(log.path), fix=fix)
+        if log.unsigned > MOST_UNSIGNED:
+            told = f"{log.unsigned} runs at its end are not signed: no session left them so"
+            raise VerifyError(told, where=str(log.path), fix=fix)
+        if log.inherited:
+            log.append(FOUND, {})
+        log.inherited, log.checkpoint = False, None
 
     def _tell(self, path: Path, checkpoint: dict[str, Any]) -> None:
         try:
@@ -96,6 +103,8 @@ class Checkpoints:
         self.unsealed = 0  # runs after the last checkpoint
         self.starts = 0  # of experiments and tags, after it
         self.found = 0  # runs that were signed by a session that had not seen them end
+        self.found_starts = 0  # that it had not seen begin
+        self._taken_over = False  # whether what comes before the next checkpoint was found there
         self.wrong: list[str] = []
         self.newest: tuple[int, str] | None = None  # number and hash of the last entry that one covers
 
@@ -104,15 +113,24 @@ class Checkpoints:
         if entry.get("kind") != CHECKPOINT:
             self.unsealed += ended(entry)
             self.starts += entry.get("kind") in ("accepted", BEGUN)
-            self.found += entry.get("kind") == FOUND
+            self._taken_over |= entry.get("kind") == FOUND
             return
+        if self._taken_over:
+            self.found, self.found_starts = self.found + self.unsealed, self.found_starts + self.starts
+        self._taken_over = False
         if self.unsealed > MOST_UNSIGNED:
             self.wrong.append(f"audit entry {entry['n']}: the first signature over {self.unsealed} runs")
         covered, self.unsealed, self.starts = (entry["n"] - 1, entry["prev"]), 0, 0
-        if _holds(self._key, entry.get("data")) and _signed(*covered).items() <= entry["data"].items():
+        if _covers(self._key, entry):
             self.good, self.newest = self.good + 1, covered
         else:
             self.wrong.append(f"audit entry {entry['n']}: a checkpoint that this bench's audit key did not sign")
+
+
+def _covers(key: Ed25519PublicKey, entry: dict[str, Any]) -> bool:
+    """Whether a checkpoint is signed by this key, and of just what comes before it."""
+    covered = _signed(entry["n"] - 1, entry["prev"])
+    return _holds(key, entry.get("data")) and covered.items() <= entry["data"].items()
 
 
 def _holds(key: Ed25519PublicKey, data: Any) -> bool:

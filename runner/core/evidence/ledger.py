@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.launching import Frozen, RunId, Sha256
-from runner.core.base.values import MAX_TAG, TAG_PATTERN, Experiment, Rerun, Status, Tag
+from runner.core.base.values import INTERRUPTED, MAX_TAG, TAG_PATTERN, Experiment, Rerun, Status, Tag
 from runner.core.evidence import ledger_file
 
 _BESIDE = ("id", "run", "status", "val_bpb")  # columns that are used beside a row's text
@@ -222,12 +222,12 @@ class Ledger:
     def digests(self, tag: str) -> dict[int, str]:
         """SHA-256 of each completed row's text, by its number."""
         rows = self._read("SELECT id, row FROM experiments WHERE tag = ? AND status IS NOT NULL", tag)
-        return {int(number): hashlib.sha256(text.encode()).hexdigest() for number, text in rows}
+        return {int(number): text_digest(text) for number, text in rows}
 
     def digest(self, tag: str, number: int) -> str:
         """That of one completed row."""
         ((text,),) = self._read("SELECT row FROM experiments WHERE tag = ? AND id = ?", tag, number)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return text_digest(text)
 
     def strays(self) -> list[str]:
         """Tags that experiments or reruns name and that were never begun."""
@@ -332,6 +332,16 @@ def _rerun(tag: str, number: int, text: str) -> Rerun:
     if row.id != number:
         raise _malformed()
     return row
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a row's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def interrupted(begun: Rerun) -> Rerun:
+    """How a rerun ends that a crash ended: with nothing but its start."""
+    return Rerun(**begun.model_dump(include=_STAYS), status=Status.CRASH, reason=INTERRUPTED)
 
 
 def _same_start(ended: Rerun, begun: Rerun) -> bool:

@@ -25,7 +25,7 @@ from runner.core.evidence import audit_chain, disk_reserve, receipts, results_ts
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine, message
-from runner.core.evidence.ledger import Ledger, Opened, Origin, start
+from runner.core.evidence.ledger import Ledger, Opened, Origin, interrupted, start, text_digest
 
 
 def now() -> str:
@@ -56,7 +56,7 @@ class Recorder:
             if self.ledger.begun(self.tag):
                 return
             self.ledger.begin_run(self.tag, started, self.artifact, terms, origin)
-            self.audit_log.append(audit_chain.BEGUN, start(self.ledger, self.tag))
+            self._enter(audit_chain.BEGUN, start(self.ledger, self.tag))
             self.sealer.seal(self.audit_log)
 
     def accept(self, taken: Snapshot, description: str, run: str) -> int:
@@ -67,13 +67,13 @@ class Recorder:
             )
             faults.reach("ledger.opened")
             told = {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run}
-            self.audit_log.append("accepted", told)
+            self._enter("accepted", told)
         return number
 
     def refuse(self, reason: str) -> None:
         """Note a train.py that was not even read."""
         with self.lock:
-            self.audit_log.append("refused", {"tag": self.tag, "reason": reason})
+            self._enter("refused", {"tag": self.tag, "reason": reason})
 
     def finish(
         self,
@@ -139,7 +139,7 @@ class Recorder:
         try:
             self.ledger.close_rerun(rerun)
             faults.reach("rerun.recorded")
-            self.audit_log.append("rerun", receipt)
+            self._enter("rerun", receipt)
             self.sealer.seal(self.audit_log)
         except (OSError, sqlite3.Error, GloveboxError):
             if not disk_reserve.give_up(self.home):
@@ -207,8 +207,15 @@ class Recorder:
     def _vouch(self, row: Experiment, engines: list[EngineResult], *, recovered: bool = False) -> None:
         found = receipts.probes(self.home, row.policy)
         apart = receipts.kernels(self.home, engines)
-        digest = self.ledger.digest(row.tag, row.id)
-        self.audit_log.append("finished", receipts.receipt(row, digest, engines, found, apart, recovered=recovered))
+        # What this process wrote, not what is there by now; after a crash only that is known.
+        digest = self.ledger.digest(row.tag, row.id) if recovered else text_digest(row.model_dump_json())
+        self._enter("finished", receipts.receipt(row, digest, engines, found, apart, recovered=recovered))
+
+    def _enter(self, kind: str, data: dict[str, Any]) -> None:
+        """Into the audit chain, once a run that could not be signed, and what was found so, has its signature."""
+        if self.audit_log.unsigned or self.audit_log.inherited:
+            self.sealer.seal(self.audit_log)
+        self.audit_log.append(kind, data)
 
     def reconcile(self) -> list[int]:
         """Make chain, branch and results.tsv follow the ledger again after a runner died between two of them.
@@ -230,7 +237,7 @@ class Recorder:
                 self._vouch(row, [], recovered=True)
         for rerun in self.ledger.reruns(self.tag):
             if (rerun.tag, rerun.id) not in seen:
-                self.audit_log.append("rerun", receipts.of_rerun(rerun, [], recovered=True))
+                self._enter("rerun", receipts.of_rerun(rerun, [], recovered=True))
         self.sealer.seal(self.audit_log)
         keeps = [row for row in rows if row.status is Status.KEEP]
         if keeps and self.line.head(self.tag) != keeps[-1].commit:
@@ -251,8 +258,7 @@ class Recorder:
                 self.commit(self._closed(opened, data or b"", Status.CRASH, reason=INTERRUPTED), [])
             for begun in self.ledger.open_reruns(self.tag):
                 tidy(self.home.run(begun.run))
-                ended = begun.model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED})
-                self.end_rerun(ended, [], recovered=True)
+                self.end_rerun(interrupted(begun), [], recovered=True)
         return lost
 
 

@@ -143,6 +143,9 @@ class _Verifier:
         if seals.found:
             told = f"{seals.found} runs were signed after a crash by a session that had not seen them end"
             outcome.unknown.append(told)
+        if seals.found_starts:
+            told = f"{seals.found_starts} starts were signed after a crash by a session that had not seen them"
+            outcome.unknown.append(told)
         if witness is None:
             outcome.unknown.append(NO_WITNESS)
             return

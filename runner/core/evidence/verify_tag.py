@@ -20,7 +20,7 @@ from runner.core.evidence.beside import Beside
 from runner.core.evidence.chain_index import ChainIndex
 from runner.core.evidence.git_line import FILE, MAX_FILE
 from runner.core.evidence.git_objects import Objects
-from runner.core.evidence.ledger import Ledger, Opened, start
+from runner.core.evidence.ledger import Ledger, Opened, interrupted, start
 from runner.core.evidence.outcome import Outcome
 from runner.core.evidence.receipts import complete, probed, vouches
 from runner.core.evidence.replay import replay
@@ -71,6 +71,7 @@ class Records:
             for row in rows:
                 entry = chain.finished.pop((tag, row.id), None)  # once: a second row of that number has none
                 self._vouched(row, entry, digests[row.id])
+                self.recovered += bool(entry and entry.get("recovered"))
                 if entry is None or (tag, row.id) not in chain.old:
                     self._row(row)
                     self._ran(row, entry, chain.accepted.get((tag, row.id)))
@@ -144,10 +145,11 @@ class Records:
     def _ran(self, row: Experiment, entry: _Entry | None, accepted: _Entry | None) -> None:
         """A row that was scored began as one, and its containers are vouched for, unless a crash took the word away."""
         check, name = self.outcome.check, f"{row.tag} experiment {row.id}"
+        nothing = row.status is Status.CRASH and row.val_bpb is None
+        check("ledger rows", row.reason != INTERRUPTED or nothing, f"{name}: a crash ended it, and it has an outcome")
         if row.reason != INTERRUPTED or accepted is not None:  # a crash may come before the chain hears of it
             same = accepted is not None and _started(accepted, row)
             check("receipts", same, f"{name}: the audit chain does not know that it began")
-        self.recovered += bool(entry and entry.get("recovered"))
         self.bare += bool(entry and entry.get("containers") and not probed(entry))
         if entry is not None and "containers" in entry and not entry.get("recovered"):
             check("receipts", complete(entry), f"{name}: scored without containers that were compared with policy")
@@ -156,8 +158,10 @@ class Records:
         check, name = self.outcome.check, f"{rerun.tag} rerun {rerun.id}"
         same = entry is not None and _as_rerun(entry) == rerun
         check("reruns", same, f"{name}: the ledger differs from the audit chain")
+        ended = rerun.reason != INTERRUPTED
+        check("reruns", ended or rerun == interrupted(rerun), f"{name}: a crash ended it, and it has an outcome")
         recovered = bool(entry and entry.get("recovered"))
-        self.reruns_recovered += recovered and rerun.reason != INTERRUPTED
+        self.reruns_recovered += recovered and ended
         if old:
             return
         if entry is not None and not recovered:

@@ -117,7 +117,7 @@ def newest(home: Home, book: ledger.Ledger, tag: str | None) -> str:
     """
     names = tag_book.read(home)
     tags = [one for one in book.tags() if one not in names.archived] or book.tags()
-    tag = tag and names.tag(tag)
+    tag = tag and tag_book.tag_of(home, tag)
     if tag is None and not tags:
         raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
     if tag is not None:

@@ -38,8 +38,7 @@ def settings_of(
         tag_name(name)
     if agent not in AGENTS:
         raise typer.BadParameter(f"one of: {', '.join(AGENTS)}")
-    names = tag_book.read(home)
-    tag, from_tag = names.tag(tag), from_tag and names.tag(from_tag)
+    tag, from_tag = tag_book.tag_of(home, tag), from_tag and tag_book.tag_of(home, from_tag)
     asked = {"tag": tag, "from_tag": from_tag, "agent": agent, "artifact": artifact, "lanes": lanes}
     return asked | {"seed": str(home.first())}
 

@@ -86,7 +86,7 @@ def rename(
 ) -> None:
     """Call a tag otherwise; its own name takes the name away again."""
     home = find()
-    own = tag_book.read(home).tag(tag)
+    own = tag_book.tag_of(home, tag)
     tag_book.call(home, ledger.Ledger(home.ledger, read_only=True), own, tag_name(name))
     say({"tag": own, "name": name}, json_, f"{own} is called {name}")
 
@@ -105,7 +105,7 @@ def unarchive(tag: TagName, json_: Json = False) -> None:
 
 def _put(tag: str, as_json: bool, *, away: bool) -> None:
     home = find()
-    own = tag_book.read(home).tag(tag)
+    own = tag_book.tag_of(home, tag)
     tag_book.archive(home, ledger.Ledger(home.ledger, read_only=True), own, away=away)
     say({"tag": own, "archived": away}, as_json, f"{own} is {'archived' if away else 'back'}")
 
@@ -116,7 +116,7 @@ def delete(tag: TagName, yes: Yes = False, json_: Json = False) -> None:
     home = find()
     if not home.ledger.exists():
         raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
-    own = tag_book.read(home).tag(tag)
+    own = tag_book.tag_of(home, tag)
     count, size = tag_book.delete(home, own, remove=yes)
     verb = "removed" if yes else "would be removed (--yes does it)"
     document = {"tag": own, "removed": yes, "files": count, "bytes": size}

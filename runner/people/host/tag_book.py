@@ -30,10 +30,6 @@ class TagBook(Frozen):
     names: Mapping[Tag, Tag] = Field(default_factory=dict)
     archived: frozenset[Tag] = frozenset()
 
-    def tag(self, word: str) -> str:
-        """The tag that a word means: one called so, else the word itself."""
-        return next((tag for tag, name in self.names.items() if name == word), word)
-
 
 def _path(home: Home) -> Path:
     return home.root / "tags.json"
@@ -49,6 +45,14 @@ def read(home: Home) -> TagBook:
     except (OSError, ValidationError):
         fix = "remove it: it holds names and what was archived, nothing of the record"
         raise GloveboxError("not a list of names", where=str(path), fix=fix) from None
+
+
+def tag_of(home: Home, word: str) -> str:
+    """The tag that a word means: the tag of that name, else one that a person calls so, else the word itself."""
+    names = read(home).names
+    if word not in names.values() or word in Ledger(home.ledger, read_only=True).tags():
+        return word
+    return next(tag for tag, name in names.items() if name == word)
 
 
 def _write(home: Home, book: TagBook) -> None:
@@ -99,7 +103,8 @@ def _folders(home: Home, ledger: Ledger, tag: str) -> list[Path]:
 
 def _pages(home: Home, tag: str) -> list[Path]:
     folder = home.tag(tag)
-    return [path for path in folder.iterdir() if path.name != _STAYS] if folder.is_dir() else []
+    ours = folder.is_dir() and not folder.is_symlink() and not folder.parent.is_symlink()
+    return [path for path in folder.iterdir() if path.name != _STAYS] if ours else []
 
 
 def _files(home: Home, ledger: Ledger, tag: str) -> Iterator[Path]:
@@ -120,4 +125,4 @@ def _remove(home: Home, ledger: Ledger, tag: str) -> None:
     call(home, ledger, tag, tag)
     archive(home, ledger, tag, away=False)
     ledger.forget(tag)
-    shutil.rmtree(home.tag(tag), ignore_errors=True)
+    shutil.rmtree(home.tag(tag), ignore_errors=True)  # a link is not followed

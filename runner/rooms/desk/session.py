@@ -70,10 +70,12 @@ def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
             loop.launches.cancel_all()
 
     signal.signal(signal.SIGTERM, stop)
+    reconciled = False
     try:
         disk_reserve.hold(home)
         for number in recorder.reconcile():
             emit("lost", {"experiment": number})
+        reconciled = True
         if stopping.is_set():
             emit("stopped", {})
             return 0
@@ -89,7 +91,8 @@ def _session(settings: Settings, home: Home, emit: Emit, ending: Ending) -> int:
     finally:
         for loop in loops:
             loop.launches.cancel_all()
-        recorder.close_interrupted()
+        if reconciled:  # a record that could not be made whole is not added to
+            recorder.close_interrupted()
         ledger.close()
 
 

@@ -175,7 +175,7 @@ def test_an_older_copy_of_the_whole_bench_is_found_by_the_witness(bench: Home, w
 
 
 def test_a_fork_is_found_by_the_witness(bench: Home, witness: Path) -> None:
-    rewrite(bench, lambda chain: chain[:4])
+    bench.audit.write_bytes(b"".join(bench.audit.read_bytes().splitlines(keepends=True)[:5]))  # whoever holds the key
     log = AuditLog(bench.audit)
     for _ in range(2):
         log.append("finished", {"tag": "t", "id": 3, "forked": True})

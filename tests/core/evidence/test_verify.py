@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,18 @@ from runner.core.airlock import snapshot
 from runner.core.artifacts import manifest
 from runner.core.artifacts.progress import Stages
 from runner.core.base import files, locks
-from runner.core.base.errors import VerifyError
+from runner.core.base.errors import GloveboxError, VerifyError
 from runner.core.base.home import SOURCE, Home
-from runner.core.base.values import INTERRUPTED
+from runner.core.base.values import INTERRUPTED, Experiment
 from runner.core.evidence import audit_chain, beside, results_tsv, verify
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger, Origin, start
 from runner.core.evidence.receipts import row_digest
+from runner.rooms.desk import session
 from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.settings import Settings
+from runner.rooms.desk.train_and_score import Stages as Rooms
 from tests.faults import driver
 
 
@@ -868,6 +872,167 @@ def test_a_first_start_that_came_to_nothing_leaves_nothing_to_complain_of(home: 
     GitLine(home.line)
     Ledger(home.ledger).close()
     assert verify.verify(home).failures == []
+
+
+# What a fourth found: what a session signs without having seen it
+
+
+def reruns_of(home: Home, tag: str, change: Callable[[dict[str, Any]], dict[str, Any]], *, ended: bool) -> int:
+    """A rerun more in the ledger alone, made from the first; returns its number."""
+    ledger = Ledger(home.ledger, read_only=True)
+    told = json.loads(ledger.reruns(tag)[0].model_dump_json())
+    number = max(one.id for one in ledger.reruns(tag)) + 1
+    ledger.close()
+    text = json.dumps(change({**told, "id": number, "during": 0, "seed": 1000, "run": "f" * 16}))
+    with sqlite3.connect(home.ledger) as db:
+        values = (tag, number, text, text if ended else None)
+        db.execute("INSERT INTO reruns (tag, id, begun, row) VALUES (?, ?, ?, ?)", values)
+    return number
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_rerun_that_a_crash_ended_has_no_score(night: Loop, ended: bool) -> None:
+    """Forged ones with a score, called interrupted, made a gain, or a verdict, and nobody said a word of them."""
+    night.ledger.close()
+    number = reruns_of(night.home, night.tag, lambda told: {**told, "val_bpb": 0.5, "reason": INTERRUPTED}, ended=ended)
+    loop = standin.loop(night.home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()
+    found = verify.verify(night.home).failures
+    wanted = f"{night.tag} rerun {number}: a crash ended it, and it has an outcome"
+    assert found == ([wanted] if ended else [])
+    row = next(one for one in loop.ledger.reruns(night.tag) if one.id == number)
+    assert (row.val_bpb, row.evaluation) == ((0.5, row.evaluation) if ended else (None, None))
+
+
+def test_an_experiment_that_a_crash_ended_has_no_score(night: Loop) -> None:
+    night.ledger.close()
+    row = Ledger(night.home.ledger, read_only=True).experiments(night.tag)[3]
+    text = row.model_copy(update={"reason": INTERRUPTED}).model_dump_json()
+    with sqlite3.connect(night.home.ledger) as db:
+        db.execute("UPDATE experiments SET row = ? WHERE id = ?", (text, row.id))
+    assert any("a crash ended it, and it has an outcome" in line for line in verify.verify(night.home).failures)
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_a_run_that_could_not_be_signed_is_before_the_next_is_entered(
+    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch, lasts: bool
+) -> None:
+    """The other lane went on: two runs under one signature failed verify for ever, or no session began any more."""
+    real, failed = audit_chain.AuditLog._write, []
+
+    def write(log: audit_chain.AuditLog, line: bytes) -> None:
+        if b'"kind":"checkpoint"' in line and (lasts or not failed):
+            failed.append(1)
+            raise GloveboxError("the audit log cannot be written", where="x", fix="y")
+        real(log, line)
+
+    monkeypatch.setattr(audit_chain.AuditLog, "_write", write)
+    for number in (12, 13):  # one lane, and the other
+        work.write_bytes(driver.candidate(night.best_source(), number))
+        with pytest.raises(GloveboxError, match="cannot be written") if lasts or number == 12 else nullcontext():
+            night.experiment(work, f"lane {number}")
+    monkeypatch.undo()
+    night.ledger.close()
+    loop = standin.loop(night.home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()
+    go_on(loop, work, 16)
+    assert verify.verify(night.home).failures == []
+
+
+def test_a_row_that_somebody_changes_before_it_is_vouched_for_is_found(
+    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash was of what the ledger said by then, not of what we had written."""
+    real = Ledger.close_experiment
+
+    def close(ledger: Ledger, row: Experiment) -> None:
+        real(ledger, row)
+        changed = row.model_copy(update={"memory_gb": 77.0}).model_dump_json()
+        with sqlite3.connect(night.home.ledger) as db:
+            db.execute("UPDATE experiments SET row = ? WHERE id = ?", (changed, row.id))
+
+    monkeypatch.setattr(Ledger, "close_experiment", close)
+    go_on(night, work, 13)
+    assert any("experiment 13: the ledger row differs" in line for line in verify.verify(night.home).failures)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_session_that_cannot_begin_adds_nothing_to_the_record(
+    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    """It closed what a crash had left before that was signed: verify failed for ever."""
+    taken = snapshot.take(work, night.home.snapshots, 1 << 20)
+    night.recorder.accept(taken, "another lane", "f" * 16)
+    go_on(night, work, 14)
+    text = night.home.audit.read_bytes()
+    night.ledger.close()
+    last = text.splitlines(keepends=True)[-1]
+    assert b'"kind":"checkpoint"' in last
+    night.home.audit.write_bytes(text[: -len(last)])  # killed before it was signed, with the other lane's row open
+
+    def full(_: Home) -> None:
+        raise GloveboxError("the disk is full", where="x", fix="y")
+
+    if not begins:
+        monkeypatch.setattr(session.disk_reserve, "hold", full)
+    monkeypatch.setattr(session, "_work", lambda *_: lambda: 0)
+    monkeypatch.setattr(Rooms, "check", lambda _: None)
+    settings = Settings(
+        home=str(night.home.root), tag=night.tag, doors=str(night.home.root / "doors"), seed=str(night.home.first())
+    )
+    before = night.home.audit.read_bytes()
+    told: list[str] = []
+    assert (session.run(settings, lambda event, data: told.append(f"{event} {data}")) == 0) is begins
+    assert any("the disk is full" in line for line in told) is not begins
+    assert (night.home.audit.read_bytes() == before) is not begins
+    assert (Ledger(night.home.ledger, read_only=True).open_numbers(night.tag) == []) is begins
+    assert verify.verify(night.home).failures == []
+
+
+def test_starts_that_a_session_did_not_see_are_said_for_ever(night: Loop, work: Path) -> None:
+    """Twenty forged open rows became twenty interrupted experiments, and nobody said a word of them."""
+    log = audit_chain.AuditLog(night.home.audit)
+    one = night.ledger.experiments(night.tag)[0]
+    for number in (13, 14):
+        values = {"started": "x", "description": "forged", "snapshot": one.snapshot, "size": one.snapshot_size}
+        night.ledger.open_experiment(night.tag, **values, run=f"{number:016x}")  # type: ignore[arg-type]
+        log.append(
+            "accepted", {"tag": night.tag, "experiment": number, "snapshot": one.snapshot, "run": f"{number:016x}"}
+        )
+    night.ledger.close()
+    loop = standin.loop(night.home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()
+    found = verify.verify(night.home)
+    assert found.failures == []
+    assert any("2 starts were signed after a crash by a session that had not seen them" in x for x in found.unknown)
+
+
+def test_a_session_does_not_go_on_after_a_checkpoint_that_is_not_its_benchs(night: Loop) -> None:
+    log = audit_chain.AuditLog(night.home.audit)
+    log.append("finished", {"tag": night.tag, "id": 13})
+    log.append("checkpoint", {"n": log.last[0], "head": log.last[1], "signature": "0" * 128})
+    with pytest.raises(VerifyError, match="not this bench's"):
+        Sealer(night.home, "").seal(audit_chain.AuditLog(night.home.audit))
+    with pytest.raises(VerifyError, match="not this bench's"):
+        standin.loop(night.home, driver.TAG, driver.SEED, driver.score).recorder.reconcile()
+
+
+@pytest.mark.parametrize("kind", [["finished"], {"a": 1}, None, 1, True])
+def test_a_kind_that_is_no_word_is_passed_over(night: Loop, kind: object) -> None:
+    audit_chain.AuditLog(night.home.audit).append(kind, {"tag": night.tag, "id": 99})  # type: ignore[arg-type]
+    assert verify.verify(night.home).failures == []
+
+
+def test_what_was_entered_after_a_crash_is_said_beyond_a_checkpoint_too(night: Loop) -> None:
+    chain = lines(night.home)
+    assert [entry["kind"] for entry in chain[-2:]] == ["finished", "checkpoint"]
+    rewritten(night.home, chain[:-2], sealed=True)
+    standin.loop(night.home, driver.TAG, driver.SEED, driver.score).recorder.reconcile()
+    found = verify.verify(night.home)
+    for since in (None, found.checkpoint):
+        assert any(
+            "1 experiments were entered from the ledger" in x for x in verify.verify(night.home, since=since).unknown
+        )
 
 
 def test_a_name_in_the_chain_is_a_tag_or_no_name() -> None:

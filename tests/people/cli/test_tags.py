@@ -160,3 +160,25 @@ def test_a_list_of_names_that_is_none_is_said(glovebox: Glovebox, two: Home, tex
     assert code == 1
     assert "not a list of names" in err
     assert "Traceback" not in err
+
+
+def test_a_linked_folder_of_a_tag_is_not_emptied(glovebox: Glovebox, two: Home, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "precious"
+    two.tag("t").rename(elsewhere)
+    (elsewhere / "kept").write_text("x")
+    two.tag("t").symlink_to(elsewhere)
+    assert glovebox("tags", "delete", "t", "--yes")[0] == 0
+    assert (elsewhere / "kept").exists()
+
+
+def test_a_tags_own_name_comes_before_what_another_is_called(glovebox: Glovebox, two: Home) -> None:
+    """A tag that compose began under a word that was another's name: deleting it took the other's files."""
+    assert glovebox("tags", "rename", "t", "third")[0] == 0
+    ledger = Ledger(two.ledger)
+    ledger.begin_run("third", "2026-01-03T00:00:00+00:00", "demo-1", "f" * 64)
+    ledger.close()
+    (two.tag("t") / "report.html").write_text("page")
+    assert json.loads(glovebox("status", "--tag", "third", "--json")[1])["tag"] == "third"
+    assert glovebox("tags", "delete", "third", "--yes")[0] == 0
+    assert (two.tag("t") / "report.html").exists()
+    assert json.loads(glovebox("status", "--tag", "third", "--json")[1])["tag"] == "t"  # and now it is the name again
