@@ -26,6 +26,7 @@ from runner.rooms.desk.desk import Desk, Quota
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import Launch
 from runner.rooms.desk.meter_client import MeterClient
+from runner.rooms.desk.rounds import Rounds
 
 GAVE_UP = ("api_refused", "failed")  # what an agent says that cannot go on
 LONGEST_EXPERIMENT = 86_400.0  # seconds; each container has its own, much shorter limit
@@ -119,13 +120,13 @@ def attend(
     ending: Ending,
 ) -> int:
     """Serve an agent on every lane to the end of all; returns the exit code, raises what broke the bench."""
-    quota, broken = Quota(experiments), threading.Event()
+    quota, broken, rounds = Quota(experiments), threading.Event(), Rounds()
     baseline = _Baseline(loops[0], quota)
 
     def serve(loop: Loop) -> int:
         code = 1
         try:
-            code = _Attendance(loop, places, kind, quota, metered, ending, broken, baseline).run()
+            code = _Attendance(loop, places, kind, quota, metered, ending, broken, baseline, rounds).run()
         finally:
             if code == 1:
                 broken.set()  # the other lanes finish what they run and end, too; then all start again
@@ -148,6 +149,7 @@ class _Attendance:
     ending: Ending
     broken: threading.Event
     baseline: _Baseline
+    rounds: Rounds
 
     def run(self) -> int:
         """Serve until the end; returns the exit code."""
@@ -156,8 +158,12 @@ class _Attendance:
         work = loop.home.work_of(lane)
         snapshot.provide(work, ids.host_gid, loop.best_source())
         meter = MeterClient(self.places.meter if self.metered else None)
-        desk = Desk(loop, work, self.quota, meter, self.baseline.done)
+        rounds = self.rounds if loop.policies.sandbox.agents == "frozen" else Rounds()
+        desk = Desk(loop, work, self.quota, meter, self.baseline.done, rounds)
         with ExitStack() as stack:
+            stack.callback(rounds.leave, lane)
+            if self.kind:
+                rounds.expect(lane)
             sock = stack.enter_context(doors.listening(self.places.desk(lane), gid=ids.host_gid, mode=0o660))
             args = (sock, users.agents(loop.policies.sandbox), desk.handle, doors.MAX_PEERS, _BETWEEN_PEERS)
             threading.Thread(target=doors.serve, args=args, daemon=True).start()

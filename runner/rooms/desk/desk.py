@@ -22,6 +22,7 @@ from runner.core.findings import analysis
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.memory import rounded
 from runner.rooms.desk.meter_client import Budgets, MeterClient
+from runner.rooms.desk.rounds import Rounds
 
 MAX_REQUEST = 16 << 10
 _REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered, doubled while nothing else comes: a loop fills no log
@@ -93,10 +94,12 @@ class Desk:
         quota: Quota,
         meter: MeterClient | None = None,
         baseline: threading.Event | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         self.loop = loop
         self._baseline = baseline  # nothing is answered before it is there; None: it is
         self.meter = meter or MeterClient(None)
+        self.rounds = rounds or Rounds()  # of this lane alone
         self.train_py = train_py
         self.quota = quota
         self.finished = threading.Event()
@@ -136,14 +139,18 @@ class Desk:
         except BaseException as error:
             # Ours, not the agent's: the session ends with it, and the agent is hung up on.
             self.failure = error
-            self.finished.set()
+            self._finish()
             raise DoorError("the bench failed") from error
 
     def settle(self, seconds: float) -> None:
         """Let no experiment begin, and wait so long for the one in progress."""
-        self.finished.set()
+        self._finish()
         if not self._settled:
             self._settled = self._busy.acquire(timeout=seconds)
+
+    def _finish(self) -> None:
+        self.finished.set()
+        self.rounds.leave(self.loop.stages.lane.number)
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         description = request.get("description")
@@ -153,12 +160,20 @@ class Desk:
             return _no("busy")
         try:
             if self.finished.is_set() or self._told_enough() or not self.quota.take():
+                self.rounds.leave(self.loop.stages.lane.number)  # the last one's holder waits for nobody
                 return _no("no_experiments_left")
-            told = clean(description, self.loop.policies.agent.description_chars)
-            answer = self._experiment(told)
+            answer = self._in_turn(clean(description, self.loop.policies.agent.description_chars))
             return answer if isinstance(answer, dict) else self._refuse(answer)  # who waits for that holds up nobody
         finally:
             self._busy.release()
+
+    def _in_turn(self, description: str) -> dict[str, Any] | str:
+        lane, patience, last = self.loop.stages.lane.number, self.loop.usual_seconds(), self.quota.left == 0
+        with self.rounds.turn(lane, patience, last=last, over=self.finished.is_set):
+            if self.finished.is_set():  # a stop was asked for meanwhile
+                self.quota.give_back()
+                return _no("no_experiments_left")
+            return self._experiment(description)
 
     def _experiment(self, description: str) -> dict[str, Any] | str:
         """The answer, or why its file was refused."""
@@ -169,7 +184,7 @@ class Desk:
             return error.reason
         self._refusals = 0
         if self.quota.left == 0:
-            self.finished.set()
+            self._finish()
         if not (self.finished.is_set() or self._told_enough()):
             self.loop.stages.prepare()  # while the agent thinks
         self._tell_broker()
@@ -179,7 +194,7 @@ class Desk:
         """Whether the leak budget leaves no room for another outcome; that ends the session."""
         enough = self.loop.told_enough()
         if enough and not self.finished.is_set():
-            self.finished.set()
+            self._finish()
             told = self.loop.memory.told()
             self.loop.emit("leak_budget", {"bits": told.bits, "limit": told.limit})
         return enough
@@ -245,7 +260,7 @@ class Desk:
         if set(request) != {"verb", "reason"} or reason not in LEAVING:
             return _no("bad_request")
         self.left_because = str(reason)
-        self.finished.set()
+        self._finish()
         return {"ok": True}
 
     def _tell_broker(self) -> Budgets | None:

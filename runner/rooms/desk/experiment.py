@@ -193,6 +193,11 @@ class Loop:
         seen = self.memory.told()
         return seen.bits + self.lanes * seen.bare > seen.limit
 
+    def usual_seconds(self) -> float:
+        """How long an experiment of this tag takes, with its scoring: what its baseline took."""
+        first = standing.baseline(self.ledger.experiments(self.tag))
+        return first.seconds if first else 0.0
+
     @property
     def home(self) -> Home:
         """The bench."""

@@ -22,6 +22,7 @@ from runner.core.policy import users
 from runner.rooms.desk import attending, session
 from runner.rooms.desk.attending import GAVE_UP, Ending, attend
 from runner.rooms.desk.desk import Quota
+from runner.rooms.desk.rounds import Rounds
 from tests.faults import driver
 from tests.samples import experiment
 
@@ -126,6 +127,7 @@ def test_a_lane_whose_agent_is_silent_ends_when_another_took_the_last_experiment
         Ending(never, never),
         threading.Event(),
         baseline,  # type: ignore[arg-type]
+        Rounds(),
     )
     thread = threading.Thread(target=waiting._wait, args=(None, desk), daemon=True)
     thread.start()
@@ -233,6 +235,7 @@ def test_a_tag_without_bits_left_ends_with_a_code_of_its_own(
         Ending(never, never),
         never,
         baseline=None,  # type: ignore[arg-type]
+        rounds=Rounds(),
     )
     assert one._ended(None, SimpleNamespace(left_because=because)) == code  # type: ignore[arg-type]
     assert told == ["agent_ended"]

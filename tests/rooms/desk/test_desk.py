@@ -29,6 +29,7 @@ from runner.rooms.desk import desk
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory
+from runner.rooms.desk.rounds import Rounds
 from runner.rooms.desk.train_and_score import Stages
 from tests.core.evidence.test_checkpoints import ended
 from tests.samples import experiment
@@ -258,8 +259,6 @@ def test_a_runner_killed_between_ledger_and_chain_is_made_whole_again(loop: Loop
 
 
 def test_who_asks_while_the_baseline_runs_waits(loop: Loop, tmp_path: Path) -> None:
-    import threading
-
     there, answers = threading.Event(), []
     made = desk.Desk(loop, tmp_path / "train.py", desk.Quota(3), None, there)
     asking = threading.Thread(target=lambda: answers.append(made._answer(made._history, {"verb": "history"})))
@@ -269,3 +268,39 @@ def test_who_asks_while_the_baseline_runs_waits(loop: Loop, tmp_path: Path) -> N
     there.set()
     asking.join(30)
     assert answers[0]["ok"]
+
+
+def test_an_agent_whose_turn_has_not_come_when_the_session_ends_costs_no_experiment(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loop, "usual_seconds", lambda _: 60.0)
+    rounds, answers = Rounds(), []
+    rounds.expect(1)  # another lane, whose agent thinks
+    made = desk.Desk(loop, tmp_path / "train.py", desk.Quota(3), rounds=rounds)
+    request = {"verb": "run_experiment", "description": "x"}
+    asking = threading.Thread(target=lambda: answers.append(made._answer(made._run, request)))
+    asking.start()
+    asking.join(0.5)
+    assert (answers, made.busy, made.quota.left) == ([], True, 2)
+    made.settle(30)
+    asking.join(30)
+    assert answers == [{"ok": False, "reason": "no_experiments_left"}]
+    assert made.quota.left == 3
+    assert loop.ledger.experiments("t") == []
+
+
+def test_who_may_begin_no_more_experiments_is_not_waited_for(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loop, "usual_seconds", lambda _: 60.0)
+    request = {"verb": "run_experiment", "description": "x"}
+    for end in ("quota", "leave"):
+        rounds = Rounds()
+        rounds.expect(0)
+        rounds.expect(1)
+        made = desk.Desk(loop, tmp_path / "train.py", desk.Quota(0 if end == "quota" else 3), rounds=rounds)
+        answer = made._run(request) if end == "quota" else made._leave({"verb": "leave", "reason": "done"})
+        assert answer["ok"] is (end == "leave")
+        began = time.monotonic()
+        with rounds.turn(1, 60.0, last=False, over=lambda: False):
+            assert time.monotonic() - began < 30
