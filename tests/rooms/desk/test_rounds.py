@@ -134,10 +134,9 @@ def test_a_lane_that_comes_back_is_waited_for_again() -> None:
     for _ in range(4):
         with asks(rounds, 0, 0.01) as lane:
             assert lane.began.wait(5)
-    with asks(rounds, 0) as alone:  # it missed four, and is waited for in this one
-        with asks(rounds, 1) as back:
-            assert alone.began.wait(5)
-            assert back.began.wait(5)
+    with asks(rounds, 0) as alone, asks(rounds, 1) as back:  # it missed four, and is waited for in this one
+        assert alone.began.wait(5)
+        assert back.began.wait(5)
     with asks(rounds, 0) as again:
         assert not again.began.wait(0.3)
         rounds.leave(1)
