@@ -32,7 +32,7 @@ from runner.core.evidence import audit_chain, receipts
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import now
 from runner.core.policy import policy_files
-from runner.people.host import gpu_check
+from runner.people.host import gpu_check, room_check
 from runner.people.host.checks import Check, guarded, safely
 from runner.people.redteam.campaign import unfit_because
 from runner.people.redteam.probes import PROBES
@@ -224,6 +224,7 @@ def _attempts(client: docker.DockerClient, policies: policy_files.Policies, home
         good = ended.exit_code == 0 and b"worked" in output
         detail = "torch, hand-over files, /tmp, /cache" if good else output.decode(errors="replace")[-200:].strip()
         yield Check("must work: trainer", good, detail, "make images")
+        yield from room_check.of_rooms(made)
 
 
 def kernels(seconds: float, device: str | None) -> tuple[Check, dict[str, Any]]:
