@@ -61,7 +61,7 @@ def _services(made: Stage) -> Check:
     name, modules = "room: compose's services", ", ".join(module.split(".")[-1] for module in SERVICES)
     try:
         output = made.client.containers.run(
-            made.client.images.get(SERVICES_IMAGE).id,  # by its name a missing one would be asked of a registry
+            str(made.client.images.get(SERVICES_IMAGE).id),  # by its name a missing one would be asked of a registry
             ["-c", _BEGIN, " ".join(SERVICES)],
             entrypoint=["python", "-P"],
             user=f"{os.getuid()}:{os.getgid()}",
