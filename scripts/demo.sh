@@ -18,7 +18,7 @@ for ((n = 2; ; n++)); do
   tag=demo-$n
 done
 say "five experiments by the scripted agent, tag $tag"
-"$glovebox" run --tag "$tag" --agent scripted --max-experiments 5
+"$glovebox" run --tag "$tag" --agent scripted --more 5
 say "what it gained: baseline and best in turns, on seeds nothing was chosen by"
 "$glovebox" confirm --tag "$tag"
 say "done: $("$glovebox" report --tag "$tag")"

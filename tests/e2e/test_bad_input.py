@@ -208,7 +208,7 @@ def test_a_run_that_is_told_to_stop_after_lets_its_experiment_end(
     glovebox: Glovebox, home: Home, engine: object
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "runner", "run", "--tag", "t", "--agent", "scripted", "--max-experiments", "5"],
+        [sys.executable, "-m", "runner", "run", "--tag", "t", "--agent", "scripted", "--more", "5"],
         env={**os.environ, "PYTHONPATH": str(SOURCE), "GLOVEBOX_HOME": str(home.root)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -98,7 +98,7 @@ def test_nothing_a_trainer_says_reaches_the_model_or_its_log(
     with Serving(standin) as url:
         home = modelled(url)
         code, out, err = glovebox(
-            "run", "--tag", "t", "--agent", "claude", "--max-experiments", str(len(corpus) + 1), "--json", timeout=550
+            "run", "--tag", "t", "--agent", "claude", "--more", str(len(corpus) + 1), "--json", timeout=550
         )
     assert code == 0, err
     rows = json.loads(out)["experiments"][1:]
@@ -139,7 +139,7 @@ def test_the_agents_container_has_no_network_no_key_and_one_writable_file(
 
     with Serving(Standin(brain)) as url:
         modelled(url)
-        code, _, err = glovebox("run", "--tag", "t", "--agent", "claude", "--max-experiments", "2", timeout=120)
+        code, _, err = glovebox("run", "--tag", "t", "--agent", "claude", "--more", "2", timeout=120)
     assert code == 0, err
     attrs, told = seen[0]
     assert attrs["HostConfig"]["NetworkMode"] == "none"
@@ -172,7 +172,7 @@ def test_another_agent_works_through_the_relay_and_the_bench_command(
     standin = Standin(lambda _: [{"type": "text", "text": "fail on purpose"}])
     with Serving(standin) as url:
         home = modelled(url, command=json.dumps(["python", "-c", OTHER]))
-        code, _, err = glovebox("run", "--tag", "t", "--agent", "command", "--max-experiments", "3", timeout=120)
+        code, _, err = glovebox("run", "--tag", "t", "--agent", "command", "--more", "3", timeout=120)
     (log,) = home.root.glob("runs/*/agent.log")
     assert code == 0, (err, log.read_text())
     told = json.loads(log.read_text().splitlines()[-1])

@@ -25,7 +25,7 @@ def test_five_experiments_show_keep_discard_and_crash(
     glovebox: Glovebox, home: Home, engine: docker.DockerClient
 ) -> None:
     plainly(home)
-    code, out, err = glovebox("run", "--tag", "demo", "--agent", "scripted", "--max-experiments", "5", "--json")
+    code, out, err = glovebox("run", "--tag", "demo", "--agent", "scripted", "--more", "5", "--json")
     assert code == 0, err
     document = json.loads(out)
     rows = document["experiments"]
@@ -60,7 +60,7 @@ def test_five_experiments_show_keep_discard_and_crash(
 
 def test_a_gain_is_weighed_against_the_noise_of_real_reruns(glovebox: Glovebox, home: Home) -> None:
     """Whatever this machine's noise says of it: reruns are recorded, vouched for, and the verdict follows from them."""
-    code, out, err = glovebox("run", "--tag", "noise", "--agent", "scripted", "--max-experiments", "2", "--json")
+    code, out, err = glovebox("run", "--tag", "noise", "--agent", "scripted", "--more", "2", "--json")
     assert code == 0, err
     document = json.loads(out)
     assert document["reruns"] >= 1  # the baseline's other seeds

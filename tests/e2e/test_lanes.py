@@ -48,7 +48,7 @@ def test_two_core_sets_run_experiments_at_a_time_against_one_frontier(
         "l",
         "--agent",
         "command",
-        "--max-experiments",
+        "--more",
         "5",
         "--cores",
         one,

@@ -42,7 +42,7 @@ def test_an_artifact_that_expires_while_a_session_runs_ends_nothing_but_the_next
     expires = manifest.read(home.artifacts / version, keys.trust(home)).predicate.expires
     propose = 'printf "#\\n" >> /work/train.py; bench run "idea"'
     agent(home, f"{propose}; until [ $(date +%s) -gt {expires.timestamp():.0f} ]; do sleep 1; done; {propose}")
-    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json")
+    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--more", "3", "--json")
     assert code == 0, err
     rows = json.loads(out)["experiments"]
     assert {row["artifact"] for row in rows} == {version}
@@ -58,9 +58,7 @@ def test_an_agent_that_falls_silent_is_ended_with_its_session(
     glovebox: Glovebox, home: Home, engine: docker.DockerClient
 ) -> None:
     agent(home, "sleep 600", session_seconds="6.0")
-    code, out, err = glovebox(
-        "run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json", timeout=120
-    )
+    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--more", "3", "--json", timeout=120)
     assert code == 0, err
     assert [row["description"] for row in json.loads(out)["experiments"]] == ["baseline"]
     assert "agent ended" in err
@@ -69,9 +67,7 @@ def test_an_agent_that_falls_silent_is_ended_with_its_session(
 
 def test_an_agent_that_leaves_at_once_is_an_agent_that_left(glovebox: Glovebox, home: Home) -> None:
     agent(home, "exit 0")
-    code, out, err = glovebox(
-        "run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json", timeout=120
-    )
+    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--more", "3", "--json", timeout=120)
     assert code == 0, err
     assert [row["description"] for row in json.loads(out)["experiments"]] == ["baseline"]
 
@@ -81,9 +77,7 @@ def test_an_agent_that_prints_without_end_is_ended_at_its_limit(
 ) -> None:
     """From its first moment: it does not keep the launcher from hearing the runner."""
     agent(home, "yes")
-    code, out, err = glovebox(
-        "run", "--tag", "n", "--agent", "command", "--max-experiments", "3", "--json", timeout=120
-    )
+    code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--more", "3", "--json", timeout=120)
     assert (code, out) == (1, "")
     assert "the agent failed" in err
     (log,) = home.root.glob("runs/*/agent.log")

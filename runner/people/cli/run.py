@@ -14,7 +14,7 @@ from runner.core.base.launching import Lane
 from runner.core.evidence import ledger
 from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notifying, show, there
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
-from runner.people.cli.session import AGENTS, FromTag, KeyFile, follow, secret_of, settings_of
+from runner.people.cli.session import AGENTS, Experiments, FromTag, KeyFile, follow, secret_of, settings_of
 from runner.people.pages import console
 
 MAX_DESCRIPTION = 200
@@ -24,7 +24,8 @@ Seeds = Annotated[int, typer.Option(min=1, max=20, help="Runs of each of the two
 def run(
     tag: Annotated[str, typer.Option(help="Name of the run: lower case letters, digits, . _ -")],
     agent: Annotated[str, typer.Option(help=f"Who proposes: {', '.join(AGENTS)}.")] = "scripted",
-    max_experiments: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
+    experiments: Experiments = None,
+    more: Annotated[int | None, typer.Option(min=1, help="End after this many of this session.")] = None,
     train_py: Annotated[
         Path | None, typer.Option(help="Run this one file as one experiment, without an agent.")
     ] = None,
@@ -40,7 +41,9 @@ def run(
     home = find()
     lanes = lanes_of(gpu, cores)
     settings = settings_of(home, tag, agent, artifact, lanes, from_tag)
-    settings |= {"max_experiments": max_experiments}
+    if experiments is not None and more is not None:
+        raise typer.BadParameter("--experiments counts those of the tag, --more those of this session: give one")
+    settings |= {"until": experiments, "max_experiments": more}
     tag = settings["tag"]  # a person's name for it, perhaps
     if train_py is not None:
         if len(lanes) > 1:

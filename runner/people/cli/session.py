@@ -18,6 +18,7 @@ from runner.people.pages import console
 
 AGENTS = get_args(AgentKind)
 KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
+Experiments = Annotated[int | None, typer.Option(min=1, help="End when the tag has this many, and measure its gain.")]
 FromTag = Annotated[str | None, typer.Option(help="A new tag begins with the best train.py of this one.")]
 _WORK = ("agent_started", "serving", "started")  # events of a session that got to work
 

@@ -18,7 +18,7 @@ from runner.core.base.values import INTERRUPTED
 from runner.core.evidence import ledger
 from runner.people.cli.common import Json, Tell, ended, interruptible, notifying, say, show
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
-from runner.people.cli.session import AGENTS, FromTag, KeyFile, follow, secret_of, settings_of
+from runner.people.cli.session import AGENTS, Experiments, FromTag, KeyFile, follow, secret_of, settings_of
 from runner.people.host.restarts import Restarts
 from runner.people.pages import console
 
@@ -28,7 +28,7 @@ _BEGINS = 15.0  # seconds in which a session that is being started holds its loc
 def up(
     tag: Annotated[str, typer.Option(help="Name of the run: lower case letters, digits, . _ -")],
     agent: Annotated[str, typer.Option(help=f"Who proposes: {', '.join(AGENTS)}.")] = "claude",
-    experiments: Annotated[int | None, typer.Option(min=1, help="End when the tag has this many.")] = None,
+    experiments: Experiments = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
     from_tag: FromTag = None,
     gpu: Gpus = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -167,35 +167,45 @@ def _how(row: dict[str, Any]) -> str:
 
 
 def table(document: dict[str, Any], console: Console) -> None:
-    """The closing table of a tag."""
-    view = Table(title=f"{document['tag']}: {len(document['experiments'])} experiments", title_justify="left")
-    odds = any(row.get("probability") is not None for row in document["experiments"])
-    for name, justify in (
-        ("#", "right"),
-        ("outcome", "left"),
-        ("val_bpb", "right"),
-        ("expected gain" if odds else "gain", "right"),
-        ("probably real" if odds else "confirmed", "right"),
-        ("s", "right"),
-        ("description", "left"),
-    ):
-        view.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for row in document["experiments"]:
-        color = COLORS.get(_outcome(row), "red")
-        view.add_row(
-            str(row["id"]),
-            f"[{color}]{_how(row)}[/]",
-            f"{row['val_bpb']:.6f}" if row["val_bpb"] is not None else "",
-            _signed(row["gain" if odds else "claimed"]),
-            (f"{row['probability']:.2f}" if row["probability"] is not None else "")
-            if odds
-            else _signed(row["confirmed"]),
-            f"{row['seconds']:.1f}",
-            escape(row["description"]),
-        )
+    """The closing table of a tag; on a narrow screen without some columns, never with half a number."""
+    rows = document["experiments"]
+    view = Table(title=f"{document['tag']}: {len(rows)} experiments", title_justify="left")
+    odds = any(row.get("probability") is not None for row in rows)
+    numbers = [column for column in _columns(odds) if console.width >= column.from_width]
+    view.add_column("#", justify="right", no_wrap=True)
+    view.add_column("outcome", overflow="fold")
+    for column in numbers:
+        view.add_column(column.name, justify="right", min_width=column.least)
+    view.add_column("description", overflow="fold", ratio=1, min_width=11)
+    for row in rows:
+        how = f"[{COLORS.get(_outcome(row), 'red')}]{_how(row)}[/]"
+        view.add_row(str(row["id"]), how, *(column.text(row) for column in numbers), escape(row["description"]))
     console.print(view)
     if document["best"] is not None:
         console.print(f"val_bpb {document['baseline']:.4f} -> {document['best']:.4f}", markup=False)
+
+
+class _Column(NamedTuple):
+    """Of numbers: shown on screens of so many columns, and then whole."""
+
+    name: str
+    from_width: int
+    least: int
+    text: Callable[[dict[str, Any]], str]
+
+
+def _columns(odds: bool) -> list[_Column]:
+    gain, real = ("expected gain", "probably real") if odds else ("gain", "confirmed")
+    return [
+        _Column("val_bpb", 0, 8, lambda row: "" if row["val_bpb"] is None else f"{row['val_bpb']:.6f}"),
+        _Column(gain, 70, 8, lambda row: _signed(row["gain" if odds else "claimed"])),
+        _Column(real, 55, 9, lambda row: _odds(row["probability"]) if odds else _signed(row["confirmed"])),
+        _Column("s", 80, 6, lambda row: f"{row['seconds']:.1f}"),
+    ]
+
+
+def _odds(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.2f}"
 
 
 def _signed(value: float | None) -> str:

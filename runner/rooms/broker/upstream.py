@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 import httpx
 
 from runner.core.base import faults, files
+from runner.core.base.errors import GloveboxError
 from runner.core.base.secret_file import Key
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.policy.broker import Broker
@@ -29,6 +31,11 @@ from runner.rooms.broker.budget import Meter, Usage
 VERSION = "2023-06-01"
 MAX_ERROR = 64 << 10
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_FOR_PEOPLE = {  # what it refuses, and what to do
+    401: ("does not accept the key", "write one that is valid into secrets/anthropic_api_key of the bench"),
+    403: ("does not let this key do that", "see what the key's workspace may use, where it was made"),
+    404: ("knows no model {model}", "name another in policies/agent.yaml and policies/broker.yaml"),
+}
 
 
 @dataclass
@@ -62,6 +69,7 @@ class Upstream:
     ) -> None:
         self.policy, self.meter, self.log, self.key, self.client, self.bodies = policy, meter, log, key, client, bodies
         self.breaker = Breaker(policy.breaker)
+        self._said: set[int] = set()
 
     async def pieces(self, call: Call, done: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """The API's answer, piece by piece; once begun it settles the call and calls `done`, however it ends."""
@@ -114,6 +122,15 @@ class Upstream:
             self.breaker.failed(retry_after)
         else:
             self.breaker.succeeded()  # it answers, and says that the request is wrong
+            self._say(call)
+
+    def _say(self, call: Call) -> None:
+        """To people, once, what only they can mend; in our words, none of the API's."""
+        if call.status in _FOR_PEOPLE and call.status not in self._said:
+            self._said.add(call.status)
+            what, fix = _FOR_PEOPLE[call.status]
+            error = GloveboxError(f"the model's API {what.format(model=call.model)} ({call.status})", fix=fix)
+            print(f"glovebox broker: {error}", file=sys.stderr, flush=True)
 
     def _settle(self, call: Call, sent: bool) -> None:
         if call.outcome == "ok":

@@ -400,3 +400,26 @@ def test_a_broker_without_a_key_says_how_to_give_it_one(start: Start, tmp_path: 
     )
     assert process.returncode == 3
     assert "write your API key" in json.loads(process.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "lines", "words"),
+    [
+        (["401", "", "401", "401"], 1, "does not accept the key (401) (fix: write one that is valid"),
+        (["403"], 1, "does not let this key do that (403)"),
+        (["404"], 1, "knows no model claude-haiku-4-5 (404)"),
+        (["500", "429"], 0, ""),  # these pass
+    ],
+)
+def test_a_key_that_the_api_refuses_is_one_clear_line_for_people(
+    start: Start, capfd: pytest.CaptureFixture[str], faults: list[str], lines: int, words: str
+) -> None:
+    """The night ended with "the agent failed (api_refused)", whose log says what the API said."""
+    broker = start(Standin(faults=deque(faults)))
+    for _ in faults:
+        with contextlib.suppress(anthropic.APIError):
+            broker.ask()
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("glovebox broker:")]
+    assert len(told) == lines
+    assert all(words in line for line in told)
+    assert KEY not in "".join(told)
