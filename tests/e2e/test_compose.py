@@ -33,7 +33,7 @@ class Project:
         self.home, self.engine, self.name = home, engine, f"glovebox-test-{os.getpid()}"
         self.env_file = home.root / "compose.env"
 
-    def compose(self, *words: str) -> str:
+    def compose(self, *words: str, fails: bool = False) -> str:
         files = ["-f", str(SOURCE / "compose.yaml"), "-f", str(SOURCE / "tests" / "standin" / "compose.yaml")]
         done = subprocess.run(
             ["docker", "compose", "--project-name", self.name, "--env-file", str(self.env_file), *files, *words],
@@ -44,7 +44,7 @@ class Project:
             env={k: v for k, v in os.environ.items() if not k.startswith("GLOVEBOX_")}
             | {"GLOVEBOX_TAG": "t", "GLOVEBOX_EXPERIMENTS": str(EXPERIMENTS)},
         )
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert (done.returncode != 0) is fails, done.stderr[-3000:]
         return done.stdout
 
     def container(self, service: str) -> Any:
@@ -118,6 +118,24 @@ def test_a_run_through_compose_survives_the_loss_of_any_service(
     assert code == 0, out
     assert engine.containers.list(filters={"label": f"glovebox.bench={project.home.id}"}) == []
     assert KEY not in project.compose("logs")
+
+
+@pytest.mark.parametrize("trouble", ["key", "policy"])
+def test_what_only_a_person_can_mend_is_one_line_and_no_restart(project: Project, trouble: str) -> None:
+    """JSON, again and again, with a path of the container's; the services went on for fifty starts."""
+    if trouble == "key":
+        project.home.key.write_text("two keys\n")
+    else:
+        (project.home.root / "policies" / "sandbox.yaml").write_text("nobody: knows this\n")
+    project.compose("up", "--detach", "--no-build", fails=True)
+    project.wait(lambda: project.container("broker").status == "exited", "the broker goes on")
+    time.sleep(2.0)  # it would be started again within a tenth of that
+    attrs = project.container("broker").attrs
+    assert (attrs["State"]["Status"], attrs["State"]["ExitCode"], attrs["RestartCount"]) == ("exited", 0, 0)
+    (line,) = project.compose("logs", "--no-log-prefix", "broker").splitlines()
+    assert line.removeprefix("\x1b[2K").startswith("glovebox broker: ")  # which compose itself puts there
+    assert "(fix: " in line
+    assert "two keys" not in line
 
 
 def _walls(project: Project) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
 from runner.core.base.doors import Places
-from runner.core.base.errors import PolicyError
+from runner.core.base.errors import FINAL_CODES, PolicyError
 from runner.core.base.home import Home, place
 
 DOORS = Places(Path("/run/glovebox"))
@@ -36,3 +37,9 @@ def bench() -> Home:
     """The bench of the services."""
     setting("GLOVEBOX_HOME")
     return place()
+
+
+def failed(room: str, code: int, error: str) -> int:
+    """Tell people why a service cannot go on; its exit code, to which compose starts it again unless it is 0."""
+    print(f"glovebox {room}: {error}", file=sys.stderr, flush=True)
+    return 0 if code in FINAL_CODES else code

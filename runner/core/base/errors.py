@@ -9,6 +9,7 @@ from __future__ import annotations
 
 GAVE_UP_CODE = 9  # of a session whose agent cannot go on
 TOLD_CODE = 11  # of a session whose tag has no bits left to tell
+FINAL_CODES = (0, 2, 3, 4, 7, 8, GAVE_UP_CODE, 10, TOLD_CODE, 130)  # what another start would only repeat
 
 
 class GloveboxError(Exception):

@@ -7,10 +7,11 @@ each costs the agent's budget.
 
 from __future__ import annotations
 
+from runner.core.base.errors import FINAL_CODES
+
 FRUITLESS = 5  # sessions in a row without an experiment that came to an end
 AWAY = 60  # attempts in a row to start the launcher or the broker: about an hour
 FIRST_PAUSE, LONGEST_PAUSE = 3.0, 60.0  # seconds; doubled from one to the next
-_FINAL = (0, 2, 3, 4, 7, 9, 10, 11, 130)  # exit codes (errors.py) that another start would only repeat
 _NEEDED = (5, 6)  # no engine, busy: final until something worked, since they may never have been there
 
 
@@ -38,6 +39,6 @@ class Restarts:
         return self._pause(code, self._away, AWAY)
 
     def _pause(self, code: int, attempts: int, most: int) -> float | None:
-        if code in _FINAL or attempts >= most or (code in _NEEDED and not self._worked):
+        if code in FINAL_CODES or attempts >= most or (code in _NEEDED and not self._worked):
             return None
         return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** max(0, attempts - 1))

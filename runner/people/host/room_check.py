@@ -11,8 +11,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 
-import docker
-
 from runner.core.base.doors import Line, listening, serve
 from runner.core.base.errors import EngineError
 from runner.core.base.launching import LaunchRequest
@@ -20,7 +18,7 @@ from runner.core.policy import users
 from runner.people.host import processes
 from runner.people.host.checks import Check
 from runner.people.redteam.probes import Room
-from runner.people.redteam.stage import RUN, Stage
+from runner.people.redteam.stage import LABEL, RUN, Stage
 from runner.rooms.launcher.server import Launcher
 
 ROOMS: tuple[Room, ...] = ("trainer", "evaluator", "agent")
@@ -59,23 +57,24 @@ def of_rooms(made: Stage) -> Iterator[Check]:
 def _services(made: Stage) -> Check:
     """Compose's own services; without their image there is nothing to start, which only compose needs."""
     name, modules = "room: compose's services", ", ".join(module.split(".")[-1] for module in SERVICES)
-    try:
-        output = made.client.containers.run(
-            str(made.client.images.get(SERVICES_IMAGE).id),  # by its name a missing one would be asked of a registry
-            ["-c", _BEGIN, " ".join(SERVICES)],
-            entrypoint=["python", "-P"],
-            user=f"{os.getuid()}:{os.getgid()}",
-            network_mode="none",
-            read_only=True,
-            cap_drop=["ALL"],
-            remove=True,
-            stderr=True,
-        )
-    except docker.errors.ImageNotFound:
+    if not made.client.images.list(name=SERVICES_IMAGE):
         return Check(name, True, f"{SERVICES_IMAGE} is not built: glovebox up needs none")
-    except docker.errors.ContainerError as error:
-        return Check(name, False, _last(error.stderr or b""), _REBUILD)
-    return Check(name, b"begun" in output, modules, _REBUILD)
+    container = made.client.containers.create(
+        SERVICES_IMAGE,
+        ["-c", _BEGIN, " ".join(SERVICES)],
+        entrypoint=["python", "-P"],
+        user=f"{os.getuid()}:{os.getgid()}",
+        network_mode="none",
+        read_only=True,
+        cap_drop=["ALL"],
+        labels={LABEL: made.bench},
+    )
+    try:
+        ended, output = made.attend(container)
+    finally:
+        container.remove(force=True)
+    good = ended.exit_code == 0 and b"begun" in output
+    return Check(name, good, modules if good else _last(output), _REBUILD)
 
 
 def _mounts(made: Stage) -> Check:
@@ -106,7 +105,6 @@ def _greeting(word: str) -> Callable[[Line], None]:
     return greet
 
 
-def _last(output: bytes | str) -> str:
+def _last(output: bytes) -> str:
     """The last line, which is what Python says of an error."""
-    text = output if isinstance(output, str) else output.decode(errors="replace")
-    return (text.strip().splitlines() or ["nothing was printed"])[-1][:200]
+    return (output.decode(errors="replace").strip().splitlines() or ["nothing was printed"])[-1][:200]

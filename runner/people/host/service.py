@@ -33,19 +33,19 @@ def main() -> int:
 
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, passed_on)
+        over = f"the session of tag {tag} is over"
         with writing(home, tag) as page:
             for event in processes.events(desk):
                 if text := _line(event):
                     out.print(text, markup=False)
                 page.event(event)
+                if event["event"] == "failed":
+                    over = "this service has ended"
     except GloveboxError as error:
-        console.stderr().print(f"glovebox runner: {error}", markup=False)
-        return error.exit_code
+        return compose.failed("runner", error.exit_code, str(error))
     code = desk.wait()
     if code == 0 and signal.SIGTERM not in signals:
-        out.print(
-            f"the session of tag {tag} is over, and so are all services: docker compose down --volumes", markup=False
-        )
+        out.print(f"{over}, and so are all services: docker compose down --volumes", markup=False)
         for door in _DOORS:
             files.write(compose.over(door), "")
     return code

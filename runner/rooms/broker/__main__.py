@@ -42,6 +42,8 @@ def main(argv: list[str]) -> int:
     try:
         serve(Settings.model_validate_json(argv[1]) if len(argv) > 1 else _of_compose())
     except GloveboxError as error:
+        if len(argv) == 1:
+            return compose.failed("broker", error.exit_code, str(error))
         print(json.dumps({"event": "failed", "code": error.exit_code, "error": str(error)}), flush=True)
         return error.exit_code
     return 0

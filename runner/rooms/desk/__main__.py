@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from runner.core.base import compose
-from runner.core.base.errors import GAVE_UP_CODE, TOLD_CODE, GloveboxError, PolicyError
+from runner.core.base.errors import FINAL_CODES, GloveboxError, PolicyError
 from runner.core.base.launching import Lane
 from runner.rooms.desk import session
 from runner.rooms.desk.settings import Settings
@@ -30,8 +30,8 @@ def main(argv: list[str]) -> int:
         code = session.run(_of_compose(), _emit)
     except GloveboxError as error:
         _emit("failed", {"code": error.exit_code, "error": str(error)})
-        return error.exit_code
-    return 0 if code in (GAVE_UP_CODE, TOLD_CODE) else code  # to compose any failure means: start again
+        code = error.exit_code
+    return 0 if code in FINAL_CODES else code  # to compose any failure means: start again
 
 
 def _of_compose() -> Settings:

@@ -37,28 +37,23 @@ _MAX_PEERS = 64  # containers at a time; each is a connection
 def main(argv: list[str]) -> int:
     """Serve, or only tidy up; returns the exit code, and prints what went wrong as an event."""
     try:
-        if len(argv) == 1:
-            home, ending = compose.bench(), threading.Event()
-            signal.signal(signal.SIGTERM, lambda *_: ending.set())
-            until = partial(compose.until_over, ending, compose.DOORS.launch)
-            _alone(home, lambda: _serve(home, compose.DOORS, until, watch=True))
-        elif len(argv) == 2:
-            home = Home(Path(argv[1]))
-            _alone(home, lambda: containers.reap(docker.from_env(timeout=int(SECONDS)), home.id))
-        else:
-            home, places = Home(Path(argv[1])), doors.Places(Path(argv[2]))
-            _alone(home, lambda: _serve(home, places, sys.stdin.read, watch=False))
+        home = compose.bench() if len(argv) == 1 else Home(Path(argv[1]))
+        with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):  # a bench has one
+            if len(argv) == 1:
+                ending = threading.Event()
+                signal.signal(signal.SIGTERM, lambda *_: ending.set())
+                _serve(home, compose.DOORS, partial(compose.until_over, ending, compose.DOORS.launch), watch=True)
+            elif len(argv) == 2:
+                containers.reap(docker.from_env(timeout=int(SECONDS)), home.id)
+            else:
+                _serve(home, doors.Places(Path(argv[2])), sys.stdin.read, watch=False)
     except (GloveboxError, docker.errors.DockerException, RequestException, OSError) as error:
         told = failed(error)
+        if len(argv) == 1:
+            return compose.failed("launcher", int(told["code"]), str(told["error"]))
         print(json.dumps(told), flush=True)
         return int(told["code"])
     return 0
-
-
-def _alone(home: Home, work: Callable[[], object]) -> None:
-    """Do what only a bench's one launcher may."""
-    with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):
-        work()
 
 
 def _serve(home: Home, places: doors.Places, until: Callable[[], object], *, watch: bool) -> None:

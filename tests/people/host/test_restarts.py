@@ -17,7 +17,7 @@ def working() -> Restarts:
     return made
 
 
-@pytest.mark.parametrize("code", [0, 2, 3, 4, 7, 9, 130])
+@pytest.mark.parametrize("code", [0, 2, 3, 4, 7, 8, 9, 10, 11, 130])
 def test_what_another_start_would_repeat_is_the_end(working: Restarts, code: int) -> None:
     assert working.session(code, worked=True, recorded=True) is None
     assert working.not_started(code) is None

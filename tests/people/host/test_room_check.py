@@ -63,7 +63,7 @@ def test_without_compose_its_image_is_not_asked_for(
     engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room_check, "SERVICES_IMAGE", "glovebox/none:dev")
-    made: Any = SimpleNamespace(client=engine)
+    made: Any = SimpleNamespace(client=engine, bench="none")
     one = room_check._services(made)
     assert one.ok
     assert "is not built" in one.detail
