@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from runner.core.base.values import Experiment, Status
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 MAX_LABELS = 40
 MAX_POINTS = 2000  # discards that are drawn
 _LABEL_CHARS = 36
+_TICKS, _MOST_TICKS = 6, 60  # of the time
+_STEPS = [60 * n for n in (1, 2, 5, 10, 15, 30)] + [3600 * n for n in (1, 2, 4, 8, 12, 24, 48, 96, 168, 336, 672)]
 # Stand-ins that matplotlib accepts, replaced in the text so that the page's light and dark colours apply.
 _COLOURS = {"#010203": "currentColor", "#010204": "var(--good)", "#010205": "var(--grey)", "#010206": "var(--bad)"}
 _SOFT, _GOOD, _GREY, _BAD = _COLOURS
@@ -41,6 +46,7 @@ def frontier(rows: Sequence[Experiment], noise: float = 0.0, *, narrow: bool = F
         _draw(axes, scored, place, noise, labels=not narrow)
         _without_score(axes, [place[row.id] for row in rows if row.val_bpb is None])
         _frame(axes)
+        _hours(axes, rows)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -125,3 +131,34 @@ def _frame(axes: Axes) -> None:
     axes.margins(x=0.08, y=0.12)
     axes.legend(frameon=False, labelcolor=_SOFT, loc="lower left")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _hours(axes: Axes, rows: Sequence[Experiment]) -> None:
+    """When it was, along the upper edge."""
+    if ticks := times(rows):
+        upper = axes.secondary_xaxis("top")
+        upper.set_xticks(list(ticks), list(ticks.values()))
+        upper.tick_params(colors=_SOFT, labelsize=8)
+        upper.spines["top"].set_color(_GREY)
+
+
+def times(rows: Sequence[Experiment]) -> dict[int, str]:
+    """By place of the experiment that was under way or done by then: the time since the first began, in round steps.
+
+    Empty where rows do not say when they began.
+    """
+    try:
+        begun = datetime.fromisoformat(rows[0].started)
+        ended = [(datetime.fromisoformat(row.started) - begun).total_seconds() + row.seconds for row in rows]
+    except (ValueError, TypeError, OverflowError):
+        return {}
+    ended = list(itertools.accumulate(ended, max))  # lanes, and a clock that jumps back, change no order
+    step = next((step for step in _STEPS if ended[-1] <= step * _TICKS), _STEPS[-1])
+    ticks: dict[int, str] = {}  # the latest of what fell together in a pause
+    for number in range(1, int(min(ended[-1] // step, _MOST_TICKS)) + 1):
+        ticks[bisect.bisect_left(ended, number * step) + 1] = _told(number * step)
+    return ticks
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:g} h"

@@ -29,7 +29,7 @@ from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.findings import analysis, incidents, transfers
 from runner.core.policy.policy_files import Policies
-from runner.people.pages import plot
+from runner.people.pages import plot, provenance
 
 _TEMPLATES = Path(__file__).parent / "templates"
 DOUBTFUL = 0.5  # probability below which a keep more likely did nothing
@@ -53,6 +53,7 @@ class Page:
         self._study = analysis.Study(lambda row: snapshot.kept(home, row.snapshot))
         self._chain, self._calls = Follower(home.audit), Follower(home.broker / "calls.jsonl")
         self._refused: incidents.Refusals | None = incidents.Refusals(tag)  # None: the chain is broken
+        self._images = provenance.Images(tag)
         self._account = leak_budget.Account(policies)
         self._diffs: dict[tuple[str, str], str] = {}  # by commits
         environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
@@ -74,6 +75,7 @@ class Page:
             **headline,
             **learned,
             incidents=self._incidents(rows, reruns),
+            provenance=provenance.lines(rows, self._images),
             crashes=incidents.crashes(rows),
             **_spent(home, rows, reruns, tag),
             told=self._account.catch_up(rows),
@@ -120,6 +122,7 @@ class Page:
             if self._refused is not None:
                 for entry in self._chain.new():
                     self._refused.take(entry)
+                    self._images.take(entry)
         except GloveboxError:
             self._refused = None
         if self._refused is None:
@@ -173,30 +176,8 @@ def _headline(rows: Sequence[Experiment], reruns: Sequence[Rerun], policies: Pol
         "overall": transfers.overall(rows, reruns, policies.decision.alpha, budget),
         "expected": _expected(rows, reruns, policies),
         "level": f"{1 - policies.decision.alpha:.0%}",
-        "hardware": hardware(rows),
         "counts": {outcome: n for outcome in OUTCOMES if (n := sum(row.outcome == outcome for row in rows))},
     }
-
-
-def hardware(rows: Sequence[Experiment]) -> list[str]:
-    """What trained, a line for each kind: the GPU, its driver and clock, and which attention ran on it."""
-    seen: dict[tuple[str, str, float | None], list[Experiment]] = {}
-    for row in rows:
-        if row.speed is not None:
-            seen.setdefault((row.speed.name, row.speed.driver, row.speed.power_cap_w), []).append(row)
-    told = []
-    for (name, driver, cap), runs in seen.items():
-        clocks = [row.speed.sm_mhz for row in runs if row.speed and row.speed.sm_mhz is not None]
-        ways = sorted({way for row in runs for way in row.attention})
-        parts = [
-            name,
-            f"driver {driver}",
-            "" if cap is None else f"power cap {cap:.0f} W",
-            f"{min(clocks):.0f} to {max(clocks):.0f} MHz" if clocks else "",
-            f"attention: {', '.join(ways)}" if ways else "",
-        ]
-        told.append(", ".join(part for part in parts if part))
-    return told
 
 
 def _expected(rows: Sequence[Experiment], reruns: Sequence[Rerun], policies: Policies) -> float | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from runner.core.base.values import Experiment, Status
 from runner.people.pages import plot
@@ -57,3 +60,35 @@ def test_discards_below_the_line_are_named() -> None:
     """People took them for a mistake: a lower score that was not kept."""
     assert _below(rows()) == [4]
     assert _below(rows()[:3]) == []
+
+
+def at(minutes: list[float], seconds: float = 300.0) -> list[Experiment]:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        experiment(number, started=(began + timedelta(minutes=one)).isoformat(), seconds=seconds)
+        for number, one in enumerate(minutes, 1)
+    ]
+
+
+def test_the_picture_says_when_it_was() -> None:
+    night = at([6.0 * number for number in range(100)])
+    assert plot.times(night) == {21: "2 h", 41: "4 h", 61: "6 h", 81: "8 h"}
+    assert plot.times(at([0, 2, 4], 60)) == {1: "1 min", 2: "3 min", 3: "5 min"} | {2: "3 min"}
+    assert plot.frontier(night).count("<svg") == 1
+
+
+def test_a_pause_is_one_step_and_a_clock_that_jumps_back_changes_no_order() -> None:
+    """A tag that went on after a week: all days of the pause end at the experiment after it."""
+    paused = plot.times(at([0, 6, 12, 7 * 24 * 60, 7 * 24 * 60 + 6]))
+    assert list(paused) == [4]
+    assert paused[4].endswith(" h")
+    back = plot.times(at([0, 60, 10, 70]))
+    assert list(back) == sorted(back)
+
+
+@pytest.mark.parametrize("started", ["", "yesterday", "2026-01-01T00:00:00", "9999-12-31T23:59:59+00:00"])
+def test_a_row_that_does_not_say_when_it_began_takes_the_times_off_and_nothing_else(started: str) -> None:
+    some = at([0, 6, 12])
+    some[1] = some[1].model_copy(update={"started": started})
+    assert len(plot.times(some)) <= 60
+    assert plot.frontier(some).startswith("<svg")
