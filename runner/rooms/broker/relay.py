@@ -2,6 +2,7 @@
 
     POST /v1/messages   POST /v1/messages/count_tokens   GET /healthz
 
+Another API's path is answered by one clear line.
 Order: number of calls, byte cap, allow-list (request.py), model price, breaker, reservation (budget.py); only
 then the network (upstream.py). Refusals are answered slowly and logged sparsely: a loop of them fills nothing.
 """
@@ -9,6 +10,7 @@ then the network (upstream.py). Refusals are answered slowly and logged sparsely
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -19,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from runner.core.base import faults
-from runner.rooms.broker import events
+from runner.rooms.broker import events, fields
 from runner.rooms.broker import request as requests
 from runner.rooms.broker.budget import OVERHEAD_TOKENS, BudgetExhausted
 from runner.rooms.broker.upstream import Call, Upstream
@@ -27,6 +29,9 @@ from runner.rooms.broker.upstream import Call, Upstream
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 _REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered
 _BODY_SECONDS = 30.0  # for a request to arrive
+_DATED = re.compile(r"(.+)[-@]20\d{6}")  # a model's name with the day of its release
+_OTHERS = ("/v1/chat/completions", "/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")
+_OTHER_API = "glovebox: this is the Messages API and no other: POST /v1/messages (docs/agent.md, Other agents)"
 _ERRORS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -53,19 +58,24 @@ class Relay:
             Route(MESSAGES, self._messages, methods=["POST"]),
             Route(COUNT, self._count, methods=["POST"]),
             Route("/healthz", self._health, methods=["GET"]),
+            *(Route(path, self._other, methods=["POST"]) for path in _OTHERS),
         ]
         self.app = Starlette(routes=routes)
 
     async def _health(self, _: Request) -> Response:
         return JSONResponse({"ok": True})
 
+    async def _other(self, _: Request) -> Response:
+        await asyncio.sleep(_REFUSAL_PAUSE)
+        return _error(404, _OTHER_API)
+
     async def _messages(self, request: Request) -> Response:
-        return await self._relay(request, MESSAGES, requests.MessagesRequest)
+        return await self._relay(request, MESSAGES, fields.MessagesRequest)
 
     async def _count(self, request: Request) -> Response:
-        return await self._relay(request, COUNT, requests.CountRequest)
+        return await self._relay(request, COUNT, fields.CountRequest)
 
-    async def _relay(self, request: Request, path: str, model: type[requests.CountRequest]) -> Response:
+    async def _relay(self, request: Request, path: str, model: type[fields.CountRequest]) -> Response:
         if self._busy >= self.policy.concurrent:
             return _error(429, "glovebox: too many calls at once", 1.0)
         self._busy += 1
@@ -88,7 +98,7 @@ class Relay:
         self._busy -= 1
 
     async def _admit(
-        self, request: Request, path: str, model: type[requests.CountRequest]
+        self, request: Request, path: str, model: type[fields.CountRequest]
     ) -> tuple[Call, bool] | Response:
         """The call with its reservation, or why there is none."""
         body = await _read(request, self.policy.request_bytes)
@@ -97,13 +107,12 @@ class Relay:
         try:
             asked = await asyncio.to_thread(requests.parse, body, model, self.policy.request_bytes)
         except requests.RequestRefused as error:
-            return await self._refuse(400, error.what, error.where)
-        price = self.policy.models.get(asked.model)
-        if price is None:
-            return await self._refuse(404, "model_not_allowed")
-        most = asked.max_tokens if isinstance(asked, requests.MessagesRequest) else 0
-        if most > price.max_tokens:
-            return await self._refuse(400, "max_tokens_above_policy")
+            return await self._refuse(400, error.what, error.where, allowed=error.fix)
+        listed = self._listed(asked.model)
+        if listed is None:
+            return await self._refuse(404, "model_not_allowed", allowed=", ".join(self.policy.models))
+        asked = requests.clamped(asked.model_copy(update={"model": listed}), self.policy.models[listed].max_tokens)
+        most = asked.max_tokens if isinstance(asked, fields.MessagesRequest) else 0
         pause = self.upstream.breaker.wait()
         if pause > 0:
             return await self._refuse(529, "breaker_open", retry_after=pause)
@@ -118,7 +127,14 @@ class Relay:
         except BaseException:
             self.upstream.breaker.released()
             raise
-        return Call(path, leaving, asked.model, number), bool(getattr(asked, "stream", False))
+        forwarded, dropped = requests.betas(request.headers.get("anthropic-beta", ""))
+        left_out = requests.left_out(asked) | ({"betas": dropped} if dropped else {})
+        return Call(path, leaving, listed, number, forwarded, left_out), bool(getattr(asked, "stream", False))
+
+    def _listed(self, model: str) -> str | None:
+        """The name under which a model has a price: its own, or that without a date."""
+        names = [model, *(match[1] for match in (_DATED.fullmatch(model),) if match)]
+        return next((name for name in names if name in self.policy.models), None)
 
     async def _failure(self, call: Call, head: bytes, answer: AsyncGenerator[bytes, None]) -> Response:
         """The API's own refusal, reduced to its type, its message and when to come back; or that it is away."""
@@ -134,15 +150,18 @@ class Relay:
         pause = self.upstream.breaker.left()
         return _error(call.status if call.status in _ERRORS else 502, told, pause or None)
 
-    async def _refuse(self, status: int, reason: str, where: str = "", retry_after: float | None = None) -> Response:
-        """An answer of our own; the reason is a closed code."""
+    async def _refuse(
+        self, status: int, reason: str, where: str = "", retry_after: float | None = None, allowed: str = ""
+    ) -> Response:
+        """An answer of our own; the reason is a closed code, and what is allowed are words of fields.py or policy."""
         await asyncio.sleep(_REFUSAL_PAUSE)
         self._refusals[reason] += 1
         times = self._refusals[reason]
         if times & (times - 1) == 0:  # the first, second, fourth, eighth...: a flood is a few lines
             data = {"tag": self.upstream.meter.tag, "reason": reason, "where": where[:200], "times": times}
             self.upstream.log.append("refused", data)
-        return _error(status, f"glovebox: {reason}" + (f" at {where}" if where else ""), retry_after)
+        told = (f" at {where}" if where else "") + (f" (allowed: {allowed})" if allowed else "")
+        return _error(status, f"glovebox: {reason}{told}", retry_after)
 
 
 async def _read(request: Request, cap: int) -> bytes | None:

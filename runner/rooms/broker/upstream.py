@@ -46,6 +46,8 @@ class Call:
     body: bytes
     model: str
     reservation: int
+    betas: str = ""  # of the anthropic-beta header, those we know
+    left_out: dict[str, int] = field(default_factory=dict)  # what was given and not forwarded, by name
     began: float = field(default_factory=time.monotonic)
     status: int = 0
     usage: Usage | None = None
@@ -75,11 +77,8 @@ class Upstream:
         """The API's answer, piece by piece; once begun it settles the call and calls `done`, however it ends."""
         sent = True
         try:
-            headers = {"x-api-key": self.key.reveal(), "anthropic-version": VERSION}
-            headers["content-type"] = "application/json"
-            headers["accept-encoding"] = "identity"  # a few bytes of gzip could stand for all we are to look through
             url = self.policy.upstream + call.path
-            async with self.client.stream("POST", url, content=call.body, headers=headers) as answer:
+            async with self.client.stream("POST", url, content=call.body, headers=self._headers(call)) as answer:
                 call.status = answer.status_code
                 if call.status == 200:
                     pieces = _streamed if "event-stream" in answer.headers.get("content-type", "") else _whole
@@ -109,6 +108,11 @@ class Upstream:
                 done()
         if call.broke:
             yield _broken(call.outcome)
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        headers = {"x-api-key": self.key.reveal(), "anthropic-version": VERSION, "content-type": "application/json"}
+        headers["accept-encoding"] = "identity"  # a few bytes of gzip could stand for all we are to look through
+        return headers | ({"anthropic-beta": call.betas} if call.betas else {})
 
     def _passed(self, call: Call, piece: bytes) -> bytes:
         call.response.update(piece)
@@ -158,6 +162,7 @@ class Upstream:
             "response_sha256": call.response.hexdigest(),
             "response_bytes": call.response_bytes,
             "usage": None if call.usage is None else call.usage.__dict__,
+            "left_out": call.left_out,
             "nano_dollars": cost,
             "seconds": round(time.monotonic() - call.began, 3),
         }

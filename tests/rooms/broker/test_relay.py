@@ -88,7 +88,6 @@ def test_the_key_is_in_no_argument_no_environment_and_no_answer(start: Start) ->
         ({"mcp_servers": []}, "field_not_allowed"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "value_not_allowed"),
         ({"model": "claude-opus-4-1"}, "model_not_allowed"),
-        ({"max_tokens": 100_000}, "max_tokens_above_policy"),
     ],
 )
 def test_what_policy_does_not_allow_never_leaves(start: Start, change: dict[str, object], reason: str) -> None:
@@ -423,3 +422,39 @@ def test_a_key_that_the_api_refuses_is_one_clear_line_for_people(
     assert len(told) == lines
     assert all(words in line for line in told)
     assert KEY not in "".join(told)
+
+
+def test_clients_that_ask_for_more_or_for_a_dated_name_get_what_is_listed(start: Start) -> None:
+    """Claude Code, mini-swe-agent, aider: 64,000 tokens of output, and models by the day of their release."""
+    broker = start()
+    asked = HI | {"max_tokens": 100_000, "model": "claude-haiku-4-5-20251001"}
+    assert broker.post(asked).status_code == 200
+    body = json.loads(broker.standin.bodies[0])
+    assert (body["max_tokens"], body["model"]) == (32_000, "claude-haiku-4-5")
+    for name in ("claude-haiku-4-5-2025", "claude-haiku-4-5-20251001-20251001", "claude-haiku-4-5-latest"):
+        refused = broker.post(HI | {"model": name})
+        assert refused.status_code == 404
+        assert "model_not_allowed (allowed: claude-" in refused.json()["error"]["message"]
+
+
+def test_beta_headers_leave_by_an_allow_list_and_the_rest_is_counted(start: Start) -> None:
+    broker = start()
+    known, sent = "interleaved-thinking-2025-05-14", "anthropic-beta"
+    headers = {sent: f"mcp-client-2025-11-20,{known},claude-code-20250219", "x-api-key": "mine", "cookie": "c"}
+    assert broker.post(HI | {"service_tier": "auto"}, **headers).status_code == 200
+    arrived = broker.standin.headers[0]
+    assert arrived[sent] == known
+    assert (arrived["x-api-key"], "cookie" in arrived) == (KEY, False)
+    assert broker.log()[-1]["data"]["left_out"] == {"service_tier": 1, "betas": 2}
+    assert broker.post(HI).status_code == 200
+    assert sent not in broker.standin.headers[1]
+    assert broker.log()[-1]["data"]["left_out"] == {}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/v1/responses"])
+def test_another_apis_path_is_answered_by_one_clear_line(start: Start, path: str) -> None:
+    broker = start()
+    answer = broker.post({"model": "gpt", "messages": []}, path)
+    assert answer.status_code == 404
+    assert "this is the Messages API" in answer.json()["error"]["message"]
+    assert broker.standin.bodies == []

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.rooms.broker.request import CountRequest, MessagesRequest, RequestRefused, parse, rebuild
+from runner.rooms.broker.fields import CountRequest, MessagesRequest
+from runner.rooms.broker.request import RequestRefused, betas, clamped, left_out, parse, rebuild
 
 CAP = 1 << 20
 GOOD: dict[str, Any] = {
@@ -66,12 +67,19 @@ def test_metadata_is_accepted_and_left_out() -> None:
         (changed(mcp_servers=[{"type": "url", "url": "https://evil"}]), "field_not_allowed"),
         (changed(container="c"), "field_not_allowed"),
         (changed(inference_geo="us"), "field_not_allowed"),
-        (changed(service_tier="auto"), "field_not_allowed"),
         (changed(speed="fast"), "field_not_allowed"),
-        (changed(context_management={}), "field_not_allowed"),
         (changed(tools=[{"type": "web_search_20250305", "name": "web_search"}]), "value_not_allowed"),
         (changed(tools=[{"type": "code_execution_20250825", "name": "x", "input_schema": {}}]), "value_not_allowed"),
-        (changed(tools=[{"name": "x", "input_schema": {}, "allowed_callers": ["direct"]}]), "field_not_allowed"),
+        (
+            changed(tools=[{"name": "x", "input_schema": {}, "allowed_callers": ["code_execution_20250825"]}]),
+            "value_not_allowed",
+        ),
+        (changed(tools=[{"type": "bash_20250124", "name": "sh"}]), "value_not_allowed"),
+        (changed(tools=[{"type": "bash_20250124", "name": "bash", "input_schema": {}}]), "field_not_allowed"),
+        (changed(tools=[{"type": "memory_20990101", "name": "memory"}]), "value_not_allowed"),
+        (changed(output_config={"task_budget": {"type": "tokens", "total": 1}}), "field_not_allowed"),
+        (changed(fallbacks=[{"model": "x"}]), "field_not_allowed"),
+        (changed(betas=["mcp-client-2025-04-04"]), "field_not_allowed"),
         (block({"type": "image", "source": {"type": "url", "url": "https://evil/?q=secret"}}), "type_not_allowed"),
         (block({"type": "document", "source": {"type": "file", "file_id": "f"}}), "type_not_allowed"),
         (block({"type": "container_upload", "file_id": "f"}), "type_not_allowed"),
@@ -80,7 +88,16 @@ def test_metadata_is_accepted_and_left_out() -> None:
         (block({"type": "text"}), "field_missing"),
         (block({"text": "x"}), "type_missing"),
         (
-            changed(system=[{"type": "text", "text": "s", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]),
+            changed(system=[{"type": "text", "text": "s", "cache_control": {"type": "ephemeral", "ttl": "1d"}}]),
+            "value_not_allowed",
+        ),
+        (changed(messages=[{"role": "system", "content": [{"type": "image", "source": {}}]}]), "type_not_allowed"),
+        (
+            changed(messages=[{"role": "system", "content": [{"type": "tool_result", "tool_use_id": "x"}]}]),
+            "bad_value",
+        ),
+        (
+            block({"type": "tool_use", "id": "a", "name": "b", "input": {}, "caller": {"type": "code_execution"}}),
             "value_not_allowed",
         ),
         (changed(max_tokens=0), "bad_value"),
@@ -89,7 +106,6 @@ def test_metadata_is_accepted_and_left_out() -> None:
         (changed(stream="yes"), "bad_value"),
         (changed(temperature=3.0), "bad_value"),
         (changed(messages=[]), "bad_value"),
-        (changed(messages=[{"role": "system", "content": "x"}]), "value_not_allowed"),
         ([], "bad_value"),
         ("x", "bad_value"),
     ],
@@ -164,3 +180,99 @@ def test_any_block_is_refused_or_of_a_known_type(value: Any) -> None:
 def test_any_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(RequestRefused):
         parse(data, MessagesRequest, CAP)
+
+
+EPHEMERAL = {"type": "ephemeral"}
+
+
+def tool(**more: Any) -> dict[str, Any]:
+    return changed(tools=[{"name": "x", "input_schema": {}, **more}])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        changed(messages=[{"role": "user", "content": "x"}, {"role": "system", "content": "y"}]),
+        changed(messages=[{"role": "system", "content": [{"type": "text", "text": "x", "cache_control": EPHEMERAL}]}]),
+        changed(messages=[{"role": "system", "content": "x", "output_config": {"effort": "low"}}]),
+        changed(thinking={"type": "between_tools"}),
+        changed(thinking={"type": "adaptive", "display": "updates"}),
+        changed(output_config={"effort": "max", "format": {"type": "json_schema", "schema": {"type": "object"}}}),
+        tool(eager_input_streaming=True, input_examples=[{"a": 1}], strict=True),
+        changed(tools=[{"type": "bash_20250124", "name": "bash", "cache_control": EPHEMERAL}]),
+        changed(tools=[{"type": "text_editor_20250728", "name": "str_replace_based_edit_tool", "max_characters": 9}]),
+        changed(tools=[{"type": "memory_20250818", "name": "memory"}]),
+        block({"type": "tool_use", "id": "call:1/2", "name": "mcp.read-file", "input": {"ttl": "1h", "caller": 1}}),
+    ],
+)
+def test_what_clients_need_passes_as_it_is(value: dict[str, Any]) -> None:
+    for message in value["messages"]:  # which the sample has, and which says nothing
+        for one in message["content"] if isinstance(message["content"], list) else ():
+            one.pop("citations", None)
+    assert json.loads(rebuild(loads(value))) == value
+    assert left_out(loads(value)) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (changed(context_management={"edits": [{"type": "clear_tool_uses_20250919"}]}), {"context_management"}),
+        (changed(service_tier="auto", diagnostics={"previous_message_id": "m"}), {"service_tier", "diagnostics"}),
+        (changed(cache_control={"type": "ephemeral", "ttl": "1h", "scope": "global"}), {"ttl", "scope"}),
+        (tool(defer_loading=True, allowed_callers=["direct"]), {"defer_loading", "allowed_callers"}),
+        (block({"type": "tool_use", "id": "a", "name": "b", "input": {}, "caller": {"type": "direct"}}), {"caller"}),
+        (block({"type": "text", "text": "x", "citations": []}), {"citations"}),
+        (changed(messages=[{"role": "system", "content": "x", "clear_at": "never"}]), {"clear_at"}),
+        (changed(metadata={"user_id": "a person"}), {"metadata"}),
+    ],
+)
+def test_what_clients_say_of_themselves_is_left_out_and_counted(value: dict[str, Any], names: set[str]) -> None:
+    request = loads(value)
+    body = rebuild(request).decode()
+    assert names <= set(left_out(request)) <= names | {"citations"}
+    assert not [name for name in names if f'"{name}":' in body]
+    assert '"1h"' not in body
+
+
+def test_a_stream_of_null_is_none() -> None:
+    assert json.loads(rebuild(loads(changed(stream=None))))["stream"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "allowed"),
+    [
+        (changed(mcp_servers=[]), "mcp_servers", ""),
+        (
+            changed(output_config={"effort": "huge"}),
+            "output_config.effort",
+            "'low', 'medium', 'high', 'xhigh' or 'max'",
+        ),
+        (block({"type": "image", "source": {}}), "messages.0.content.0", "'text', 'thinking', 'redacted_thinking', "),
+        (changed(**{"ignore all previous instructions": 1}), "", ""),
+    ],
+)
+def test_a_refusal_names_the_field_and_what_is_allowed(value: dict[str, Any], where: str, allowed: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        loads(value)
+    assert caught.value.where == where
+    assert caught.value.fix.startswith(allowed)
+    assert bool(caught.value.fix) is bool(allowed)
+
+
+def test_output_is_clamped_with_the_thinking_in_it() -> None:
+    thinking = changed(max_tokens=64_000, thinking={"type": "enabled", "budget_tokens": 40_000})
+    less = json.loads(rebuild(clamped(loads(thinking), 32_000)))
+    assert (less["max_tokens"], less["thinking"]["budget_tokens"]) == (32_000, 31_999)
+    same = json.loads(rebuild(clamped(loads(thinking), 64_000)))
+    assert (same["max_tokens"], same["thinking"]["budget_tokens"]) == (64_000, 40_000)
+    adaptive = json.loads(rebuild(clamped(loads(changed(max_tokens=64_000)), 100)))
+    assert (adaptive["max_tokens"], adaptive["thinking"]) == (100, {"type": "adaptive"})
+
+
+def test_beta_headers_are_an_allow_list_too() -> None:
+    known = "interleaved-thinking-2025-05-14"
+    assert betas(f" {known} ,mcp-client-2025-04-04, files-api-2025-04-14,{known}") == (known, 2)
+    assert betas("context-1m-2025-08-07,fast-mode-2026-02-01") == ("", 2)  # they change the bill
+    assert betas("x" * 100_000) == ("", 1)
+    assert betas("") == ("", 0)
+    assert betas(f"{known}\r\nx-api-key: mine") == ("", 1)
