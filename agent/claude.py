@@ -82,7 +82,7 @@ def _experiment(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any
         if str(error) == "no_experiments_left":
             return Ended.DONE
         raise Interrupted(f"the runner refused to restore: {error}") from None
-    history = bench.history()
+    history, admitted = bench.history(), model.admitted
     opening = context.opening(brief, history, editor.text())
     toolbox = Toolbox(editor, bench, brief["repairs"])
     bounds = {"turns": brief["turns"], "context_chars": brief["context_chars"]}
@@ -90,8 +90,8 @@ def _experiment(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any
         return conversation.hold(model, toolbox, system, opening, **bounds)
     except BudgetUsed as error:
         rows = history["rows"]
-        if error.scope == "night" or (rows and rows[-1]["description"] == CLOSING and not toolbox.used):
-            raise  # or an experiment's budget does not even pay for a first call
+        if error.scope == "night" or (rows and rows[-1]["description"] == CLOSING and model.admitted == admitted):
+            raise  # or a fresh budget of an experiment does not pay for one call
         _say(str(error))  # the next experiment has a budget of its own, and begins when this one is recorded
         return _close(bench)
 

@@ -49,6 +49,7 @@ class Model:
 
     def __init__(self, name: str, max_tokens: int, socket: str = SOCKET) -> None:
         self.name, self.max_tokens = name, max_tokens
+        self.admitted = 0  # calls that the budget had room for, however they ended
         transport = anthropic.DefaultHttpxClient(transport=httpx2.HTTPTransport(uds=socket), trust_env=False)
         self._client = anthropic.Anthropic(
             api_key="held-by-the-broker", base_url="http://broker", http_client=transport, max_retries=0
@@ -82,6 +83,7 @@ class Model:
             tools=tools,  # type: ignore[arg-type] # our own literals
             messages=_marked(messages),  # type: ignore[arg-type]
         ) as stream:
+            self.admitted += 1
             return stream.get_final_message()
 
 

@@ -58,7 +58,6 @@ class Toolbox:
     def __init__(self, editor: Editor, bench: Bench, repairs: int) -> None:
         self.editor, self.bench = editor, bench
         self.repairs = repairs
-        self.used = False  # anything was carried out
         self.ended = False
         self.done = False  # the runner wants no more experiments
 
@@ -70,7 +69,6 @@ class Toolbox:
         problem = _mismatch(tool["input_schema"], given)
         if problem:
             return Answer(problem, is_error=True)
-        self.used = True
         try:
             return Answer(getattr(self, f"_{name}")(**given))
         except EditError as error:

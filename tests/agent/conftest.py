@@ -29,6 +29,7 @@ class FakeDesk:
         self.brief = brief(policies)
         self.outcomes: deque[str] = deque()
         self.ran: list[tuple[str, str]] = []  # description, content
+        self.recorded: Callable[[int], object] = lambda _: None  # told the number of each experiment
         self.left_because: str | None = None
 
     def handle(self, line: doors.Line) -> None:
@@ -42,7 +43,10 @@ class FakeDesk:
         return {"brief": self.brief}
 
     def _history(self, _: Any) -> dict[str, Any]:
-        return history([some(5 * n) for n in range(1, len(self.ran) + 1)])
+        told = history([some(5 * n) for n in range(1, len(self.ran) + 1)])
+        for row, (description, _) in zip(told["rows"], self.ran, strict=True):
+            row["description"] = description
+        return told
 
     def _telemetry(self, _: Any) -> dict[str, Any]:
         return {"curve": [[0, 1.5]], "summary": {}, "train_seconds": 1.0}
@@ -61,6 +65,7 @@ class FakeDesk:
             return None
         self.ran.append((request["description"], self.train_py.read_text()))
         self.train_py.write_text(SEED)
+        self.recorded(len(self.ran))
         return {"feedback": {"experiment": len(self.ran), "status": status}, "done": not self.outcomes}
 
 

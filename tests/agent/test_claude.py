@@ -13,6 +13,7 @@ from agent import claude, model
 from agent.client import Bench
 from agent.model import Model, Permanent
 from agent.tools import Editor
+from runner.rooms.desk.meter_client import MeterClient
 from tests.agent.conftest import SEED, FakeDesk
 from tests.rooms.broker.conftest import Start
 from tests.standin.server import Block, Standin
@@ -51,6 +52,7 @@ def work(desk: Desk, start: Start, monkeypatch: pytest.MonkeyPatch) -> Callable[
         fake.outcomes.extend(outcomes)
         fake.brief |= {"model": "claude-haiku-4-5", **dict(brief)}
         broker = start(Standin(brain, deque(faults)), **{"failures": "100", **changes})
+        fake.recorded = MeterClient(broker.places.meter).tell
         made = Model("claude-haiku-4-5", 1000, str(broker.places.llm))
         claude._work(connect(), editor, made, fake.brief, "directive")
         return broker.standin
@@ -103,20 +105,17 @@ def test_a_conversation_the_api_will_not_take_is_dropped_and_many_in_a_row_end_i
 
 
 def test_an_experiments_budget_that_pays_for_no_call_runs_nothing_for_ever(work: Any, desk: Desk) -> None:
-    fake, connect, editor = desk
+    fake = desk[0]
     fake.outcomes.extend(["discard"] * 9)
-    history = fake._history
-
-    def as_recorded(request: Any) -> dict[str, Any]:
-        told = history(request)
-        for row, (description, _) in zip(told["rows"], fake.ran, strict=True):
-            row["description"] = description
-        return told
-
-    fake._history = as_recorded  # type: ignore[method-assign]
     with pytest.raises(model.BudgetUsed, match="experiment"):
         work(edit_and_run, [], experiment__dollars="0.0001")
     assert [text for text, _ in fake.ran] == [claude.CLOSING]
+
+
+def test_a_night_of_broken_streams_goes_on_while_its_budget_lasts(work: Any, desk: Desk) -> None:
+    """Seven ended one with 44 of 50 dollars left: an experiment's budget was used up before a word was heard, twice."""
+    work(edit_and_run, ["discard", "discard", "keep"], ("drop",) * 6, experiment__requests="3")
+    assert [text for text, _ in desk[0].ran] == [claude.CLOSING, claude.CLOSING, "a higher rate"]
 
 
 def test_an_answer_the_sdk_cannot_read_drops_the_conversation_only(

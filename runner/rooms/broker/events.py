@@ -41,7 +41,8 @@ class Events:
         self._said: dict[Path, str] = {}
         self._rest = b""
         self._counts: dict[str, int] = {}
-        self._output = False  # the final count of what was written has come
+        self._output = False  # the count of what was written has come
+        self._stopped = False  # and is the last one
         self.finished = False
         self.error: str | None = None  # type of an error event within the stream
 
@@ -60,8 +61,13 @@ class Events:
 
     @property
     def usage(self) -> Usage | None:
-        """What was billed; None until the stream has ended as it should."""
-        return usage(self._counts) if self.finished and self._output else None
+        """What was billed; None until the stream has said all of it."""
+        return usage(self._counts) if self._output and (self.finished or self._stopped) else None
+
+    @property
+    def begun(self) -> Usage | None:
+        """What it had said was billed so far, input above all; None before its first event."""
+        return usage({"output_tokens": 0} | self._counts)
 
     def _passed(self, event: bytes) -> bytes:
         """The event as it is relayed: its name and its data; whatever else a line can hold is nobody's business."""
@@ -90,6 +96,7 @@ class Events:
         elif kind == "message_delta":
             self._count(value.get("usage"))
             self._output = type(_dict(value.get("usage")).get("output_tokens")) is int
+            self._stopped = self._output and isinstance(_dict(value.get("delta")).get("stop_reason"), str)
         elif kind == "message_stop":
             self.finished = True
         elif kind == "error":

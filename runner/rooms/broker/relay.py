@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from runner.core.base import faults
 from runner.rooms.broker import events, fields
 from runner.rooms.broker import request as requests
-from runner.rooms.broker.budget import OVERHEAD_TOKENS, BudgetExhausted
+from runner.rooms.broker.budget import OVERHEAD_TOKENS, BudgetExhausted, Usage
 from runner.rooms.broker.upstream import Call, Upstream
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
@@ -118,8 +118,9 @@ class Relay:
             return await self._refuse(529, "breaker_open", retry_after=pause)
         try:
             leaving = requests.rebuild(asked)
-            bound = len(leaving) + OVERHEAD_TOKENS if most else 0  # counting is free
-            number = self.upstream.meter.reserve(asked.model, bound, most)
+            tokens = len(leaving) + OVERHEAD_TOKENS if most else 0  # counting is free
+            worst = Usage(cache_write=tokens, output=most)
+            number = self.upstream.meter.reserve(asked.model, tokens, most)
             faults.reach("broker.reserved")
         except BudgetExhausted as error:
             self.upstream.breaker.released()
@@ -129,7 +130,8 @@ class Relay:
             raise
         forwarded, dropped = requests.betas(request.headers.get("anthropic-beta", ""))
         left_out = requests.left_out(asked) | ({"betas": dropped} if dropped else {})
-        return Call(path, leaving, listed, number, forwarded, left_out), bool(getattr(asked, "stream", False))
+        streamed = bool(getattr(asked, "stream", False))
+        return Call(path, leaving, listed, number, forwarded, left_out, worst, streamed), streamed
 
     def _listed(self, model: str) -> str | None:
         """The name under which a model has a price: its own, or that without a date."""

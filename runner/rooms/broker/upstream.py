@@ -1,8 +1,9 @@
 """One call to the model API, from the network to its line in the log. TRUSTED.
 
 Whatever happens, a call is settled once: from the reported usage, at nothing if the API refused it or was never
-reached, else at its worst case. No call is retried here. The pieces are produced by a generator, which may be
-driven from several tasks, so its time limit is checked between pieces and each silence is limited by itself.
+reached, else at the most that it can have cost by then (`_at_most`). No call is retried here. The pieces are produced
+by a generator, which may be driven from several tasks, so its time limit is checked between pieces and each silence is
+limited by itself.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from runner.rooms.broker.budget import Meter, Usage
 
 VERSION = "2023-06-01"
 MAX_ERROR = 64 << 10
+MOST_PER_SECOND = 400  # tokens that a model writes; some are not shown while they are written
+NOTICED = 5.0  # seconds in which the API learns that nobody listens any more
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _FOR_PEOPLE = {  # what it refuses, and what to do
     401: ("does not accept the key", "write one that is valid into secrets/anthropic_api_key of the bench"),
@@ -48,6 +52,9 @@ class Call:
     reservation: int
     betas: str = ""  # of the anthropic-beta header, those we know
     left_out: dict[str, int] = field(default_factory=dict)  # what was given and not forwarded, by name
+    most: Usage | None = None  # that it can cost: what was reserved
+    streamed: bool = False
+    begun: Usage | None = None  # what the API had said of its cost when it broke
     began: float = field(default_factory=time.monotonic)
     status: int = 0
     usage: Usage | None = None
@@ -146,7 +153,8 @@ class Upstream:
         if call.path.endswith("count_tokens") and call.usage is None:
             call.usage = Usage()  # counting is free
         faults.reach("broker.answered")
-        cost = self.meter.settle(call.reservation, Usage() if call.refused or not sent else call.usage)
+        known = Usage() if call.refused or not sent else call.usage
+        cost = self.meter.settle(call.reservation, known or _at_most(call))
         self._write(call, cost)
 
     def _write(self, call: Call, cost: int) -> None:
@@ -169,6 +177,18 @@ class Upstream:
         self.log.append("call", data)
 
 
+def _at_most(call: Call) -> Usage | None:
+    """What a call of unknown cost can have cost: its input as the API said, and as much output as there was time for.
+
+    An answer that is not streamed is written to its end, whoever listens.
+    """
+    if call.most is None or not call.streamed:
+        return None
+    seconds = time.monotonic() - call.began + NOTICED
+    written = min(call.most.output, math.ceil(seconds * MOST_PER_SECOND))
+    return replace(call.begun or call.most, output=max(written, call.begun.output if call.begun else 0))
+
+
 async def _streamed(answer: httpx.Response, call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
     reader, total = events.Events(key), 0
     async for data in answer.aiter_bytes():
@@ -176,7 +196,7 @@ async def _streamed(answer: httpx.Response, call: Call, cap: int, key: Key) -> A
         if total > cap:
             raise events.MalformedAnswer("too_large")
         for event in reader.feed(data):
-            call.usage = reader.usage
+            call.usage, call.begun = reader.usage, reader.begun
             yield event
     if reader.error is not None:
         call.outcome = f"stream_{reader.error}"

@@ -13,12 +13,14 @@ import sys
 import threading
 import time
 from collections import deque
+from typing import Any
 
 import anthropic
 import httpx2
 import pytest
 
 from runner.core.evidence.spending import NANO, spent
+from runner.rooms.broker.upstream import MOST_PER_SECOND, NOTICED
 from runner.rooms.desk.meter_client import MeterClient
 from tests.rooms.broker.conftest import KEY, Brokered, Start, spawn, stop
 from tests.standin.server import Block, Standin
@@ -265,16 +267,50 @@ def test_a_broker_killed_in_a_call_has_spent_the_worst_case(start: Start) -> Non
         stop(again)
 
 
-def test_an_agent_that_leaves_in_mid_stream_pays_the_worst_case(start: Start) -> None:
+def test_an_agent_that_leaves_after_all_was_said_pays_just_that(start: Start) -> None:
     broker = start(Standin(faults=deque(["endless"])))
     with broker.sdk().messages.stream(**HI) as stream:  # type: ignore[arg-type]
         next(iter(stream))
-    deadline = time.monotonic() + 10
-    while not broker.log() and time.monotonic() < deadline:
+    (line,) = logged(broker, 1)
+    assert line["outcome"] == "agent_left"
+    assert line["nano_dollars"] == broker.standin.billed_nano
+
+
+def logged(broker: Brokered, count: int) -> list[dict[str, Any]]:
+    """So many calls, once they are all settled."""
+    deadline = time.monotonic() + 30
+    while len(broker.log()) < count and time.monotonic() < deadline:
         time.sleep(0.1)
-    (line,) = broker.log()
-    assert line["data"]["outcome"] == "agent_left"
-    assert line["data"]["nano_dollars"] > broker.standin.billed_nano
+    return [entry["data"] for entry in broker.log() if entry["kind"] == "call"]
+
+
+def test_streams_that_break_cost_what_they_can_have_cost_and_no_more(start: Start) -> None:
+    """At the worst case, seven ended a night with 44 of 50 dollars left: each was priced as 32,000 tokens of output."""
+    count, most = 40, 32_000
+    broker = start(Standin(faults=deque(["drop"] * count)), failures="100", night__dollars="50.0")
+    asked = {**HI, "max_tokens": most}
+    for _ in range(count):
+        with contextlib.suppress(anthropic.APIError, httpx2.HTTPError), broker.sdk().messages.stream(**asked) as stream:  # type: ignore[arg-type]
+            stream.get_final_message()
+    calls = logged(broker, count)
+    assert all(call["outcome"].startswith("broken_") for call in calls)
+    for call in calls:
+        least = broker.standin.billed_nano / count  # which the stand-in billed for each, all alike
+        bound = (call["seconds"] + NOTICED + 0.1) * MOST_PER_SECOND * 5000 + 200 * 1000
+        assert least <= call["nano_dollars"] <= bound < most * 5000
+    found = spent(broker.state / "spent.sqlite", "t")
+    assert found is not None
+    assert round(found["dollars"] * NANO) == sum(call["nano_dollars"] for call in calls)
+    assert found["dollars"] < 0.01 * 50
+
+
+def test_an_answer_in_one_piece_that_breaks_costs_its_worst_case(start: Start) -> None:
+    """It is written to its end, whoever listens."""
+    broker = start(Standin(lambda _: [{"type": "text", "text": "x" * 4000}]), response_bytes="1024")
+    assert broker.post(HI).status_code == 502
+    (call,) = logged(broker, 1)
+    assert call["usage"] is None
+    assert call["nano_dollars"] > 64 * 5000
 
 
 def test_a_failing_api_is_left_alone_for_a_while(start: Start) -> None:
