@@ -15,13 +15,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 Block = dict[str, Any]
 Brain = Callable[[dict[str, Any]], list[Block]]
@@ -150,8 +151,12 @@ def _events(body: bytes, asked: dict[str, Any], blocks: list[Block], usage: dict
 class Serving:
     """A stand-in served from a thread of this process."""
 
-    def __init__(self, standin: Standin) -> None:
-        config = uvicorn.Config(standin.app(), host="127.0.0.1", port=0, log_level="critical", lifespan="off")
+    def __init__(self, standin: Standin, tls: tuple[Path, Path] | None = None, below: str = "") -> None:
+        """`tls`: files of a certificate for 127.0.0.1 and of its key; `below`: a path that the API lies under."""
+        app = Starlette(routes=[Mount(below, routes=standin.app().routes)]) if below else standin.app()
+        self._url = ("https" if tls else "http") + "://127.0.0.1:{}" + below
+        secure = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
+        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", **secure)  # type: ignore[arg-type]
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
@@ -160,7 +165,7 @@ class Serving:
         while not self._server.started:
             time.sleep(0.01)
         port = self._server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
+        return self._url.format(port)
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True

@@ -3,26 +3,58 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from datetime import date
+from ipaddress import ip_address
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from runner.core.base.strict_yaml import Strict
 
 Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
-Model = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,99}$")]
+Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9/:_.-]{0,99}$")]
 HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
-_UPSTREAM = re.compile(rf"https://{HOST}(:\d{{1,5}})?|http://(127\.0\.0\.1|localhost|[a-z][a-z0-9-]*)(:\d{{1,5}})?")
+_UPSTREAM = re.compile(rf"(https?)://({HOST}|\[[0-9A-Fa-f:.]+\])(:\d{{1,5}})?(/[A-Za-z0-9._~-]+){{0,8}}")
+_PROXY = re.compile(rf"(https?)://{HOST}(:\d{{1,5}})?")
+_NEAR = re.compile(r"localhost|[a-z][a-z0-9-]*")  # a name without dots is one of this host or of compose's network
+Dollars = Annotated[float, Field(ge=0, le=1000)]
 
 
-class Price(Strict):
-    """Dollars per million tokens of one model, and the most it may write in one call."""
+class Rates(Strict):
+    """Dollars per million tokens; without prices of its own a cache costs what input does."""
 
-    input: Annotated[float, Field(gt=0, le=1000)]
-    output: Annotated[float, Field(gt=0, le=1000)]
-    cache_write: Annotated[float, Field(gt=0, le=1000)]
-    cache_read: Annotated[float, Field(gt=0, le=1000)]
+    input: Dollars
+    output: Dollars
+    cache_write: Dollars | None = None
+    cache_read: Dollars | None = None
+
+    def of(self, kind: str) -> float:
+        """By the name of a kind of token."""
+        found: float | None = getattr(self, kind)
+        return self.input if found is None else found
+
+
+class LongRates(Rates):
+    """Of a call whose prompt has more tokens than `tokens`, its cached ones among them."""
+
+    tokens: Annotated[int, Field(ge=1, le=10**7)]
+
+
+class Price(Rates):
+    """The rates of one model, and the most it may write in one call."""
+
+    above: LongRates | None = None
     max_tokens: Annotated[int, Field(ge=1, le=128_000)]
+
+    def rates(self, prompt: int) -> Rates:
+        """Those of a call with a prompt of so many tokens."""
+        return self.above if self.above is not None and prompt > self.above.tokens else self
+
+    def worst(self, prompt: int) -> Rates:
+        """Those of a call whose prompt has so many tokens at most: the dearest of each."""
+        both = [self, self.rates(prompt)]
+        names = ("input", "output", "cache_write", "cache_read")
+        return Rates(**{name: max(rates.of(name) for rates in both) for name in names})
 
 
 class Budget(Strict):
@@ -52,6 +84,11 @@ class Broker(Strict):
     """policies/broker.yaml: what leaves for the model API, and how much it may cost."""
 
     upstream: Annotated[str, Field(max_length=200)]
+    allow_plain_http: bool = False
+    ca_file: Annotated[str, Field(pattern=r"^(/[^\x00-\x1f]{1,1000})?$")] = ""
+    proxy: Annotated[str, Field(max_length=200)] = ""
+    auth: Literal["x-api-key", "bearer", "none"] = "x-api-key"
+    prices_checked: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""  # day on which they were compared
     request_bytes: Annotated[int, Field(ge=1 << 10, le=32 << 20)]
     response_bytes: Annotated[int, Field(ge=1 << 10, le=256 << 20)]
     call_seconds: Annotated[float, Field(gt=0, le=3600)]
@@ -65,6 +102,27 @@ class Broker(Strict):
 
     @model_validator(mode="after")
     def _encrypted(self) -> Broker:
-        if not _UPSTREAM.fullmatch(self.upstream):
-            raise ValueError("upstream must be https://HOST[:PORT]; http:// only to loopback or to a name without dots")
+        match = _UPSTREAM.fullmatch(self.upstream)
+        if not match:
+            raise ValueError("upstream must be https://HOST[:PORT][/PATH]")
+        if match[1] == "http" and not _plainly(match[2], private=self.allow_plain_http):
+            raise ValueError(
+                "upstream with http:// only to loopback or to a name without dots; to a private address with "
+                "allow_plain_http: true"
+            )
+        if self.prices_checked:
+            date.fromisoformat(self.prices_checked)
+        if self.proxy and not _PROXY.fullmatch(self.proxy):
+            raise ValueError("proxy must be http[s]://HOST[:PORT], without a password")
         return self
+
+
+def _plainly(host: str, *, private: bool) -> bool:
+    """Whether requests to a host may go unencrypted, and a key with them."""
+    if _NEAR.fullmatch(host):
+        return True
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.is_loopback or (private and address.is_private and not address.is_unspecified)

@@ -11,6 +11,7 @@ from runner.core.base import locks, secret_file
 from runner.core.base.errors import BusyError
 from runner.core.base.home import Home
 from runner.core.base.launching import AgentKind, Lane
+from runner.core.policy import policy_files
 from runner.people.cli.common import Tell, interruptible, tag_name
 from runner.people.host import processes, tag_book
 from runner.people.host.page_writer import writing
@@ -50,6 +51,8 @@ def secret_of(home: Home, agent: str | None, given: Path | None) -> Path | None:
     A command of the person's own may need no model: without a key it has none.
     """
     path = given or home.key
+    if agent not in (None, "scripted") and policy_files.load(*home.policies).broker.auth == "none":
+        return path  # which nobody reads
     if agent in (None, "scripted") or (agent == "command" and given is None and not path.exists()):
         return None
     secret_file.read(path)

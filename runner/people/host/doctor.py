@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from runner.core.evidence import audit_chain, receipts
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import now
 from runner.core.policy import policy_files
+from runner.core.policy.broker import Broker
 from runner.people.host import gpu_check, room_check
 from runner.people.host.checks import Check, guarded, safely
 from runner.people.redteam.campaign import unfit_because
@@ -53,6 +54,7 @@ MUST_WORK = (
     "assert open('/work/train.py').read() == '' and print('worked') is None"
 )
 _KERNELS_BYTES = 64 << 10
+_PRICES_DAYS = 90
 
 
 def checks() -> Iterator[Check]:
@@ -60,6 +62,8 @@ def checks() -> Iterator[Check]:
     yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
     yield Check("git", shutil.which("git") is not None, shutil.which("git") or "not found", "apt-get install git")
     policies, client = yield from _begun()
+    if policies is not None:
+        yield _prices(policies.broker)
     if policies is not None and client is not None:
         yield from safely("engine", _engine(client, policies))
         yield from safely("GPU", gpu_check.of_host(client, policies))
@@ -91,6 +95,19 @@ def _begun() -> Generator[Check, None, tuple[policy_files.Policies | None, docke
     engine = guarded("engine", lambda: connect_engine(sandbox), _engine_detail)
     yield engine[1]
     return policies[0], engine[0]
+
+
+def _prices(broker: Broker) -> Check:
+    """When somebody last compared the price list with what is billed; an old one is said and fails nothing."""
+    if all(price.input == price.output == 0 for price in broker.models.values()):
+        return Check("prices", True, "the models cost nothing")
+    if not broker.prices_checked:
+        return Check(
+            "prices", True, "warning: nobody says when they were checked (policies/broker.yaml prices_checked)"
+        )
+    days = (datetime.now(UTC).date() - date.fromisoformat(broker.prices_checked)).days
+    old = f"warning: {days} days old, compare policies/broker.yaml with your contract: " if days > _PRICES_DAYS else ""
+    return Check("prices", True, f"{old}checked on {broker.prices_checked}")
 
 
 def _bench(home: Home) -> Iterator[Check]:

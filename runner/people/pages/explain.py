@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runner.core.airlock import leak_budget
-from runner.core.policy.broker import Budget
+from runner.core.policy.broker import Broker, Budget
 from runner.core.policy.policy_files import EarlyStop, Policies
 from runner.core.policy.walls import Box, Sandbox
 
@@ -44,7 +44,8 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
             *_sizes(sandbox.agent),
         ],
         "broker (holds the API key)": [
-            f"sends to {policies.broker.upstream} only, models {', '.join(sorted(policies.broker.models))}",
+            f"sends to {policies.broker.upstream} only{_way(policies.broker)}",
+            f"models: {', '.join(sorted(policies.broker.models))}",
             "passes: POST /v1/messages and /v1/messages/count_tokens, rebuilt from an allow-list of fields",
             f"an experiment: {_budget(policies.broker.experiment)}",
             f"a night: {_budget(policies.broker.night)}",
@@ -124,6 +125,15 @@ def _clock(policies: Policies) -> str:
         "to hand over until the baseline has calibrated them; then what it needed and half as much, "
         f"at least {decision.least_allowance:.0%} of the budget"
     )
+
+
+def _way(broker: Broker) -> str:
+    """How, where that is not the plain way."""
+    parts = [f"by {broker.proxy}"] if broker.proxy else []
+    parts += ["UNENCRYPTED"] if broker.upstream.startswith("http:") else []
+    parts += [f"trusting {broker.ca_file}"] if broker.ca_file else []
+    parts += {"none": ["without a key"], "bearer": ["the key as a bearer token"]}.get(broker.auth, [])
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _budget(budget: Budget) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import ssl
 import sys
 import threading
 from collections.abc import Callable
@@ -24,10 +25,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from runner.core.base import compose, doors, locks, secret_file
-from runner.core.base.errors import GloveboxError
+from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.evidence import spending
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.policy import policy_files, users
+from runner.core.policy.broker import Broker
 from runner.rooms.broker.budget import Meter
 from runner.rooms.broker.relay import Relay
 from runner.rooms.broker.settings import Settings
@@ -64,7 +66,7 @@ def _of_compose() -> Settings:
 def serve(settings: Settings) -> None:
     """Serve until told to stop; raises GloveboxError if it cannot begin."""
     policies = policy_files.load(*map(Path, settings.policies))
-    secret = secret_file.read(Path(settings.key_file))
+    secret = secret_file.nobodys() if policies.broker.auth == "none" else secret_file.read(Path(settings.key_file))
     state = Path(settings.state)
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -79,8 +81,7 @@ def _listen(settings: Settings, policies: policy_files.Policies, secret: secret_
     agent = users.ids(policies.sandbox, policies.sandbox.agent.uid)
     places = doors.Places(Path(settings.doors))
     meter = Meter(state / "spent.sqlite", settings.tag, policies.broker)
-    limits = httpx.Timeout(policies.broker.idle_seconds, connect=_CONNECT_SECONDS)
-    client = httpx.AsyncClient(timeout=limits, follow_redirects=False, trust_env=False)
+    client = _client(policies.broker)
     log = AuditLog(state / "calls.jsonl")
     upstream = Upstream(policies.broker, meter, log, secret, client, state / "bodies")
     upstream.breaker.told = partial(spending.pause, state)
@@ -109,6 +110,21 @@ def _listen(settings: Settings, policies: policy_files.Policies, secret: secret_
         print(json.dumps({"event": "ready"}), flush=True)
         server.run(sockets=[front])
     meter.close()
+
+
+def _client(policy: Broker) -> httpx.AsyncClient:
+    """What policy says of the way, and nothing that the environment says."""
+    try:
+        trusted = ssl.create_default_context(cafile=policy.ca_file) if policy.ca_file else True
+    except OSError as error:
+        fix = "the certificates of your own authority, in PEM, readable by the broker; empty: the public ones"
+        raise PolicyError(
+            f"cannot be read: {error.strerror or error}", where=f"ca_file {policy.ca_file}", fix=fix
+        ) from None
+    limits = httpx.Timeout(policy.idle_seconds, connect=_CONNECT_SECONDS)
+    return httpx.AsyncClient(
+        timeout=limits, follow_redirects=False, trust_env=False, verify=trusted, proxy=policy.proxy or None
+    )
 
 
 def _protocol(uids: frozenset[int]) -> type[H11Protocol]:

@@ -52,7 +52,8 @@ class Usage:
 
     def nano(self, price: Price) -> int:
         """Nano-dollars."""
-        return sum(round(getattr(price, name) * 1000) * count for name, count in asdict(self).items())
+        rates = price.rates(self.input + self.cache_write + self.cache_read)
+        return sum(round(rates.of(name) * 1000) * count for name, count in asdict(self).items())
 
 
 class BudgetExhausted(GloveboxError):
@@ -90,9 +91,9 @@ class Meter:
 
     def reserve(self, model: str, input_tokens: int, max_tokens: int) -> int:
         """Admit a call and hold its worst case; returns its number. Raises BudgetExhausted."""
-        price = self.policy.models[model]
-        write = max(price.input, price.cache_write)
-        nano = round(write * 1000) * input_tokens + round(price.output * 1000) * max_tokens
+        rates = self.policy.models[model].worst(input_tokens)
+        write = max(rates.of("input"), rates.of("cache_write"))
+        nano = round(write * 1000) * input_tokens + round(rates.output * 1000) * max_tokens
         tokens = input_tokens + max_tokens
         with self._lock:
             self._ticked = self._ticked or self.clock()

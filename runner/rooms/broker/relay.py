@@ -111,7 +111,8 @@ class Relay:
         listed = self._listed(asked.model)
         if listed is None:
             return await self._refuse(404, "model_not_allowed", allowed=", ".join(self.policy.models))
-        asked = requests.clamped(asked.model_copy(update={"model": listed}), self.policy.models[listed].max_tokens)
+        price = self.policy.models[listed]
+        asked = requests.clamped(asked.model_copy(update={"model": listed}), price.max_tokens)
         most = asked.max_tokens if isinstance(asked, fields.MessagesRequest) else 0
         pause = self.upstream.breaker.wait()
         if pause > 0:
@@ -119,7 +120,10 @@ class Relay:
         try:
             leaving = requests.rebuild(asked)
             tokens = len(leaving) + OVERHEAD_TOKENS if most else 0  # counting is free
-            worst = Usage(cache_write=tokens, output=most)
+            dearer = (
+                "input" if price.worst(tokens).of("input") > price.worst(tokens).of("cache_write") else "cache_write"
+            )
+            worst = Usage(**{dearer: tokens, "output": most})
             number = self.upstream.meter.reserve(asked.model, tokens, most)
             faults.reach("broker.reserved")
         except BudgetExhausted as error:

@@ -117,7 +117,11 @@ class Upstream:
             yield _broken(call.outcome)
 
     def _headers(self, call: Call) -> dict[str, str]:
-        headers = {"x-api-key": self.key.reveal(), "anthropic-version": VERSION, "content-type": "application/json"}
+        headers = {"anthropic-version": VERSION, "content-type": "application/json"}
+        if self.policy.auth == "bearer":
+            headers["authorization"] = f"Bearer {self.key.reveal()}"
+        elif self.policy.auth == "x-api-key":
+            headers["x-api-key"] = self.key.reveal()
         headers["accept-encoding"] = "identity"  # a few bytes of gzip could stand for all we are to look through
         return headers | ({"anthropic-beta": call.betas} if call.betas else {})
 

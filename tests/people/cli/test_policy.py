@@ -44,6 +44,18 @@ def test_what_is_not_counted_is_told_for_the_policy_in_force(policies: Policies)
     assert "without a bound" not in last(agent_runtime="runsc")
 
 
+def test_the_way_to_the_model_is_said_where_it_is_not_the_plain_one(policies: Policies) -> None:
+    def sent(**changes: object) -> str:
+        broker = policies.broker.model_copy(update=changes)
+        rooms = explain.rooms(policies.model_copy(update={"broker": broker}))
+        return next(lines[0] for name, lines in rooms.items() if name.startswith("broker"))
+
+    assert "(" not in sent()
+    near = sent(upstream="http://10.0.0.7", auth="none", proxy="http://p:3128", ca_file="/ca.pem")
+    assert "by http://p:3128, UNENCRYPTED, trusting /ca.pem, without a key" in near
+    assert "bearer" in sent(auth="bearer")
+
+
 def test_explain_on_the_command_line(glovebox: Glovebox, policies: Policies) -> None:
     code, out, err = glovebox("policy", "explain")
     assert code == 0, err

@@ -12,6 +12,7 @@ import pytest
 
 from runner.core.base.home import Home
 from runner.core.evidence.audit_chain import AuditLog
+from runner.core.policy.broker import Price
 from runner.core.policy.policy_files import Policies
 from runner.people.host import checks, doctor
 from runner.rooms.launcher import containers
@@ -109,3 +110,19 @@ def test_what_was_not_foreseen_is_a_failed_check_and_not_a_traceback(monkeypatch
     assert (value, check.ok, check.fix != "") == (None, False, True)
     monkeypatch.setenv("PATH", "/nonexistent")
     assert doctor._compose() == (False, "the docker command is missing")
+
+
+@pytest.mark.parametrize(
+    ("age", "told"),
+    [(0, "checked on"), (90, "checked on"), (91, "warning: 91 days old"), (None, "warning: nobody says")],
+)
+def test_an_old_price_list_is_said(policies: Policies, age: int | None, told: str) -> None:
+    day = "" if age is None else (datetime.now(UTC) - timedelta(days=age)).date().isoformat()
+    check = doctor._prices(policies.broker.model_copy(update={"prices_checked": day}))
+    assert check.ok
+    assert check.detail.startswith(told)
+
+
+def test_models_of_ones_own_have_no_price_list(policies: Policies) -> None:
+    free = {"m": Price(input=0.0, output=0.0, max_tokens=100)}
+    assert "nothing" in doctor._prices(policies.broker.model_copy(update={"models": free})).detail

@@ -86,12 +86,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     numbers = itertools.count()
     with ExitStack() as stack:
 
-        def make(standin: Standin | None = None, tag: str = "t", **changes: str) -> Brokered:
+        def make(
+            standin: Standin | None = None, tag: str = "t", served: dict[str, Any] | None = None, **changes: str
+        ) -> Brokered:
             standin = standin or Standin()
             folder = tmp_path / f"broker-{next(numbers)}"
             folder.mkdir()
-            url = stack.enter_context(Serving(standin))
-            policies = edited(folder / "policies", upstream=url, **changes)
+            url = stack.enter_context(Serving(standin, **(served or {})))
+            policies = edited(folder / "policies", **{"upstream": url, **changes})
             places = stack.enter_context(processes.doors())
             key = folder / "key"
             key.write_text(KEY + "\n")

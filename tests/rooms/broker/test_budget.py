@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.core.evidence.spending import NANO, spent
-from runner.core.policy.broker import Broker
+from runner.core.policy.broker import Broker, LongRates, Price
 from runner.core.policy.policy_files import Policies
 from runner.rooms.broker.budget import BudgetExhausted, Meter, Usage
 
@@ -137,3 +137,40 @@ def test_whatever_happens_the_bill_never_exceeds_the_budget(
         else:
             meter.settle(call, {"used": usage, "unknown": None, "refused": Usage()}[end])
     assert billed <= budget * NANO
+
+
+def test_a_long_prompt_has_rates_of_its_own_and_is_held_at_the_dearer(tmp_path: Path, policies: Policies) -> None:
+    """claude-haiku-5-5: 100,000 tokens at one price a token, 100,001 at five times that, all of them."""
+    model, meter = "claude-haiku-5-5", Meter(tmp_path / "s", "t", limited(policies))
+    short, long = Usage(input=1000, cache_read=99_000, output=10), Usage(input=1000, cache_read=99_001, output=10)
+    assert meter.settle(meter.reserve(model, 100_000, 10), short) == 1000 * 100 + 99_000 * 10 + 10 * 500
+    assert meter.settle(meter.reserve(model, 100_001, 10), long) == 1000 * 500 + 99_001 * 50 + 10 * 2500
+    assert meter.settle(meter.reserve(model, 100_000, 10), None) == 100_000 * 125 + 10 * 500
+    assert meter.settle(meter.reserve(model, 100_001, 10), None) == 100_001 * 625 + 10 * 2500
+
+
+def test_rates_that_fall_with_length_are_held_at_the_dearer_too(tmp_path: Path, policies: Policies) -> None:
+    """A prompt may turn out shorter than its bytes."""
+    above = LongRates(tokens=100, input=0.5, output=1.0)
+    price = Price(input=1.0, output=5.0, above=above, max_tokens=1000)
+    policy = limited(policies).model_copy(update={"models": {"m": price}})
+    meter = Meter(tmp_path / "s", "t", policy)
+    held = meter.settle(meter.reserve("m", 200, 10), None)
+    assert held == 200 * 1000 + 10 * 5000
+    for usage in (Usage(input=100, output=10), Usage(cache_write=200, output=10)):
+        assert usage.nano(price) <= held
+
+
+def test_a_model_of_ones_own_costs_nothing_and_its_cache_what_its_input_does(
+    tmp_path: Path, policies: Policies
+) -> None:
+    free = Price(input=0.0, output=0.0, max_tokens=1000)
+    plain = Price(input=2.0, output=4.0, max_tokens=1000)
+    assert Usage(input=10, cache_write=10, cache_read=10, output=10).nano(free) == 0
+    assert Usage(cache_write=10, cache_read=10).nano(plain) == 20 * 2000
+    policy = limited(policies, dollars=0.0001, requests=3).model_copy(update={"models": {"org/Model:8b_q4": free}})
+    meter = Meter(tmp_path / "s", "t", policy)
+    for _ in range(3):
+        meter.settle(meter.reserve("org/Model:8b_q4", 10**6, 1000), None)
+    with pytest.raises(BudgetExhausted, match="requests"):  # what is left of the ceilings holds
+        meter.reserve("org/Model:8b_q4", 1, 1)

@@ -13,11 +13,18 @@ import sys
 import threading
 import time
 from collections import deque
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from runner.core.evidence.spending import NANO, spent
 from runner.rooms.broker.upstream import MOST_PER_SECOND, NOTICED
@@ -493,4 +500,87 @@ def test_another_apis_path_is_answered_by_one_clear_line(start: Start, path: str
     answer = broker.post({"model": "gpt", "messages": []}, path)
     assert answer.status_code == 404
     assert "this is the Messages API" in answer.json()["error"]["message"]
+    assert broker.standin.bodies == []
+
+
+@pytest.mark.parametrize(("auth", "there", "gone"), [("bearer", "authorization", "x-api-key"), ("x-api-key", "x-api-key", "authorization")])  # fmt: skip
+def test_the_key_is_in_one_header(start: Start, auth: str, there: str, gone: str) -> None:
+    broker = start(auth=auth)
+    assert broker.post(HI, **{"authorization": "Bearer mine", "x-api-key": "mine"}).status_code == 200
+    (headers,) = broker.standin.headers
+    assert headers[there].removeprefix("Bearer ") == KEY
+    assert gone not in headers
+
+
+def test_without_authentication_no_key_is_read_or_sent(start: Start) -> None:
+    broker = start(auth="none")
+    Path(broker.settings.key_file).unlink()
+    again = spawn(broker.settings.model_copy(update={"tag": "u", "state": broker.settings.state + "-u"}))
+    try:
+        assert broker.post(HI, **{"authorization": "Bearer mine", "x-api-key": "mine"}).status_code == 200
+    finally:
+        stop(again)
+    (headers,) = broker.standin.headers
+    assert not {"authorization", "x-api-key"} & set(headers)
+
+
+def test_an_api_may_lie_below_a_path(start: Start) -> None:
+    broker = start(served={"below": "/gateway/anthropic"})
+    assert broker.ask().stop_reason == "end_turn"
+    assert len(broker.standin.bodies) == 1
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """Of an authority of one's own, for 127.0.0.1."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a lab's own")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "cert.pem", folder / "key.pem"
+    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    kind = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, *kind))
+    return files
+
+
+def test_an_authority_of_ones_own_is_trusted_if_it_is_named(start: Start, tmp_path: Path) -> None:
+    files = certificate(tmp_path)
+    named = start(served={"tls": files}, ca_file=str(files[0]))
+    assert named.ask().stop_reason == "end_turn"
+    unnamed = start(served={"tls": files})
+    assert unnamed.post(HI).status_code == 502
+    assert unnamed.standin.bodies == []
+    with pytest.raises(AssertionError):
+        start(ca_file="/nowhere/ca.pem")
+
+
+def test_calls_go_by_the_proxy_of_the_policy_and_by_no_other(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    assert start().ask().stop_reason == "end_turn"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        heard: list[bytes] = []
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            heard.append(peer.recv(4096))
+            body = b'{"type":"error","error":{"type":"api_error","message":"seen"}}'
+            peer.sendall(b"HTTP/1.1 503 x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            peer.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        broker = start(proxy=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert broker.post(HI).status_code == 503
+    assert heard[0].startswith(b"POST http://127.0.0.1:")
     assert broker.standin.bodies == []
