@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
         print(f"unknown agent {kind!r}; one of: {', '.join(KINDS)}", file=sys.stderr)
         return 2
     code = KINDS[kind]()
-    if kind != "claude":  # which says why it leaves by itself
+    if kind == "scripted":  # the others say why they leave
         with contextlib.suppress(Interrupted, Refused, OSError):
             Bench(patience=5).leave("failed" if code else "done")
     return code

@@ -1,24 +1,42 @@
 """`bench`: the runner's desk as a command, for agents that work through a shell. UNTRUSTED.
 
-Prints one JSON document. Exit codes: 0 done, 1 refused (the reason is printed), 2 wrong usage, 3 no runner.
+Prints one JSON document. Exit codes: 0 done, 1 refused (the reason is printed), 2 wrong usage, 3 no runner, 4 still
+running. An experiment may take longer than a client lets a command run: `bench run --detach`, then `bench wait`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 from agent.client import Bench, Interrupted, Refused
+from agent.tools import EditError
+from agent.workspace import Workspace
+
+RUNNING = 4
+_WAIT = 540.0  # seconds; clients end a command after ten minutes
+_LOOK = 0.2
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="bench", description="Run experiments with train.py as it is now.")
     verbs = top.add_subparsers(dest="verb", required=True)
-    run = verbs.add_parser("run", help="train and score /work/train.py; prints its feedback")
+    run = verbs.add_parser("run", help="train and score train.py; prints its feedback")
     run.add_argument("description", help="one line for the record: what changed, and why")
+    run.add_argument("file", nargs="?", type=Path, help="another file than the train.py that was edited")
+    run.add_argument("--detach", action="store_true", help="return at once; bench wait tells the feedback")
+    wait = verbs.add_parser("wait", help="the feedback of a detached run, once it is there")
+    wait.add_argument("--seconds", type=float, default=_WAIT, help="at most so long, then exit code 4")
+    verbs.add_parser("status", help="what a detached run does")
     verbs.add_parser("history", help="all experiments so far, and what is left of the budget")
     telemetry = verbs.add_parser("telemetry", help="loss curve and summary of one experiment")
     telemetry.add_argument("experiment", type=int)
@@ -28,22 +46,89 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Carry out one verb."""
-    asked, bench = parser().parse_args(argv), Bench(patience=30)
+    asked, place = parser().parse_args(argv), Workspace()
+    detached, bench = _Detached(place.state), Bench(patience=30)
     verbs: dict[str, Callable[[], object]] = {
-        "run": lambda: bench.run_experiment(asked.description),
+        "run": lambda: _run(bench, place, asked.description, asked.file),
         "history": bench.history,
         "telemetry": lambda: bench.telemetry(asked.experiment),
-        "restore": bench.restore,
+        "restore": lambda: _restore(bench, place),
     }
+    if asked.verb in ("wait", "status"):
+        return detached.told(asked.seconds if asked.verb == "wait" else 0.0)
+    if asked.verb == "run" and asked.detach:
+        return detached.start(asked.description, asked.file)
     try:
         print(json.dumps(verbs[asked.verb]()))
-    except Refused as error:
+    except (Refused, EditError) as error:
         print(json.dumps({"ok": False, "reason": str(error)}))
         return 1
     except (Interrupted, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 3
     return 0
+
+
+def _run(bench: Bench, place: Workspace, description: str, file: Path | None) -> dict[str, Any]:
+    place.carry(file)
+    answer = bench.run_experiment(description)
+    place.give_back(tried=True)
+    return answer
+
+
+def _restore(bench: Bench, place: Workspace) -> dict[str, Any]:
+    answer = bench.restore()
+    place.give_back(tried=True)
+    return answer
+
+
+class _Detached:
+    """A run in a process of its own: its lock says whether it runs, its files what came of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.answer, self.process, self.code = (folder / name for name in ("answer", "pid", "code"))
+
+    def start(self, description: str, file: Path | None) -> int:
+        """Begin one; returns at once."""
+        if self._running():
+            return _say({"ok": False, "reason": "busy"}, 1)
+        self.answer.parent.mkdir(parents=True, exist_ok=True)
+        self.code.unlink(missing_ok=True)
+        words = [sys.executable, "-m", "agent.bench", "run", description, *([str(file.absolute())] if file else [])]
+        script = '"$@" >"$0/answer" 2>"$0/error"; echo $? >"$0/code.new"; mv "$0/code.new" "$0/code"'
+        nobody = subprocess.DEVNULL  # who reads the caller's output waits until nobody holds it
+        made = subprocess.Popen(
+            ["sh", "-c", script, str(self.answer.parent), *words],
+            start_new_session=True,
+            stdin=nobody,
+            stdout=nobody,
+            stderr=nobody,
+        )
+        self.process.write_text(str(made.pid))
+        return _say({"ok": True, "running": True}, 0)
+
+    def told(self, seconds: float) -> int:
+        """Its answer and its exit code, or that it still runs after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self._running() and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        if self.code.exists():
+            print(self.answer.read_text().strip() or json.dumps({"ok": False, "reason": "interrupted"}))
+            return int(self.code.read_text())
+        if self._running():
+            return _say({"ok": True, "running": True}, RUNNING)
+        return _say({"ok": False, "reason": "interrupted" if self.process.exists() else "nothing_detached"}, 1)
+
+    def _running(self) -> bool:
+        with suppress(OSError, ValueError):
+            os.kill(int(self.process.read_text()), 0)
+            return not self.code.exists()
+        return False
+
+
+def _say(document: dict[str, Any], code: int) -> int:
+    print(json.dumps(document))
+    return code
 
 
 if __name__ == "__main__":

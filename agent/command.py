@@ -1,25 +1,97 @@
-"""Any other coding agent: runs policies/agent.yaml's command beside the loopback relay. UNTRUSTED.
+"""Any other coding agent: runs policies/agent.yaml's command beside the loopback relay, again and again. UNTRUSTED.
 
-The command finds the model API at ANTHROPIC_BASE_URL, train.py and program.md in /work, and `bench` on its PATH.
+The command finds the model API at ANTHROPIC_BASE_URL, copies of train.py and program.md in the folder it starts in
+(workspace.py), and `bench` on its PATH. One that ends while experiments are left is started again: many agents stop
+after one. If the budget of an experiment is used up, the file is run as it stands: the next has a budget of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
+from typing import Any
 
 from agent import relay
-from agent.client import Bench
+from agent.client import Bench, Interrupted, Refused
+from agent.tools import EditError
+from agent.workspace import PLACE, VARIABLE, Workspace
+
+FRUITLESS = 5  # starts in a row without an experiment
+CLOSING = "train.py as it stood when this experiment's model budget was used up"
+_PAUSE, _LONGEST_PAUSE = 3.0, 300.0  # seconds, doubled from one fruitless start to the next
 
 
 def main() -> int:
-    """Run the command to its end; returns its exit code."""
-    command = Bench().brief()["command"]
+    """Run the command until no experiment is left or nothing comes of it, say why, and return an exit code."""
+    bench = Bench()
+    reason = _work(bench)
+    with contextlib.suppress(Interrupted, Refused, OSError):
+        Bench(patience=5).leave(reason)
+    return int(reason == "failed")
+
+
+def _work(bench: Bench) -> str:
+    command = bench.brief()["command"]
     if not command:
         print("no command (fix: set command in policies/agent.yaml)", file=sys.stderr)
-        return 2
+        return "failed"
     relay.start()
+    place = Workspace(PLACE)
     environment = {**os.environ, "ANTHROPIC_BASE_URL": relay.BASE_URL, "ANTHROPIC_API_KEY": "held-by-the-broker"}
-    code = subprocess.run(command, env=environment, check=False).returncode
-    return code if code >= 0 else 1
+    return _keep(bench, place, command, environment | {VARIABLE: str(PLACE)})
+
+
+def _keep(bench: Bench, place: Workspace, command: list[str], environment: dict[str, str]) -> str:
+    """Start it again and again; why that ended, as Bench.leave says it."""
+    fruitless, closed = 0, False
+    while True:
+        before, heard = _newest(bench), relay.HEARD.answers
+        place.prepare()
+        code = subprocess.run(command, env=environment, cwd=place.folder, check=False).returncode
+        if _over(bench):
+            return "done"
+        if relay.HEARD.night:
+            return "budget"
+        if relay.HEARD.experiment:
+            if closed and relay.HEARD.answers == heard:
+                return "budget"  # a fresh budget of an experiment does not pay for one call
+            relay.HEARD.experiment, closed = False, True
+            _close(bench, place)
+        else:
+            closed = False
+        fruitless = 0 if _newest(bench) != before else fruitless + 1
+        if fruitless == FRUITLESS:
+            print(f"{FRUITLESS} starts in a row ran no experiment", file=sys.stderr, flush=True)
+            return "failed" if code else "done"
+        if fruitless:
+            time.sleep(min(_LONGEST_PAUSE, _PAUSE * 2.0 ** (fruitless - 1)))
+
+
+def _close(bench: Bench, place: Workspace) -> None:
+    with contextlib.suppress(Refused, EditError, Interrupted):
+        place.carry()
+        bench.run_experiment(CLOSING)
+
+
+def _history(bench: Bench) -> dict[str, Any]:
+    while True:
+        try:
+            return bench.history()
+        except Interrupted:
+            time.sleep(_PAUSE)
+
+
+def _newest(bench: Bench) -> int:
+    rows = _history(bench)["rows"]
+    return int(rows[-1]["id"]) if rows else 0
+
+
+def _over(bench: Bench) -> bool:
+    """Whether the runner wants no more; a Refused or a runner that is gone for good says the same."""
+    try:
+        return bool(_history(bench)["experiments_left"] == 0)
+    except (Refused, OSError):
+        return True

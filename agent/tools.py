@@ -35,7 +35,10 @@ class Editor:
 
     def write(self, text: str) -> None:
         """Replace the whole file; raises EditError if it is larger than the bench takes."""
-        data = text.encode("utf-8", errors="replace")
+        self.put(text.encode("utf-8", errors="replace"))
+
+    def put(self, data: bytes) -> None:
+        """The same with bytes as they are."""
         try:
             with self.path.open("r+b") as file:
                 file.write(data)

@@ -153,10 +153,13 @@ def test_the_agents_container_has_no_network_no_key_and_one_writable_file(
 
 
 OTHER = r"""
-import json, subprocess, anthropic
+import json, os, subprocess, sys, anthropic
 def bench(*words):
     done = subprocess.run(["bench", *words], capture_output=True, text=True)
     return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+if os.path.exists("/tmp/once"):  # it is started again while experiments are left
+    sys.exit(bench("run", "once more")[0])
+open("/tmp/once", "w").close()
 client = anthropic.Anthropic()   # ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY from the environment
 with client.messages.stream(model="claude-haiku-4-5", max_tokens=200, messages=[{"role": "user", "content": "idea?"}]) as s:
     idea = s.get_final_message().content[0].text
@@ -175,7 +178,7 @@ def test_another_agent_works_through_the_relay_and_the_bench_command(
         code, _, err = glovebox("run", "--tag", "t", "--agent", "command", "--more", "3", timeout=120)
     (log,) = home.root.glob("runs/*/agent.log")
     assert code == 0, (err, log.read_text())
-    told = json.loads(log.read_text().splitlines()[-1])
+    told = json.loads(log.read_text().splitlines()[0])
     assert told["idea"] == "fail on purpose"
     assert told["run"][1]["feedback"]["crash"]["error"] == "TypeError"
     assert [row["description"] for row in told["history"][1]["rows"]] == ["baseline", "fail on purpose"]
@@ -183,6 +186,7 @@ def test_another_agent_works_through_the_relay_and_the_bench_command(
     assert told["restore"][0] == 0
     assert told["file"].startswith('"""')  # the seed is back
     assert len(standin.bodies) == 1
+    assert len(json.loads(glovebox("status", "--json")[1])["experiments"]) == 3
 
 
 def test_a_broker_that_is_killed_is_started_again_and_the_run_goes_on(

@@ -1,0 +1,91 @@
+"""A folder to work in: copies of train.py and program.md that can be renamed over, as editors do. UNTRUSTED.
+
+The mounted train.py is one file: nothing can take its place. So a shell agent works on a copy in memory, and `bench`
+carries it over: what is run is copied onto the mounted file, and what that holds afterwards (the best version) is
+copied back, with what was tried beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from agent.tools import TRAIN_PY, EditError, Editor
+
+VARIABLE = "GLOVEBOX_WORKSPACE"
+_MEMORY = Path("/tmp")  # noqa: S108 - of the agent's container alone
+PLACE = _MEMORY / "workspace"
+TRIED = "train.py.tried"
+_MOST_BYTES = 1 << 20  # more than the bench ever takes
+
+
+class Workspace:
+    """`folder`, if an agent has one; without it `bench` works on the mounted file alone."""
+
+    def __init__(self, folder: Path | None = None, mounted: Path = TRAIN_PY) -> None:
+        given = os.environ.get(VARIABLE)
+        self.folder = folder or (Path(given) if given else None)
+        self.mounted = mounted
+        self.state = (self.folder or _MEMORY) / ".bench"  # of `bench`, between its calls
+
+    def prepare(self) -> None:
+        """Make it: train.py as it is now, and what the person asks for."""
+        assert self.folder is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        program = self.mounted.with_name("program.md")
+        if program.exists():
+            _replace(self.folder / "program.md", program.read_bytes())
+        self.give_back()
+
+    def carry(self, file: Path | None = None) -> None:
+        """Copy onto the mounted file what is to be run: `file`, else whichever was edited; raises EditError."""
+        source = file or self._edited()
+        if source != self.mounted:
+            Editor(self.mounted).put(_read(source))
+
+    def give_back(self, tried: bool = False) -> None:
+        """Copy back what the mounted file holds; `tried`: keep what was run beside it."""
+        if self.folder is None:
+            return
+        copy, best = self.folder / "train.py", self.mounted.read_bytes()
+        if tried and copy.exists() and copy.read_bytes() != best:
+            _replace(self.folder / TRIED, copy.read_bytes())
+        _replace(copy, best)
+        self.state.mkdir(exist_ok=True)
+        (self.state / "synced").write_text(_digest(best))
+
+    def _edited(self) -> Path:
+        changed = [path for path in self._places() if self._differs(path)]
+        if len({path.read_bytes() for path in changed}) > 1:
+            raise EditError(f"both {changed[0]} and {changed[1]} were edited (fix: name one, bench run TEXT FILE)")
+        return changed[0] if changed else self.mounted
+
+    def _places(self) -> list[Path]:
+        copy = [self.folder / "train.py"] if self.folder is not None else []
+        return [path for path in (*copy, self.mounted) if path.is_file()]
+
+    def _differs(self, path: Path) -> bool:
+        synced = self.state / "synced"
+        return not synced.exists() or _digest(path.read_bytes()) != synced.read_text()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise EditError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > _MOST_BYTES:
+        raise EditError(f"{path} is larger than a train.py may be")
+    return data
+
+
+def _replace(path: Path, data: bytes) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(data)
+    beside.replace(path)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,138 @@
+"""Another agent's command: started again while there is something to do, and not for ever."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import command, relay
+from agent.client import Bench
+from agent.tools import Editor
+from agent.workspace import Workspace
+from runner.core.base.home import SOURCE
+from tests.agent.conftest import SEED, FakeDesk
+
+Desk = tuple[FakeDesk, Callable[[], Bench], Editor]
+Keep = Callable[[str], str]
+ONE = "open('train.py', 'a').write('# more\\n'); run()"  # what many agents do: one experiment, and they are done
+
+
+@pytest.fixture
+def keep(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keep:
+    """Runs Python source as the command until the loop ends; why it did."""
+    fake, connect, _ = desk
+    monkeypatch.setattr(command, "_PAUSE", 0.01)
+    monkeypatch.setattr(relay, "HEARD", relay.Heard())
+    history = fake._history
+    left: list[int | None] = [None]
+
+    def told(request: Any) -> dict[str, Any]:
+        done = bool(fake.ran) and not fake.outcomes
+        return history(request) | {"experiments_left": 0 if done else left[0]}
+
+    monkeypatch.setattr(fake, "_history", told)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SOURCE),
+        "GLOVEBOX_BENCH": connect()._path,
+        "GLOVEBOX_TRAIN_PY": str(fake.train_py),
+        "GLOVEBOX_WORKSPACE": str(tmp_path / "space"),
+    }
+    start = "import subprocess, sys\ndef run(): subprocess.run([sys.executable, '-m', 'agent.bench', 'run', 'x'])\n"
+
+    def go(source: str) -> str:
+        place = Workspace(tmp_path / "space", fake.train_py)
+        return command._keep(connect(), place, [sys.executable, "-c", start + source], environment)
+
+    return go
+
+
+def test_a_command_that_ends_after_one_experiment_is_started_again(keep: Keep, desk: Desk) -> None:
+    """Its exit code of 0 ended the night."""
+    desk[0].outcomes.extend(["keep", "discard", "discard"])
+    assert keep(ONE) == "done"
+    assert [text for _, text in desk[0].ran] == [SEED + "# more\n"] * 3
+
+
+@pytest.mark.parametrize(("source", "reason"), [("pass", "done"), ("sys.exit(3)", "failed"), ("import nothing", "failed")])  # fmt: skip
+def test_a_command_of_which_nothing_comes_is_started_a_few_times(
+    keep: Keep, tmp_path: Path, source: str, reason: str
+) -> None:
+    starts = tmp_path / "starts"
+    assert keep(f"open({str(starts)!r}, 'a').write('x')\n{source}") == reason
+    assert len(starts.read_text()) == command.FRUITLESS
+
+
+def test_an_experiment_makes_good_for_fruitless_starts(keep: Keep, desk: Desk, tmp_path: Path) -> None:
+    desk[0].outcomes.extend(["keep"] * 3)
+    starts = tmp_path / "starts"
+    every_fourth = f"open({str(starts)!r}, 'a').write('x')\nif len(open({str(starts)!r}).read()) % 4 == 0: run()"
+    assert keep(every_fourth) == "done"
+    assert len(desk[0].ran) == 3
+
+
+def test_an_experiment_whose_budget_is_used_up_is_closed_first(keep: Keep, desk: Desk, tmp_path: Path) -> None:
+    """The next has a budget of its own, and begins when this one is recorded."""
+    desk[0].outcomes.extend(["discard", "keep"])
+    relay.HEARD.experiment = True
+    flag = tmp_path / "flag"
+    once = f"import os\nopen('train.py', 'w').write('half\\n')\nif os.path.exists({str(flag)!r}): run()\nopen({str(flag)!r}, 'w')"
+    assert keep(once) == "done"
+    assert desk[0].ran == [(command.CLOSING, "half\n"), ("x", "half\n")]
+
+
+def test_a_budget_that_pays_for_no_call_ends_it(keep: Keep, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk[0].outcomes.extend(["discard"] * 9)
+    relay.HEARD.experiment = True
+    close = command._close
+
+    def again(*args: Any) -> None:
+        close(*args)
+        relay.HEARD.experiment = True  # the fresh one is as small
+
+    monkeypatch.setattr(command, "_close", again)
+    assert keep("pass") == "budget"
+    assert [text for text, _ in desk[0].ran] == [command.CLOSING]
+
+
+def test_the_nights_budget_ends_it(keep: Keep, desk: Desk) -> None:
+    desk[0].outcomes.extend(["discard"] * 9)
+    relay.HEARD.night = True
+    assert keep(ONE) == "budget"
+    assert len(desk[0].ran) == 1
+
+
+def refusal(scope: str) -> bytes:
+    body = f'{{"type":"error","error":{{"message":"glovebox: budget_{scope}_dollars"}}}}'
+    return f"HTTP/1.1 403 Forbidden\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def heard(monkeypatch: pytest.MonkeyPatch, *pieces: bytes) -> relay.Heard:
+    monkeypatch.setattr(relay, "HEARD", relay.Heard())
+    listener = relay._Listener()
+    for piece in pieces:
+        listener(piece)
+    return relay.HEARD
+
+
+def test_the_relay_hears_what_the_broker_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = refusal("experiment")
+    for at in (1 << 20, 20, 60, len(whole) - 5):  # in two pieces, wherever it is cut
+        told = heard(monkeypatch, whole[:at], whole[at:])
+        assert (told.experiment, told.night, told.answers) == (at > 8, False, 0)
+    assert heard(monkeypatch, refusal("night")).night
+    assert heard(monkeypatch, b"HTTP/1.1 200 OK\r\n\r\n", b"x").answers == 1
+
+
+def test_what_a_model_says_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transcript may well speak of one."""
+    said = b"data: glovebox: budget_night_dollars, glovebox: budget_experiment_tokens\n\n"
+    told = heard(monkeypatch, b"HTTP/1.1 200 OK\r\n\r\n" + said, said)
+    assert (told.night, told.experiment) == (False, False)
+    told = heard(monkeypatch, refusal("experiment")[:40], b"HTTP/1.1 200 OK\r\n\r\n" + said)
+    assert not told.night
