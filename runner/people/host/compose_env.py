@@ -38,10 +38,7 @@ def values(home: Home, sandbox: walls.Sandbox, cards: list[nvidia.Card]) -> dict
         "GLOVEBOX_HOME": str(home.root),
         "GLOVEBOX_UID": str(os.geteuid()),
         "GLOVEBOX_GID": str(os.getegid()),
-        "GLOVEBOX_AGENT_UID": str(sandbox.agent.uid),
-        "GLOVEBOX_AGENT_RUNTIME": sandbox.agent_runtime,
-        "GLOVEBOX_AGENT_PIDS": str(sandbox.agent.pids),
-        "GLOVEBOX_AGENT_MEMORY": str(sandbox.agent.memory_bytes),
+        **of_agent(sandbox),
         "GLOVEBOX_AGENT_GID": str(users.ids(sandbox, sandbox.agent.uid).host_gid),
         "GLOVEBOX_TRAINER_GID": str(users.ids(sandbox, sandbox.trainer.uid).host_gid),
         nvidia.TOOLKIT_VARIABLE: ".".join(map(str, nvidia.toolkit() or ())),
@@ -56,6 +53,32 @@ def values(home: Home, sandbox: walls.Sandbox, cards: list[nvidia.Card]) -> dict
         "GLOVEBOX_DOCKER_GID": str(group),
         "GLOVEBOX_DOCKER_SOCKET": str(socket),
     }
+
+
+def of_agent(sandbox: walls.Sandbox) -> dict[str, str]:
+    """What compose starts as the agent, and its limits: those of the container that `up` makes."""
+    box = sandbox.agent
+    return {
+        "GLOVEBOX_AGENT_IMAGE": box.image,
+        "GLOVEBOX_AGENT_UID": str(box.uid),
+        "GLOVEBOX_AGENT_RUNTIME": sandbox.agent_runtime,
+        "GLOVEBOX_AGENT_CPUS": str(min(box.cpus, float(os.cpu_count() or 1))),
+        "GLOVEBOX_AGENT_PIDS": str(box.pids),
+        "GLOVEBOX_AGENT_MEMORY": str(box.memory_bytes),
+        "GLOVEBOX_AGENT_OPEN_FILES": str(box.open_files),
+        "GLOVEBOX_AGENT_FILE_BYTES": str(box.file_bytes),
+        "GLOVEBOX_AGENT_TMP_BYTES": str(box.tmp_bytes),
+        "GLOVEBOX_AGENT_SHM_BYTES": str(box.shm_bytes),
+    }
+
+
+def differences(path: Path, home: Home, sandbox: walls.Sandbox) -> list[str] | None:
+    """Names of the agent's settings at `path` that are not those of policy; None if it is not this bench's file."""
+    lines = [line.partition("=") for line in _there(path).split("\n") if "=" in line]
+    said = {name.strip(): value.strip() for name, _, value in lines}
+    if said.get("GLOVEBOX_HOME") != str(home.root):
+        return None
+    return [name for name, value in of_agent(sandbox).items() if said.get(name) != value]
 
 
 def _agent_seccomp(home: Home) -> Path:

@@ -33,7 +33,7 @@ from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import now
 from runner.core.policy import policy_files
 from runner.core.policy.broker import Broker
-from runner.people.host import gpu_check, room_check
+from runner.people.host import compose_env, gpu_check, room_check
 from runner.people.host.checks import Check, guarded, safely
 from runner.people.redteam.campaign import unfit_because
 from runner.people.redteam.probes import PROBES
@@ -115,8 +115,18 @@ def _bench(home: Home) -> Iterator[Check]:
     yield guarded("artifact", lambda: store.admit(home, store.latest(home)), _artifact_detail)[1]
     free = shutil.disk_usage(home.root).free
     yield from _permissions(home)
+    yield from _compose_settings(home)
     yield _clock(home)
     yield Check("disk", free >= MIN_FREE_BYTES, f"{free >> 30} GiB free", f"free space on {home.root}")
+
+
+def _compose_settings(home: Home) -> Iterator[Check]:
+    """Compose takes the agent's image and limits from .env, which policy may have left behind."""
+    path = Path.cwd() / ".env"
+    found = compose_env.differences(path, home, policy_files.load(*home.policies).sandbox)
+    if found is not None:
+        detail = f"{len(found)} of the agent's settings are not policy's: {', '.join(found)}" if found else str(path)
+        yield Check("compose settings", not found, detail, "glovebox init")
 
 
 def _permissions(home: Home) -> Iterator[Check]:

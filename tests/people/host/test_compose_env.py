@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from runner.core.base.errors import PolicyError
-from runner.core.base.home import Home
+from runner.core.base.home import SOURCE, Home
+from runner.core.policy.policy_files import Policies
 from runner.people.host import compose_env
 from tests import nvml
 from tests.nvml import GPU, Card, Nvml
@@ -98,3 +101,25 @@ def test_a_quote_that_does_not_end_is_refused(home: Home, tmp_path: Path) -> Non
         compose_env.write(tmp_path / ".env", home)
     (tmp_path / ".env").write_text("GLOVEBOX_TAG='mine'\n")
     assert written(tmp_path / ".env", home)["GLOVEBOX_TAG"] == "'mine'"
+
+
+def test_the_agent_has_the_image_and_the_limits_of_policy(home: Home, tmp_path: Path, policies: Policies) -> None:
+    """They were literals of compose.yaml: another agent's image, or more memory for it, changed nothing there."""
+    box = policies.sandbox.agent.model_copy(update={"image": "lab/agent:1", "file_bytes": 1 << 26, "open_files": 4096})
+    sandbox = policies.sandbox.model_copy(update={"agent": box})
+    found = compose_env.of_agent(sandbox)
+    assert found["GLOVEBOX_AGENT_IMAGE"] == "lab/agent:1"
+    assert (found["GLOVEBOX_AGENT_FILE_BYTES"], found["GLOVEBOX_AGENT_OPEN_FILES"]) == (str(1 << 26), "4096")
+    assert float(found["GLOVEBOX_AGENT_CPUS"]) <= (os.cpu_count() or 1)
+    used = set(re.findall(r"\$\{(GLOVEBOX_AGENT_[A-Z_]+)", (SOURCE / "compose.yaml").read_text()))
+    assert set(found) <= used  # each is a setting of compose.yaml
+    env = tmp_path / ".env"
+    compose_env.write(env, home)
+    assert compose_env.differences(env, home, policies.sandbox) == []
+    assert set(compose_env.differences(env, home, sandbox) or ()) == {
+        "GLOVEBOX_AGENT_IMAGE",
+        "GLOVEBOX_AGENT_FILE_BYTES",
+        "GLOVEBOX_AGENT_OPEN_FILES",
+    }
+    assert compose_env.differences(tmp_path / "none", home, sandbox) is None
+    assert compose_env.differences(env, Home(tmp_path / "another"), sandbox) is None
