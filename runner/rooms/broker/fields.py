@@ -19,7 +19,7 @@ _Examples = Annotated[list[dict[str, Any]], Field(max_length=64)]
 # Names of the API's that a refusal may repeat: what is behind them runs, or fetches, on the API's side.
 KNOWN = frozenset({
     "mcp_servers", "container", "speed", "inference_geo", "fallbacks", "fallback_credit_token", "betas", "compaction",
-    "thread", "billing_policy", "user_profile_id", "workspace_id", "task_budget", "block_binding", "allowed_callers",
+    "thread", "billing_policy", "user_profile_id", "workspace_id", "task_budget", "allowed_callers",
     "caller", "source", "file_id", "citations", "toolset_name", "max_uses", "allowed_domains", "blocked_domains",
     "user_location", "output_format",
 })  # fmt: skip
@@ -27,7 +27,9 @@ KNOWN = frozenset({
 BETAS = frozenset({
     "interleaved-thinking-2025-05-14", "fine-grained-tool-streaming-2025-05-14", "structured-outputs-2025-11-13",
     "token-efficient-tools-2025-02-19", "effort-2025-11-24", "thinking-display-updates-2026-08-18",
-    "mid-conversation-output-config-2026-07-01", "model-context-window-exceeded-2025-08-26",
+    "mid-conversation-output-config-2026-07-01", "mid-conversation-system-2026-04-07",
+    "thinking-binding-controls-2026-08-01",
+    "model-context-window-exceeded-2025-08-26",
 })  # fmt: skip
 
 
@@ -184,10 +186,17 @@ class Choice(Part):
     disable_parallel_tool_use: bool | None = None
 
 
+class BlockBinding(Part):
+    """What becomes of a thinking block that does not belong to its conversation."""
+
+    prefix_mismatch_behavior: Literal["error", "drop_block"] | None = None
+
+
 class ThinkingConfig(Part):
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: Annotated[int, Field(ge=1)] | None = None
     display: Literal["summarized", "omitted", "updates"] | None = None
+    block_binding: BlockBinding | None = None
 
 
 class CountRequest(Part):

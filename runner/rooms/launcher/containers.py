@@ -230,10 +230,10 @@ def attend(
         with usage.watched(lambda: look(str(container.id))) as most:
             reason = _drain(output, hang_up, began + seconds)
             # Close before kill: with an attached reader that does not read, the engine blocks in kill and wait.
-            _close(stream)
+            _close(stream, attached)
             reason = _finish(container, reason, began + seconds, hang_up)
     finally:
-        _close(stream)
+        _close(stream, attached)
     elapsed = time.monotonic() - began
     state = _ended(container, reason)
     oom = bool(state["OOMKilled"])
@@ -299,10 +299,14 @@ def _finish(container: Container, reason: EndReason, deadline: float, hang_up: s
     return reason
 
 
-def _close(sock: socket.socket) -> None:
+def _close(sock: socket.socket, attached: Any) -> None:
     # docker-py's own close() leaves the descriptor open, and so does the socket's while docker-py's wrapper lives.
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
+    with suppress(
+        OSError, AttributeError
+    ):  # else the collector closes it, after what it reads from: a traceback on 3.13
+        attached._response.close()
     descriptor = sock.detach()
     if descriptor >= 0:
         os.close(descriptor)

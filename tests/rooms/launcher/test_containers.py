@@ -285,3 +285,20 @@ def test_the_demultiplexer_survives_any_split() -> None:
         parser = Demultiplexer()
         out = b"".join(c for i in range(0, len(frames), step) for c in parser.feed(frames[i : i + step]))
         assert out == b"hello" + b"x" * 300
+
+
+@pytest.mark.parametrize("source", ["print('done')", "import time; time.sleep(60)"])
+def test_what_a_container_was_attached_by_is_closed_before_the_collector_finds_it(
+    run: Run, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """On Python 3.13 it closed the connection first and its reader afterwards: a traceback for every container."""
+    real, seen = type(engine.api).attach_socket, []
+
+    def attach(*args: Any, **options: Any) -> Any:
+        seen.append(real(*args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(type(engine.api), "attach_socket", attach)
+    run(source, cancel_after=2.0)
+    (attached,) = seen
+    assert attached._response.raw.closed
