@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -276,3 +277,31 @@ def test_beta_headers_are_an_allow_list_too() -> None:
     assert betas("x" * 100_000) == ("", 1)
     assert betas("") == ("", 0)
     assert betas(f"{known}\r\nx-api-key: mine") == ("", 1)
+
+
+# What the newest release of each client sent in the middle of a task, its texts replaced by their lengths.
+RECORDED = sorted((Path(__file__).parent / "clients").glob("*.json"))
+LEFT_OUT = {
+    "claude-code-2.1.197": {"metadata": 1, "context_management": 1},
+    "opencode-1.18.33": {},
+    "mini-swe-agent-2.4.6": {},
+    "aider-0.86.2": {},
+    "llm-0.36": {},
+}
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_what_real_clients_send_leaves_as_they_meant_it(path: Path) -> None:
+    """Of Claude Code only one model worked, with two settings; opencode was refused, others had to ask for less."""
+    recorded = json.loads(path.read_text())
+    request = loads(recorded["body"])
+    assert left_out(request) == LEFT_OUT[path.stem]
+    expected = {name: value for name, value in recorded["body"].items() if name not in LEFT_OUT[path.stem]}
+    assert json.loads(rebuild(request)) == expected
+    forwarded, _ = betas(recorded["anthropic-beta"])
+    assert ("mid-conversation-system" in forwarded) is any(m["role"] == "system" for m in expected["messages"])
+    assert ("thinking-binding" in forwarded) is ("block_binding" in expected.get("thinking", {}))
+
+
+def test_every_client_has_a_recorded_body() -> None:
+    assert {path.stem for path in RECORDED} == set(LEFT_OUT)
