@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude test check fuzz fuzz-ops fuzz-causality crash soak soak-standin lock report images engine browser clean
+.PHONY: help demo demo-claude demo-clients test check fuzz fuzz-ops fuzz-causality crash soak soak-standin lock report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -9,6 +9,9 @@ demo:  ## fresh clone to five real experiments in containers, on CPU, without a 
 
 demo-claude:  ## ten experiments by the model-driven agent through compose; without a key, a stand-in model
 	@scripts/demo-claude.sh
+
+demo-clients:  ## three experiments each by Claude Code, opencode and mini-swe-agent; builds their images (npm, pip)
+	@scripts/demo-clients.sh
 
 test: engine images browser  ## everything, with the real engine (needs root or the docker group)
 	@scripts/venv.sh test
