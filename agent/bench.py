@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Carry out one verb."""
     asked, place = parser().parse_args(argv), Workspace()
-    detached, bench = _Detached(place.state), Bench(patience=30)
+    detached, bench = Detached(place.state), Bench(patience=30)
     verbs: dict[str, Callable[[], object]] = {
         "run": lambda: _run(bench, place, asked.description, asked.file),
         "history": bench.history,
@@ -70,31 +70,35 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(bench: Bench, place: Workspace, description: str, file: Path | None) -> dict[str, Any]:
-    place.carry(file)
-    answer = bench.run_experiment(description)
-    place.give_back(tried=True)
+    with place.alone():
+        place.carry(file)
+        answer = bench.run_experiment(description)
+        place.give_back()
     return answer
 
 
 def _restore(bench: Bench, place: Workspace) -> dict[str, Any]:
-    answer = bench.restore()
-    place.give_back(tried=True)
+    with place.alone():
+        answer = bench.restore()
+        place.give_back(anyway=True)
     return answer
 
 
-class _Detached:
+class Detached:
     """A run in a process of its own: its lock says whether it runs, its files what came of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.answer, self.process, self.code = (folder / name for name in ("answer", "pid", "code"))
+        self.answer, self.error, self.process, self.code = (folder / one for one in ("answer", "error", "pid", "code"))
 
     def start(self, description: str, file: Path | None) -> int:
         """Begin one; returns at once."""
-        if self._running():
+        if self.running():
             return _say({"ok": False, "reason": "busy"}, 1)
         self.answer.parent.mkdir(parents=True, exist_ok=True)
         self.code.unlink(missing_ok=True)
-        words = [sys.executable, "-m", "agent.bench", "run", description, *([str(file.absolute())] if file else [])]
+        # -P: the caller's folder must not provide modules; --: a description may begin with a dash.
+        words = [sys.executable, "-P", "-m", "agent.bench", "run", "--", description]
+        words += [str(file.absolute())] if file else []
         script = '"$@" >"$0/answer" 2>"$0/error"; echo $? >"$0/code.new"; mv "$0/code.new" "$0/code"'
         nobody = subprocess.DEVNULL  # who reads the caller's output waits until nobody holds it
         made = subprocess.Popen(
@@ -110,16 +114,18 @@ class _Detached:
     def told(self, seconds: float) -> int:
         """Its answer and its exit code, or that it still runs after so many seconds."""
         deadline = time.monotonic() + seconds
-        while self._running() and time.monotonic() < deadline:
+        while self.running() and time.monotonic() < deadline:
             time.sleep(_LOOK)
         if self.code.exists():
             print(self.answer.read_text().strip() or json.dumps({"ok": False, "reason": "interrupted"}))
+            print(self.error.read_text().strip(), file=sys.stderr)
             return int(self.code.read_text())
-        if self._running():
+        if self.running():
             return _say({"ok": True, "running": True}, RUNNING)
         return _say({"ok": False, "reason": "interrupted" if self.process.exists() else "nothing_detached"}, 1)
 
-    def _running(self) -> bool:
+    def running(self) -> bool:
+        """Whether it is under way."""
         with suppress(OSError, ValueError):
             os.kill(int(self.process.read_text()), 0)
             return not self.code.exists()

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from agent import relay
+from agent.bench import Detached
 from agent.client import Bench, Interrupted, Refused
 from agent.tools import EditError
 from agent.workspace import PLACE, VARIABLE, Workspace
@@ -48,21 +49,22 @@ def _keep(bench: Bench, place: Workspace, command: list[str], environment: dict[
     """Start it again and again; why that ended, as Bench.leave says it."""
     fruitless, closed = 0, False
     while True:
-        before, heard = _newest(bench), relay.HEARD.answers
+        before, heard = _history(bench), relay.HEARD.answers
         place.prepare()
         code = subprocess.run(command, env=environment, cwd=place.folder, check=False).returncode
-        if _over(bench):
+        while Detached(place.state).running():  # it left one behind
+            time.sleep(_PAUSE)
+        after = _history(bench)
+        if after["experiments_left"] == 0:
             return "done"
         if relay.HEARD.night:
             return "budget"
-        if relay.HEARD.experiment:
-            if closed and relay.HEARD.answers == heard:
-                return "budget"  # a fresh budget of an experiment does not pay for one call
-            relay.HEARD.experiment, closed = False, True
-            _close(bench, place)
-        else:
-            closed = False
-        fruitless = 0 if _newest(bench) != before else fruitless + 1
+        ran = after["run_here"] != before["run_here"]
+        used_up, relay.HEARD.experiment = relay.HEARD.experiment and not ran, False
+        if used_up and closed and relay.HEARD.answers == heard:
+            return "budget"  # a fresh budget of an experiment does not pay for one call
+        closed = used_up and _close(bench, place)
+        fruitless = 0 if ran or closed else fruitless + 1
         if fruitless == FRUITLESS:
             print(f"{FRUITLESS} starts in a row ran no experiment", file=sys.stderr, flush=True)
             return "failed" if code else "done"
@@ -70,28 +72,24 @@ def _keep(bench: Bench, place: Workspace, command: list[str], environment: dict[
             time.sleep(min(_LONGEST_PAUSE, _PAUSE * 2.0 ** (fruitless - 1)))
 
 
-def _close(bench: Bench, place: Workspace) -> None:
-    with contextlib.suppress(Refused, EditError, Interrupted):
-        place.carry()
-        bench.run_experiment(CLOSING)
+def _close(bench: Bench, place: Workspace) -> bool:
+    """Run the file as it stands; whether that was an experiment."""
+    try:
+        with place.alone():
+            place.carry()
+            bench.run_experiment(CLOSING)
+            place.give_back()
+    except (Refused, EditError, Interrupted):
+        return False
+    return True
 
 
 def _history(bench: Bench) -> dict[str, Any]:
+    """Waits for a runner that is being started again; one that is gone for good wants no more experiments."""
     while True:
         try:
             return bench.history()
         except Interrupted:
             time.sleep(_PAUSE)
-
-
-def _newest(bench: Bench) -> int:
-    rows = _history(bench)["rows"]
-    return int(rows[-1]["id"]) if rows else 0
-
-
-def _over(bench: Bench) -> bool:
-    """Whether the runner wants no more; a Refused or a runner that is gone for good says the same."""
-    try:
-        return bool(_history(bench)["experiments_left"] == 0)
-    except (Refused, OSError):
-        return True
+        except (Refused, OSError):
+            return {"experiments_left": 0, "run_here": 0}

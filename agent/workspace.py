@@ -2,13 +2,16 @@
 
 The mounted train.py is one file: nothing can take its place. So a shell agent works on a copy in memory, and `bench`
 carries it over: what is run is copied onto the mounted file, and what that holds afterwards (the best version) is
-copied back, with what was tried beside it.
+copied back, with what was tried beside it. A copy that was edited in the meantime is left as it is.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.tools import TRAIN_PY, EditError, Editor
@@ -28,9 +31,21 @@ class Workspace:
         self.folder = folder or (Path(given) if given else None)
         self.mounted = mounted
         self.state = (self.folder or _MEMORY) / ".bench"  # of `bench`, between its calls
+        self._synced, self._carried = self.state / "synced", self.state / "carried"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One experiment at a time: else another's file would run under a description; raises EditError."""
+        self.state.mkdir(parents=True, exist_ok=True)
+        with (self.state / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EditError("busy") from None
+            yield
 
     def prepare(self) -> None:
-        """Make it: train.py as it is now, and what the person asks for."""
+        """Make it, or make it new: train.py as it is now, unless that is being edited, and what the person asks for."""
         assert self.folder is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         program = self.mounted.with_name("program.md")
@@ -40,20 +55,26 @@ class Workspace:
 
     def carry(self, file: Path | None = None) -> None:
         """Copy onto the mounted file what is to be run: `file`, else whichever was edited; raises EditError."""
-        source = file or self._edited()
-        if source != self.mounted:
-            Editor(self.mounted).put(_read(source))
+        data = _read(file or self._edited())
+        if data != self.mounted.read_bytes():
+            Editor(self.mounted).put(data)
+        self.state.mkdir(parents=True, exist_ok=True)
+        self._carried.write_bytes(data)
 
-    def give_back(self, tried: bool = False) -> None:
-        """Copy back what the mounted file holds; `tried`: keep what was run beside it."""
+    def give_back(self, *, anyway: bool = False) -> None:
+        """Copy back what the mounted file holds, `anyway` or if the copy is not being edited; keep what was tried."""
         if self.folder is None:
             return
         copy, best = self.folder / "train.py", self.mounted.read_bytes()
-        if tried and copy.exists() and copy.read_bytes() != best:
-            _replace(self.folder / TRIED, copy.read_bytes())
-        _replace(copy, best)
+        there = copy.read_bytes() if copy.is_file() else None
+        tried = _bytes(self._carried) if self._carried.exists() else there
+        if tried is not None and tried != best:
+            _replace(self.folder / TRIED, tried)
+        if anyway or there is None or not self._differs(copy) or there == _bytes(self._carried):
+            _replace(copy, best)
         self.state.mkdir(exist_ok=True)
-        (self.state / "synced").write_text(_digest(best))
+        self._synced.write_text(_digest(best))
+        self._carried.unlink(missing_ok=True)
 
     def _edited(self) -> Path:
         changed = [path for path in self._places() if self._differs(path)]
@@ -66,8 +87,10 @@ class Workspace:
         return [path for path in (*copy, self.mounted) if path.is_file()]
 
     def _differs(self, path: Path) -> bool:
-        synced = self.state / "synced"
-        return not synced.exists() or _digest(path.read_bytes()) != synced.read_text()
+        """Whether somebody edited it: it holds neither what was last in both nor, mounted, what we put there to run."""
+        data = path.read_bytes()
+        ours = path == self.mounted and data == _bytes(self._carried)
+        return not ours and (_bytes(self._synced) or b"") != _digest(data).encode()
 
 
 def _read(path: Path) -> bytes:
@@ -79,6 +102,10 @@ def _read(path: Path) -> bytes:
     if len(data) > _MOST_BYTES:
         raise EditError(f"{path} is larger than a train.py may be")
     return data
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def _replace(path: Path, data: bytes) -> None:

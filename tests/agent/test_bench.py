@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def bench(desk: Desk, space: Workspace) -> Run:
     }
 
     def run(*words: str) -> tuple[int, Any]:
-        command = [sys.executable, "-m", "agent.bench", *words]
+        command = [sys.executable, "-P", "-m", "agent.bench", *words]
         done = subprocess.run(
             command, env=environment, cwd=space.folder, capture_output=True, text=True, timeout=60, check=False
         )
@@ -126,3 +127,57 @@ def test_a_detached_run_that_was_killed_is_interrupted(bench: Run, space: Worksp
 @pytest.mark.parametrize("words", [(), ("run",), ("telemetry", "x"), ("nonsense",), ("wait", "--seconds", "x")])
 def test_wrong_usage_is_two(bench: Run, words: tuple[str, ...]) -> None:
     assert bench(*words)[0] == 2
+
+
+def test_after_a_refusal_or_a_cut_the_next_edit_runs(bench: Run, desk: Desk, space: Workspace) -> None:
+    """What was carried over lay there still: `both were edited`, of which the agent had edited one."""
+    desk[0].outcomes.extend(["hang_up", "keep", "keep"])
+    train_py(space).write_text("first\n")
+    assert bench("run", "cut off")[0] == 3
+    train_py(space).write_text("second\n")
+    assert bench("run", "again")[0] == 0
+    assert desk[0].ran == [("again", "second\n")]
+
+
+def test_no_other_file_runs_under_a_description(
+    bench: Run, desk: Desk, space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The desk reads the file when its turn has come: what was carried over meanwhile ran as what waited."""
+    real, turn = FakeDesk._run_experiment, threading.Event()
+
+    def waits(self: FakeDesk, request: Any) -> dict[str, Any] | None:
+        turn.wait(120)
+        return real(self, request)
+
+    monkeypatch.setattr(FakeDesk, "_run_experiment", waits)
+    train_py(space).write_text("A\n")
+    assert bench("run", "--detach", "this is A")[0] == 0
+    train_py(space).with_name("b.py").write_text("B\n")
+    while not (space.state / "carried").exists():
+        time.sleep(0.05)
+    assert bench("run", "this is B", "b.py") == (1, {"ok": False, "reason": "busy"})
+    train_py(space).write_text("edited meanwhile\n")
+    turn.set()
+    assert bench("wait")[0] == 0
+    assert desk[0].ran == [("this is A", "A\n")]
+    assert train_py(space).read_text() == "edited meanwhile\n"  # nobody's work is lost
+    assert train_py(space).with_name("train.py.tried").read_text() == "A\n"
+
+
+def test_another_files_run_leaves_edits_alone(bench: Run, desk: Desk, space: Workspace) -> None:
+    train_py(space).write_text("half an idea\n")
+    train_py(space).with_name("idea.py").write_text("idea\n")
+    assert bench("run", "idea", "idea.py")[0] == 0
+    assert train_py(space).read_text() == "half an idea\n"
+    assert bench("run", "the rest")[0] == 0
+    assert desk[0].ran == [("idea", "idea\n"), ("the rest", "half an idea\n")]
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_description_may_begin_with_a_dash_and_a_folder_may_hold_modules(
+    bench: Run, desk: Desk, space: Workspace, detached: bool
+) -> None:
+    train_py(space).with_name("json.py").write_text("raise SystemExit('not json')\n")
+    assert bench("run", *(["--detach"] if detached else []), "--", "--lr=3e-4")[0] == 0
+    assert not detached or bench("wait")[0] == 0
+    assert desk[0].ran == [("--lr=3e-4", SEED)]

@@ -91,9 +91,9 @@ def test_a_budget_that_pays_for_no_call_ends_it(keep: Keep, desk: Desk, monkeypa
     relay.HEARD.experiment = True
     close = command._close
 
-    def again(*args: Any) -> None:
-        close(*args)
+    def again(*args: Any) -> bool:
         relay.HEARD.experiment = True  # the fresh one is as small
+        return close(*args)
 
     monkeypatch.setattr(command, "_close", again)
     assert keep("pass") == "budget"
@@ -124,7 +124,7 @@ def test_the_relay_hears_what_the_broker_refuses(monkeypatch: pytest.MonkeyPatch
     whole = refusal("experiment")
     for at in (1 << 20, 20, 60, len(whole) - 5):  # in two pieces, wherever it is cut
         told = heard(monkeypatch, whole[:at], whole[at:])
-        assert (told.experiment, told.night, told.answers) == (at > 8, False, 0)
+        assert (told.experiment, told.night, told.answers) == (True, False, 0)
     assert heard(monkeypatch, refusal("night")).night
     assert heard(monkeypatch, b"HTTP/1.1 200 OK\r\n\r\n", b"x").answers == 1
 
@@ -136,3 +136,40 @@ def test_what_a_model_says_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (told.night, told.experiment) == (False, False)
     told = heard(monkeypatch, refusal("experiment")[:40], b"HTTP/1.1 200 OK\r\n\r\n" + said)
     assert not told.night
+
+
+def test_what_other_lanes_run_makes_good_for_nothing(
+    keep: Keep, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that ran nothing was started without end, and spent the night's budget of all."""
+    starts, told = tmp_path / "starts", desk[0]._history
+
+    def busy(request: Any) -> dict[str, Any]:
+        answer = told(request)
+        answer["rows"] = [*answer["rows"], {"id": 100 + len(starts.read_text() if starts.exists() else "")}]
+        return answer
+
+    monkeypatch.setattr(desk[0], "_history", busy)
+    assert keep(f"open({str(starts)!r}, 'a').write('x')") == "done"
+    assert len(starts.read_text()) == command.FRUITLESS
+
+
+def test_an_edit_that_was_not_run_is_there_at_the_next_start(keep: Keep, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    keep(f"open({str(seen)!r}, 'a').write(open('train.py').read())\nopen('train.py', 'w').write('mine\\n')")
+    assert seen.read_text() == SEED + "mine\n" * (command.FRUITLESS - 1)
+
+
+def test_a_run_that_was_left_behind_is_waited_for(keep: Keep, desk: Desk) -> None:
+    desk[0].outcomes.extend(["keep", "keep"])
+    detach = "subprocess.run([sys.executable, '-P', '-m', 'agent.bench', 'run', '--detach', 'left'])"
+    assert keep(f"open('train.py', 'a').write('# more\\n'); {detach}") == "done"
+    assert [text for text, _ in desk[0].ran] == ["left", "left"]
+
+
+def test_a_budget_that_was_used_up_before_an_experiment_of_its_own_closes_nothing(keep: Keep, desk: Desk) -> None:
+    """The refusal was an earlier one: a run of the best version was wasted on it."""
+    desk[0].outcomes.extend(["keep", "keep"])
+    relay.HEARD.experiment = True
+    assert keep(ONE) == "done"
+    assert [text for text, _ in desk[0].ran] == ["x", "x"]

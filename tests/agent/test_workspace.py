@@ -46,7 +46,7 @@ def test_what_was_tried_is_kept_beside_the_best(place: Workspace, mounted: Path)
     copy(place).write_text("worse\n")
     place.carry()
     mounted.write_text("seed\n")  # the runner puts the best back
-    place.give_back(tried=True)
+    place.give_back()
     assert copy(place).read_text() == "seed\n"
     assert copy(place).with_name(TRIED).read_text() == "worse\n"
 
@@ -55,7 +55,7 @@ def test_an_agent_that_edits_the_mounted_file_is_not_undone(place: Workspace, mo
     mounted.write_text("edited in place\n")
     place.carry()
     assert mounted.read_text() == "edited in place\n"
-    place.give_back(tried=True)
+    place.give_back()
     assert copy(place).read_text() == "edited in place\n"
 
 
@@ -101,6 +101,6 @@ def test_without_a_folder_the_mounted_file_is_all_there_is(mounted: Path, monkey
     alone = Workspace(mounted=mounted)
     mounted.write_text("edited\n")
     alone.carry()
-    alone.give_back(tried=True)
+    alone.give_back()
     assert mounted.read_text() == "edited\n"
     assert {path.name for path in mounted.parent.iterdir()} == {"program.md", "train.py"}

@@ -2,7 +2,8 @@
 
 Faults are taken from a queue, one a call: 429, 500, 529, 401, 400 (that status), drop (the connection breaks in
 mid-stream), refuse (closed before any answer), drip (a byte at a time), malformed (an event that is not JSON),
-endless (never ends), echo_key (an error that repeats the key), silent (no usage in the stream).
+endless (never ends), echo_key (an error that repeats the key), silent (no usage in the stream), late (the input is
+told at the end, which does not come).
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ async def _stream(
             raise Broken
         if fault == "malformed" and number == 1:
             event = b"event: content_block_delta\ndata: {not json\n\n"
-        if fault == "endless" and number == len(events) - 1:
+        if fault in ("endless", "late") and number == len(events) - (1 if fault == "endless" else 2):
             await asyncio.sleep(3600)
         if fault == "drip":
             for at in range(len(event)):
@@ -128,7 +129,8 @@ async def _stream(
 
 
 def _events(body: bytes, asked: dict[str, Any], blocks: list[Block], usage: dict[str, int], fault: str) -> list[bytes]:
-    start = _message(body, asked, {"input_tokens": usage["input_tokens"], "output_tokens": 1})
+    told = 0 if fault == "late" else usage["input_tokens"]
+    start = _message(body, asked, {"input_tokens": told, "output_tokens": 1})
     out = [{"type": "message_start", "message": start | {"content": [], "stop_reason": None}}]
     for index, block in enumerate(blocks):
         if block["type"] == "text":

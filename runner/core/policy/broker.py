@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -13,9 +13,10 @@ from runner.core.base.strict_yaml import Strict
 
 Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
 Model = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9/:_.-]{0,99}$")]
-HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?"
-_UPSTREAM = re.compile(rf"(https?)://({HOST}|\[[0-9A-Fa-f:.]+\])(:\d{{1,5}})?(/[A-Za-z0-9._~-]+){{0,8}}")
-_PROXY = re.compile(rf"(https?)://{HOST}(:\d{{1,5}})?")
+HOST = r"[A-Za-z0-9](?:[A-Za-z0-9-]|\.(?!\.))*(?<![.-])"
+_UPSTREAM = re.compile(rf"(https?)://({HOST}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?(/[A-Za-z0-9._~-]+){{0,8}}")
+_PROXY = re.compile(rf"(https?)://({HOST})(:[0-9]{{1,5}})?")
+_OURS = [ip_network(one) for one in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")]
 _NEAR = re.compile(r"localhost|[a-z][a-z0-9-]*")  # a name without dots is one of this host or of compose's network
 Dollars = Annotated[float, Field(ge=0, le=1000)]
 
@@ -27,6 +28,11 @@ class Rates(Strict):
     output: Dollars
     cache_write: Dollars | None = None
     cache_read: Dollars | None = None
+
+    @property
+    def dearest(self) -> str:
+        """Which kind a token of a prompt is at worst."""
+        return max(("cache_write", "input", "cache_read"), key=self.of)
 
     def of(self, kind: str) -> float:
         """By the name of a kind of token."""
@@ -45,6 +51,9 @@ class Price(Rates):
 
     above: LongRates | None = None
     max_tokens: Annotated[int, Field(ge=1, le=128_000)]
+    tokens_per_second: Annotated[int, Field(ge=1, le=10**6)] = (
+        400  # that it writes at most; what is cut off counts by it
+    )
 
     def rates(self, prompt: int) -> Rates:
         """Those of a call with a prompt of so many tokens."""
@@ -103,7 +112,7 @@ class Broker(Strict):
     @model_validator(mode="after")
     def _encrypted(self) -> Broker:
         match = _UPSTREAM.fullmatch(self.upstream)
-        if not match:
+        if not match or not _is_place(match):
             raise ValueError("upstream must be https://HOST[:PORT][/PATH]")
         if match[1] == "http" and not _plainly(match[2], private=self.allow_plain_http):
             raise ValueError(
@@ -112,8 +121,11 @@ class Broker(Strict):
             )
         if self.prices_checked:
             date.fromisoformat(self.prices_checked)
-        if self.proxy and not _PROXY.fullmatch(self.proxy):
+        proxy = _PROXY.fullmatch(self.proxy)
+        if self.proxy and not (proxy and _is_place(proxy)):
             raise ValueError("proxy must be http[s]://HOST[:PORT], without a password")
+        if self.proxy and match[1] == "http":
+            raise ValueError("proxy with an upstream of http:// would read the key: use https://, or no proxy")
         return self
 
 
@@ -125,4 +137,14 @@ def _plainly(host: str, *, private: bool) -> bool:
         address = ip_address(host.strip("[]"))
     except ValueError:
         return False
-    return address.is_loopback or (private and address.is_private and not address.is_unspecified)
+    return address.is_loopback or (private and any(address in network for network in _OURS))
+
+
+def _is_place(match: re.Match[str]) -> bool:
+    """Whether the host's digits are an address and the port's a port."""
+    if match[2].startswith("["):
+        try:
+            ip_address(match[2].strip("[]"))
+        except ValueError:
+            return False
+    return match[3] is None or 0 < int(match[3][1:]) < 1 << 16

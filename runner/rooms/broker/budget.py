@@ -12,6 +12,7 @@ them per token.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -50,10 +51,11 @@ class Usage:
     def tokens(self) -> int:
         return self.input + self.cache_write + self.cache_read + self.output
 
-    def nano(self, price: Price) -> int:
-        """Nano-dollars."""
-        rates = price.rates(self.input + self.cache_write + self.cache_read)
-        return sum(round(rates.of(name) * 1000) * count for name, count in asdict(self).items())
+    def nano(self, price: Price, *, worst: bool = False) -> int:
+        """Nano-dollars; `worst`: by the dearest rates that a prompt of at most this length can have."""
+        prompt = self.input + self.cache_write + self.cache_read
+        rates = price.worst(prompt) if worst else price.rates(prompt)
+        return sum(_each(rates.of(name)) * count for name, count in asdict(self).items())
 
 
 class BudgetExhausted(GloveboxError):
@@ -92,8 +94,7 @@ class Meter:
     def reserve(self, model: str, input_tokens: int, max_tokens: int) -> int:
         """Admit a call and hold its worst case; returns its number. Raises BudgetExhausted."""
         rates = self.policy.models[model].worst(input_tokens)
-        write = max(rates.of("input"), rates.of("cache_write"))
-        nano = round(write * 1000) * input_tokens + round(rates.output * 1000) * max_tokens
+        nano = _each(rates.of(rates.dearest)) * input_tokens + _each(rates.output) * max_tokens
         tokens = input_tokens + max_tokens
         with self._lock:
             self._ticked = self._ticked or self.clock()
@@ -107,14 +108,17 @@ class Meter:
             ).lastrowid
         return int(number or 0)
 
-    def settle(self, number: int, usage: Usage | None) -> int:
-        """Record what a call cost (None: unknown, so its worst case); returns nano-dollars."""
+    def settle(self, number: int, usage: Usage | None, at_most: Usage | None = None) -> int:
+        """Record what a call cost; returns nano-dollars. Unknown (None): `at_most`, or its worst case."""
         with self._lock:
             model, nano, tokens = self._db.execute(
                 "SELECT model, reserved_nano, reserved_tokens FROM calls WHERE id = ?", (number,)
             ).fetchone()
             if usage is not None:
                 nano, tokens = usage.nano(self.policy.models[model]), usage.tokens
+            elif at_most is not None:
+                nano = min(nano, at_most.nano(self.policy.models[model], worst=True))
+                tokens = min(tokens, at_most.tokens)
             self._db.execute("UPDATE calls SET nano = ?, tokens = ? WHERE id = ?", (nano, tokens, number))
         return int(nano)
 
@@ -164,6 +168,11 @@ class Meter:
             (self.tag, night, experiment),
         ).fetchone()
         return {"dollars": nano / NANO, "tokens": tokens, "requests": requests, "seconds": seconds[night]}
+
+
+def _each(dollars: float) -> int:
+    """Nano-dollars for one token, of dollars for a million; a part of one is one."""
+    return math.ceil(round(dollars * 1000, 6))
 
 
 def _admit(scope: Scope, budget: Budget, spent: dict[str, float], nano: int, tokens: int) -> None:

@@ -44,6 +44,7 @@ class Events:
         self._output = False  # the count of what was written has come
         self._stopped = False  # and is the last one
         self.finished = False
+        self.shown = 0  # characters of what the model wrote
         self.error: str | None = None  # type of an error event within the stream
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -97,6 +98,9 @@ class Events:
             self._count(value.get("usage"))
             self._output = type(_dict(value.get("usage")).get("output_tokens")) is int
             self._stopped = self._output and isinstance(_dict(value.get("delta")).get("stop_reason"), str)
+        elif kind == "content_block_delta":
+            delta = _dict(value.get("delta")).items()
+            self.shown += sum(len(text) for name, text in delta if name != "type" and isinstance(text, str))
         elif kind == "message_stop":
             self.finished = True
         elif kind == "error":

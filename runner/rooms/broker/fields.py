@@ -10,11 +10,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Text = Annotated[str, Field(max_length=4 << 20)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,256}$")]  # as clients make them; the API may want less
 _LEFT_OUT: Any = Field(default=None, exclude=True)
+
+
+def _local(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema whose references stay within it: whoever checks it must not fetch anything."""
+    todo: list[Any] = [schema]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            for name in ("$ref", "$dynamicRef"):
+                if isinstance(value.get(name), str) and not value[name].startswith("#"):
+                    raise ValueError("a reference to somewhere else")
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+    return schema
+
+
+_Schema = Annotated[dict[str, Any], AfterValidator(_local)]
 _Examples = Annotated[list[dict[str, Any]], Field(max_length=64)]
 # Names of the API's that a refusal may repeat: what is behind them runs, or fetches, on the API's side.
 KNOWN = frozenset({
@@ -98,7 +116,7 @@ class JsonFormat(Part):
     """An answer that is JSON of this schema."""
 
     type: Literal["json_schema"]
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    schema_: Annotated[_Schema, Field(alias="schema")]
 
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
@@ -142,7 +160,7 @@ class CustomTool(_AnyTool):
     type: Literal["custom"] | None = None
     name: Id
     description: Text = ""
-    input_schema: dict[str, Any]
+    input_schema: _Schema
     eager_input_streaming: bool | None = None
 
 

@@ -29,6 +29,7 @@ from runner.rooms.broker.upstream import Call, Upstream
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 _REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered
 _BODY_SECONDS = 30.0  # for a request to arrive
+_LAST_PIECES = 5.0  # for what was written to be read, after a call's time
 _DATED = re.compile(r"(.+)[-@]20\d{6}")  # a model's name with the day of its release
 _OTHERS = ("/v1/chat/completions", "/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings")
 _OTHER_API = "glovebox: this is the Messages API and no other: POST /v1/messages (docs/agent.md, Other agents)"
@@ -92,7 +93,8 @@ class Relay:
         head = await anext(answer, b"")
         if call.status != 200 or call.broke:
             return await self._failure(call, head, answer)
-        return _Relayed(head, answer, "text/event-stream" if streamed else "application/json")
+        media = "text/event-stream" if streamed else "application/json"
+        return _Relayed(head, answer, media, self.policy.call_seconds + _LAST_PIECES)
 
     def _done(self) -> None:
         self._busy -= 1
@@ -120,10 +122,7 @@ class Relay:
         try:
             leaving = requests.rebuild(asked)
             tokens = len(leaving) + OVERHEAD_TOKENS if most else 0  # counting is free
-            dearer = (
-                "input" if price.worst(tokens).of("input") > price.worst(tokens).of("cache_write") else "cache_write"
-            )
-            worst = Usage(**{dearer: tokens, "output": most})
+            worst = Usage(**{price.worst(tokens).dearest: tokens, "output": most})
             number = self.upstream.meter.reserve(asked.model, tokens, most)
             faults.reach("broker.reserved")
         except BudgetExhausted as error:
@@ -184,15 +183,18 @@ async def _read(request: Request, cap: int) -> bytes | None:
 
 
 class _Relayed(StreamingResponse):
-    """A streamed answer whose source is closed, and so settled, when the agent leaves."""
+    """A streamed answer whose source is closed, and so settled, when the agent leaves, or reads no more for so long."""
 
-    def __init__(self, head: bytes, rest: AsyncGenerator[bytes, None], media: str) -> None:
+    def __init__(self, head: bytes, rest: AsyncGenerator[bytes, None], media: str, seconds: float) -> None:
         super().__init__(_after(head, rest), media_type=media)
-        self._rest = rest
+        self._rest, self._seconds = rest, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(self._seconds):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            return  # unfinished, so the connection is closed
         finally:
             await self._rest.aclose()
 

@@ -32,9 +32,9 @@ from runner.rooms.broker.budget import Meter, Usage
 
 VERSION = "2023-06-01"
 MAX_ERROR = 64 << 10
-MOST_PER_SECOND = 400  # tokens that a model writes; some are not shown while they are written
 NOTICED = 5.0  # seconds in which the API learns that nobody listens any more
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+DOUBTFUL = (408, 499, 504, 524)  # somebody between gave up waiting: the model may have written all the same
 _FOR_PEOPLE = {  # what it refuses, and what to do
     401: ("does not accept the key", "write one that is valid into secrets/anthropic_api_key of the bench"),
     403: ("does not let this key do that", "see what the key's workspace may use, where it was made"),
@@ -55,14 +55,20 @@ class Call:
     most: Usage | None = None  # that it can cost: what was reserved
     streamed: bool = False
     begun: Usage | None = None  # what the API had said of its cost when it broke
+    shown: int = 0  # characters of what was written
     began: float = field(default_factory=time.monotonic)
     status: int = 0
     usage: Usage | None = None
-    refused: bool = False  # the API said no: nothing is billed
+    refused: bool = False  # there is no answer: the API said no
     response: Any = field(default_factory=hashlib.sha256)
     response_bytes: int = 0
     kept: list[bytes] = field(default_factory=list)
     outcome: str = "ok"
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is billed: the API itself refused."""
+        return self.refused and self.status >= 400 and self.status not in DOUBTFUL
 
     @property
     def broke(self) -> bool:
@@ -157,8 +163,9 @@ class Upstream:
         if call.path.endswith("count_tokens") and call.usage is None:
             call.usage = Usage()  # counting is free
         faults.reach("broker.answered")
-        known = Usage() if call.refused or not sent else call.usage
-        cost = self.meter.settle(call.reservation, known or _at_most(call))
+        known = Usage() if call.free or not sent else call.usage
+        at_most = None if known else _at_most(call, self.policy.models[call.model].tokens_per_second)
+        cost = self.meter.settle(call.reservation, known, at_most)
         self._write(call, cost)
 
     def _write(self, call: Call, cost: int) -> None:
@@ -181,16 +188,18 @@ class Upstream:
         self.log.append("call", data)
 
 
-def _at_most(call: Call) -> Usage | None:
-    """What a call of unknown cost can have cost: its input as the API said, and as much output as there was time for.
+def _at_most(call: Call, rate: int) -> Usage | None:
+    """What a call of unknown cost can have cost: its input as the API said, and as much output as there was time for,
+    or as was shown, if that is more (a token is at least a character).
 
-    An answer that is not streamed is written to its end, whoever listens.
+    An answer that is not streamed is written to its end, whoever listens: None, its worst case.
     """
     if call.most is None or not call.streamed:
         return None
+    begun = call.begun if call.begun and call.begun.tokens > call.begun.output else call.most  # no prompt is empty
     seconds = time.monotonic() - call.began + NOTICED
-    written = min(call.most.output, math.ceil(seconds * MOST_PER_SECOND))
-    return replace(call.begun or call.most, output=max(written, call.begun.output if call.begun else 0))
+    written = max(math.ceil(seconds * rate), call.shown, call.begun.output if call.begun else 0)
+    return replace(begun, output=min(call.most.output, written))
 
 
 async def _streamed(answer: httpx.Response, call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
@@ -200,7 +209,7 @@ async def _streamed(answer: httpx.Response, call: Call, cap: int, key: Key) -> A
         if total > cap:
             raise events.MalformedAnswer("too_large")
         for event in reader.feed(data):
-            call.usage, call.begun = reader.usage, reader.begun
+            call.usage, call.begun, call.shown = reader.usage, reader.begun, reader.shown
             yield event
     if reader.error is not None:
         call.outcome = f"stream_{reader.error}"

@@ -103,6 +103,7 @@ class Desk:
         self.train_py = train_py
         self.quota = quota
         self.finished = threading.Event()
+        self.ran = 0  # experiments of this lane's agent, in this session
         self.failure: BaseException | None = None
         self.left_because: str | None = None  # the agent's own word, from LEAVING
         self._busy = threading.Lock()
@@ -183,6 +184,7 @@ class Desk:
             self.quota.give_back()
             return error.reason
         self._refusals = 0
+        self.ran += 1
         if self.quota.left == 0:
             self._finish()
         if not (self.finished.is_set() or self._told_enough()):
@@ -216,6 +218,7 @@ class Desk:
             "analysis": self.loop.memory.analysis(self.loop.stages.lane.name).model_dump(mode="json"),
             "rows": [row.model_dump(mode="json", include=fields) for row in rows],
             "experiments_left": self.quota.left,
+            "run_here": self.ran,
             "budget": None if budget is None else budget.model_dump(mode="json"),
         }
 

@@ -22,7 +22,7 @@ class Rounds:
     def __init__(self) -> None:
         self._missed: dict[int, int] = {}  # rounds in a row, by lane that takes part
         self._here: set[int] = set()
-        self._running = 0
+        self._running: set[int] = set()
         self._change = threading.Condition()
 
     def expect(self, lane: int) -> None:
@@ -49,12 +49,12 @@ class Rounds:
                 self._begin()
             self._begin_if_complete()
             self._wait(lane, time.monotonic() + patience, over)
-            self._running += 1
+            self._running.add(lane)
         try:
             yield
         finally:
             with self._change:
-                self._running -= 1
+                self._running.discard(lane)
 
     def _wait(self, lane: int, deadline: float, over: Callable[[], bool]) -> None:
         while lane in self._here and not over():
@@ -69,6 +69,7 @@ class Rounds:
             self._begin()
 
     def _begin(self) -> None:
-        self._missed = {lane: 0 if lane in self._here else missed + 1 for lane, missed in self._missed.items()}
+        busy = self._here | self._running
+        self._missed = {lane: 0 if lane in busy else missed + 1 for lane, missed in self._missed.items()}
         self._here.clear()
         self._change.notify_all()

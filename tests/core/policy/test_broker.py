@@ -47,6 +47,11 @@ def test_calls_go_to_one_place(policies: Policies, upstream: str) -> None:
         "https://host/../x y",
         "https://host/#x",
         "https://host:123456",
+        "https://host:99999",
+        "https://host:0",
+        "https://host:\u0668\u0660",
+        "https://a..b",
+        "https://[:::]",
         "https://host\n",
         "https://-host",
         "https://host/",
@@ -66,7 +71,20 @@ def test_a_private_address_is_reached_unencrypted_only_if_policy_says_so(policie
             made(policies, upstream=upstream)
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "gateway.lab.example", "0.0.0.0", "[2001:4860::1]", "[::]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "8.8.8.8",
+        "gateway.lab.example",
+        "0.0.0.0",
+        "[2001:4860::1]",
+        "[::]",
+        "169.254.169.254",
+        "203.0.113.9",
+        "240.0.0.1",
+        "[2001::1]",
+    ],
+)
 def test_nothing_public_is_ever_reached_unencrypted(policies: Policies, host: str) -> None:
     with pytest.raises(ValidationError, match="upstream"):
         made(policies, upstream=f"http://{host}", allow_plain_http=True)
@@ -103,3 +121,10 @@ def test_a_bench_with_an_older_policy_goes_on_as_it_was(policies: Policies) -> N
     later = {"allow_plain_http", "ca_file", "proxy", "auth", "prices_checked"}
     older = Broker.model_validate({k: v for k, v in policies.broker.model_dump().items() if k not in later})
     assert (older.auth, older.ca_file, older.proxy, older.allow_plain_http) == ("x-api-key", "", "", False)
+
+
+def test_a_proxy_reads_no_key(policies: Policies) -> None:
+    """An upstream of http:// was handed to it in the clear, wherever it is."""
+    for upstream in ("http://gateway:4000", "http://127.0.0.1:8000"):
+        with pytest.raises(ValidationError, match="would read the key"):
+            made(policies, upstream=upstream, proxy="http://proxy.example.com:3128")

@@ -174,3 +174,24 @@ def test_a_model_of_ones_own_costs_nothing_and_its_cache_what_its_input_does(
         meter.settle(meter.reserve("org/Model:8b_q4", 10**6, 1000), None)
     with pytest.raises(BudgetExhausted, match="requests"):  # what is left of the ceilings holds
         meter.reserve("org/Model:8b_q4", 1, 1)
+
+
+def test_a_cache_that_is_dearer_than_its_input_is_held_too(tmp_path: Path, policies: Policies) -> None:
+    price = Price(input=1.0, output=1.0, cache_write=0.5, cache_read=50.0, max_tokens=1000)
+    policy = limited(policies).model_copy(update={"models": {"m": price}})
+    meter = Meter(tmp_path / "s", "t", policy)
+    held = meter.settle(meter.reserve("m", 1000, 0), None)
+    assert Usage(cache_read=1000).nano(price) <= held
+
+
+def test_a_part_of_a_nano_dollar_is_one() -> None:
+    price = Price(input=0.0004, output=0.1, max_tokens=10)
+    assert (Usage(input=10).nano(price), Usage(output=10).nano(price)) == (10, 1000)
+
+
+def test_what_is_unknown_costs_no_more_than_was_held(tmp_path: Path, policies: Policies) -> None:
+    meter = Meter(tmp_path / "s", "t", limited(policies))
+    call = meter.reserve(MODEL, 100, 100)
+    assert meter.settle(call, None, Usage(cache_write=100, output=20)) == 100 * 1250 + 20 * 5000
+    call = meter.reserve(MODEL, 100, 100)
+    assert meter.settle(call, None, Usage(cache_write=10_000, output=10_000)) == 100 * 1250 + 100 * 5000

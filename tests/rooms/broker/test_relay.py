@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from runner.core.evidence.spending import NANO, spent
-from runner.rooms.broker.upstream import MOST_PER_SECOND, NOTICED
+from runner.rooms.broker.upstream import DOUBTFUL, NOTICED
 from runner.rooms.desk.meter_client import MeterClient
 from tests.rooms.broker.conftest import KEY, Brokered, Start, spawn, stop
 from tests.standin.server import Block, Standin
@@ -303,7 +303,7 @@ def test_streams_that_break_cost_what_they_can_have_cost_and_no_more(start: Star
     assert all(call["outcome"].startswith("broken_") for call in calls)
     for call in calls:
         least = broker.standin.billed_nano / count  # which the stand-in billed for each, all alike
-        bound = (call["seconds"] + NOTICED + 0.1) * MOST_PER_SECOND * 5000 + 200 * 1000
+        bound = (call["seconds"] + NOTICED + 0.1) * 400 * 5000 + 200 * 1000
         assert least <= call["nano_dollars"] <= bound < most * 5000
     found = spent(broker.state / "spent.sqlite", "t")
     assert found is not None
@@ -575,12 +575,72 @@ def test_calls_go_by_the_proxy_of_the_policy_and_by_no_other(start: Start, monke
         def answer() -> None:
             peer, _ = listener.accept()
             heard.append(peer.recv(4096))
-            body = b'{"type":"error","error":{"type":"api_error","message":"seen"}}'
-            peer.sendall(b"HTTP/1.1 503 x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            peer.sendall(b"HTTP/1.1 403 not from here\r\n\r\n")
             peer.close()
 
         threading.Thread(target=answer, daemon=True).start()
-        broker = start(proxy=f"http://127.0.0.1:{listener.getsockname()[1]}")
-        assert broker.post(HI).status_code == 503
-    assert heard[0].startswith(b"POST http://127.0.0.1:")
+        broker = start(upstream="https://model.lab.invalid:8443", proxy=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert broker.post(HI).status_code == 502
+    assert heard[0].startswith(b"CONNECT model.lab.invalid:8443 ")
+    assert KEY.encode() not in heard[0]
     assert broker.standin.bodies == []
+
+
+def left_early(broker: Brokered, **asked: Any) -> dict[str, Any]:
+    """A stream whose reader leaves at the first text; its line in the log."""
+    with (
+        contextlib.suppress(anthropic.APIError, httpx2.HTTPError),
+        broker.sdk().messages.stream(**{**HI, **asked}) as it,
+    ):
+        for event in it:
+            if event.type == "content_block_delta":
+                break
+    return logged(broker, len(broker.standin.bodies))[-1]
+
+
+def test_a_gateway_that_tells_its_input_at_the_end_does_not_make_it_free(start: Start) -> None:
+    """It says 0 at the beginning: hanging up after the first words cost a cent instead of half a dollar."""
+    standin = Standin(lambda _: [{"type": "text", "text": "word " * 50}], deque(["late"]))
+    call = left_early(start(standin), messages=[{"role": "user", "content": "x" * 400_000}])
+    assert call["outcome"] in ("agent_left", "broken_RemoteProtocolError", "broken_ReadError")
+    assert call["nano_dollars"] >= 400_000 * 1250  # each byte a token, as it was held
+
+
+def test_what_was_shown_is_at_least_what_it_costs(start: Start) -> None:
+    """A model that writes faster than any we know of: by the clock alone most of it was free."""
+    words = "a" * 30_000
+    call = left_early(start(Standin(lambda _: [{"type": "text", "text": words}], deque(["late"]))), max_tokens=32_000)
+    assert call["usage"] is None
+    assert call["nano_dollars"] >= 30_000 * 5000
+
+
+@pytest.mark.parametrize("status", [*DOUBTFUL, 204, 302])
+def test_somebody_between_who_gave_up_does_not_make_it_free(start: Start, status: int) -> None:
+    broker = start(Standin(faults=deque([str(status)])))
+    broker.post(HI)
+    (call,) = logged(broker, 1)
+    assert call["nano_dollars"] > 64 * 5000  # written to its end, whoever listens
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 429, 500, 503, 529])
+def test_what_the_api_refuses_is_free(start: Start, status: int) -> None:
+    broker = start(Standin(faults=deque([str(status)])))
+    broker.post(HI)
+    assert logged(broker, 1)[0]["nano_dollars"] == 0
+
+
+def test_a_reader_that_stops_reading_gives_its_place_back(start: Start) -> None:
+    """Two of them held both places for ever, and every other lane got 429."""
+    broker = start(Standin(lambda _: [{"type": "text", "text": "x" * 3_000_000}]), call_seconds="1.0", concurrent="2")
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            line = stack.enter_context(socket.socket(socket.AF_UNIX))
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.connect(str(broker.places.llm))
+            body = json.dumps({**HI, "stream": True}).encode()
+            line.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: b\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        while len(broker.standin.bodies) < 2:
+            time.sleep(0.05)
+        assert broker.post(HI).status_code == 429
+        logged(broker, 2)
+        assert broker.post(HI).status_code == 200

@@ -52,6 +52,10 @@ def block(value: dict[str, Any]) -> dict[str, Any]:
     return changed(messages=[{"role": "user", "content": [value]}])
 
 
+def tool(**more: Any) -> dict[str, Any]:
+    return changed(tools=[{"name": "x", "input_schema": {}, **more}])
+
+
 def test_a_whole_request_is_rebuilt_with_the_same_meaning() -> None:
     expected = changed()
     del expected["messages"][1]["content"][1]["citations"]
@@ -78,6 +82,9 @@ def test_metadata_is_accepted_and_left_out() -> None:
         (changed(tools=[{"type": "bash_20250124", "name": "sh"}]), "value_not_allowed"),
         (changed(tools=[{"type": "bash_20250124", "name": "bash", "input_schema": {}}]), "field_not_allowed"),
         (changed(tools=[{"type": "memory_20990101", "name": "memory"}]), "value_not_allowed"),
+        (tool(parameters=1), "field_not_allowed"),
+        (changed(tools=[{"name": "x", "input_schema": {"a": [{"$ref": "https://evil/x.json"}]}}]), "bad_value"),
+        (changed(output_config={"format": {"type": "json_schema", "schema": {"$ref": "https://evil"}}}), "bad_value"),
         (changed(output_config={"task_budget": {"type": "tokens", "total": 1}}), "field_not_allowed"),
         (changed(fallbacks=[{"model": "x"}]), "field_not_allowed"),
         (changed(betas=["mcp-client-2025-04-04"]), "field_not_allowed"),
@@ -186,10 +193,6 @@ def test_any_bytes_are_refused(data: bytes) -> None:
 EPHEMERAL = {"type": "ephemeral"}
 
 
-def tool(**more: Any) -> dict[str, Any]:
-    return changed(tools=[{"name": "x", "input_schema": {}, **more}])
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -203,6 +206,7 @@ def tool(**more: Any) -> dict[str, Any]:
         changed(tools=[{"type": "bash_20250124", "name": "bash", "cache_control": EPHEMERAL}]),
         changed(tools=[{"type": "text_editor_20250728", "name": "str_replace_based_edit_tool", "max_characters": 9}]),
         changed(tools=[{"type": "memory_20250818", "name": "memory"}]),
+        changed(tools=[{"name": "x", "input_schema": {"$defs": {"a": {}}, "items": {"$ref": "#/$defs/a"}}}]),
         block({"type": "tool_use", "id": "call:1/2", "name": "mcp.read-file", "input": {"ttl": "1h", "caller": 1}}),
     ],
 )

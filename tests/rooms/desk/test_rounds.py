@@ -169,3 +169,14 @@ def test_many_lanes_never_lock_each_other_out() -> None:
     for thread in threads:
         thread.join(LONG)
     assert sorted(done) == list(range(16))
+
+
+def test_who_joins_a_round_under_way_makes_nobody_late() -> None:
+    """With four lanes the first had missed three rounds, and the next began without it."""
+    rounds = expecting(0, 1, 2, 3)
+    with asks(rounds, 0, 0.1) as first:
+        assert first.began.wait(5)
+        for lane in (1, 2, 3):
+            with asks(rounds, lane) as late:
+                assert late.began.wait(5)
+    assert rounds._missed[0] == 0
