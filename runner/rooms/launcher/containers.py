@@ -307,8 +307,7 @@ def _close(sock: socket.socket, attached: Any) -> None:
         OSError, AttributeError
     ):  # else the collector closes it, after what it reads from: a traceback on 3.13
         attached._response.close()
-    descriptor = sock.detach()
-    if descriptor >= 0:
+    if (descriptor := sock.detach()) >= 0:
         os.close(descriptor)
 
 
