@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 
+from runner.core.airlock import snapshot
 from runner.core.base.doors import Line, listening, serve
 from runner.core.base.errors import EngineError
 from runner.core.base.launching import LaunchRequest
@@ -85,7 +86,7 @@ def _mounts(made: Stage) -> Check:
     with processes.doors() as places, listening(places.bench, gid=ids.host_gid, mode=0o660) as sock:
         places.llm.parent.mkdir()
         threading.Thread(target=serve, args=(sock, users.agents(sandbox), _greeting(word)), daemon=True).start()
-        made.home.work.write_bytes(f"# {word}\n".encode())
+        snapshot.provide(made.home.work, ids.host_gid, f"# {word}\n".encode())
         launcher = Launcher(made.client, made.home, places, made.policies)
         request = LaunchRequest(role="agent", run=RUN, policy=made.policies.digest)
         fix = f"let the engine see {made.home.root.parent} and {places.root.parent} (TMPDIR moves the latter)"
