@@ -51,7 +51,13 @@ def _keep(bench: Bench, place: Workspace, command: list[str], environment: dict[
     while True:
         before, heard = _history(bench), relay.HEARD.answers
         place.prepare()
-        code = subprocess.run(command, env=environment, cwd=place.folder, check=False).returncode
+        try:
+            code = subprocess.run(command, env=environment, cwd=place.folder, check=False).returncode
+        except OSError as error:
+            print(
+                f"{command[0]} cannot be started: {error.strerror} (fix: policies/agent.yaml command)", file=sys.stderr
+            )
+            return "failed"
         while Detached(place.state).running():  # it left one behind
             time.sleep(_PAUSE)
         after = _history(bench)

@@ -67,7 +67,7 @@ class Workspace:
             return
         copy, best = self.folder / "train.py", self.mounted.read_bytes()
         there = copy.read_bytes() if copy.is_file() else None
-        tried = _bytes(self._carried) if self._carried.exists() else there
+        tried = _bytes(self._carried) or (there if anyway else None)
         if tried is not None and tried != best:
             _replace(self.folder / TRIED, tried)
         if anyway or there is None or not self._differs(copy) or there == _bytes(self._carried):

@@ -173,3 +173,12 @@ def test_a_budget_that_was_used_up_before_an_experiment_of_its_own_closes_nothin
     relay.HEARD.experiment = True
     assert keep(ONE) == "done"
     assert [text for text, _ in desk[0].ran] == ["x", "x"]
+
+
+def test_a_command_that_is_not_in_the_image_is_told(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    desk[0]._history = lambda _: {"rows": [], "experiments_left": None, "run_here": 0}  # type: ignore[method-assign]
+    place = Workspace(tmp_path / "space", desk[0].train_py)
+    assert command._keep(desk[1](), place, ["no-such-agent"], dict(os.environ)) == "failed"
+    assert "no-such-agent cannot be started" in capfd.readouterr().err

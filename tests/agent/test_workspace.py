@@ -104,3 +104,13 @@ def test_without_a_folder_the_mounted_file_is_all_there_is(mounted: Path, monkey
     alone.give_back()
     assert mounted.read_text() == "edited\n"
     assert {path.name for path in mounted.parent.iterdir()} == {"program.md", "train.py"}
+
+
+def test_what_was_not_run_is_not_called_tried(place: Workspace, mounted: Path) -> None:
+    copy(place).write_text("half an idea\n")
+    place.prepare()  # the next start
+    assert copy(place).read_text() == "half an idea\n"
+    assert not copy(place).with_name(TRIED).exists()
+    place.give_back(anyway=True)  # bench restore
+    assert copy(place).read_text() == "seed\n"
+    assert copy(place).with_name(TRIED).read_text() == "half an idea\n"
