@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 
 from agent import claude, command, scripted
-from agent.client import Bench, Interrupted, Refused
+from agent.client import Bench, leave
 
 KINDS = {"claude": claude.main, "command": command.main, "scripted": scripted.main}
 
@@ -19,8 +18,7 @@ def main(argv: list[str]) -> int:
         return 2
     code = KINDS[kind]()
     if kind == "scripted":  # the others say why they leave
-        with contextlib.suppress(Interrupted, Refused, OSError):
-            Bench(patience=5).leave("failed" if code else "done")
+        leave(Bench(patience=5), "failed" if code else "done")
     return code
 
 

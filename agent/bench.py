@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent.client import Bench, Interrupted, Refused
 from agent.tools import EditError
-from agent.workspace import Workspace
+from agent.workspace import Workspace, locked
 
 RUNNING = 4
 _WAIT = 540.0  # seconds; clients end a command after ten minutes
@@ -49,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     asked, place = parser().parse_args(argv), Workspace()
     detached, bench = Detached(place.state), Bench(patience=30)
     verbs: dict[str, Callable[[], object]] = {
-        "run": lambda: _run(bench, place, asked.description, asked.file),
+        "run": lambda: run(bench, place, asked.description, asked.file),
         "history": bench.history,
         "telemetry": lambda: bench.telemetry(asked.experiment),
         "restore": lambda: _restore(bench, place),
@@ -69,7 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _run(bench: Bench, place: Workspace, description: str, file: Path | None) -> dict[str, Any]:
+def run(bench: Bench, place: Workspace, description: str, file: Path | None = None) -> dict[str, Any]:
+    """One experiment with what was edited, or with `file`. Raises Refused, Interrupted, EditError."""
     with place.alone():
         place.carry(file)
         answer = bench.run_experiment(description)
@@ -85,50 +84,54 @@ def _restore(bench: Bench, place: Workspace) -> dict[str, Any]:
 
 
 class Detached:
-    """A run in a process of its own: its lock says whether it runs, its files what came of it."""
+    """A run in a process of its own, which holds a lock as long as it lives; its files say what came of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.answer, self.error, self.process, self.code = (folder / one for one in ("answer", "error", "pid", "code"))
+        self.answer, self.error, self.code, self.lock = (
+            folder / one for one in ("answer", "error", "code", "detached")
+        )
 
     def start(self, description: str, file: Path | None) -> int:
         """Begin one; returns at once."""
-        if self.running():
+        if (lock := locked(self.lock)) is None:
             return _say({"ok": False, "reason": "busy"}, 1)
-        self.answer.parent.mkdir(parents=True, exist_ok=True)
         self.code.unlink(missing_ok=True)
         # -P: the caller's folder must not provide modules; --: a description may begin with a dash.
         words = [sys.executable, "-P", "-m", "agent.bench", "run", "--", description]
         words += [str(file.absolute())] if file else []
         script = '"$@" >"$0/answer" 2>"$0/error"; echo $? >"$0/code.new"; mv "$0/code.new" "$0/code"'
         nobody = subprocess.DEVNULL  # who reads the caller's output waits until nobody holds it
-        made = subprocess.Popen(
-            ["sh", "-c", script, str(self.answer.parent), *words],
-            start_new_session=True,
-            stdin=nobody,
-            stdout=nobody,
-            stderr=nobody,
-        )
-        self.process.write_text(str(made.pid))
+        with lock:
+            subprocess.Popen(
+                ["sh", "-c", script, str(self.answer.parent), *words],
+                start_new_session=True,
+                stdin=nobody,
+                stdout=nobody,
+                stderr=nobody,
+                pass_fds=(lock.fileno(),),
+            )
         return _say({"ok": True, "running": True}, 0)
 
     def told(self, seconds: float) -> int:
         """Its answer and its exit code, or that it still runs after so many seconds."""
         deadline = time.monotonic() + seconds
-        while self.running() and time.monotonic() < deadline:
+        while (running := self.running()) and time.monotonic() < deadline:
             time.sleep(_LOOK)
+        if running:
+            return _say({"ok": True, "running": True}, RUNNING)
         if self.code.exists():
             print(self.answer.read_text().strip() or json.dumps({"ok": False, "reason": "interrupted"}))
             print(self.error.read_text().strip(), file=sys.stderr)
             return int(self.code.read_text())
-        if self.running():
-            return _say({"ok": True, "running": True}, RUNNING)
-        return _say({"ok": False, "reason": "interrupted" if self.process.exists() else "nothing_detached"}, 1)
+        return _say({"ok": False, "reason": "interrupted" if self.lock.exists() else "nothing_detached"}, 1)
 
     def running(self) -> bool:
         """Whether it is under way."""
-        with suppress(OSError, ValueError):
-            os.kill(int(self.process.read_text()), 0)
-            return not self.code.exists()
+        if not self.lock.exists():
+            return False
+        if (lock := locked(self.lock)) is None:
+            return True
+        lock.close()
         return False
 
 

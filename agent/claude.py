@@ -6,14 +6,13 @@ night's model budget is used up, or when the API refuses for good; a bench or an
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from agent import context, conversation
-from agent.client import Bench, Interrupted, Refused
+from agent.client import CLOSING, Bench, Interrupted, Refused, leave, waited
 from agent.conversation import Ended
 from agent.model import BudgetUsed, Model, Permanent, Unacceptable
 from agent.toolbox import Toolbox
@@ -24,29 +23,22 @@ MAX_UNACCEPTABLE = 30  # conversations in a row that the API would not take: abo
 _IDLE_PAUSE = 2.0  # seconds, doubled while nothing comes of it
 _LONGEST_IDLE = 300.0
 _LONGEST_UNACCEPTABLE = 900.0
-CLOSING = "train.py as it stood when this experiment's model budget was used up"
 
 
 def main() -> int:
     """Work until there is nothing more to do; returns the exit code."""
     bench, editor = Bench(), Editor()
-    brief = _brief(bench)
+    brief = waited(bench.brief, _IDLE_PAUSE)
     model = Model(brief["model"], brief["max_tokens"])
     try:
         _work(bench, editor, model, brief, context.system(PROGRAM.read_text(encoding="utf-8")))
     except BudgetUsed as error:
         _say(str(error))
-        _leave(bench, "budget")
+        leave(bench, "budget")
     except Permanent as error:
         _say(f"the model API refused for good: {error}")
-        _leave(bench, "api_refused")
+        leave(bench, "api_refused")
     return 0
-
-
-def _leave(bench: Bench, reason: str) -> None:
-    """Tell the runner, which ends the session; one that is away has ended it already."""
-    with contextlib.suppress(Interrupted, Refused, OSError):
-        bench.leave(reason)
 
 
 def _work(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any], system: str) -> None:
@@ -105,14 +97,6 @@ def _close(bench: Bench) -> Ended:
 
 def _pause(times: int, longest: float) -> float:
     return float(min(longest, _IDLE_PAUSE * 2.0 ** min(times, 20)))
-
-
-def _brief(bench: Bench) -> dict[str, Any]:
-    while True:
-        try:
-            return bench.brief()
-        except Interrupted:
-            time.sleep(_IDLE_PAUSE)
 
 
 def _say(text: str) -> None:

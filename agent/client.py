@@ -6,11 +6,15 @@ import json
 import os
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
 
 SOCKET = os.environ.get("GLOVEBOX_BENCH", "/run/glovebox/bench/bench.sock")
 PATIENCE = 600.0  # seconds to wait for a runner that is being started again
+CLOSING = "train.py as it stood when this experiment's model budget was used up"  # as the record describes it
 _PAUSE = 0.5
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -82,3 +86,18 @@ class Bench:
                 time.sleep(_PAUSE)
             else:
                 self._sock, self._lines = sock, sock.makefile("rb")
+
+
+def waited(ask: Callable[[], T], pause: float) -> T:
+    """What the runner answers, once it does: one that is being started again is asked again."""
+    while True:
+        try:
+            return ask()
+        except Interrupted:
+            time.sleep(pause)
+
+
+def leave(bench: Bench, reason: str) -> None:
+    """Tell the runner, which ends the session; one that is away has ended it already."""
+    with suppress(Interrupted, Refused, OSError):
+        bench.leave(reason)

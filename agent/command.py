@@ -7,7 +7,6 @@ after one. If the budget of an experiment is used up, the file is run as it stan
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -15,13 +14,12 @@ import time
 from typing import Any
 
 from agent import relay
-from agent.bench import Detached
-from agent.client import Bench, Interrupted, Refused
+from agent.bench import Detached, run
+from agent.client import CLOSING, Bench, Interrupted, Refused, leave, waited
 from agent.tools import EditError
 from agent.workspace import PLACE, VARIABLE, Workspace
 
 FRUITLESS = 5  # starts in a row without an experiment
-CLOSING = "train.py as it stood when this experiment's model budget was used up"
 _PAUSE, _LONGEST_PAUSE = 3.0, 300.0  # seconds, doubled from one fruitless start to the next
 
 
@@ -29,8 +27,7 @@ def main() -> int:
     """Run the command until no experiment is left or nothing comes of it, say why, and return an exit code."""
     bench = Bench()
     reason = _work(bench)
-    with contextlib.suppress(Interrupted, Refused, OSError):
-        Bench(patience=5).leave(reason)
+    leave(Bench(patience=5), reason)
     return int(reason == "failed")
 
 
@@ -81,21 +78,15 @@ def _keep(bench: Bench, place: Workspace, command: list[str], environment: dict[
 def _close(bench: Bench, place: Workspace) -> bool:
     """Run the file as it stands; whether that was an experiment."""
     try:
-        with place.alone():
-            place.carry()
-            bench.run_experiment(CLOSING)
-            place.give_back()
+        run(bench, place, CLOSING)
     except (Refused, EditError, Interrupted):
         return False
     return True
 
 
 def _history(bench: Bench) -> dict[str, Any]:
-    """Waits for a runner that is being started again; one that is gone for good wants no more experiments."""
-    while True:
-        try:
-            return bench.history()
-        except Interrupted:
-            time.sleep(_PAUSE)
-        except (Refused, OSError):
-            return {"experiments_left": 0, "run_here": 0}
+    """What a runner that is gone for good says too: it wants no more experiments."""
+    try:
+        return waited(bench.history, _PAUSE)
+    except (Refused, OSError):
+        return {"experiments_left": 0, "run_here": 0}

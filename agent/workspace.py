@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from agent.tools import TRAIN_PY, EditError, Editor
 
@@ -36,12 +37,9 @@ class Workspace:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """One experiment at a time: else another's file would run under a description; raises EditError."""
-        self.state.mkdir(parents=True, exist_ok=True)
-        with (self.state / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise EditError("busy") from None
+        if (lock := locked(self.state / "lock")) is None:
+            raise EditError("busy")
+        with lock:
             yield
 
     def prepare(self) -> None:
@@ -91,6 +89,18 @@ class Workspace:
         data = path.read_bytes()
         ours = path == self.mounted and data == _bytes(self._carried)
         return not ours and (_bytes(self._synced) or b"") != _digest(data).encode()
+
+
+def locked(path: Path) -> IO[str] | None:
+    """The open file at `path`, ours until nobody has it open any more; None while it is somebody else's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 def _read(path: Path) -> bytes:

@@ -50,10 +50,12 @@ def secret_of(home: Home, agent: str | None, given: Path | None) -> Path | None:
 
     A command of the person's own may need no model: without a key it has none.
     """
+    if agent in (None, "scripted"):
+        return None
     path = given or home.key
-    if agent not in (None, "scripted") and policy_files.load(*home.policies).broker.auth == "none":
+    if policy_files.load(*home.policies).broker.auth == "none":
         return path  # which nobody reads
-    if agent in (None, "scripted") or (agent == "command" and given is None and not path.exists()):
+    if agent == "command" and given is None and not path.exists():
         return None
     secret_file.read(path)
     return path

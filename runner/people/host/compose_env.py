@@ -74,8 +74,7 @@ def of_agent(sandbox: walls.Sandbox) -> dict[str, str]:
 
 def differences(path: Path, home: Home, sandbox: walls.Sandbox) -> list[str] | None:
     """Names of the agent's settings at `path` that are not those of policy; None if it is not this bench's file."""
-    lines = [line.partition("=") for line in _there(path).split("\n") if "=" in line]
-    said = {name.strip(): value.strip() for name, _, value in lines}
+    said = _said(_there(path).split("\n"))
     if said.get("GLOVEBOX_HOME") != str(home.root):
         return None
     return [name for name, value in of_agent(sandbox).items() if said.get(name) != value]
@@ -116,10 +115,15 @@ def write(path: Path, home: Home, *, named: bool = True) -> None:
 
 
 def _of_another(path: Path, lines: list[str], home: Home, *, named: bool) -> None:
-    theirs = [line.partition("=")[2].strip().strip("\"'") for line in lines if _name(line) == "GLOVEBOX_HOME"]
-    if theirs and not named and Path(theirs[-1]) != home.root:
+    theirs = _said(lines).get("GLOVEBOX_HOME")
+    if theirs is not None and not named and Path(theirs) != home.root:
         fix = f"name a file for this bench with --env-file, or make it this one's: --env-file {path.name}"
-        raise PolicyError(f"holds the settings of another bench, {theirs[-1][:100]}", where=str(path), fix=fix)
+        raise PolicyError(f"holds the settings of another bench, {theirs[:100]}", where=str(path), fix=fix)
+
+
+def _said(lines: list[str]) -> dict[str, str]:
+    """Each value by its name; of two of a name the last, as compose takes it."""
+    return {_name(line): line.partition("=")[2].strip().strip("\"'") for line in lines}
 
 
 def _name(line: str) -> str:

@@ -58,6 +58,11 @@ class Usage:
         return sum(_each(rates.of(name)) * count for name, count in asdict(self).items())
 
 
+def worst_case(price: Price, input_tokens: int, max_tokens: int) -> Usage:
+    """What a call can use at most: every token of its prompt of the dearest kind, and all it may write."""
+    return Usage(**{price.worst(input_tokens).dearest: input_tokens, "output": max_tokens})
+
+
 class BudgetExhausted(GloveboxError):
     """No room for the worst case of a call; `reason` is closed: SCOPE_CEILING."""
 
@@ -93,9 +98,9 @@ class Meter:
 
     def reserve(self, model: str, input_tokens: int, max_tokens: int) -> int:
         """Admit a call and hold its worst case; returns its number. Raises BudgetExhausted."""
-        rates = self.policy.models[model].worst(input_tokens)
-        nano = _each(rates.of(rates.dearest)) * input_tokens + _each(rates.output) * max_tokens
-        tokens = input_tokens + max_tokens
+        price = self.policy.models[model]
+        worst = worst_case(price, input_tokens, max_tokens)
+        nano, tokens = worst.nano(price, worst=True), worst.tokens
         with self._lock:
             self._ticked = self._ticked or self.clock()
             self._tick()

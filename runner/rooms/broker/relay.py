@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from runner.core.base import faults
 from runner.rooms.broker import events, fields
 from runner.rooms.broker import request as requests
-from runner.rooms.broker.budget import OVERHEAD_TOKENS, BudgetExhausted, Usage
+from runner.rooms.broker.budget import OVERHEAD_TOKENS, BudgetExhausted, worst_case
 from runner.rooms.broker.upstream import Call, Upstream
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
@@ -122,7 +122,7 @@ class Relay:
         try:
             leaving = requests.rebuild(asked)
             tokens = len(leaving) + OVERHEAD_TOKENS if most else 0  # counting is free
-            worst = Usage(**{price.worst(tokens).dearest: tokens, "output": most})
+            worst = worst_case(price, tokens, most)
             number = self.upstream.meter.reserve(asked.model, tokens, most)
             faults.reach("broker.reserved")
         except BudgetExhausted as error:

@@ -303,9 +303,8 @@ def _close(sock: socket.socket, attached: Any) -> None:
     # docker-py's own close() leaves the descriptor open, and so does the socket's while docker-py's wrapper lives.
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-    with suppress(
-        OSError, AttributeError
-    ):  # else the collector closes it, after what it reads from: a traceback on 3.13
+    # Left to the collector it is closed after what it reads from: a traceback on Python 3.13.
+    with suppress(OSError, AttributeError):
         attached._response.close()
     if (descriptor := sock.detach()) >= 0:
         os.close(descriptor)
