@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -57,6 +58,18 @@ def train_py(space: Workspace) -> Path:
     return space.folder / "train.py"
 
 
+def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Experiments of the desk take until this is set."""
+    real, over = FakeDesk._run_experiment, threading.Event()
+
+    def waits(self: FakeDesk, request: Any) -> dict[str, Any] | None:
+        over.wait(120)
+        return real(self, request)
+
+    monkeypatch.setattr(FakeDesk, "_run_experiment", waits)
+    return over
+
+
 def test_what_was_edited_in_the_folder_is_what_runs(bench: Run, desk: Desk, space: Workspace) -> None:
     train_py(space).write_text("better\n")
     code, told = bench("run", "a change")
@@ -86,13 +99,7 @@ def test_an_experiment_may_take_longer_than_a_client_waits(
     bench: Run, desk: Desk, space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Claude Code ends a command after ten minutes, and its experiment's answer was lost."""
-    real, trained = FakeDesk._run_experiment, threading.Event()
-
-    def slow(self: FakeDesk, request: Any) -> dict[str, Any] | None:
-        trained.wait(120)
-        return real(self, request)
-
-    monkeypatch.setattr(FakeDesk, "_run_experiment", slow)
+    trained = held(monkeypatch)
     assert bench("status") == (1, {"ok": False, "reason": "nothing_detached"})
     train_py(space).write_text("long\n")
     assert bench("run", "--detach", "a long one") == (0, {"ok": True, "running": True})
@@ -116,9 +123,20 @@ def test_a_detached_run_that_is_refused_or_cut_off_says_so(bench: Run, desk: Des
     assert (code, told["ok"]) == (1, False)
 
 
-def test_a_detached_run_that_was_killed_is_interrupted(bench: Run, space: Workspace) -> None:
-    (space.state / "detached").touch()  # held by nobody, and it said nothing
+def test_a_detached_run_that_was_killed_is_interrupted(
+    bench: Run, space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = held(monkeypatch)
+    assert bench("run", "--detach", "killed")[0] == 0
+    (pid,) = (
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.read_bytes().startswith(b"sh\0-c\0") and str(space.state).encode() in path.read_bytes()
+    )
+    os.killpg(pid, signal.SIGKILL)  # as for its memory
     assert bench("wait") == (1, {"ok": False, "reason": "interrupted"})
+    over.set()
+    assert bench("run", "--detach", "once more")[0] == 0
 
 
 @pytest.mark.parametrize("words", [(), ("run",), ("telemetry", "x"), ("nonsense",), ("wait", "--seconds", "x")])
@@ -140,13 +158,7 @@ def test_no_other_file_runs_under_a_description(
     bench: Run, desk: Desk, space: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The desk reads the file when its turn has come: what was carried over meanwhile ran as what waited."""
-    real, turn = FakeDesk._run_experiment, threading.Event()
-
-    def waits(self: FakeDesk, request: Any) -> dict[str, Any] | None:
-        turn.wait(120)
-        return real(self, request)
-
-    monkeypatch.setattr(FakeDesk, "_run_experiment", waits)
+    turn = held(monkeypatch)
     train_py(space).write_text("A\n")
     assert bench("run", "--detach", "this is A")[0] == 0
     train_py(space).with_name("b.py").write_text("B\n")
