@@ -1,7 +1,8 @@
 """`bench`: the runner's desk as a command, for agents that work through a shell. UNTRUSTED.
 
-Prints one JSON document. Exit codes: 0 done, 1 refused (the reason is printed), 2 wrong usage, 3 no runner, 4 still
-running. An experiment may take longer than a client lets a command run: `bench run --detach`, then `bench wait`.
+Prints one JSON document, or the text that was asked for. Exit codes: 0 done, 1 refused (the reason is printed), 2 wrong
+usage, 3 no runner, 4 still running. An experiment may take longer than a client lets a command run: `bench run
+--detach`, then `bench wait`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from agent.workspace import Workspace, locked
 RUNNING = 4
 _WAIT = 540.0  # seconds; clients end a command after ten minutes
 _LOOK = 0.2
+SAID = ("hypothesis", "expected", "kind")
+_MOST_NOTES = 64 << 10  # more than the bench ever takes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     run = verbs.add_parser("run", help="train and score train.py; prints its feedback")
     run.add_argument("description", help="one line for the record: what changed, and why")
     run.add_argument("file", nargs="?", type=Path, help="another file than the train.py that was edited")
+    run.add_argument("--hypothesis", help="one line: why it should help")
+    run.add_argument("--expected", type=float, help="the gain in val_bpb you expect, as 0.002")
+    run.add_argument("--kind", help="what it changes: learning_rate, architecture ...")
     run.add_argument("--detach", action="store_true", help="return at once; bench wait tells the feedback")
     wait = verbs.add_parser("wait", help="the feedback of a detached run, once it is there")
     wait.add_argument("--seconds", type=float, default=_WAIT, help="at most so long, then exit code 4")
@@ -38,7 +44,19 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("history", help="all experiments so far, and what is left of the budget")
     telemetry = verbs.add_parser("telemetry", help="loss curve and summary of one experiment")
     telemetry.add_argument("experiment", type=int)
-    verbs.add_parser("restore", help="put the best version so far back into train.py")
+    restore = verbs.add_parser("restore", help="put the best version so far, or experiment N's, into train.py")
+    restore.add_argument("experiment", type=int, nargs="?")
+    source = verbs.add_parser("source", help="print the train.py of experiment N")
+    source.add_argument("experiment", type=int)
+    diff = verbs.add_parser("diff", help="print what experiment N changed, or how N differs from M")
+    diff.add_argument("experiment", type=int)
+    diff.add_argument("against", type=int, nargs="?")
+    verbs.add_parser("program", help="print what the person wants, as it is now")
+    notes = verbs.add_parser("notes", help="print notes and open ideas; with a file (- for stdin), replace the notes")
+    notes.add_argument("file", nargs="?")
+    idea = verbs.add_parser("idea", help="the list of ideas: add TEXT, done N, drop N")
+    idea.add_argument("what", choices=("add", "done", "drop"))
+    idea.add_argument("idea", help="its text, or its number")
     return top
 
 
@@ -47,17 +65,23 @@ def main(argv: list[str] | None = None) -> int:
     asked, place = parser().parse_args(argv), Workspace()
     detached, bench = Detached(place.state), Bench(patience=30)
     verbs: dict[str, Callable[[], object]] = {
-        "run": lambda: run(bench, place, asked.description, asked.file),
+        "run": lambda: run(bench, place, asked.description, asked.file, **_said(asked)),
         "history": bench.history,
         "telemetry": lambda: bench.telemetry(asked.experiment),
-        "restore": lambda: _restore(bench, place),
+        "restore": lambda: _restore(bench, place, asked.experiment),
+        "source": lambda: bench.source(asked.experiment),
+        "diff": lambda: bench.diff(asked.experiment, asked.against)["diff"],
+        "program": lambda: program_of(bench.program()),
+        "notes": lambda: bench.notebook() if asked.file is None else bench.write_notes(_read(asked.file)),
+        "idea": lambda: _idea(bench, asked.what, asked.idea),
     }
     if asked.verb in ("wait", "status"):
         return detached.told(asked.seconds if asked.verb == "wait" else 0.0)
     if asked.verb == "run" and asked.detach:
-        return detached.start(asked.description, asked.file)
+        return detached.start(asked.description, asked.file, _said(asked))
     try:
-        print(json.dumps(verbs[asked.verb]()))
+        told = verbs[asked.verb]()
+        print(told if isinstance(told, str) else json.dumps(told))
     except (Refused, EditError) as error:
         print(json.dumps({"ok": False, "reason": str(error)}))
         return 1
@@ -67,18 +91,42 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def run(bench: Bench, place: Workspace, description: str, file: Path | None = None) -> dict[str, Any]:
+def run(bench: Bench, place: Workspace, description: str, file: Path | None = None, **said: Any) -> dict[str, Any]:
     """One experiment with what was edited, or with `file`. Raises Refused, Interrupted, EditError."""
     with place.alone():
         place.carry(file)
-        answer = bench.run_experiment(description)
+        answer = bench.run_experiment(description, **said)
         place.give_back()
     return answer
 
 
-def _restore(bench: Bench, place: Workspace) -> dict[str, Any]:
+def _said(asked: argparse.Namespace) -> dict[str, Any]:
+    """What was said of an experiment beforehand."""
+    return {name: value for name in SAID if (value := getattr(asked, name)) is not None}
+
+
+def _idea(bench: Bench, what: str, idea: str) -> dict[str, Any]:
+    if what == "add":
+        return bench.add_idea(idea)
+    if not idea.isdecimal():
+        raise EditError("name an idea by its number")
+    return bench.close_idea(int(idea), what)
+
+
+def _read(file: str) -> str:
+    data = sys.stdin.buffer.read(_MOST_NOTES) if file == "-" else Path(file).read_bytes()[:_MOST_NOTES]
+    return data.decode("utf-8", "replace")
+
+
+def program_of(told: dict[str, Any]) -> str:
+    """The person's directive, with what they said since."""
+    hints = "".join(f"\n- after experiment {one['after']}: {one['text']}" for one in told["hints"])
+    return str(told["program"]).rstrip() + (f"\n\n## From the person, since\n{hints}" if hints else "") + "\n"
+
+
+def _restore(bench: Bench, place: Workspace, experiment: int | None) -> dict[str, Any]:
     with place.alone():
-        answer = bench.restore()
+        answer = bench.restore(experiment)
         place.give_back(anyway=True)
     return answer
 
@@ -91,13 +139,14 @@ class Detached:
             folder / one for one in ("answer", "error", "code", "detached")
         )
 
-    def start(self, description: str, file: Path | None) -> int:
+    def start(self, description: str, file: Path | None, said: dict[str, Any]) -> int:
         """Begin one; returns at once."""
         if (lock := locked(self.lock)) is None:
             return _say({"ok": False, "reason": "busy"}, 1)
         self.code.unlink(missing_ok=True)
         # -P: the caller's folder must not provide modules; --: a description may begin with a dash.
-        words = [sys.executable, "-P", "-m", "agent.bench", "run", "--", description]
+        options = [f"--{name}={value}" for name, value in said.items()]
+        words = [sys.executable, "-P", "-m", "agent.bench", "run", *options, "--", description]
         words += [str(file.absolute())] if file else []
         script = '"$@" >"$0/answer" 2>"$0/error"; echo $? >"$0/code.new"; mv "$0/code.new" "$0/code"'
         nobody = subprocess.DEVNULL  # who reads the caller's output waits until nobody holds it

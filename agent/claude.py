@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from agent import context, conversation
-from agent.client import CLOSING, Bench, Interrupted, Refused, leave, waited
+from agent.client import CLOSING, Bench, Interrupted, Refused, closed, leave, waited
 from agent.conversation import Ended
 from agent.model import BudgetUsed, Model, Permanent, Unacceptable
 from agent.toolbox import Toolbox
 from agent.tools import EditError, Editor
 
-PROGRAM = Path("/work/program.md")
 MAX_UNACCEPTABLE = 30  # conversations in a row that the API would not take: about six hours of trying
 _IDLE_PAUSE = 2.0  # seconds, doubled while nothing comes of it
 _LONGEST_IDLE = 300.0
@@ -29,9 +27,8 @@ def main() -> int:
     """Work until there is nothing more to do; returns the exit code."""
     bench, editor = Bench(), Editor()
     brief = waited(bench.brief, _IDLE_PAUSE)
-    model = Model(brief["model"], brief["max_tokens"])
     try:
-        _work(bench, editor, model, brief, context.system(PROGRAM.read_text(encoding="utf-8")))
+        _work(bench, editor, Model(brief), brief)
     except BudgetUsed as error:
         _say(str(error))
         leave(bench, "budget")
@@ -41,11 +38,11 @@ def main() -> int:
     return 0
 
 
-def _work(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any], system: str) -> None:
+def _work(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any]) -> None:
     idle = unacceptable = 0
     while True:
         try:
-            ended = _experiment(bench, editor, model, brief, system)
+            ended = _experiment(bench, editor, model, brief)
         except Interrupted as error:
             _say(f"{error}; starting afresh")
             time.sleep(_IDLE_PAUSE)
@@ -66,31 +63,34 @@ def _work(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any], sys
             time.sleep(_pause(idle, _LONGEST_IDLE))
 
 
-def _experiment(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any], system: str) -> Ended:
+def _experiment(bench: Bench, editor: Editor, model: Model, brief: dict[str, Any]) -> Ended:
     """One conversation, from the best version so far; raises what it cannot handle."""
     try:
         bench.restore()
+        program, notebook = bench.program(), bench.notebook()
     except Refused as error:
         if str(error) == "no_experiments_left":
             return Ended.DONE
-        raise Interrupted(f"the runner refused to restore: {error}") from None
-    history, admitted = bench.history(), model.admitted
-    opening = context.opening(brief, history, editor.text())
+        raise Interrupted(f"the runner refused: {error}") from None
+    history, admitted, before = bench.history(), model.admitted, editor.text()
+    opening = context.opening(brief, history, notebook, program["hints"], before)
+    system = context.system(program["program"])
     toolbox = Toolbox(editor, bench, brief["repairs"])
     bounds = {"turns": brief["turns"], "context_chars": brief["context_chars"]}
     try:
         return conversation.hold(model, toolbox, system, opening, **bounds)
     except BudgetUsed as error:
-        rows = history["rows"]
-        if error.scope == "night" or (rows and rows[-1]["description"] == CLOSING and model.admitted == admitted):
+        if error.scope == "night" or (closed(history["rows"]) and model.admitted == admitted):
             raise  # or a fresh budget of an experiment does not pay for one call
         _say(str(error))  # the next experiment has a budget of its own, and begins when this one is recorded
-        return _close(bench)
+        return _close(bench, edited=editor.text() != before)
 
 
-def _close(bench: Bench) -> Ended:
+def _close(bench: Bench, *, edited: bool) -> Ended:
+    """Run the file as it stands; one that nobody changed is not run again."""
     try:
-        return Ended.DONE if bench.run_experiment(CLOSING)["done"] else Ended.EXPERIMENT
+        answer = bench.run_experiment(CLOSING) if edited else bench.pass_over()
+        return Ended.DONE if answer["done"] else Ended.EXPERIMENT
     except (Refused, EditError) as error:
         return Ended.DONE if str(error) == "no_experiments_left" else Ended.GAVE_UP
 

@@ -38,21 +38,61 @@ class Bench:
         brief: dict[str, Any] = self._ask({"verb": "brief"})["brief"]
         return brief
 
-    def run_experiment(self, description: str) -> dict[str, Any]:
-        """Train and score train.py as it is; returns {"feedback": ..., "done": bool}. Raises Refused, Interrupted."""
-        return self._ask({"verb": "run_experiment", "description": description})
+    def run_experiment(self, description: str, **said: Any) -> dict[str, Any]:
+        """Train and score train.py as it is; returns {"feedback": ..., "done": bool}. Raises Refused, Interrupted.
+
+        `said`: hypothesis, expected gain, kind; none of them must be.
+        """
+        return self._ask({"verb": "run_experiment", "description": description, **said})
+
+    def pass_over(self) -> dict[str, Any]:
+        """Say that nothing is proposed this time; returns {"done": bool}. Raises Refused."""
+        return self._ask({"verb": "pass"})
 
     def history(self) -> dict[str, Any]:
-        """{"rows": all experiments so far, oldest first, "budget": what is left or None, "experiments_left": ...}."""
+        """What is known so far: "rows" (the newest, oldest first), "line", "experiments", "facts", "analysis",
+        "calibration", "budget" (what is left or None), "experiments_left"."""
         return self._ask({"verb": "history"})
 
     def telemetry(self, experiment: int) -> dict[str, Any]:
         """Loss curve and summary numbers of one experiment. Raises Refused."""
         return self._ask({"verb": "telemetry", "experiment": experiment})
 
-    def restore(self) -> dict[str, Any]:
-        """Put the best version so far back into train.py."""
-        return self._ask({"verb": "restore"})
+    def restore(self, experiment: int | None = None) -> dict[str, Any]:
+        """Put the best version so far back into train.py, or that of an earlier experiment. Raises Refused."""
+        return self._ask({"verb": "restore"} | _given(experiment=experiment))
+
+    def source(self, experiment: int) -> str:
+        """The train.py of an experiment. Raises Refused."""
+        return str(self._ask({"verb": "source", "experiment": experiment})["source"])
+
+    def diff(self, experiment: int, against: int | None = None) -> dict[str, Any]:
+        """What an experiment changed, in the file it was made from or in that of another. Raises Refused."""
+        return self._ask({"verb": "diff", "experiment": experiment} | _given(against=against))
+
+    def program(self) -> dict[str, Any]:
+        """{"program": what the person wants, "hints": what they said since}."""
+        return self._ask({"verb": "program"})
+
+    def notebook(self) -> dict[str, Any]:
+        """{"notes": text, "ideas": those that are open, ...}."""
+        return self._ask({"verb": "notebook"})
+
+    def write_notes(self, text: str) -> dict[str, Any]:
+        """Replace the notes. Raises Refused."""
+        return self._ask({"verb": "write_notes", "text": text})
+
+    def edit_notes(self, old: str, new: str) -> dict[str, Any]:
+        """Replace what occurs exactly once in the notes. Raises Refused."""
+        return self._ask({"verb": "edit_notes", "old": old, "new": new})
+
+    def add_idea(self, text: str) -> dict[str, Any]:
+        """Put an idea on the list. Raises Refused."""
+        return self._ask({"verb": "add_idea", "text": text})
+
+    def close_idea(self, idea: int, outcome: str) -> dict[str, Any]:
+        """Take one off it: "done" or "drop". Raises Refused."""
+        return self._ask({"verb": "close_idea", "idea": idea, "outcome": outcome})
 
     def leave(self, reason: str) -> None:
         """Say that this agent will propose nothing more: done, budget, api_refused or failed."""
@@ -86,6 +126,15 @@ class Bench:
                 time.sleep(_PAUSE)
             else:
                 self._sock, self._lines = sock, sock.makefile("rb")
+
+
+def closed(rows: list[dict[str, Any]]) -> bool:
+    """Whether the newest experiment was there only to begin another budget."""
+    return bool(rows) and (rows[-1]["description"] == CLOSING or rows[-1]["reason"] == "nothing_proposed")
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def waited(ask: Callable[[], T], pause: float) -> T:

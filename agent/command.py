@@ -13,8 +13,8 @@ import sys
 import time
 from typing import Any
 
-from agent import relay
-from agent.bench import Detached, run
+from agent import guide, relay
+from agent.bench import Detached, program_of, run
 from agent.client import CLOSING, Bench, Interrupted, Refused, leave, waited
 from agent.tools import EditError
 from agent.workspace import PLACE, VARIABLE, Workspace
@@ -47,7 +47,7 @@ def _keep(bench: Bench, place: Workspace, command: list[str], environment: dict[
     fruitless, closed = 0, False
     while True:
         before, heard = _history(bench), relay.HEARD.answers
-        place.prepare()
+        place.prepare(_program(bench))
         try:
             code = subprocess.run(command, env=environment, cwd=place.folder, check=False).returncode
         except OSError as error:
@@ -76,12 +76,23 @@ def _keep(bench: Bench, place: Workspace, command: list[str], environment: dict[
 
 
 def _close(bench: Bench, place: Workspace) -> bool:
-    """Run the file as it stands; whether that was an experiment."""
+    """Run the file as it stands, if anybody edited it; whether that was an experiment."""
     try:
-        run(bench, place, CLOSING)
+        if place.edited:
+            run(bench, place, CLOSING)
+        else:
+            bench.pass_over()
     except (Refused, EditError, Interrupted):
         return False
     return True
+
+
+def _program(bench: Bench) -> str:
+    """What the agent reads: the person's directive, and how to work here."""
+    try:
+        return program_of(waited(bench.program, _PAUSE)) + guide.CONTRACT + guide.SHELL
+    except (Refused, OSError):
+        return guide.CONTRACT + guide.SHELL
 
 
 def _history(bench: Bench) -> dict[str, Any]:

@@ -1,66 +1,88 @@
-"""What the model is told at the start of each experiment: a pure function of typed records. UNTRUSTED.
+"""What the model is told at the start of each experiment: a pure function of typed records and of agents' words.
 
-Every experiment starts a fresh conversation, so nothing is remembered that is not in the ledger, and a night
-of any length fits: the opening holds a bounded number of rows, each of bounded length, and train.py.
+Every experiment starts a fresh conversation, so nothing is remembered that is not in the ledger, and a night of any
+length fits: the opening holds a bounded number of rows, each of bounded length, the notebook, and train.py. What
+changes least comes first, so that a model's prompt cache holds over the calls of an experiment, and over several if
+nothing is kept: directive, facts and train.py, then the records. UNTRUSTED.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from agent import guide
+
 Row = dict[str, Any]
 
 TASK = "Propose and run the next experiment."
-BEST_SHOWN = 12  # of the kept line
 NEAR_SHOWN = 6
 DEAD_SHOWN = 6
-GUIDE = """
-## Your tools
-
-You work through tools only; nobody reads what you write outside of them. Edit `train.py` with view, str_replace,
-insert and write, then call run_experiment(description). That ends this conversation, unless the run crashed and
-you have repair attempts left. The next experiment starts afresh with the records: whatever should be remembered
-belongs into the description (one line: what you changed, and why). Everything under "Records" is measured by
-the bench; there is no other source of results.
-"""
+_FACTS = {
+    "device": "device: {}",
+    "host_memory_gib": "memory of the host that a run may use: {} GiB",
+    "train_seconds": "training budget: {:g} s",
+    "sequence_length": "sequence length (MAX_SEQ_LEN): {}",
+    "vocabulary": "vocabulary: {}",
+    "training_tokens_m": "training tokens: {:g} million",
+    "evaluated_tokens_m": "scored on: {:g} million tokens",
+    "torch": "torch: {}",
+}
+_BEST = {
+    "num_steps": "{:.0f} steps",
+    "total_tokens_M": "{:g} million tokens",
+    "tokens_per_second": "{:.3g} tokens/s",
+    "num_params_M": "{:g} million parameters",
+    "depth": "depth {:.0f}",
+}
 
 
 def system(program: str) -> str:
-    """The system prompt: the person's directive, then how to work here."""
-    return program.rstrip() + "\n" + GUIDE
+    """The system prompt: the person's directive, then what holds anyway."""
+    return program.rstrip() + "\n" + guide.CONTRACT + guide.TOOLS
 
 
-def opening(brief: dict[str, Any], history: dict[str, Any], source: str) -> str:
-    """The first message of a conversation: records and train.py."""
-    rows: list[Row] = history["rows"]
-    kept = [row for row in rows if row["status"] == "keep"]
-    best = kept[-1] if kept else None
-    parts = ["# Records", _state(brief, history, rows, best)]
-    if rows:
-        parts.append(_section("Kept line, oldest first", kept[-BEST_SHOWN:]))
-        parts.append(_section("Most recent", rows[-int(brief["shown_rows"]) :]))
-        parts.append(_section("Near misses", _near(rows)))
-        parts.append(_section("Dead ends", _dead(rows)))
-        parts.append(_kinds(history.get("analysis") or {}))
+def opening(
+    brief: dict[str, Any], history: dict[str, Any], notebook: dict[str, Any], hints: list[dict[str, Any]], source: str
+) -> list[str]:
+    """The first message of a conversation, in two parts: what seldom changes, and the records."""
     limit = int(brief["source_chars"])
     cut = "" if len(source) <= limit else f"\n(cut: {len(source)} characters in all; view shows the rest)"
-    parts.append(f"# train.py\n\n```python\n{source[:limit]}\n```{cut}")
-    parts.append(TASK)
-    return "\n\n".join(part for part in parts if part)
+    steady = [_facts(brief, history), f"# train.py\n\n```python\n{source[:limit]}\n```{cut}"]
+    rows, kept = history["rows"], history["line"]
+    records = ["# Records", _state(history, kept)]
+    if rows:
+        records.append(_section("Kept line, oldest first", kept))
+        records.append(_section("Most recent", rows[-int(brief["shown_rows"]) :]))
+        records.append(_section("Near misses", _near(rows)))
+        records.append(_section("Dead ends", _dead(rows)))
+        records.append(_kinds(history.get("analysis") or {}))
+        records.append(_calibration(history.get("calibration") or {}))
+    records += [_notebook(notebook), _hints(hints), TASK]
+    return ["\n\n".join(part for part in parts if part) for parts in (steady, records)]
 
 
-def _state(brief: dict[str, Any], history: dict[str, Any], rows: list[Row], best: Row | None) -> str:
-    lines = [f"run: {brief['tag']}", f"experiments so far: {len(rows)}"]
+def _facts(brief: dict[str, Any], history: dict[str, Any]) -> str:
+    facts = history.get("facts") or {}
+    lines = [f"run: {brief['tag']}"]
+    lines += [text.format(facts[name]) for name, text in _FACTS.items() if name in facts]
+    best = facts.get("best") or {}
+    told = ", ".join(text.format(best[name]) for name, text in _BEST.items() if name in best)
+    return "# This bench\n" + "\n".join([*lines, f"the best trains: {told}"] if told else lines)
+
+
+def _state(history: dict[str, Any], kept: list[Row]) -> str:
+    lines = [f"experiments so far: {history['experiments']}"]
     if history.get("experiments_left") is not None:
         lines.append(f"experiments left: {history['experiments_left']}")
-    if best is not None:
-        baseline = next(row for row in rows if row["status"] == "keep")
-        lines.append(f"baseline val_bpb: {baseline['val_bpb']:.6f}")
+    if kept:
+        best = kept[-1]
+        lines.append(f"baseline val_bpb: {kept[0]['val_bpb']:.6f}")
         lines.append(f"best val_bpb: {best['val_bpb']:.6f} (experiment {best['id']}, {best['snapshot_size']} bytes)")
-        lines.append(f"experiments since the last keep: {sum(row['id'] > best['id'] for row in rows)}")
-    noise = (history.get("analysis") or {}).get("noise_bpb")
-    if noise is not None:
-        lines.append(f"noise of one run: {noise:g} val_bpb (standard deviation between seeds)")
+    analysis = history.get("analysis") or {}
+    if analysis.get("plateau") is not None:
+        lines.append(f"experiments since the last keep: {analysis['plateau']}")
+    if analysis.get("noise_bpb") is not None:
+        lines.append(f"noise of one run: {analysis['noise_bpb']:g} val_bpb (standard deviation between seeds)")
     budget = history.get("budget")
     if budget is not None:
         lines.append(f"model budget left: ${budget['night']['dollars']:.2f}, {budget['night']['requests']} requests")
@@ -91,6 +113,34 @@ def _kinds(analysis: dict[str, Any]) -> str:
     return "## What kinds of edits did\n" + "\n".join(lines) if lines else ""
 
 
+def _calibration(told: dict[str, Any]) -> str:
+    """How what was expected compares with what came."""
+    if not told.get("proposed"):
+        return ""
+    lines = [f"proposed {told['proposed']}, kept {told['kept']}"]
+    if told["foretold"]:
+        lines.append(
+            f"of {told['foretold']} with an expected gain: expected {told['expected']:+g} on average, came out "
+            f"{told['found']:+g}; a gain was expected {told['promised']} times, and came {told['gained']} times"
+        )
+    return "## Your own record\n" + "\n".join(lines)
+
+
+def _notebook(notebook: dict[str, Any]) -> str:
+    parts = []
+    if notebook["notes"].strip():
+        parts.append(f"# Notes\n\n{notebook['notes'].strip()}")
+    if notebook["ideas"]:
+        ideas = "\n".join(f"{idea['id']}. {idea['text']}" for idea in notebook["ideas"])
+        parts.append(f"# Ideas\n\n{ideas}\n({notebook['done']} done, {notebook['dropped']} dropped before)")
+    return "\n\n".join(parts)
+
+
+def _hints(hints: list[dict[str, Any]]) -> str:
+    lines = [f"- after experiment {one['after']}: {one['text']}" for one in hints]
+    return "# From the person who runs this\n\n" + "\n".join(lines) if lines else ""
+
+
 def _section(title: str, rows: list[Row]) -> str:
     return f"## {title}\n" + "\n".join(line(row) for row in rows) if rows else ""
 
@@ -111,4 +161,7 @@ def line(row: Row) -> str:
         parts.append(f"gain {row['claimed']:+.6f}")
     if row.get("confirmed") is not None:
         parts.append(f"on fresh seeds {row['confirmed']:+.5f}")
+    foretold = row.get("proposal") or {}
+    if foretold.get("expected") is not None:
+        parts.append(f"you expected {foretold['expected']:+.5f}")
     return ", ".join(parts) + f": {row['description']}"

@@ -42,14 +42,17 @@ class Workspace:
         with lock:
             yield
 
-    def prepare(self) -> None:
+    def prepare(self, program: str) -> None:
         """Make it, or make it new: train.py as it is now, unless that is being edited, and what the person asks for."""
         assert self.folder is not None
         self.folder.mkdir(parents=True, exist_ok=True)
-        program = self.mounted.with_name("program.md")
-        if program.exists():
-            _replace(self.folder / "program.md", program.read_bytes())
+        _replace(self.folder / "program.md", program.encode())
         self.give_back()
+
+    @property
+    def edited(self) -> bool:
+        """Whether anybody changed a train.py since the best version was put into both."""
+        return any(self._differs(path) for path in self._places())
 
     def carry(self, file: Path | None = None) -> None:
         """Copy onto the mounted file what is to be run: `file`, else whichever was edited; raises EditError."""

@@ -27,7 +27,6 @@ from unittest import mock
 from bench import loader
 from runner.core.artifacts import profiles, store
 from runner.core.base.home import SOURCE, Home
-from runner.core.decision.odds import Line
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
@@ -37,6 +36,8 @@ from runner.core.policy import policy_files
 from runner.people.host import processes
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
+from runner.rooms.desk.memory import Memory
+from runner.rooms.desk.steering import Steering
 from runner.rooms.desk.train_and_score import Stages
 
 SEED = SOURCE / "trainer" / "train.py"
@@ -126,14 +127,12 @@ def loop(home: Home, artifact: str, places: Any, **decision: Any) -> Loop:
     line, chain, sealer = GitLine(home.line), AuditLog(home.audit), Sealer(home, "")
     recorder = Recorder(home, "overhead", ledger, line, chain, artifact, policies.digest, sealer)
     stages = Stages(home, policies, LaunchClient(places.launch), store.admit(home, artifact))
-    return Loop(
-        "overhead",
-        stages,
-        recorder,
-        lambda *_: None,
-        SEED.read_bytes(),
-        Line(policies.decision),
-    )
+    memory, steering = Memory(home, policies, ledger, "overhead"), Steering(recorder, _silent)
+    return Loop("overhead", stages, recorder, _silent, SEED.read_bytes(), memory, steering)
+
+
+def _silent(*_: object) -> None:
+    """Nobody watches."""
 
 
 def summary(theirs: list[Times], ours: list[Times]) -> dict[str, Any]:

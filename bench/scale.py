@@ -33,11 +33,12 @@ from rich.console import Console
 from bench import standin
 from runner.core.airlock import snapshot
 from runner.core.base.home import SOURCE, Home
-from runner.core.base.values import Telemetry
+from runner.core.base.values import Proposal, Telemetry
 from runner.core.evidence.ledger import Ledger
 from runner.core.policy import policy_files
 from runner.people.pages import report, watch
-from runner.rooms.desk.desk import Desk, Quota
+from runner.rooms.desk.desk import Desk
+from runner.rooms.desk.quota import Quota
 
 TAG = "scale"
 NOISE = 0.001
@@ -97,7 +98,7 @@ def grow(loop: Any, desk: Desk, rows: int) -> list[float]:
             continue
         home.work.write_bytes(candidate(home.work.read_bytes(), last))
         before = time.perf_counter()
-        desk._experiment(f"idea {last}")
+        desk._experiment(f"idea {last}", Proposal())
         taken.append(time.perf_counter() - before)
         if last % 500 == 0:
             print(f"{last} experiments, {statistics.median(taken[-_LAST:]):.3f} s an answer", file=sys.stderr)

@@ -31,7 +31,8 @@ from runner.core.base.home import SOURCE, Home
 from runner.core.evidence import verify
 from runner.core.evidence.ledger import Ledger
 from runner.people.host import processes
-from runner.rooms.desk.desk import Desk, Quota
+from runner.rooms.desk.desk import Desk
+from runner.rooms.desk.quota import Quota
 from runner.rooms.launcher import containers
 
 TAG = "soak"

@@ -27,6 +27,7 @@ from runner.core.policy import policy_files
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory
+from runner.rooms.desk.steering import Steering
 from runner.rooms.desk.train_and_score import Emit, Stages
 
 COSTS = Costs(pass_flops=1e9, pass_elements=1000, passes=32, scoring_seconds=1.0)
@@ -137,4 +138,4 @@ def loop(
     artifact = store.admit(home, "demo-1")
     launches = Launches(Path("none"))
     stages = Scripted(home, policies, launches, artifact, score=score, telemetry=telemetry or Telemetry(), ran=ran)
-    return Loop(tag, stages, recorder, emit, seed, Memory(home, policies, ledger, tag))
+    return Loop(tag, stages, recorder, emit, seed, Memory(home, policies, ledger, tag), Steering(recorder, emit))

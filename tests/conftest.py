@@ -25,6 +25,7 @@ from runner.people.host import processes
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory
+from runner.rooms.desk.steering import Steering
 from runner.rooms.desk.train_and_score import Stages
 from tests import samples
 
@@ -139,6 +140,16 @@ def begun_loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPath
     with processes.doors() as places, processes.launcher(home, places):
         text = (SOURCE / "trainer" / "train.py").read_text()
         honest = text.replace("else 2**14 ", "else 2**11 ").replace("else 0.001 ", "else 0.004 ")
+        recorder = Recorder(
+            home=home,
+            tag="attacks",
+            ledger=ledger,
+            line=GitLine(home.line),
+            audit_log=AuditLog(home.audit),
+            artifact="demo-1",
+            policy=policies.digest,
+            sealer=Sealer(home, ""),
+        )
         made = Loop(
             tag="attacks",
             stages=Stages(
@@ -147,21 +158,13 @@ def begun_loop(prepared: Home, engine: object, tmp_path_factory: pytest.TempPath
                 launches=LaunchClient(places.launch),
                 artifact=store.admit(home, "demo-1"),
             ),
-            recorder=Recorder(
-                home=home,
-                tag="attacks",
-                ledger=ledger,
-                line=GitLine(home.line),
-                audit_log=AuditLog(home.audit),
-                artifact="demo-1",
-                policy=policies.digest,
-                sealer=Sealer(home, ""),
-            ),
+            recorder=recorder,
             emit=lambda event, _: (
                 made.stages.prepare() if event == "trained" else None
             ),  # the next, while this is scored
             seed=honest.encode(),
             memory=Memory(home, policies, ledger, "attacks"),
+            steering=Steering(recorder, lambda *_: None),
         )
         made.begin()
         yield made

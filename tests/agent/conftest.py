@@ -13,12 +13,14 @@ import pytest
 
 from agent.client import Bench
 from agent.tools import Editor
+from runner.core.airlock.notebook import Notebook
 from runner.core.base import doors
 from runner.core.policy.policy_files import Policies
 from tests.agent.test_context import brief, history, some
 from tests.rooms.broker.conftest import start as start  # noqa: PLC0414 - a fixture
 
 SEED = "HEAD = 0.001 \n"
+PASSED = "nothing was proposed"
 
 
 class FakeDesk:
@@ -31,6 +33,10 @@ class FakeDesk:
         self.ran: list[tuple[str, str]] = []  # description, content
         self.recorded: Callable[[int], object] = lambda _: None  # told the number of each experiment
         self.left_because: str | None = None
+        self.program, self.hints = "directive", list[dict[str, Any]]()
+        self.book = Notebook()
+        self.restored: list[int | None] = []
+        self.said: list[dict[str, Any]] = []  # beforehand, of each experiment
 
     def handle(self, line: doors.Line) -> None:
         while (request := line.receive()) is not None:
@@ -46,13 +52,49 @@ class FakeDesk:
         told = history([some(5 * n) for n in range(1, len(self.ran) + 1)])
         for row, (description, _) in zip(told["rows"], self.ran, strict=True):
             row["description"] = description
+            row["reason"] = "nothing_proposed" if description == PASSED else None
         return told | {"run_here": len(self.ran)}
+
+    def _program(self, _: Any) -> dict[str, Any]:
+        return {"program": self.program, "hints": self.hints}
+
+    def _notebook(self, _: Any) -> dict[str, Any]:
+        return self.book.model_dump(mode="json")
+
+    def _write_notes(self, request: Any) -> dict[str, Any]:
+        self.book = self.book.written(request["text"])
+        return self._notebook(request)
+
+    def _edit_notes(self, request: Any) -> dict[str, Any]:
+        self.book = self.book.edited(request["old"], request["new"])
+        return self._notebook(request)
+
+    def _add_idea(self, request: Any) -> dict[str, Any]:
+        self.book = self.book.with_idea(request["text"])
+        return self._notebook(request)
+
+    def _close_idea(self, request: Any) -> dict[str, Any]:
+        self.book = self.book.closed(request["idea"], request["outcome"])
+        return self._notebook(request)
+
+    def _source(self, request: Any) -> dict[str, Any]:
+        return {"source": self.ran[request["experiment"] - 1][1]}
+
+    def _diff(self, request: Any) -> dict[str, Any]:
+        return {"diff": f"-{SEED}+{self.ran[request['experiment'] - 1][1]}", "cut": False, "against": 1}
+
+    def _pass(self, _: Any) -> dict[str, Any]:
+        self.ran.append((PASSED, self.train_py.read_text()))
+        self.recorded(len(self.ran))
+        return {"done": not self.outcomes}
 
     def _telemetry(self, _: Any) -> dict[str, Any]:
         return {"curve": [[0, 1.5]], "summary": {}, "train_seconds": 1.0}
 
-    def _restore(self, _: Any) -> dict[str, Any]:
-        self.train_py.write_text(SEED)
+    def _restore(self, request: Any) -> dict[str, Any]:
+        number = request.get("experiment")
+        self.train_py.write_text(SEED if number is None else self.ran[number - 1][1])
+        self.restored.append(number)
         return {}
 
     def _leave(self, request: Any) -> dict[str, Any]:
@@ -64,6 +106,7 @@ class FakeDesk:
         if status == "hang_up":
             return None
         self.ran.append((request["description"], self.train_py.read_text()))
+        self.said.append({name: request[name] for name in ("hypothesis", "expected", "kind") if name in request})
         self.train_py.write_text(SEED)
         self.recorded(len(self.ran))
         return {"feedback": {"experiment": len(self.ran), "status": status}, "done": not self.outcomes}

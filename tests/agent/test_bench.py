@@ -28,7 +28,7 @@ Run = Callable[..., tuple[int, Any]]
 @pytest.fixture
 def space(tmp_path: Path, desk: Desk) -> Workspace:
     made = Workspace(tmp_path / "space", desk[0].train_py)
-    made.prepare()
+    made.prepare("be bold\n")
     return made
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from agent import claude, model
-from agent.client import Bench
+from agent.client import CLOSING, Bench
 from agent.model import Model, Permanent
 from agent.tools import Editor
 from runner.rooms.desk.meter_client import MeterClient
-from tests.agent.conftest import SEED, FakeDesk
+from tests.agent.conftest import PASSED, SEED, FakeDesk
 from tests.rooms.broker.conftest import Start
 from tests.standin.server import Block, Standin
 
@@ -50,11 +50,11 @@ def work(desk: Desk, start: Start, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def run(brain: Any, outcomes: list[str], faults: tuple[str, ...] = (), brief: Any = (), **changes: str) -> Standin:
         fake.outcomes.extend(outcomes)
-        fake.brief |= {"model": "claude-haiku-4-5", **dict(brief)}
+        fake.brief |= {"model": "claude-haiku-4-5", "max_tokens": 1000, **dict(brief)}
         broker = start(Standin(brain, deque(faults)), **{"failures": "100", **changes})
         fake.recorded = MeterClient(broker.places.meter).tell
-        made = Model("claude-haiku-4-5", 1000, str(broker.places.llm))
-        claude._work(connect(), editor, made, fake.brief, "directive")
+        made = Model(fake.brief, str(broker.places.llm))
+        claude._work(connect(), editor, made, fake.brief)
         return broker.standin
 
     return run
@@ -109,13 +109,13 @@ def test_an_experiments_budget_that_pays_for_no_call_runs_nothing_for_ever(work:
     fake.outcomes.extend(["discard"] * 9)
     with pytest.raises(model.BudgetUsed, match="experiment"):
         work(edit_and_run, [], experiment__dollars="0.0001")
-    assert [text for text, _ in fake.ran] == [claude.CLOSING]
+    assert [text for text, _ in fake.ran] == [PASSED]  # nothing was edited, so nothing is run
 
 
 def test_a_night_of_broken_streams_goes_on_while_its_budget_lasts(work: Any, desk: Desk) -> None:
     """Seven ended one with 44 of 50 dollars left: an experiment's budget was used up before a word was heard, twice."""
     work(edit_and_run, ["discard", "discard", "keep"], ("drop",) * 6, experiment__requests="3")
-    assert [text for text, _ in desk[0].ran] == [claude.CLOSING, claude.CLOSING, "a higher rate"]
+    assert [text for text, _ in desk[0].ran] == [PASSED, PASSED, "a higher rate"]
 
 
 def test_an_answer_the_sdk_cannot_read_drops_the_conversation_only(
@@ -138,7 +138,7 @@ def test_the_nights_budget_ends_it_and_the_experiments_budget_only_the_idea(work
         return [use("str_replace", old="0.001", new="0.004")] if turns(asked) == 0 else [use("view")]
 
     work(brain, ["discard"], experiment__requests="2")
-    assert desk[0].ran == [(claude.CLOSING, SEED.replace("0.001", "0.004"))]
+    assert desk[0].ran == [(CLOSING, SEED.replace("0.001", "0.004"))]
     with pytest.raises(model.BudgetUsed, match="night"):
         work(edit_and_run, ["keep"] * 50, night__requests="5", tag="u")
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from agent import command, relay
-from agent.client import Bench
+from agent.client import CLOSING, Bench
 from agent.tools import Editor
 from agent.workspace import Workspace
 from runner.core.base.home import SOURCE
-from tests.agent.conftest import SEED, FakeDesk
+from tests.agent.conftest import PASSED, SEED, FakeDesk
 
 Desk = tuple[FakeDesk, Callable[[], Bench], Editor]
 Keep = Callable[[str], str]
@@ -83,7 +83,7 @@ def test_an_experiment_whose_budget_is_used_up_is_closed_first(keep: Keep, desk:
     flag = tmp_path / "flag"
     once = f"import os\nopen('train.py', 'w').write('half\\n')\nif os.path.exists({str(flag)!r}): run()\nopen({str(flag)!r}, 'w')"
     assert keep(once) == "done"
-    assert desk[0].ran == [(command.CLOSING, "half\n"), ("x", "half\n")]
+    assert desk[0].ran == [(CLOSING, "half\n"), ("x", "half\n")]
 
 
 def test_a_budget_that_pays_for_no_call_ends_it(keep: Keep, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_a_budget_that_pays_for_no_call_ends_it(keep: Keep, desk: Desk, monkeypa
 
     monkeypatch.setattr(command, "_close", again)
     assert keep("pass") == "budget"
-    assert [text for text, _ in desk[0].ran] == [command.CLOSING]
+    assert [text for text, _ in desk[0].ran] == [PASSED]  # nothing was edited, so nothing is run
 
 
 def test_the_nights_budget_ends_it(keep: Keep, desk: Desk) -> None:

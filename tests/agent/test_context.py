@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agent import context
 from runner.core.airlock import telemetry_file as filter_
 from runner.core.airlock.description import clean
+from runner.core.airlock.notebook import Notebook
 from runner.core.base.values import Crash, Experiment, Status, Telemetry
 from runner.core.policy.policy_files import Policies
 from tests.samples import experiment
@@ -26,7 +27,15 @@ def brief(policies: Policies) -> dict[str, Any]:
 def history(rows: list[Experiment], left: int | None = None) -> dict[str, Any]:
     shown = [row.model_dump(mode="json", include=FIELDS) for row in rows]
     budget = {"night": {"dollars": 12.345, "requests": 100.0, "tokens": 1.0, "seconds": 60.0}}
-    return {"rows": shown, "experiments_left": left, "budget": budget}
+    kept = [row for row in shown if row["status"] == "keep"]
+    line = kept[:1] + kept[1:][-12:]
+    return {"rows": shown, "line": line, "experiments": len(rows), "experiments_left": left, "budget": budget}
+
+
+def opened(policies: Policies, rows: list[Experiment], source: str = "x\n", left: int | None = None) -> str:
+    """An opening with nothing in the notebook, as one text."""
+    told = history(rows, left)
+    return "\n\n".join(context.opening(brief(policies), told, Notebook().model_dump(mode="json"), [], source))
 
 
 def some(number: int) -> Experiment:
@@ -46,14 +55,14 @@ def some(number: int) -> Experiment:
 
 
 def test_the_first_opening_asks_for_a_change_not_for_the_baseline(policies: Policies) -> None:
-    told = context.opening(brief(policies), history([some(1)]), "x = 1\n")
+    told = opened(policies, [some(1)], "x = 1\n")
     assert "Propose and run the next experiment." in told
     assert "x = 1" in told
 
 
 def test_records_are_told_as_frontier_recent_near_misses_and_dead_ends(policies: Policies) -> None:
     rows = [some(n) for n in range(1, 60)]
-    told = context.opening(brief(policies), history(rows, 7), "x\n")
+    told = opened(policies, rows, left=7)
     for words in ("Kept line", "Most recent", "Near misses", "Dead ends", "experiments left: 7", "$12.35"):
         assert words in told, words
     best = [row for row in rows if row.status is Status.KEEP][-1]
@@ -63,13 +72,10 @@ def test_records_are_told_as_frontier_recent_near_misses_and_dead_ends(policies:
 
 def test_a_night_of_any_length_fits(policies: Policies) -> None:
     source = "x = 1\n" * 100_000
-    sizes = [
-        len(context.opening(brief(policies), history([some(n) for n in range(1, count)]), source))
-        for count in (80, 400, 2000)
-    ]
+    sizes = [len(opened(policies, [some(n) for n in range(1, count)], source)) for count in (80, 400, 2000)]
     assert max(sizes) - min(sizes) < 200  # the numbers get longer, nothing else does
     assert max(sizes) < policies.agent.context_chars / 4
-    assert "view shows the rest" in context.opening(brief(policies), history([]), source)
+    assert "view shows the rest" in opened(policies, [], source)
 
 
 WORDS = st.text(max_size=60)
@@ -82,7 +88,7 @@ def test_whatever_a_trainer_writes_equal_records_make_equal_requests(
 ) -> None:
     """Two trainers say different things; where the filter makes equal records of it, the model is told the same."""
     told: dict[str, str] = {}
-    ours = context.opening(brief(policies), history([some(3)]), "x\n") + policies.errors.model_dump_json()
+    ours = opened(policies, [some(3)]) + policies.errors.model_dump_json()
     ours += json.dumps(Telemetry().model_dump(mode="json"))
     for word in words:
         path: Path = tmp_path_factory.mktemp("run") / "telemetry.jsonl"
@@ -99,7 +105,7 @@ def test_whatever_a_trainer_writes_equal_records_make_equal_requests(
         record = json.dumps(
             [row.model_dump(mode="json"), passed.telemetry.model_dump(mode="json", exclude={"dropped_lines"})]
         )
-        opening = context.opening(brief(policies), history([row]), "x\n")
+        opening = opened(policies, [row])
         assert told.setdefault(record, opening) == opening
         shown = json.dumps(Telemetry().model_dump(mode="json")) + opening
         assert len(word.strip()) < 8 or word in ours or word not in shown  # hypothesis tries words of our own too

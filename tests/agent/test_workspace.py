@@ -14,7 +14,6 @@ from agent.workspace import TRIED, VARIABLE, Workspace
 def mounted(tmp_path: Path) -> Path:
     """train.py as it is mounted: one file, beside the directive."""
     (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "program.md").write_text("be bold\n")
     (tmp_path / "work" / "train.py").write_text("seed\n")
     return tmp_path / "work" / "train.py"
 
@@ -22,7 +21,7 @@ def mounted(tmp_path: Path) -> Path:
 @pytest.fixture
 def place(tmp_path: Path, mounted: Path) -> Workspace:
     made = Workspace(tmp_path / "space", mounted)
-    made.prepare()
+    made.prepare("be bold\n")
     return made
 
 
@@ -103,12 +102,12 @@ def test_without_a_folder_the_mounted_file_is_all_there_is(mounted: Path, monkey
     alone.carry()
     alone.give_back()
     assert mounted.read_text() == "edited\n"
-    assert {path.name for path in mounted.parent.iterdir()} == {"program.md", "train.py"}
+    assert {path.name for path in mounted.parent.iterdir()} == {"train.py"}
 
 
 def test_what_was_not_run_is_not_called_tried(place: Workspace, mounted: Path) -> None:
     copy(place).write_text("half an idea\n")
-    place.prepare()  # the next start
+    place.prepare("be bold\n")  # the next start
     assert copy(place).read_text() == "half an idea\n"
     assert not copy(place).with_name(TRIED).exists()
     place.give_back(anyway=True)  # bench restore

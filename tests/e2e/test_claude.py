@@ -129,7 +129,7 @@ def test_the_agents_container_has_no_network_no_key_and_one_writable_file(
                 "import os, socket\n"
                 "lines = open('/proc/self/net/dev').readlines()\n"
                 "print('NETS', [line.split(':')[0].strip() for line in lines if ':' in line], os.listdir('/sys'))\n"
-                "for path in ('/work/x', '/work/program.md', '/opt/glovebox/x', '/run/glovebox/bench/x', '/etc/x'):\n"
+                "for path in ('/work/x', '/opt/glovebox/x', '/run/glovebox/bench/x', '/etc/x'):\n"
                 "  try: open(path, 'a'); print('WROTE', path)\n"
                 "  except OSError: pass\n"
                 "open('/work/train.py', 'a').close(); print('EDITED')\n"

@@ -17,6 +17,7 @@ POINTS = {
     "experiment.accepted": "row and chain know, nothing runs",
     "experiment.trained": "the trainer is gone, the evaluator was not asked for",
     "experiment.evaluated": "there is a score nobody wrote down",
+    "steer.recorded": "the ledger has what a person asked for, the chain does not",
     "rerun.opened": "a rerun is open, nothing runs",
     "rerun.evaluated": "a rerun's score nobody wrote down",
     "rerun.recorded": "the ledger has the rerun, the chain does not",

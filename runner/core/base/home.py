@@ -6,6 +6,7 @@
     line.git/ ledger.sqlite audit.jsonl   the record
     tags/TAG/ runs/RUN/ snapshots/SHA256.py   pages, quarantined output, what was run
     work/train.py work-LANE/train.py   what an agent edits; seed.py: what new tags begin with
+    program.md asked/TAG/      what a person wants of agents; hints and vetoes no session has taken in
     broker/ secrets/           spending and calls; API key and webhook
     redteam.json kernels.json  newest results; agent.seccomp.json: for compose
     *.lock reserve             one runner, up, launcher, red team; room for a last record on a full disk
@@ -139,6 +140,15 @@ class Home:
     def source(self, sha256: str) -> Path:
         """The stored train.py of that content."""
         return self.snapshots / f"{_part(sha256)}.py"
+
+    def asked(self, tag: str) -> Path:
+        """What people ask of a tag, until its session takes it in."""
+        return self.root / "asked" / _part(tag)
+
+    @property
+    def program(self) -> Path:
+        """What the person wants of agents; theirs to edit, read again for every experiment."""
+        return self.root / "program.md"
 
     def run(self, run: str) -> Path:
         """Files of one run: hand-over, telemetry, quarantined output."""

@@ -31,6 +31,12 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def named_processors(text: str) -> set[int]:
+    """The processors a list like 0-3,8 names."""
+    parts = (part.split("-") for part in text.split(","))
+    return {core for part in parts for core in range(int(part[0]), int(part[-1]) + 1)}
+
+
 class Lane(Frozen):
     """Where experiments run one after the other: a GPU, a set of the host's cores, or both. Lanes run at a time."""
 

@@ -79,6 +79,21 @@ class Crash(Frozen):
     message: str | None = None  # our sentence for it
 
 
+class Proposal(Frozen):
+    """What an agent said of its experiment beforehand; nothing is decided by it."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    hypothesis: str = ""  # on one line, cut like a description
+    expected: Annotated[float, Field(ge=-1, le=1)] | None = None  # gain over the best
+    kind: Kind | None = None  # of what it changes, by its own word
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was said."""
+        return self == Proposal()
+
+
 class Evaluation(Frozen):
     """How a score was taken and what was tried against it."""
 
@@ -191,6 +206,10 @@ class Experiment(Frozen):
     kinds: list[Kind] | None = None  # what it changed in the best of its time; None in older rows, and if interrupted
     told: Annotated[int, Field(ge=0, le=5)] | None = None  # how much of it the agent was: 0 all, 5 the outcome alone
     parent: int | None = None  # the experiment whose train.py it was made from; None: a baseline, or an older row
+    program: Sha256 | None = None  # the person's directive that its agent was last given; evidence/texts.py has it
+    notebook: Sha256 | None = None  # the agents' notes and ideas when it began
+    proposal: Proposal | None = None  # what its agent said of it beforehand
+    veto: int | None = None  # the keep that a person took back by it: the best before that ran again
     causality: Literal["proved", "audited", "non_causal"] | None = None
     reason: str | None = None
     crash: Crash | None = None

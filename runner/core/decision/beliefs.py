@@ -12,7 +12,7 @@ Scores of a file that ignores its seed count once, however often it ran.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -78,6 +78,7 @@ class Beliefs:
         deviation = max(least, math.sqrt(squares / (count - 1)) if count > 1 else least)
         self.best = baseline
         self.baseline = mean  # scores are counted from it: squares of numbers near zero lose no digits
+        self._gone: set[int] = set()  # files that a person took out of the line
         self._looked: tuple[int, tuple[float, ...]] | None = None  # what `_looks` was computed for
         self._looks: list[tuple[float, list[_Component]]] = []
         self._weighed: Weighed | None = None  # of the same
@@ -104,7 +105,7 @@ class Beliefs:
     def lowest(self) -> float:
         """Of what is believed of the line's files, the lowest val_bpb."""
         shares = self._shares()
-        files = self._guesses[0].files
+        files = self._guesses[0].files.keys() - self._gone
         return self.baseline + min(math.fsum(share * guess.files[n].mean for share, guess in shares) for n in files)
 
     def sigma(self) -> float:
@@ -150,6 +151,10 @@ class Beliefs:
         self._looked = None
         if kept:
             self.best = number
+
+    def take_out(self, numbers: Iterable[int]) -> None:
+        """Of files of the line that a person took back nothing is asked any more; what was learned by them stays."""
+        self._gone |= set(numbers)
 
     def measured(self, number: int, score: float) -> None:
         """Take in one more run of a file of the line, that nothing was chosen by.

@@ -95,6 +95,9 @@ class Verdict(NamedTuple):
     sigma: float | None = None  # the noise as it was believed then
 
 
+TAKEN_BACK = Verdict(Status.KEEP, "veto")  # a person took a keep back: the best before it goes on
+
+
 def measured(runs: Sequence[Runs], least: float) -> Noise | None:
     """The noise of a tag from its files, baseline first; of the others the first run is left out: it was selected.
 

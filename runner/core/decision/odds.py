@@ -59,6 +59,7 @@ class Line:
         self._higher: dict[str, float] = {}
         self._baseline: Experiment | None = None
         self._best: Experiment | None = None
+        self._kept: list[int] = []  # the line
         self._streak = 0  # candidates since the last that was near the best, or since the best was looked at again
 
     def forget(self) -> None:
@@ -149,6 +150,7 @@ class Line:
         if self._baseline is None:
             if kept:
                 self._baseline = self._best = row
+                self._kept = [row.id]
             return
         scale = self._scale(row.lane, reruns)
         if not isinstance(scale, Wanted):
@@ -163,7 +165,16 @@ class Line:
             self._streak = self._streak + 1 if worse and not again else 0
             scale.beliefs.learn(row.id, parent, scores, kept=kept)
         if kept:
-            self._best, self._streak = row, 0
+            self._keep(row)
+
+    def _keep(self, row: Experiment) -> None:
+        if row.veto in self._kept:
+            at = self._kept.index(row.veto)
+            if self._beliefs is not None:
+                self._beliefs.take_out(self._kept[at:])
+            del self._kept[at:]
+        self._kept.append(row.id)
+        self._best, self._streak = row, 0
 
     def _looks_again(self, rerun: Rerun, number: int) -> bool:
         """Whether a run looked at the best once more for the sake of an experiment."""

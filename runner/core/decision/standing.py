@@ -86,6 +86,28 @@ def best(rows: Sequence[Experiment]) -> Experiment | None:
     return next((row for row in reversed(rows) if _kept(row)), None)
 
 
+def line(rows: Sequence[Experiment]) -> list[Experiment]:
+    """The kept line, oldest first: keeps, but for those that a person took back and what was built on them."""
+    found: list[Experiment] = []
+    for row in rows:
+        if _kept(row):
+            follow(found, row)
+    return found
+
+
+def follow(kept: list[Experiment], row: Experiment) -> None:
+    """Add the next keep to a line."""
+    if row.veto is not None:
+        del kept[next((n for n, other in enumerate(kept) if other.id == row.veto), len(kept)) :]
+    kept.append(row)
+
+
+def taken_back(rows: Sequence[Experiment], number: int) -> Experiment | None:
+    """The keep before `number` in the line, to which a veto of that leads; None if it is not one to take back."""
+    kept = line(rows)
+    return next((before for before, row in itertools.pairwise(kept) if row.id == number), None)
+
+
 def baseline(rows: Sequence[Experiment]) -> Experiment | None:
     """The first keep: what the tag began with, None before there is one."""
     return next((row for row in rows if row.status is Status.KEEP), None)

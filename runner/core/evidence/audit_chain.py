@@ -24,7 +24,8 @@ MAX_LINE = 1 << 20
 BEGUN = "begun"  # with what a tag began
 CHECKPOINT = "checkpoint"  # a signature over all before it (checkpoints.py)
 FOUND = "found"  # what a session found unsigned when it began: a crash came between, or somebody added it
-_NUMBERS = {BEGUN: "", "accepted": "experiment", "finished": "id", "rerun": "id"}  # by kind: what its data calls it
+STEERED = "steered"  # what a person asked of a tag
+_NUMBERS = {BEGUN: "", "accepted": "experiment", "finished": "id", "rerun": "id", STEERED: "id"}  # as its data says
 
 
 def canonical(value: dict[str, Any]) -> bytes:
@@ -98,8 +99,8 @@ def ended(entry: dict[str, Any]) -> bool:
 
 
 def named(entry: dict[str, Any]) -> tuple[tuple[str, int], dict[str, Any]] | None:
-    """((tag, number), data) of an entry about a tag (its number is 0), an experiment or a rerun; None of another kind
-    or shape."""
+    """((tag, number), data) of an entry about a tag (its number is 0), an experiment, a rerun or a request; None of
+    another kind or shape."""
     data, kind = entry.get("data"), entry.get("kind")
     inner = data.get("rerun") if kind == "rerun" and isinstance(data, dict) else data
     if not isinstance(kind, str) or kind not in _NUMBERS or not isinstance(data, dict) or not isinstance(inner, dict):
@@ -111,7 +112,7 @@ def named(entry: dict[str, Any]) -> tuple[tuple[str, int], dict[str, Any]] | Non
 
 
 def by_name(entries: Iterable[dict[str, Any]], kind: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """Data of the `accepted`, `finished` or `rerun` entries by tag and number."""
+    """Data of the entries of one kind by tag and number."""
     return dict(found for entry in entries if entry.get("kind") == kind and (found := named(entry)) is not None)
 
 

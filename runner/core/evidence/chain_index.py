@@ -32,11 +32,13 @@ class ChainIndex:
         self.accepted: dict[Key, Entry] = {}
         self.finished: dict[Key, Entry] = {}
         self.reruns: dict[Key, Entry] = {}
+        self.steers: dict[Key, Entry] = {}
         self.old: set[Key] = set()
         self.old_reruns: set[Key] = set()
         self.late: dict[Key, Entry] = {}
         self.late_reruns: set[Key] = set()
         self.late_accepted: set[Key] = set()
+        self.late_steers: set[Key] = set()
         self._since = since
         self._follower = audit_chain.Follower(path)
 
@@ -68,6 +70,9 @@ class ChainIndex:
             self._going.add(key[0])
             self.accepted[key] = data
             self.late_accepted |= {key} if late else set()
+        elif kind == audit_chain.STEERED:
+            self.steers[key] = data
+            self.late_steers |= {key} if late else set()
         elif kind == "finished":
             self.finished[key] = data
             self.order.setdefault(key[0], []).extend([] if data.get("recovered") else [key[1]])

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError, PolicyError, VerifyError
 from runner.core.base.home import Home
-from runner.core.evidence.audit_chain import BEGUN, CHECKPOINT, FOUND, AuditLog, canonical, ended, half
+from runner.core.evidence.audit_chain import BEGUN, CHECKPOINT, FOUND, STEERED, AuditLog, canonical, ended, half
 from trainer.wire import strict_json
 
 MOST_UNSIGNED = 1  # runs that a crash may leave without a signature: each is sealed when it ends
@@ -101,7 +101,7 @@ class Checkpoints:
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
         self.good = 0
         self.unsealed = 0  # runs after the last checkpoint
-        self.starts = 0  # of experiments and tags, after it
+        self.starts = 0  # of experiments and tags, and what people asked for, after it
         self.found = 0  # runs that were signed by a session that had not seen them end
         self.found_starts = 0  # that it had not seen begin
         self._taken_over = False  # whether what comes before the next checkpoint was found there
@@ -112,7 +112,7 @@ class Checkpoints:
         """The next entry of the chain."""
         if entry.get("kind") != CHECKPOINT:
             self.unsealed += ended(entry)
-            self.starts += entry.get("kind") in ("accepted", BEGUN)
+            self.starts += entry.get("kind") in ("accepted", BEGUN, STEERED)
             self._taken_over |= entry.get("kind") == FOUND
             return
         if self._taken_over:

@@ -83,7 +83,7 @@ class Ledger:
 
     def sound(self) -> bool:
         """Whether indices say what their tables say (verify; opening looks at the tables alone)."""
-        return self._read("PRAGMA integrity_check(1)") == [("ok",)]
+        return self.read("PRAGMA integrity_check(1)") == [("ok",)]
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -98,13 +98,14 @@ class Ledger:
             finally:
                 self._db.execute("ROLLBACK")
 
-    def _read(self, query: str, *values: Any) -> list[Any]:
+    def read(self, query: str, *values: Any) -> list[Any]:
         """All rows of a query; the lock keeps it out of another thread's transaction."""
         with self._lock:
             return self._db.execute(query, values).fetchall()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written within, or nothing of it."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -120,7 +121,7 @@ class Ledger:
         A tag begins with its first experiment: what a start that came to nothing recorded gives way.
         """
         link = None if origin is None else origin.model_dump_json()
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM runs WHERE tag = ? AND tag NOT IN (SELECT tag FROM experiments)", (tag,))
             values = (tag, started, artifact, policy, link)
             db.execute(
@@ -129,7 +130,7 @@ class Ledger:
 
     def forget(self, tag: str) -> None:
         """Remove a tag that never had an experiment; raises UsageError for one that had."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             unused = "tag = ? AND tag NOT IN (SELECT tag FROM experiments) AND tag NOT IN (SELECT tag FROM reruns)"
             if db.execute(f"DELETE FROM runs WHERE {unused}", (tag,)).rowcount != 1:  # noqa: S608
                 raise UsageError(f"tag {tag} has experiments", where="ledger", fix="glovebox tags archive")
@@ -138,12 +139,12 @@ class Ledger:
         """The experiment of another tag that a tag begins with, None if it begins with the bench's seed."""
         if not ledger_file.knows(self._db, "runs", "origin"):
             return None
-        rows = self._read("SELECT origin FROM runs WHERE tag = ? AND origin IS NOT NULL", tag)
+        rows = self.read("SELECT origin FROM runs WHERE tag = ? AND origin IS NOT NULL", tag)
         return _parsed(Origin, rows[0][0], tag) if rows else None
 
     def open_experiment(self, tag: str, *, started: str, description: str, snapshot: str, size: int, run: str) -> int:
         """Accept an experiment; returns its number, from 1."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             (last,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", (tag,)).fetchone()
             db.execute(
                 "INSERT INTO experiments (tag, id, started, description, snapshot, snapshot_size, run)"
@@ -154,7 +155,7 @@ class Ledger:
 
     def close_experiment(self, experiment: Experiment) -> None:
         """Complete an open experiment; a second completion is refused."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             tag = experiment.tag
             (last,) = db.execute("SELECT COALESCE(MAX(done), 0) FROM experiments WHERE tag = ?", (tag,)).fetchone()
             done = db.execute(
@@ -174,12 +175,12 @@ class Ledger:
 
     def open_numbers(self, tag: str) -> list[int]:
         """Experiments that were accepted and not completed."""
-        rows = self._read("SELECT id FROM experiments WHERE tag = ? AND status IS NULL ORDER BY id", tag)
+        rows = self.read("SELECT id FROM experiments WHERE tag = ? AND status IS NULL ORDER BY id", tag)
         return [int(number) for (number,) in rows]
 
     def opened(self, tag: str, number: int) -> Opened:
         """What was recorded when an experiment was accepted."""
-        (row,) = self._read(
+        (row,) = self.read(
             "SELECT id, started, description, snapshot, snapshot_size, run FROM experiments WHERE tag = ? AND id = ?",
             tag,
             number,
@@ -196,7 +197,7 @@ class Ledger:
             if self._order == "id":  # a writer may have extended it since
                 self._order = "done" if ledger_file.knows(self._db, "experiments", "done") else "id"
             order = self._order
-            rows = self._read(
+            rows = self.read(
                 f"SELECT {', '.join(_BESIDE)}, {order}, row FROM experiments"  # noqa: S608
                 f" WHERE tag = ? AND status IS NOT NULL AND {order} > ? ORDER BY {order}",
                 tag,
@@ -212,7 +213,7 @@ class Ledger:
 
     def odd(self, tag: str) -> list[str]:
         """Completed experiments and reruns that say of their start something else than what was recorded then."""
-        columns = self._read(f"SELECT id, {', '.join(_OPENED)} FROM experiments WHERE tag = ?", tag)  # noqa: S608
+        columns = self.read(f"SELECT id, {', '.join(_OPENED)} FROM experiments WHERE tag = ?", tag)  # noqa: S608
         opened = {number: tuple(told) for number, *told in columns}
         rows = [row for row in self.experiments(tag) if opened[row.id] != tuple(getattr(row, name) for name in _OPENED)]
         begun = dict(self._reruns_of("SELECT id, begun FROM reruns WHERE tag = ?", tag))
@@ -221,28 +222,28 @@ class Ledger:
 
     def digests(self, tag: str) -> dict[int, str]:
         """SHA-256 of each completed row's text, by its number."""
-        rows = self._read("SELECT id, row FROM experiments WHERE tag = ? AND status IS NOT NULL", tag)
+        rows = self.read("SELECT id, row FROM experiments WHERE tag = ? AND status IS NOT NULL", tag)
         return {int(number): text_digest(text) for number, text in rows}
 
     def digest(self, tag: str, number: int) -> str:
         """That of one completed row."""
-        ((text,),) = self._read("SELECT row FROM experiments WHERE tag = ? AND id = ?", tag, number)
+        ((text,),) = self.read("SELECT row FROM experiments WHERE tag = ? AND id = ?", tag, number)
         return text_digest(text)
 
     def strays(self) -> list[str]:
         """Tags that experiments or reruns name and that were never begun."""
-        found = self._read("SELECT DISTINCT tag FROM experiments WHERE tag NOT IN (SELECT tag FROM runs)")
+        found = self.read("SELECT DISTINCT tag FROM experiments WHERE tag NOT IN (SELECT tag FROM runs)")
         found += self._reruns_of("SELECT DISTINCT tag FROM reruns WHERE tag NOT IN (SELECT tag FROM runs)")
         return sorted({ascii(str(tag)[:MAX_TAG])[1:-1] for (tag,) in found})
 
     def last_number(self, tag: str) -> int:
         """Number of the newest experiment, open or not; 0 if there is none."""
-        ((last,),) = self._read("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", tag)
+        ((last,),) = self.read("SELECT COALESCE(MAX(id), 0) FROM experiments WHERE tag = ?", tag)
         return int(last)
 
     def open_rerun(self, begun: Rerun) -> Rerun:
         """Accept a rerun before it runs; returns it with its number, from 1 in each tag."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             (last,) = db.execute("SELECT COALESCE(MAX(id), 0) FROM reruns WHERE tag = ?", (begun.tag,)).fetchone()
             numbered = begun.model_copy(update={"id": int(last) + 1})
             values = (numbered.tag, numbered.id, numbered.model_dump_json())
@@ -251,7 +252,7 @@ class Ledger:
 
     def close_rerun(self, rerun: Rerun) -> None:
         """Complete an open rerun; a second completion is refused."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             values = (rerun.model_dump_json(), rerun.tag, rerun.id)
             done = db.execute("UPDATE reruns SET row = ? WHERE tag = ? AND id = ? AND row IS NULL", values)
             if done.rowcount != 1:
@@ -277,11 +278,15 @@ class Ledger:
 
     def _reruns_of(self, query: str, *values: Any) -> list[Any]:
         """Rows of a query about reruns; none in a ledger that is older than they are."""
-        return self._read(query, *values) if ledger_file.knows(self._db, "reruns", "row") else []
+        return self.read(query, *values) if self.knows("reruns", "row") else []
+
+    def knows(self, table: str, column: str) -> bool:
+        """Whether there is such a column; a ledger that is only read may be older than it."""
+        return ledger_file.knows(self._db, table, column)
 
     def tags(self) -> list[str]:
         """All tags, newest first."""
-        found = [str(tag) for (tag,) in self._read("SELECT tag FROM runs ORDER BY rowid DESC")]
+        found = [str(tag) for (tag,) in self.read("SELECT tag FROM runs ORDER BY rowid DESC")]
         if any(len(tag) > MAX_TAG or not re.fullmatch(TAG_PATTERN, tag) for tag in found):
             raise _malformed()
         return found
@@ -289,8 +294,8 @@ class Ledger:
     def glance(self, tag: str) -> Glance:
         """A tag's figures without its rows, of which there may be thousands."""
         with self.at_once():
-            count = self._read("SELECT COUNT(*) FROM experiments WHERE tag = ? AND status IS NOT NULL", tag)[0][0]
-            keeps = self._read(
+            count = self.read("SELECT COUNT(*) FROM experiments WHERE tag = ? AND status IS NOT NULL", tag)[0][0]
+            keeps = self.read(
                 f"SELECT val_bpb FROM experiments WHERE tag = ? AND status = 'keep' ORDER BY {self._order}",  # noqa: S608
                 tag,
             )
@@ -304,11 +309,11 @@ class Ledger:
 
     def begun(self, tag: str) -> bool:
         """Whether an experiment of a tag was accepted."""
-        return bool(self._read("SELECT 1 FROM experiments WHERE tag = ? LIMIT 1", tag))
+        return bool(self.read("SELECT 1 FROM experiments WHERE tag = ? LIMIT 1", tag))
 
     def run_info(self, tag: str) -> dict[str, str]:
         """Start, artifact version and terms (policy.Policies.terms) of a tag."""
-        rows = self._read("SELECT started, artifact, policy FROM runs WHERE tag = ?", tag)
+        rows = self.read("SELECT started, artifact, policy FROM runs WHERE tag = ?", tag)
         if not rows:
             known = ", ".join(self.tags()[:_NAMED]) or "none yet"
             raise UsageError(f"no tag {tag}", where="ledger", fix=f"tags: {known}")

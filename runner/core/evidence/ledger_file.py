@@ -16,7 +16,7 @@ from pathlib import Path
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
 
-VERSION = 4  # PRAGMA user_version; 1 had no lanes, 2 no reruns, 3 no indices and no origin of a tag
+VERSION = 5  # PRAGMA user_version; 1 had no lanes, 2 no reruns, 3 no indices and no origin of a tag, 4 no texts
 TABLES = {
     "runs": (
         "CREATE TABLE IF NOT EXISTS runs ("
@@ -31,6 +31,12 @@ TABLES = {
     "reruns": (
         "CREATE TABLE IF NOT EXISTS reruns (tag TEXT NOT NULL REFERENCES runs(tag), id INTEGER NOT NULL,"
         " begun TEXT NOT NULL, row TEXT, PRIMARY KEY (tag, id)) STRICT"
+    ),
+    "texts": "CREATE TABLE IF NOT EXISTS texts (digest TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT",
+    "notebooks": "CREATE TABLE IF NOT EXISTS notebooks (tag TEXT PRIMARY KEY, digest TEXT NOT NULL) STRICT",
+    "steers": (
+        "CREATE TABLE IF NOT EXISTS steers (tag TEXT NOT NULL, id INTEGER NOT NULL, request TEXT NOT NULL UNIQUE,"
+        " row TEXT NOT NULL, PRIMARY KEY (tag, id)) STRICT"
     ),
 }
 # Without them the next row costs a look at all rows before it. Their text is compared: what an index says could differ

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from runner.core.airlock import snapshot
 from runner.core.base import faults
@@ -19,18 +19,32 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.launching import EngineResult
 from runner.core.base.run_folder import tidy
-from runner.core.base.values import INTERRUPTED, Experiment, Hopeless, Rerun, Score, Scored, Snapshot, Status
+from runner.core.base.steering import Request, Steer
+from runner.core.base.values import INTERRUPTED, Experiment, Hopeless, Proposal, Rerun, Score, Scored, Snapshot, Status
 from runner.core.decision import deaths, decide
 from runner.core.evidence import audit_chain, disk_reserve, receipts, results_tsv
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine, message
 from runner.core.evidence.ledger import Ledger, Opened, Origin, interrupted, start, text_digest
+from runner.core.evidence.texts import Texts
+
+NOTHING_PROPOSED = "nothing_proposed"
 
 
 def now() -> str:
     """UTC time stamp."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Made(NamedTuple):
+    """What a candidate was made from: the experiment whose train.py it was, directive and notebook by digest."""
+
+    parent: int | None = None
+    program: str | None = None
+    notebook: str | None = None
+    proposal: Proposal | None = None
+    veto: int | None = None  # the keep that a person takes back by it
 
 
 @dataclass
@@ -48,6 +62,7 @@ class Recorder:
     lock: threading.RLock = field(default_factory=threading.RLock)  # lanes record one after the other
 
     def __post_init__(self) -> None:
+        self.texts = Texts(self.ledger)
         self._results = results_tsv.Results(self.home.tag(self.tag) / "results.tsv")
 
     def begin(self, started: str, terms: str, origin: Origin | None = None) -> None:
@@ -75,6 +90,23 @@ class Recorder:
         with self.lock:
             self._enter("refused", {"tag": self.tag, "reason": reason})
 
+    def steer(self, request: Request) -> Steer:
+        """Record and sign what a person asked for, before anybody acts on it; once, however often it is tried."""
+        with self.lock:
+            steers = self.texts.steers(self.tag)
+            known = next((one for one in steers if one.request == request.request), None)
+            if known is None:
+                after = len(self.ledger.experiments(self.tag))
+                known = Steer(**dict(request), id=len(steers) + 1, tag=self.tag, taken=now(), after=after)
+                self.texts.add(known)
+                faults.reach("steer.recorded")
+                self._steered(known)
+                self.sealer.seal(self.audit_log)
+        return known
+
+    def _steered(self, steer: Steer) -> None:
+        self._enter(audit_chain.STEERED, steer.model_dump(mode="json"))
+
     def finish(
         self,
         number: int,
@@ -83,7 +115,7 @@ class Recorder:
         seconds: float,
         hopeless: Hopeless | None = None,
         lane: str = "",
-        parent: int | None = None,
+        made: Made = Made(),  # noqa: B008 - frozen
         completed: Callable[[Experiment], Experiment] = lambda row: row,
     ) -> Experiment:
         """Complete the open row of an experiment that ran; `completed` adds what follows from the row and the tag."""
@@ -100,7 +132,11 @@ class Recorder:
             gain=verdict.gain,
             probability=verdict.probability,
             sigma=verdict.sigma,
-            parent=parent,
+            parent=made.parent,
+            program=made.program,
+            notebook=made.notebook,
+            proposal=made.proposal,
+            veto=made.veto,
             val_bpb=usable.val_bpb if usable else None,
             val_bpb_bytes=usable.val_bpb_bytes if usable else None,
             causality=_causality(score),
@@ -121,6 +157,23 @@ class Recorder:
         )
         row = completed(found)
         self.commit(row, [e for e in (trained.engine, scored.engine) if e])
+        return row
+
+    def pass_over(
+        self,
+        taken: Snapshot,
+        description: str,
+        run: str,
+        lane: str,
+        made: Made,
+        completed: Callable[[Experiment], Experiment],
+    ) -> Experiment:
+        """A row without a run: its agent's model budget was used up before it changed a thing."""
+        with self.lock:
+            number = self.accept(taken, description, run)
+            told = {"program": made.program, "notebook": made.notebook, "parent": made.parent, "lane": lane}
+            row = completed(self._row(number, status=Status.REJECTED, reason=NOTHING_PROPOSED, **told))
+            self.commit(row, [])
         return row
 
     def begin_rerun(self, begun: Rerun) -> Rerun:
@@ -231,7 +284,10 @@ class Recorder:
         """What follows from the ledger; what other lanes have under way is theirs to end."""
         rows = self.ledger.experiments(self.tag)
         entries = audit_chain.verify(self.home.audit)
-        told, seen = audit_chain.by_name(entries, "finished"), audit_chain.by_name(entries, "rerun")
+        told, seen, asked = (audit_chain.by_name(entries, kind) for kind in ("finished", "rerun", audit_chain.STEERED))
+        for steer in self.texts.steers(self.tag):
+            if (steer.tag, steer.id) not in asked:
+                self._steered(steer)
         for row in rows:
             if (row.tag, row.id) not in told:
                 self._vouch(row, [], recovered=True)

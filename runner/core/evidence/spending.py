@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from runner.core.base import files
 
@@ -29,6 +30,33 @@ def spent(path: Path, tag: str) -> dict[str, float] | None:
     finally:
         db.close()
     return {"dollars": nano / NANO, "tokens": tokens, "requests": requests} if requests else None
+
+
+class Cost(NamedTuple):
+    """Of one experiment's calls, by the broker's word."""
+
+    dollars: float
+    model: str  # which had the most calls
+
+
+def by_experiment(path: Path, tag: str) -> dict[int, Cost]:
+    """What each experiment's calls have cost; those of none are missing. Reads only."""
+    if not path.exists():
+        return {}
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        rows = db.execute(
+            "SELECT experiment, model, SUM(COALESCE(nano, reserved_nano)), COUNT(*) FROM calls WHERE tag = ?"
+            " GROUP BY experiment, model ORDER BY experiment, COUNT(*), model",
+            (tag,),
+        ).fetchall()
+    finally:
+        db.close()
+    found: dict[int, Cost] = {}
+    for experiment, model, nano, _ in rows:
+        before = found[experiment].dollars if experiment in found else 0.0
+        found[int(experiment)] = Cost(before + nano / NANO, str(model))
+    return found
 
 
 def pause(broker: Path, seconds: float) -> None:

@@ -15,6 +15,7 @@ from runner.core.artifacts import begun
 from runner.core.artifacts.progress import Advance, Stages
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
+from runner.core.base.steering import Steer
 from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
 from runner.core.evidence.beside import Beside
 from runner.core.evidence.chain_index import ChainIndex
@@ -24,6 +25,7 @@ from runner.core.evidence.ledger import Ledger, Opened, interrupted, start
 from runner.core.evidence.outcome import Outcome
 from runner.core.evidence.receipts import complete, probed, vouches
 from runner.core.evidence.replay import replay
+from runner.core.evidence.texts import Texts
 from runner.core.evidence.verify_line import KeptLines, read
 from runner.core.policy.policy_files import Policies
 
@@ -42,6 +44,7 @@ class Records:
     objects: Objects | None  # None: git's objects are not what their names say
     chain: ChainIndex
     beside: Beside
+    read: dict[str, bool] = field(default_factory=dict)  # texts that were looked at, and whether they are sound
     used: dict[str, str] = field(default_factory=dict)  # artifacts, and when the last run began that used them
     hashed: dict[str, str] = field(default_factory=dict)  # snapshots by their name
     known: set[tuple[str, int]] = field(default_factory=set)  # experiments the ledger has, ended or not
@@ -50,6 +53,11 @@ class Records:
     reruns_recovered: int = 0  # that nobody saw run, but for those a crash ended
     unheard: int = 0  # that the chain does not know to have begun
     unsaid: int = 0  # tags of whose start the chain says nothing
+
+    @property
+    def texts(self) -> Texts:
+        """Beside the rows."""
+        return Texts(self.ledger)
 
     def look(self, tag: str, rules: Policies | None, every: list[Policies]) -> None:
         """Check one tag; `rules`: the policies in force, None if they are no policies; `every`: those it may be of."""
@@ -64,6 +72,8 @@ class Records:
         self._wait(lambda: all((tag, rerun.id) in chain.reruns for rerun in reruns))
         self._began(tag, rows)
         self._order(tag, rows)
+        steers = self._steers(tag)
+        self._texts(tag, rows)
         for name in ledger.odd(tag):
             self.outcome.check("ledger rows", False, f"{tag} {name}: it was begun as something else, the ledger says")
         digests = ledger.digests(tag)
@@ -82,7 +92,9 @@ class Records:
         if rules is not None:
             known = begun.under(self.home, ledger.run_info(tag)["policy"], every)
             with self.shown.stage(f"{tag}: verdicts", len(rows)) as advance:
-                self._decided(known or rules, rows, reruns, same_terms=known is not None, since=since, advance=advance)
+                asked = {one.experiment: one.after for one in reversed(steers) if one.verb == "veto"}
+                same = known is not None
+                self._decided(known or rules, rows, reruns, asked, same_terms=same, since=since, advance=advance)
             self._told(known, tag, rows)
         self._origin(tag, rows)
         self.lines.look(tag, rows, self.objects)
@@ -112,6 +124,24 @@ class Records:
         seen = set(order)
         same = [number for number in order if number in there] == [row.id for row in rows if row.id in seen]
         self.outcome.check("ledger rows", same, f"{tag}: its rows are in another order than the audit chain")
+
+    def _steers(self, tag: str) -> list[Steer]:
+        """What people asked of the tag; the chain says the same."""
+        steers = self.texts.steers(tag)
+        self._wait(lambda: all((tag, one.id) in self.chain.steers for one in steers))
+        for one in steers:
+            same = self.chain.steers.pop((tag, one.id), None) == one.model_dump(mode="json")
+            self.outcome.check("requests", same, f"{tag} request {one.id}: the ledger differs from the audit chain")
+        return steers
+
+    def _texts(self, tag: str, rows: Sequence[Experiment]) -> None:
+        """Directives and notebooks that rows name are there, and say what their names say."""
+        named = dict.fromkeys(one for row in rows for one in (row.program, row.notebook) if one)
+        for digest in named:
+            if digest not in self.read:
+                self.read[digest] = self.texts.text(digest) is not None
+            told = f"{tag}: a directive or notebook is missing or altered: {digest[:16]}"
+            self.outcome.check("texts", self.read[digest], told)
 
     def _origin(self, tag: str, rows: Sequence[Experiment]) -> None:
         """A tag that was begun with another's best begins with just that file."""
@@ -180,6 +210,7 @@ class Records:
         rules: Policies,
         rows: Sequence[Experiment],
         reruns: Sequence[Rerun],
+        asked: dict[int, int],
         *,
         same_terms: bool,
         since: int,
@@ -194,7 +225,7 @@ class Records:
             return
         others = sum(row.val_bpb is not None and digest not in (None, row.policy) for row in rows[since:])
         try:
-            wrong, replayed = replay(rules.decision, rows, reruns, digest, since=since, advance=advance)
+            wrong, replayed = replay(rules.decision, rows, reruns, digest, asked=asked, since=since, advance=advance)
         except (ArithmeticError, ValueError) as error:  # of scores that no evaluator gives
             wrong, replayed = [f"{rows[0].tag}: its verdicts cannot be replayed: {error}"], 0
         outcome.checked["verdicts"] = outcome.checked.get("verdicts", 0) + replayed
@@ -234,6 +265,7 @@ class Records:
         found = [(began, "experiment", "receipts", chain.late_accepted)]
         found += [(set(chain.finished), "experiment", "ledger rows", set(chain.late))]
         found += [(set(chain.reruns), "rerun", "reruns", chain.late_reruns)]
+        found += [(set(chain.steers), "request", "requests", chain.late_steers)]
         return [(key, kind, what, at_work and key in late) for keys, kind, what, late in found for key in sorted(keys)]
 
 

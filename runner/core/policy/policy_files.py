@@ -33,7 +33,10 @@ class Agent(Strict):
     history_rows: Annotated[int, Field(ge=1, le=1000)]
     session_seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
     model: Model
+    fallback_models: Annotated[list[Model], Field(max_length=5, default_factory=list)]
     max_tokens: Annotated[int, Field(ge=256, le=128_000)]
+    thinking: Literal["adaptive", "off"] = "off"
+    effort: Literal["default", "low", "medium", "high", "xhigh", "max"] = "default"
     turns: Annotated[int, Field(ge=2, le=500)]
     repairs: Annotated[int, Field(ge=0, le=10)]
     shown_rows: Annotated[int, Field(ge=1, le=200)]
@@ -196,12 +199,14 @@ def load(*folders: Path) -> Policies:
     parsed = {name: parse(paths[name], texts[name], model) for name, model in (walls.MODELS | _OTHERS).items()}
     _agreeing(parsed, paths)
     agent, broker = parsed["agent"], parsed["broker"]
-    if isinstance(agent, Agent) and isinstance(broker, Broker) and agent.model not in broker.models:
-        raise PolicyError(
-            f"model: {agent.model} has no price in broker.yaml",
-            where=str(paths["agent"]),
-            fix="name a model listed under models in broker.yaml, or add its price there",
-        )
+    if isinstance(agent, Agent) and isinstance(broker, Broker):
+        for key, model in (("model", agent.model), *(("fallback_models", one) for one in agent.fallback_models)):
+            if model not in broker.models:
+                raise PolicyError(
+                    f"{key}: {model} has no price in broker.yaml",
+                    where=str(paths["agent"]),
+                    fix="name a model listed under models in broker.yaml, or add its price there",
+                )
     digests = {"digest": walls.digest_of(texts, walls.NAMES), "terms": walls.digest_of(texts, _TERMS)}
     return Policies(**parsed, **digests)  # type: ignore[arg-type] # each file's own model
 

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from runner.core.base.launching import MAX_LANES, Lane
-from runner.rooms.launcher.cores import named
+from runner.core.base.launching import MAX_LANES, Lane, named_processors
 
 Gpus = Annotated[
     list[str] | None,
@@ -34,17 +33,20 @@ def lanes_of(gpus: list[str] | None, cores: list[str] | None) -> tuple[Lane, ...
     taken: set[int] = set()
     there = os.sched_getaffinity(0)
     for lane in lanes:
-        own = named(lane.cores) if lane.cores else set()
+        own = named_processors(lane.cores) if lane.cores else set()
         if not own <= there or (lane.cores and not own):
             raise typer.BadParameter(f"--cores {lane.cores}: this host has {min(there)} to {max(there)}")
         if own & taken or (lane.gpu and [one.gpu for one in lanes].count(lane.gpu) > 1):
             raise typer.BadParameter(f"{lane.name} is given twice: experiments on it would disturb each other")
         taken |= own
-    return tuple(lane.model_copy(update={"cores": lane.cores and _ranges(named(lane.cores))}) for lane in lanes)
+    return tuple(lane.model_copy(update={"cores": _ranges(lane.cores)}) for lane in lanes)
 
 
-def _ranges(cores: set[int]) -> str:
+def _ranges(text: str | None) -> str | None:
     """One way to write a set of cores, since scores are compared within it: 0-3,8."""
+    if not text:
+        return text
+    cores = named_processors(text)
     starts = [core for core in sorted(cores) if core - 1 not in cores]
     ends = [core for core in sorted(cores) if core + 1 not in cores]
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))

@@ -20,7 +20,21 @@ from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.home import find, make, place
 from runner.core.evidence import ledger
 from runner.core.evidence import verify as verifier
-from runner.people.cli import artifacts, export, operations, policy, records, redteam, run, tags, up, views, warm
+from runner.people.cli import (
+    artifacts,
+    compare,
+    export,
+    operations,
+    policy,
+    records,
+    redteam,
+    run,
+    steering,
+    tags,
+    up,
+    views,
+    warm,
+)
 from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show, there
 from runner.people.host import importing
 from runner.people.pages import console, report
@@ -40,8 +54,8 @@ _FIXES = {
 # As people meet them: a bench, a run, looking at it, looking after it.
 _ORDER = (
     "init", "doctor", "prepare", "run", "up", "stop", "status", "watch", "history", "show", "logs", "best", "explain",
-    "report", "tags", "rerun", "confirm", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup",
-    "restore", "help", "version",
+    "report", "compare", "tags", "program", "hint", "pause", "resume", "veto", "rerun", "confirm", "export", "verify",
+    "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
 )  # fmt: skip
 
 
@@ -66,6 +80,7 @@ app = typer.Typer(
 app.add_typer(artifacts.keys_app)
 app.add_typer(policy.policy_app)
 app.add_typer(tags.tags_app)
+app.add_typer(steering.program_app)
 for command in (
     run.run,
     up.up,
@@ -85,6 +100,11 @@ for command in (
     records.logs,
     records.best,
     records.explain,
+    steering.hint,
+    steering.pause,
+    steering.resume,
+    steering.veto,
+    compare.compare,
 ):
     app.command()(command)
 
@@ -140,8 +160,10 @@ def init(
         if not os.environ.get("GLOVEBOX_KEY_PASSPHRASE_FILE"):
             note = "the signing key is not encrypted (for a passphrase set GLOVEBOX_KEY_PASSPHRASE_FILE before init)"
             console.stderr().print(note, markup=False)
-    document: dict[str, Any] = {"home": str(home.root), "created": fresh}
+    directive = steering.provide(home)
+    document: dict[str, Any] = {"home": str(home.root), "created": fresh, "program": str(home.program)}
     text = f"bench {'created' if fresh else 'exists'}: {home.root}"
+    text += f"\nwhat you want of agents, for you to edit: {home.program}" if directive else ""
     if found is not None:
         document["imported"] = importing.begin(home, found)
         text += f"\nnew tags begin with experiment {found.best.id} of {found.rows.tag}, {found.best.val_bpb:.6f} there"

@@ -38,7 +38,7 @@ def rooms(policies: Policies) -> dict[str, list[str]]:
             f"time: {policies.decision.evaluation_seconds:.0f} s",
         ],
         "agent (holds the conversation)": [
-            "reads: program.md; writes: train.py, in place",
+            "reads: what the runner answers; writes: train.py, in place, and notes through the runner",
             "asks: the runner for experiments, the broker for the model; has no other way out, no key, no GPU",
             f"{policies.agent.model}; {policies.agent.turns} calls and {policies.agent.repairs} repairs an experiment",
             *_sizes(sandbox.agent),

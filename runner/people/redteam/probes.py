@@ -254,7 +254,6 @@ AGENT = [
     Probe("agent-extra-file", "T22", ("one file mounted",), "open('/work/extra', 'w').close()", room="agent"),
     Probe("agent-unlink", "T22", ("one file mounted",), "os.unlink('/work/train.py')", room="agent"),
     Probe("agent-setuid-bit", "T22", ("file owned by the runner",), "os.chmod('/work/train.py', 0o4755)", room="agent"),
-    Probe("agent-directive", "T22", ("read-only mounts",), "read_only('/work/program.md')", room="agent"),
     Probe("agent-large-file", "T10", ("file size limit",), "fill('/work/train.py', 12 << 20)", room="agent",
           small=True),
     Probe("agent-network", "T01", ("no network",), "routed('192.0.2.1')", room="agent"),

@@ -22,10 +22,11 @@ from runner.core.base.errors import GAVE_UP_CODE, TOLD_CODE, GloveboxError
 from runner.core.base.launching import AgentKind, EndReason, EngineResult, LaunchRequest, Release
 from runner.core.base.run_folder import new_run_id
 from runner.core.policy import users
-from runner.rooms.desk.desk import Desk, Quota
+from runner.rooms.desk.desk import Desk
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import Launch
 from runner.rooms.desk.meter_client import MeterClient
+from runner.rooms.desk.quota import Quota
 from runner.rooms.desk.rounds import Rounds
 
 GAVE_UP = ("api_refused", "failed")  # what an agent says that cannot go on

@@ -1,9 +1,11 @@
 """The desk: bench.sock, where the agent asks for experiments. TRUSTED side of an untrusted peer.
 
-Requests are one JSON object a line: {"verb": "run_experiment", "description": text}, {"verb": "history"},
-{"verb": "telemetry", "experiment": n}, {"verb": "brief"}, {"verb": "restore"}, {"verb": "leave", "reason": code}.
-Answers are {"ok": true, ...} with typed values only, or {"ok": false, "reason": code}. One experiment at a
-time; the agent's own description is the only free text that comes back to it, cut and cleaned.
+Requests are one JSON object a line: {"verb": "run_experiment", "description": text} with, if the agent likes, its
+hypothesis, expected gain and kind; {"verb": "history"}, {"verb": "telemetry", "experiment": n}, {"verb": "brief"},
+{"verb": "restore"} with an earlier experiment or without, {"verb": "pass"}: nothing was proposed, {"verb": "leave",
+"reason": code}, and those of library.py.
+Answers are {"ok": true, ...} or {"ok": false, "reason": code}. What a trainer may have a part in comes back as typed
+values only; text is what agents or the person wrote. One experiment at a time.
 """
 
 from __future__ import annotations
@@ -12,26 +14,39 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from runner.core.airlock.description import clean
+from runner.core.airlock.leak_budget import GAIN_DIGITS
 from runner.core.base.doors import Line
 from runner.core.base.errors import DoorError, SnapshotError
+from runner.core.base.values import Kind, Proposal
 from runner.core.decision import standing
 from runner.core.findings import analysis
 from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.facts import facts
+from runner.rooms.desk.library import Library, Refusal
 from runner.rooms.desk.memory import rounded
 from runner.rooms.desk.meter_client import Budgets, MeterClient
+from runner.rooms.desk.quota import Pace, Quota
 from runner.rooms.desk.rounds import Rounds
 
-MAX_REQUEST = 16 << 10
+MAX_REQUEST = 128 << 10  # notes, each character of them escaped
 _REFUSAL_PAUSE = 0.5  # seconds before a refusal is answered, doubled while nothing else comes: a loop fills no log
 _LONGEST_PAUSE = 30.0
 _PER_SECOND, _BURST = 5.0, 50  # requests of one agent
+_LINE = 12  # keeps of the line that are told, besides the baseline
+_SHOWN = {
+    "id", "status", "val_bpb", "claimed", "confirmed", "gain", "probability", "description", "snapshot_size", "reason",
+    "crash", "parent", "proposal", "veto",
+}  # fmt: skip
 LEAVING = ("done", "budget", "api_refused", "failed")
 _BRIEF = {
     "model",
+    "fallback_models",
     "max_tokens",
+    "thinking",
+    "effort",
     "turns",
     "repairs",
     "shown_rows",
@@ -40,48 +55,6 @@ _BRIEF = {
     "description_chars",
     "command",
 }  # of policies/agent.yaml, for the agent to work by
-
-
-class Pace:
-    """So many requests a second from one agent, whatever number of connections; a burst is made up for by waiting.
-
-    The desk's work is done on the processors that candidates train on.
-    """
-
-    def __init__(self, per_second: float, burst: int) -> None:
-        self._gap, self._ahead = 1.0 / per_second, burst / per_second
-        self._next = 0.0
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        """Return when it is this request's turn."""
-        with self._lock:
-            now = time.monotonic()
-            self._next = max(self._next, now - self._ahead) + self._gap
-            due = self._next
-        if due > now:
-            time.sleep(due - now)
-
-
-class Quota:
-    """Experiments that may still begin, for all lanes together; None: no end."""
-
-    def __init__(self, experiments: int | None) -> None:
-        self.left = experiments
-        self._lock = threading.Lock()
-
-    def take(self) -> bool:
-        """One of them, if there is one left."""
-        with self._lock:
-            if self.left == 0:
-                return False
-            self.left = None if self.left is None else self.left - 1
-            return True
-
-    def give_back(self) -> None:
-        """One that came to nothing."""
-        with self._lock:
-            self.left = None if self.left is None else self.left + 1
 
 
 class Desk:
@@ -110,6 +83,17 @@ class Desk:
         self._pace = Pace(_PER_SECOND, _BURST)
         self._refusals = 0
         self._settled = False
+        self._library = Library(loop)
+        self._verbs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "run_experiment": self._run,
+            "history": self._history,
+            "telemetry": self._telemetry,
+            "brief": self._brief,
+            "restore": self._restore,
+            "pass": self._pass_over,
+            "leave": self._leave,
+            **dict.fromkeys(self._library.verbs, self._library.answer),
+        }
 
     @property
     def busy(self) -> bool:
@@ -118,24 +102,18 @@ class Desk:
 
     def handle(self, line: Line) -> None:
         """Answer requests until the agent hangs up."""
-        verbs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "run_experiment": self._run,
-            "history": self._history,
-            "telemetry": self._telemetry,
-            "brief": self._brief,
-            "restore": self._restore,
-            "leave": self._leave,
-        }
         while (request := line.receive(MAX_REQUEST)) is not None:
             self._pace.wait()
             verb = request.get("verb")
-            answer = verbs.get(verb) if isinstance(verb, str) else None
+            answer = self._verbs.get(verb) if isinstance(verb, str) else None
             line.send(self._answer(answer, request) if answer else _no("unknown_verb"))
 
     def _answer(self, answer: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
         try:
             if self._baseline is not None:
                 self._baseline.wait()
+            if request["verb"] != "leave":
+                self.loop.steering.wait(self.finished)
             return answer(request)
         except BaseException as error:
             # Ours, not the agent's: the session ends with it, and the agent is hung up on.
@@ -154,8 +132,8 @@ class Desk:
         self.rounds.leave(self.loop.stages.lane.number)
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        description = request.get("description")
-        if set(request) != {"verb", "description"} or not isinstance(description, str):
+        description, proposal = request.get("description"), self._proposal(request)
+        if not isinstance(description, str) or proposal is None:
             return _no("bad_request")
         if not self._busy.acquire(blocking=False):
             return _no("busy")
@@ -163,34 +141,57 @@ class Desk:
             if self.finished.is_set() or self._told_enough() or not self.quota.take():
                 self.rounds.leave(self.loop.stages.lane.number)  # the last one's holder waits for nobody
                 return _no("no_experiments_left")
-            answer = self._in_turn(clean(description, self.loop.policies.agent.description_chars))
+            answer = self._in_turn(clean(description, self.loop.policies.agent.description_chars), proposal)
             return answer if isinstance(answer, dict) else self._refuse(answer)  # who waits for that holds up nobody
         finally:
             self._busy.release()
 
-    def _in_turn(self, description: str) -> dict[str, Any] | str:
+    def _proposal(self, request: dict[str, Any]) -> Proposal | None:
+        """What the agent says of its experiment beforehand, None if that is malformed."""
+        said = {name: request[name] for name in ("hypothesis", "expected", "kind") if request.get(name) is not None}
+        if not set(request) <= {"verb", "description", "hypothesis", "expected", "kind"}:
+            return None
+        hypothesis, expected, kind = (said.get(name) for name in ("hypothesis", "expected", "kind"))
+        number = expected is None or (type(expected) in (int, float) and -1 <= expected <= 1)
+        if not (isinstance(hypothesis, str | None) and number and kind in (None, *get_args(Kind))):
+            return None
+        text = "" if not hypothesis else clean(hypothesis, self.loop.policies.agent.description_chars)
+        gain = None if expected is None else round(float(expected), GAIN_DIGITS)
+        return Proposal(hypothesis=text, expected=gain, kind=kind)
+
+    def _in_turn(self, description: str, proposal: Proposal) -> dict[str, Any] | str:
         lane, patience, last = self.loop.stages.lane.number, self.loop.usual_seconds(), self.quota.left == 0
         with self.rounds.turn(lane, patience, last=last, over=self.finished.is_set):
             if self.finished.is_set():  # a stop was asked for meanwhile
                 self.quota.give_back()
                 return _no("no_experiments_left")
-            return self._experiment(description)
+            return self._experiment(description, proposal)
 
-    def _experiment(self, description: str) -> dict[str, Any] | str:
+    def _experiment(self, description: str, proposal: Proposal) -> dict[str, Any] | str:
         """The answer, or why its file was refused."""
+        said = None if proposal.empty else proposal
         try:
-            feedback = self.loop.experiment(self.train_py, description, self.quota.left)
+            feedback = self.loop.experiment(self.train_py, description, self.quota.left, said)
         except SnapshotError as error:
             self.quota.give_back()
             return error.reason
         self._refusals = 0
         self.ran += 1
+        self._take_back()
         if self.quota.left == 0:
             self._finish()
         if not (self.finished.is_set() or self._told_enough()):
             self.loop.stages.prepare()  # while the agent thinks
         self._tell_broker()
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
+
+    def _take_back(self) -> None:
+        """Carry out what a person vetoed, if another lane does not; it counts as nobody's experiment."""
+        with self.loop.steering.turn:
+            self.loop.steering.catch_up()
+            for number in self.loop.steering.vetoes():
+                if not self.loop.told_enough():
+                    self.loop.take_back(number, self.train_py)
 
     def _told_enough(self) -> bool:
         """Whether the leak budget leaves no room for another outcome; that ends the session."""
@@ -210,13 +211,16 @@ class Desk:
         if set(request) != {"verb"}:
             return _no("bad_request")
         rows = self.loop.memory.newest(self.loop.policies.agent.history_rows)
-        fields = {"id", "status", "val_bpb", "claimed", "confirmed", "gain", "probability"}
-        fields |= {"description", "snapshot_size", "reason", "crash"}
-        budget = self._tell_broker()
+        budget, memory = self._tell_broker(), self.loop.memory
+        line = memory.kept()
         return {
             "ok": True,
+            "experiments": len(memory.told().rows),
+            "line": [row.model_dump(mode="json", include=_SHOWN) for row in (*line[:1], *line[1:][-_LINE:])],
+            "calibration": memory.calibration().model_dump(mode="json"),
+            "facts": facts(self.loop.stages, line[-1] if line else None),
             "analysis": self.loop.memory.analysis(self.loop.stages.lane.name).model_dump(mode="json"),
-            "rows": [row.model_dump(mode="json", include=fields) for row in rows],
+            "rows": [row.model_dump(mode="json", include=_SHOWN) for row in rows],
             "experiments_left": self.quota.left,
             "run_here": self.ran,
             "budget": None if budget is None else budget.model_dump(mode="json"),
@@ -245,16 +249,42 @@ class Desk:
         return {"ok": True, "brief": {"tag": self.loop.tag, **policy}}
 
     def _restore(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Start over from the best version; the agent could write the same itself, had it not lost it."""
-        if set(request) != {"verb"}:
+        """Start over from the best version, or from an earlier experiment's; the agent wrote both itself."""
+        if not {"verb"} <= set(request) <= {"verb", "experiment"}:
             return _no("bad_request")
         if not self._busy.acquire(blocking=False):
             return _no("busy")
         try:
             if self.finished.is_set():
                 return _no("no_experiments_left")
-            self.loop.restore(self.train_py)
-            return {"ok": True}
+            self._take_back()
+            number = request.get("experiment")
+            if number is None:
+                self.loop.restore(self.train_py)
+            else:
+                row = self._library.known(number)
+                self.loop.go_on_from(row, self.train_py)
+            return {"ok": True, "parent": self.loop.parent}
+        except Refusal as refusal:
+            return _no(str(refusal))
+        finally:
+            self._busy.release()
+
+    def _pass_over(self, request: dict[str, Any]) -> dict[str, Any]:
+        """An experiment without a run: what the model costs from now on counts towards the next."""
+        if set(request) != {"verb"}:
+            return _no("bad_request")
+        if not self._busy.acquire(blocking=False):
+            return _no("busy")
+        try:
+            if self.finished.is_set() or self._told_enough() or not self.quota.take():
+                return _no("no_experiments_left")
+            self.loop.pass_over(self.train_py)
+            self.ran += 1
+            if self.quota.left == 0:
+                self._finish()
+            self._tell_broker()
+            return {"ok": True, "done": self.finished.is_set()}
         finally:
             self._busy.release()
 

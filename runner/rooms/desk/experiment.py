@@ -18,20 +18,22 @@ from runner.core.base import faults, files
 from runner.core.base.errors import BaselineError, GloveboxError, SnapshotError
 from runner.core.base.home import Home
 from runner.core.base.run_folder import HAND_OVER, new_run_id
-from runner.core.base.values import Experiment, Feedback, Scored, Snapshot, Status, Telemetry, Trained
+from runner.core.base.values import Experiment, Feedback, Proposal, Scored, Snapshot, Status, Telemetry, Trained
 from runner.core.decision import clock, standing
 from runner.core.decision.decide import BPB_DIGITS, Verdict
 from runner.core.decision.early_stop import Lookout
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
-from runner.core.evidence.recorder import Recorder
+from runner.core.evidence.recorder import Made, Recorder
 from runner.core.policy.policy_files import Policies
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory, rounded
 from runner.rooms.desk.reruns import Trials
-from runner.rooms.desk.train_and_score import Emit, Stages
+from runner.rooms.desk.steering import Steering
+from runner.rooms.desk.train_and_score import EVERY, Emit, Stages
 
 MIN_FREE_BYTES = 1 << 30  # what the ledger keeps, however much a candidate writes
+PASSED_OVER = "nothing was proposed: the model budget of this experiment was used up"
 BASELINE = "baseline"  # description of the experiment every tag begins with
 LAUNCHER_SECONDS = 60.0  # how long a launcher that is started again is waited for
 
@@ -59,8 +61,10 @@ class Loop:
     emit: Emit
     seed: bytes  # train.py a new tag begins with
     memory: Memory  # of the tag, for all its lanes
+    steering: Steering  # likewise
     lanes: int = 1  # at work on the tag at a time
     parent: int | None = None  # the experiment whose train.py the agent was last given; None: the seed
+    program: str | None = None  # digest of the directive that it was last given
 
     def begin(self, description: str = BASELINE) -> Feedback | None:
         """Run the file the tag begins with, before any candidate: clock, memory, noise and headline are measured by it.
@@ -70,10 +74,8 @@ class Loop:
         if self.best() is not None:
             return None
         self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
-        work = self.home.run(new_run_id()) / "train.py"
-        work.parent.mkdir(parents=True, mode=0o700)
-        files.write(work, self.seed)
-        feedback = self._answer(self._experiment(work, description, _nobody, first=True), None)
+        ended = self._experiment(self._written(self.seed), description, _nobody, Made(), first=True)
+        feedback = self._answer(ended, None)
         if self.best() is None:
             row = self.ledger.experiments(self.tag)[-1]
             raise BaselineError(
@@ -83,42 +85,81 @@ class Loop:
             )
         return feedback
 
-    def experiment(self, source: Path, description: str, left: int | None = None) -> Feedback:
+    def experiment(
+        self, source: Path, description: str, left: int | None = None, proposal: Proposal | None = None
+    ) -> Feedback:
         """Run the train.py at `source` as the next experiment; raises SnapshotError if it is unreadable.
 
         This lane's agent stands still from before anything of it runs until the best version is back in its place.
         """
         self.launches.ready(LAUNCHER_SECONDS)  # before the row, as above
+        made = Made(self.parent or self._first(), proposal=proposal)
         with self.launches.freezing(self.stages.lane.number) as frozen:
-            ended = self._experiment(source, description, frozen)
+            ended = self._experiment(source, description, frozen, made)
+            if ended.row.status is Status.KEEP:
+                self.parent = ended.row.id
+            else:
+                self.restore(source)
+            faults.reach("train_py.restored")
         return self._answer(ended, left)
 
-    def _experiment(self, source: Path, description: str, frozen: Callable[[], None], *, first: bool = False) -> _Ended:
+    def pass_over(self, source: Path) -> None:
+        """Record that an agent proposed nothing, without a run; the next experiment has a model budget of its own."""
+        made = Made(self.parent or self._first(), self.program, self.recorder.texts.notebook_digest(self.tag))
+        with self.recorder.lock:
+            self.restore(source)
+            row = self.recorder.pass_over(
+                self._snapshot(source), PASSED_OVER, new_run_id(), self.stages.lane.name, made, self.memory.completed
+            )
+        self.emit("finished", {"experiment": row.id, "row": row.model_dump(mode="json")})
+
+    def take_back(self, number: int, source: Path) -> None:
+        """Run the best before keep `number` again and go on from it: a person wants that keep out of the line.
+
+        What was built on it goes with it. `source`: the train.py of this lane's agent, which stands still meanwhile.
+        """
+        before = standing.taken_back(self.ledger.experiments(self.tag), number)
+        if before is None:
+            return
+        self.launches.ready(LAUNCHER_SECONDS)
+        work = self._written(self.line.content(before.commit))
+        with self.launches.freezing(self.stages.lane.number) as frozen:
+            told = f"a person took experiment {number} back: experiment {before.id} once more"
+            ended = self._experiment(work, told, frozen, Made(before.id, veto=number))
+            self.restore(source)
+        self._answer(ended, None)
+
+    def _written(self, data: bytes) -> Path:
+        """A file of ours to run."""
+        path = self.home.run(new_run_id()) / "train.py"
+        path.parent.mkdir(parents=True, mode=0o700)
+        files.write(path, data)
+        return path
+
+    def _experiment(
+        self, source: Path, description: str, frozen: Callable[[], None], made: Made, *, first: bool = False
+    ) -> _Ended:
         """`frozen` waits for the agent to stand still, while its file is read (twice) and accepted."""
         began = time.monotonic()
+        program = self.program or self.steering.program()[0]
+        made = made._replace(program=program, notebook=self.recorder.texts.notebook_digest(self.tag))
         taken, run, number = self._accept(source, description, first=first)
         self.emit("started", {"experiment": number, "description": description, "seconds": self.stages.budget()})
-        lookout = self._lookout(number)
+        lookout = None if made.veto else self._lookout(number)
         frozen()
         scored = self.stages.run(
             taken,
             run,
             seconds=self.clock().limit,
             seed=self.trials().first_seed(number),
-            audit_below=self.trials().to_beat(),
+            audit_below=EVERY if made.veto else self.trials().to_beat(),
             baseline=self.trials().yardstick(),
             trained=lambda t: self._trained(number, t),
             judge=lookout.judge if lookout else None,
         )
         faults.reach("experiment.evaluated")
-        parent = None if first else self.parent or self._first()
-        ended = self.trials().settle(number, parent, scored, partial(self._finish, number, parent, began, lookout))
-        if ended.row.status is Status.KEEP:
-            self.parent = number
-        else:
-            self.restore(source)
-        faults.reach("train_py.restored")
-        return ended
+        record = partial(self._finish, number, made, began, lookout)
+        return self.trials().settle(number, made.parent, scored, record, wanted=made.veto is not None)
 
     def _accept(self, source: Path, description: str, *, first: bool) -> tuple[Snapshot, str, int]:
         """The snapshot, the run it goes into and the experiment's number, once nothing stands in its way."""
@@ -161,14 +202,14 @@ class Loop:
         return first.id if first else None
 
     def _finish(
-        self, number: int, parent: int | None, began: float, lookout: Lookout | None, scored: Scored, verdict: Verdict
+        self, number: int, made: Made, began: float, lookout: Lookout | None, scored: Scored, verdict: Verdict
     ) -> _Ended:
         """Record the verdict; what was the best before, and what the agent has now been told."""
         best, found = self.best(), lookout.found if lookout else None
         spent = time.monotonic() - began
         lane, completed = self.stages.lane.name, self.memory.completed
         try:
-            row = self.recorder.finish(number, scored, verdict, spent, found, lane, parent, completed)
+            row = self.recorder.finish(number, scored, verdict, spent, found, lane, made, completed)
         except BaseException:
             self.memory.line.forget()  # other lanes go on, and it has taken in a row that may not be there
             raise
@@ -252,6 +293,14 @@ class Loop:
     def best(self) -> Experiment | None:
         """What the next candidate is measured against, None before the baseline."""
         return standing.best(self.ledger.experiments(self.tag))
+
+    def go_on_from(self, row: Experiment, source: Path) -> None:
+        """Put an earlier experiment's file into `source`: what comes next is made from it."""
+        try:
+            snapshot.restore(source, self.line.content(row.commit))
+        except SnapshotError as error:
+            raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
+        self.parent = row.id
 
     def best_source(self) -> bytes:
         """train.py as the agent goes on from: the last keep, or the seed the tag began with."""

@@ -19,6 +19,7 @@ from runner.core.decision.odds import Line
 from runner.core.evidence.ledger import Ledger
 from runner.core.findings import edits
 from runner.core.findings.analysis import Analysis, Study
+from runner.core.findings.calibration import Calibration, Tally
 from runner.core.policy.policy_files import Policies
 
 
@@ -33,6 +34,8 @@ class Memory:
         self._home, self._policies, self._ledger, self._tag = home, policies, ledger, tag
         self._study = Study(self.source)
         self._told_best: float | None = None  # val_bpb of the newest keep that was told
+        self._kept: list[Experiment] = []  # the line, as far as was told
+        self._tally = Tally()
         self._claims: list[float | None] = []  # of each told row: its gain over the best before it, by what was told
         self._lock = threading.Lock()
 
@@ -61,6 +64,20 @@ class Memory:
             pairs = zip(told[first:last], self._claims[first:], strict=True)
             return [rounded(row, claim) for row, claim in pairs]
 
+    def kept(self) -> list[Experiment]:
+        """The kept line as agents were told of it, the baseline first."""
+        told = self.told().rows
+        with self._lock:
+            self._take(told)
+            return list(self._kept)
+
+    def calibration(self) -> Calibration:
+        """How agents' words before their experiments compare with what came of them."""
+        told = self.told().rows
+        with self._lock:
+            self._take(told)
+            return self._tally.calibration()
+
     def _take(self, told: Sequence[Experiment]) -> None:
         """Rows that were told since."""
         for row in told[len(self._claims) :]:
@@ -68,9 +85,13 @@ class Memory:
             if score is not None and self._told_best is not None:
                 claim = round(self._told_best - score, BPB_DIGITS)
             self._claims.append(claim)
-            self._study.take(rounded(row, claim))
+            shown = rounded(row, claim)
+            self._study.take(shown)
+            if self._kept and row.veto is None:
+                self._tally.take(shown)
             if row.status is Status.KEEP and score is not None:
                 self._told_best = score
+                standing.follow(self._kept, shown)
 
     def completed(self, row: Experiment) -> Experiment:
         """A row as it is recorded: with what it changed, how much of it is told, and what the tag now expects.

@@ -37,17 +37,25 @@ class Trials:
     line: Line  # what rule `odds` remembers of the tag; all lanes share it, under the recorder's lock
 
     def settle(
-        self, number: int, parent: int | None, scored: Scored, record: Callable[[Scored, Verdict], _Recorded]
+        self,
+        number: int,
+        parent: int | None,
+        scored: Scored,
+        record: Callable[[Scored, Verdict], _Recorded],
+        *,
+        wanted: bool = False,
     ) -> _Recorded:
         """Run what experiment `number`, made from `parent`, still needs; `record` the verdict while nobody else does.
 
         Another lane may keep something in the meantime: then the verdict is on what there is to beat now. Nothing is
-        kept that was not audited on every row.
+        kept that was not audited on every row. `wanted`: a person goes back to this file, so a score is enough.
         """
         while True:
             with self.recorder.lock:
                 best = standing.best(self.recorder.ledger.experiments(self.recorder.tag))
                 found = self._judge(number, parent, scored, best)
+                if wanted and decide.failure(scored) is None and not _of_baseline(found):
+                    found = decide.TAKEN_BACK
                 if isinstance(found, Verdict) and not (found.status is Status.KEEP and self._unaudited(scored)):
                     return record(scored, found)
             if isinstance(found, Verdict):
@@ -216,6 +224,11 @@ def _outcome(scored: Scored) -> dict[str, object]:
     score = scored.score
     told = {"val_bpb": score.val_bpb, "evaluation": score.evaluation} if score else {}
     return {**told, **used}
+
+
+def _of_baseline(found: Verdict | Wanted) -> bool:
+    """Whether the lane's scores cannot be read yet."""
+    return isinstance(found, Wanted) and found.whose == "baseline"
 
 
 def _same(first: Scored, again: Scored) -> bool:

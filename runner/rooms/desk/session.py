@@ -36,6 +36,7 @@ from runner.rooms.desk.experiment import BASELINE, Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory
 from runner.rooms.desk.settings import Order, Settings
+from runner.rooms.desk.steering import Steering
 from runner.rooms.desk.train_and_score import Emit, Stages
 
 
@@ -154,6 +155,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, line: GitLine, emit: 
     recorder.begin(now(), terms, origin)
     door = doors.Places(Path(settings.doors)).launch
     memory = Memory(home, policies, ledger, settings.tag, _planned(settings, ledger))
+    steering = Steering(recorder, emit)
     return [
         Loop(
             tag=settings.tag,
@@ -162,6 +164,7 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, line: GitLine, emit: 
             emit=emit if len(settings.lanes) == 1 else partial(_from_lane, emit, lane.number),
             seed=Path(settings.seed).read_bytes() if origin is None else _best_of(origin, ledger, line),
             memory=memory,
+            steering=steering,
             lanes=len(settings.lanes),
         )
         for lane in settings.lanes

@@ -25,7 +25,7 @@ from requests.exceptions import Timeout
 
 from runner.core.base import faults
 from runner.core.base.errors import EngineError
-from runner.core.base.launching import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest
+from runner.core.base.launching import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest, named_processors
 from runner.core.policy import counters
 from runner.core.policy.walls import Box, Sandbox
 from runner.rooms.launcher import cores, inspection, usage
@@ -124,7 +124,7 @@ def _walls(seccomp: str | None) -> dict[str, Any]:
 
 def _sizes(box: Box, lane: Lane) -> dict[str, Any]:
     """Policy's ceilings, cut to what there is; several lanes share it, so that none takes what another needs."""
-    processors = len(cores.named(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
+    processors = len(named_processors(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
     cpus = min(box.cpus, float(processors))
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     memory = min(box.memory_bytes, int(_OF_HOST * host) // lane.of)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from runner.core.base.errors import EngineError
-from runner.core.base.launching import LaunchRequest
+from runner.core.base.launching import LaunchRequest, named_processors
 from runner.core.policy.walls import Sandbox
 
 
@@ -20,14 +20,8 @@ def of(sandbox: Sandbox, request: LaunchRequest) -> str | None:
     if request.role == "agent" or theirs is None:
         return theirs if request.role == "agent" else request.lane.cores
     there = os.sched_getaffinity(0)
-    left = (named(request.lane.cores) if request.lane.cores else there) - named(theirs)
+    left = (named_processors(request.lane.cores) if request.lane.cores else there) - named_processors(theirs)
     if not left:
         fix = "give the lane other --cores, or set agents: frozen"
         raise EngineError("agents have the only processor", where="policies/sandbox.yaml agents", fix=fix)
     return ",".join(map(str, sorted(left)))
-
-
-def named(text: str) -> set[int]:
-    """The processors a list like 0-3,8 names."""
-    parts = (part.split("-") for part in text.split(","))
-    return {core for part in parts for core in range(int(part[0]), int(part[-1]) + 1)}

@@ -15,7 +15,7 @@ from docker.types import Mount
 
 from runner.core.base import doors
 from runner.core.base.errors import DoorError
-from runner.core.base.home import COMPILED_FILE, SHIPPED, Home
+from runner.core.base.home import COMPILED_FILE, Home
 from runner.core.base.launching import LaunchRequest
 from runner.core.base.run_folder import GO, HAND_OVER, SCORE
 from runner.core.policy import users, walls
@@ -81,7 +81,6 @@ class Rooms:
         lane = request.lane.number
         mounts = [
             containers.bind(str(self.home.work_of(lane)), "/work/train.py", writable=True),
-            containers.bind(str(SHIPPED / "program.md"), "/work/program.md"),
             containers.bind(str(self.places.desk(lane).parent), "/run/glovebox/bench"),
         ]
         if request.agent == "claude" or self.places.llm.parent.is_dir():  # a command may need no model

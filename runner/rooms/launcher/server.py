@@ -26,10 +26,10 @@ from requests.exceptions import RequestException
 from runner.core.base import device, doors, faults, nvidia
 from runner.core.base.errors import ArtifactError, DoorError, EngineError, GloveboxError, PolicyError
 from runner.core.base.home import Home
-from runner.core.base.launching import Cache, EngineResult, Freeze, Frozen, LaunchRequest, Release
+from runner.core.base.launching import Cache, EngineResult, Freeze, Frozen, LaunchRequest, Release, named_processors
 from runner.core.base.run_folder import GO
 from runner.core.policy import seccomp, users, walls
-from runner.rooms.launcher import containers, cores, gpu, layers, usage
+from runner.rooms.launcher import containers, gpu, layers, usage
 from runner.rooms.launcher.freezing import EVERY_LANE, Freezer
 from runner.rooms.launcher.mounts import Rooms
 from runner.rooms.launcher.output import Output
@@ -154,7 +154,7 @@ class Launcher:
         """How a trainer is looked at while it runs; of the others nobody asks."""
         if request.role != "trainer":
             return None
-        own = cores.named(request.lane.cores) if request.lane.cores else None
+        own = named_processors(request.lane.cores) if request.lane.cores else None
         return usage.Looks(self.client, request.lane.gpu, own)
 
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:

@@ -7,9 +7,8 @@ import os
 import pytest
 import typer
 
-from runner.core.base.launching import WHOLE_HOST, Lane
+from runner.core.base.launching import WHOLE_HOST, Lane, named_processors
 from runner.people.cli.lanes import lanes_of
-from runner.rooms.launcher.cores import named
 
 A, B = (f"GPU-{digit * 8}-0000-0000-0000-000000000000" for digit in "ab")
 
@@ -53,5 +52,5 @@ def test_what_is_malformed_or_shared_is_refused(gpus: list[str] | None, cores: l
 
 
 def test_processors_of_a_list() -> None:
-    assert named("0-2,5") == {0, 1, 2, 5}
-    assert named("3-1") == set()
+    assert named_processors("0-2,5") == {0, 1, 2, 5}
+    assert named_processors("3-1") == set()

@@ -21,7 +21,7 @@ from runner.core.base.values import INTERRUPTED, Status
 from runner.core.policy import users
 from runner.rooms.desk import attending, session
 from runner.rooms.desk.attending import GAVE_UP, Ending, attend
-from runner.rooms.desk.desk import Quota
+from runner.rooms.desk.quota import Quota
 from runner.rooms.desk.rounds import Rounds
 from tests.faults import driver
 from tests.samples import experiment

@@ -29,7 +29,9 @@ from runner.rooms.desk import desk
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory
+from runner.rooms.desk.quota import Pace, Quota
 from runner.rooms.desk.rounds import Rounds
+from runner.rooms.desk.steering import Steering
 from runner.rooms.desk.train_and_score import Stages
 from tests.core.evidence.test_checkpoints import ended
 from tests.samples import experiment
@@ -40,6 +42,9 @@ def loop(home: Home, policies: policy_files.Policies) -> Iterator[Loop]:
     """A loop whose launcher is not there: enough for everything up to training."""
     ledger = Ledger(home.ledger)
     ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", policies.digest)
+    recorder = Recorder(
+        home, "t", ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest, Sealer(home, "")
+    )
     yield Loop(
         tag="t",
         stages=Stages(
@@ -48,12 +53,11 @@ def loop(home: Home, policies: policy_files.Policies) -> Iterator[Loop]:
             launches=LaunchClient(home.root / "no.sock"),
             artifact=store.admit(home, "demo-1"),
         ),
-        recorder=Recorder(
-            home, "t", ledger, GitLine(home.line), AuditLog(home.audit), "demo-1", policies.digest, Sealer(home, "")
-        ),
+        recorder=recorder,
         emit=lambda event, data: None,
         seed=b"x = 0\n",
         memory=Memory(home, policies, ledger, "t"),
+        steering=Steering(recorder, lambda event, data: None),
     )
     ledger.close()
 
@@ -79,7 +83,7 @@ def served(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setattr(LaunchClient, "freezing", lambda *_: nullcontext(lambda: None))
     train_py = tmp_path / "train.py"
     train_py.write_text("x = 1\n")
-    made = desk.Desk(loop, train_py, desk.Quota(3))
+    made = desk.Desk(loop, train_py, Quota(3))
     with doors.listening(tmp_path / "b" / "bench.sock", gid=os.getegid(), mode=0o660) as sock:
         args = (sock, frozenset({os.geteuid()}), made.handle)
         threading.Thread(target=doors.serve, args=args, daemon=True).start()
@@ -99,7 +103,7 @@ def test_history_and_telemetry_of_what_is_recorded(served: tuple[desk.Desk, Path
 
 
 def test_requests_without_end_wait_and_a_usual_night_does_not() -> None:
-    pace = desk.Pace(100.0, 20)
+    pace = Pace(100.0, 20)
     began = time.monotonic()
     for _ in range(20):
         pace.wait()
@@ -260,7 +264,7 @@ def test_a_runner_killed_between_ledger_and_chain_is_made_whole_again(loop: Loop
 
 def test_who_asks_while_the_baseline_runs_waits(loop: Loop, tmp_path: Path) -> None:
     there, answers = threading.Event(), []
-    made = desk.Desk(loop, tmp_path / "train.py", desk.Quota(3), None, there)
+    made = desk.Desk(loop, tmp_path / "train.py", Quota(3), None, there)
     asking = threading.Thread(target=lambda: answers.append(made._answer(made._history, {"verb": "history"})))
     asking.start()
     asking.join(0.3)
@@ -276,7 +280,7 @@ def test_an_agent_whose_turn_has_not_come_when_the_session_ends_costs_no_experim
     monkeypatch.setattr(Loop, "usual_seconds", lambda _: 60.0)
     rounds, answers = Rounds(), []
     rounds.expect(1)  # another lane, whose agent thinks
-    made = desk.Desk(loop, tmp_path / "train.py", desk.Quota(3), rounds=rounds)
+    made = desk.Desk(loop, tmp_path / "train.py", Quota(3), rounds=rounds)
     request = {"verb": "run_experiment", "description": "x"}
     asking = threading.Thread(target=lambda: answers.append(made._answer(made._run, request)))
     asking.start()
@@ -298,7 +302,7 @@ def test_who_may_begin_no_more_experiments_is_not_waited_for(
         rounds = Rounds()
         rounds.expect(0)
         rounds.expect(1)
-        made = desk.Desk(loop, tmp_path / "train.py", desk.Quota(0 if end == "quota" else 3), rounds=rounds)
+        made = desk.Desk(loop, tmp_path / "train.py", Quota(0 if end == "quota" else 3), rounds=rounds)
         answer = made._run(request) if end == "quota" else made._leave({"verb": "leave", "reason": "done"})
         assert answer["ok"] is (end == "leave")
         began = time.monotonic()

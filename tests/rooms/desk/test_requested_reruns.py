@@ -18,6 +18,7 @@ from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.memory import Memory
 from runner.rooms.desk.settings import Order
+from runner.rooms.desk.steering import Steering
 from tests.rooms.desk.test_reruns import Bench
 from tests.samples import experiment
 
@@ -38,9 +39,13 @@ def scores(bench: Bench, text: str, **values: float) -> None:
     bench.stages.scores.update({(text.encode(), int(name[1:])): value for name, value in values.items()})
 
 
+def _silent(*_: object) -> None:
+    """Nobody watches."""
+
+
 def loop(bench: Bench) -> Loop:
     memory = Memory(bench.stages.home, bench.stages.policies, bench.recorder.ledger, "t")
-    return Loop("t", bench.stages, bench.recorder, lambda *_: None, b"", memory)
+    return Loop("t", bench.stages, bench.recorder, _silent, b"", memory, Steering(bench.recorder, _silent))
 
 
 def test_a_gain_is_confirmed_on_seeds_nothing_was_chosen_by(bench: Bench) -> None:

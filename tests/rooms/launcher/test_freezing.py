@@ -16,7 +16,7 @@ from docker.models.containers import Container
 from runner.core.airlock import snapshot
 from runner.core.base.errors import EngineError, RelayedError
 from runner.core.base.home import Home
-from runner.core.base.launching import Lane, LaunchRequest, Release
+from runner.core.base.launching import Lane, LaunchRequest, Release, named_processors
 from runner.core.base.run_folder import new_run_id
 from runner.core.policy import policy_files, walls
 from runner.people.host import processes
@@ -238,7 +238,7 @@ def test_apart_agents_have_a_processor_no_trainer_has_and_only_their_own_experim
         assert (state(mine), state(others)) == ("paused", "running")
         (container,) = containers.of_bench(engine, home.id)
         last = max(os.sched_getaffinity(0))
-        assert last not in cores.named(container.attrs["HostConfig"]["CpusetCpus"])
+        assert last not in named_processors(container.attrs["HostConfig"]["CpusetCpus"])
         launches.end(launch)
     request = LaunchRequest(role="agent", run=new_run_id(), policy=apart.digest)
     assert cores.of(apart.sandbox, request) == str(last)

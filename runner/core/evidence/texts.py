@@ -1,0 +1,103 @@
+"""Texts beside a tag's rows: programs, notebooks, and what people asked for. In the ledger's database. TRUSTED.
+
+A text is kept once, under the SHA-256 of its bytes, and rows name it by that: which directive an experiment was made
+under, and what its agent knew. Agents' and people's words; nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+
+from pydantic import ValidationError
+
+from runner.core.airlock.notebook import Notebook
+from runner.core.base.errors import GloveboxError
+from runner.core.base.steering import Steer
+from runner.core.evidence.ledger import Ledger
+
+
+class Texts:
+    """Those of one bench."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._known: dict[str, list[Steer]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def there(self) -> bool:
+        """Whether the ledger has any; one that is only read may be older."""
+        return self._ledger.knows("texts", "digest")
+
+    def keep(self, text: str) -> str:
+        """Keep a text; returns its digest."""
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if self.text(digest) is None:
+            with self._ledger.transaction() as db:
+                db.execute("INSERT OR IGNORE INTO texts (digest, text) VALUES (?, ?)", (digest, text))
+        return digest
+
+    def text(self, digest: str | None) -> str | None:
+        """The text of a digest, None if it is not there or says something else."""
+        rows = self._ledger.read("SELECT text FROM texts WHERE digest = ?", digest) if digest and self.there else []
+        if not rows or hashlib.sha256(rows[0][0].encode()).hexdigest() != digest:
+            return None
+        return str(rows[0][0])
+
+    def notebook_digest(self, tag: str) -> str | None:
+        """That of the tag's notebook as it is now, None if nobody wrote anything."""
+        rows = self._ledger.read("SELECT digest FROM notebooks WHERE tag = ?", tag) if self.there else []
+        return str(rows[0][0]) if rows else None
+
+    def notebook(self, tag: str) -> Notebook:
+        """The tag's notebook as it is now."""
+        digest = self.notebook_digest(tag)
+        return Notebook() if digest is None else self.read_notebook(digest)
+
+    def read_notebook(self, digest: str) -> Notebook:
+        """The one of a digest; raises GloveboxError for what is none."""
+        try:
+            return Notebook.model_validate_json(self.text(digest) or "")
+        except ValidationError:
+            fix = "restore it from a backup: glovebox restore"
+            raise GloveboxError("a notebook is missing or malformed", where="ledger", fix=fix) from None
+
+    def write_notebook(self, tag: str, notebook: Notebook) -> str:
+        """Make it the tag's; older ones stay. Returns its digest."""
+        digest = self.keep(notebook.model_dump_json())
+        with self._ledger.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO notebooks (tag, digest) VALUES (?, ?)", (tag, digest))
+        return digest
+
+    def steers(self, tag: str) -> list[Steer]:
+        """What people asked of a tag, in the order in which its sessions took it in; each is parsed once."""
+        with self._lock:
+            known = self._known.setdefault(tag, [])
+            if self.there:
+                query = "SELECT row FROM steers WHERE tag = ? AND id > ? ORDER BY id"
+                known += [_steer(tag, text) for (text,) in self._ledger.read(query, tag, len(known))]
+            if [one.id for one in known] != list(range(1, len(known) + 1)):
+                self._known.pop(tag)
+                raise _malformed()
+            return list(known)
+
+    def add(self, steer: Steer) -> None:
+        """Record what a person asked for; it has the next number."""
+        with self._ledger.transaction() as db:
+            values = (steer.tag, steer.id, steer.request, steer.model_dump_json())
+            db.execute("INSERT INTO steers (tag, id, request, row) VALUES (?, ?, ?, ?)", values)
+
+
+def _steer(tag: str, text: str) -> Steer:
+    try:
+        steer = Steer.model_validate_json(text)
+    except ValidationError:
+        raise _malformed() from None
+    if steer.tag != tag:
+        raise _malformed()
+    return steer
+
+
+def _malformed() -> GloveboxError:
+    return GloveboxError("a malformed request", where="ledger", fix="restore it from a backup: glovebox restore")

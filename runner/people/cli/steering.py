@@ -1,0 +1,206 @@
+"""`glovebox hint`, `pause`, `resume`, `veto` and `program`: a person's hand on a tag that runs. TRUSTED.
+
+Nothing here writes the record: a request is left in the bench, and the tag's session makes a signed entry of it before
+it acts (core/base/steering.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from runner.core.airlock import invisible
+from runner.core.airlock.description import clean
+from runner.core.base import files, locks, steering
+from runner.core.base.errors import UsageError
+from runner.core.base.home import SHIPPED, Home, find
+from runner.core.base.steering import Verb
+from runner.core.base.values import Experiment
+from runner.core.decision import standing
+from runner.core.evidence import ledger
+from runner.core.evidence.texts import Texts
+from runner.core.findings import comparing
+from runner.people.cli.common import Json, TagOption, newest, numbered, say
+from runner.people.cli.compare import entries
+from runner.people.pages import console
+
+program_app = typer.Typer(
+    name="program", help="What a person wants of agents.", invoke_without_command=True, rich_markup_mode=None
+)
+_SHORT = 12  # digits of a digest that are shown, and the fewest that name one
+Version = Annotated[str, typer.Argument(help="First digits of a version (program log), or now.")]
+
+
+def provide(home: Home) -> bool:
+    """Put the directive that Glovebox comes with into a bench that has none; whether it had none."""
+    if home.program.exists():
+        return False
+    files.write(home.program, (SHIPPED / "program.md").read_bytes(), mode=0o600)
+    return True
+
+
+def hint(
+    text: Annotated[str, typer.Argument(help="Words for the agent; without them, which stand.")] = "",
+    tag: TagOption = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Take all of them back.")] = False,
+    json_: Json = False,
+) -> None:
+    """Tell the agents of a run something: every experiment from the next on begins with it, until --clear."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(home, book, tag)
+    if text and clear:
+        raise typer.BadParameter("words, or --clear: not both")
+    if text and len(text) > steering.HINT_CHARS:
+        raise typer.BadParameter(f"at most {steering.HINT_CHARS} characters: what is longer belongs into program.md")
+    if text:
+        _ask(home, name, "hint", json_, text=clean(text, steering.HINT_CHARS))
+    elif clear:
+        _ask(home, name, "clear", json_)
+    else:
+        _hints(home, book, name, json_)
+
+
+def _hints(home: Home, book: ledger.Ledger, tag: str, as_json: bool) -> None:
+    stand = steering.hints(Texts(book).steers(tag))
+    coming = [one for _, one in steering.waiting(home, tag) if one is not None and one.verb == "hint"]
+    document = {
+        "tag": tag,
+        "hints": [{"after": one.after, "text": one.text} for one in stand],
+        "waiting": [one.text for one in coming],
+    }
+    lines = [f"since experiment {one.after}: {one.text}" for one in stand]
+    lines += [f"not taken in yet: {one.text}" for one in coming]
+    say(document, as_json, "\n".join(map(invisible.printable, lines)) or f"no hint stands in tag {tag}")
+
+
+def pause(tag: TagOption = None, json_: Json = False) -> None:
+    """Let no experiment of a run begin and call no model; the one in progress goes on to its end."""
+    home = find()
+    _ask(home, newest(home, ledger.Ledger(home.ledger, read_only=True), tag), "pause", json_)
+
+
+def resume(tag: TagOption = None, json_: Json = False) -> None:
+    """Let a paused run go on."""
+    home = find()
+    name = newest(home, ledger.Ledger(home.ledger, read_only=True), tag)
+    if not paused(home, name):
+        raise UsageError(f"tag {name} is not paused", fix="glovebox status says what it does")
+    _ask(home, name, "resume", json_)
+
+
+def paused(home: Home, tag: str) -> bool:
+    """Whether a person has paused a tag, or is about to."""
+    steers = Texts(ledger.Ledger(home.ledger, read_only=True)).steers(tag)
+    return steering.paused(steers, [one for _, one in steering.waiting(home, tag) if one is not None])
+
+
+def veto(
+    experiment: Annotated[int, typer.Argument(help="Number of the keep.")],
+    tag: TagOption = None,
+    json_: Json = False,
+) -> None:
+    """Take a keep out of a run's line, and what was built on it: the best before runs once more and goes on."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    row = numbered(home, book, tag, experiment)
+    rows = book.experiments(row.tag)
+    before = standing.taken_back(rows, row.id)
+    if before is None:
+        line = ", ".join(str(one.id) for one in standing.line(rows)[1:]) or "none"
+        raise UsageError(
+            f"experiment {row.id} is no keep to take back", where=row.tag, fix=f"those of the line: {line}"
+        )
+    gone = [one.id for one in standing.line(rows) if one.id >= row.id]
+    also = f" (with it: {', '.join(map(str, gone[1:]))})" if gone[1:] else ""
+    _ask(home, row.tag, "veto", json_, experiment=row.id, then=f"; experiment {before.id} goes on{also}")
+
+
+def _ask(
+    home: Home, tag: str, verb: Verb, as_json: bool, *, text: str = "", experiment: int = 0, then: str = ""
+) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    made = steering.ask(home, tag, verb, now, text=text, experiment=experiment)
+    at_work = locks.held(home.runner_lock)
+    who = "the session at work takes it in with its agent's next request" if at_work else "the next session takes it in"
+    document = {"tag": tag, "asked": made.model_dump(mode="json"), "at_work": at_work}
+    say(document, as_json, f"{tag}: {verb} asked{then}; {who}")
+
+
+@program_app.callback()
+def program(context: typer.Context, json_: Json = False) -> None:
+    """What a person wants of agents: where it is, for you to edit. Every experiment is made under it as it is then."""
+    if context.invoked_subcommand is not None:
+        return
+    home = find()
+    path = home.program if home.program.exists() else SHIPPED / "program.md"
+    say({"program": str(path)}, json_, str(path))
+
+
+@program_app.command("log")
+def log(tag: TagOption = None, json_: Json = False) -> None:
+    """The versions that experiments of a run were made under, and what came of them."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(home, book, tag)
+    found = comparing.parts(entries(home, book, name), "program")
+    rows: dict[str, list[Experiment]] = {one.name: [] for one in found}
+    for row in book.experiments(name):
+        rows.setdefault((row.program or "")[:_SHORT], []).append(row)
+    if json_:
+        spans = {name: [some[0].id, some[-1].id] if some else None for name, some in rows.items()}
+        print(json.dumps({"tag": name, "versions": [{**one.model_dump(), "span": spans[one.name]} for one in found]}))
+        return
+    view = Table()
+    for column in ("version", "experiments", "kept", "gain", "per hour"):
+        view.add_column(column, justify="left" if column == "version" else "right")
+    for one in found:
+        some = rows[one.name]
+        span = f" ({some[0].id} to {some[-1].id})" if some else ""
+        rate = "" if one.per_hour is None else f"{one.per_hour:+.5f}"
+        view.add_row(one.name, f"{one.experiments}{span}", str(one.kept), f"{one.gain:+.5f}", rate)
+    console.stdout().print(view)
+
+
+@program_app.command("show")
+def show(version: Version = "now", json_: Json = False) -> None:
+    """Print a version."""
+    text = _text(find(), version)
+    if json_:
+        print(json.dumps({"version": version, "text": text}))
+    else:
+        sys.stdout.write("\n".join(map(invisible.printable, text.split("\n"))))
+
+
+@program_app.command("diff")
+def diff(old: Version, new: Version = "now", json_: Json = False) -> None:
+    """What changed from one version to another."""
+    home = find()
+    lines = list(
+        difflib.unified_diff(_text(home, old).splitlines(), _text(home, new).splitlines(), old, new, lineterm="")
+    )
+    document: dict[str, Any] = {"old": old, "new": new, "diff": "\n".join(lines)}
+    say(document, json_, "\n".join(map(invisible.printable, lines)) or "no difference")
+
+
+def _text(home: Home, version: str) -> str:
+    if version == "now":
+        path = home.program if home.program.exists() else SHIPPED / "program.md"
+        return path.read_text(encoding="utf-8", errors="replace")
+    if not re.fullmatch(r"[0-9a-f]{6,64}", version):
+        raise UsageError(f"not a version: {version[:70]}", fix="glovebox program log lists them")
+    book = ledger.Ledger(home.ledger, read_only=True)
+    named = {row.program for tag in book.tags() for row in book.experiments(tag) if row.program}
+    found = [one for one in named if one.startswith(version)]
+    text = Texts(book).text(found[0]) if len(found) == 1 else None
+    if text is None:
+        what = f"no version {version}" if not found else f"{len(found)} versions begin with {version}"
+        raise UsageError(what, fix="glovebox program log lists them")
+    return text

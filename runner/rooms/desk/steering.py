@@ -1,0 +1,95 @@
+"""What a person asks of a tag while it runs: recorded and signed first, acted on then. TRUSTED.
+
+One for all lanes of a tag. Requests lie in the bench (core/base/steering.py); every answer of a desk looks for them.
+A paused tag answers no agent, so no experiment begins and no model is called; what runs runs to its end.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from runner.core.base.home import SHIPPED
+from runner.core.base.steering import Steer, hints, paused, waiting
+from runner.core.decision import standing
+from runner.core.evidence.recorder import Recorder
+from runner.rooms.desk.train_and_score import Emit
+
+PROGRAM_BYTES = 64 << 10
+_LOOKS = 0.5  # seconds between two looks for a paused tag's resumption
+_TRIES = 2  # runs that a veto may take: the file it leads to may fail once
+_HINTS = 10  # that agents are told, the newest
+
+
+class Steering:
+    """The requests of one tag, and the person's directive."""
+
+    def __init__(self, recorder: Recorder, emit: Emit) -> None:
+        self.turn = threading.Lock()  # one lane carries out vetoes
+        self._recorder, self._emit = recorder, emit
+        self._lock = threading.Lock()
+        self._program: tuple[str, str] | None = None  # digest and text as it was last read
+
+    def catch_up(self) -> list[Steer]:
+        """Take in what people asked since; all of it, in order."""
+        with self._lock:
+            for path, request in waiting(self._recorder.home, self._recorder.tag):
+                if request is None:
+                    self._emit("not_asked", {"file": str(path)})
+                else:
+                    steer = self._recorder.steer(request)
+                    self._emit("steered", {"verb": steer.verb, "text": steer.text, "experiment": steer.experiment})
+                path.unlink(missing_ok=True)
+            return self._recorder.texts.steers(self._recorder.tag)
+
+    def wait(self, over: threading.Event) -> None:
+        """Until the tag is not paused, or `over`."""
+        while paused(self.catch_up()) and not over.wait(_LOOKS):
+            pass
+
+    def hints(self) -> list[dict[str, object]]:
+        """The person's words that stand, as agents are told them."""
+        found = hints(self._recorder.texts.steers(self._recorder.tag))[-_HINTS:]
+        return [{"after": one.after, "text": one.text} for one in found]
+
+    def vetoes(self) -> list[int]:
+        """Keeps that a person took back and that are still in the line."""
+        asked = [one.experiment for one in self._recorder.texts.steers(self._recorder.tag) if one.verb == "veto"]
+        if not asked:
+            return []
+        rows = self._recorder.ledger.experiments(self._recorder.tag)
+        tried = [row.veto for row in rows]
+        return [n for n in dict.fromkeys(asked) if tried.count(n) < _TRIES and standing.taken_back(rows, n)]
+
+    def program(self) -> tuple[str, str]:
+        """(digest, text) of the person's directive as it is now; if that cannot be read, as it last was."""
+        home = self._recorder.home
+        path = home.program if home.program.exists() else SHIPPED / "program.md"
+        with self._lock:
+            try:
+                text = read_program(path)
+            except ValueError as error:
+                if self._program is None:
+                    path, text = SHIPPED / "program.md", read_program(SHIPPED / "program.md")
+                else:
+                    text = self._program[1]
+                self._emit("program_unreadable", {"error": str(error)})
+            if self._program is None or self._program[1] != text:
+                with self._recorder.lock:
+                    self._program = self._recorder.texts.keep(text), text
+            return self._program
+
+
+def read_program(path: Path) -> str:
+    """A directive; raises ValueError for what is none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(PROGRAM_BYTES + 1)
+        if len(data) > PROGRAM_BYTES:
+            raise ValueError(f"{path}: more than {PROGRAM_BYTES >> 10} KiB")
+        text = data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not text.strip():
+        raise ValueError(f"{path}: empty")
+    return text
