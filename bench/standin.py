@@ -46,7 +46,7 @@ class Launches(LaunchClient):
         """Always."""
 
     @contextmanager
-    def freezing(self, _: int) -> Iterator[Callable[[], None]]:
+    def freezing(self, *_: int) -> Iterator[Callable[[], None]]:
         """There is no agent."""
         yield lambda: None
 

@@ -47,9 +47,10 @@ class Places:
         """Agent to runner."""
         return self.desk(0)
 
-    def desk(self, lane: int) -> Path:
-        """Agent of a lane to runner."""
-        return self.root / (f"bench-{lane}" if lane else "bench") / "bench.sock"
+    def desk(self, lane: int, seat: int = 0) -> Path:
+        """Agent of a lane to runner; a lane may have several."""
+        name = f"bench-{lane}.{seat}" if seat else f"bench-{lane}" if lane else "bench"
+        return self.root / name / "bench.sock"
 
     @property
     def llm(self) -> Path:

@@ -104,9 +104,10 @@ class Home:
         """The train.py the agent edits: one file, kept in place, since a container is mounted on it."""
         return self.root / "work" / "train.py"
 
-    def work_of(self, lane: int) -> Path:
-        """The train.py the agent of a lane edits."""
-        return self.root / f"work-{lane}" / "train.py" if lane else self.work
+    def work_of(self, lane: int, seat: int = 0) -> Path:
+        """The train.py that an agent of a lane edits."""
+        name = f"work-{lane}.{seat}" if seat else f"work-{lane}" if lane else "work"
+        return self.root / name / "train.py"
 
     @property
     def broker(self) -> Path:

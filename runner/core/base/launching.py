@@ -21,6 +21,7 @@ GPU_PATTERN = r"^(GPU|MIG)-[0-9a-f-]{36}$"
 Gpu = Annotated[str, Field(pattern=GPU_PATTERN)]  # a GPU, or an instance of one
 Cores = Annotated[str, Field(pattern=r"^\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?){0,63}$")]
 MAX_LANES = 16
+MAX_SEATS = 4  # agents that propose for one lane
 
 _THROTTLED = 0.05  # of the looks at a GPU
 
@@ -29,6 +30,9 @@ class Frozen(BaseModel):
     """Strict, immutable, closed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Seat = Annotated[int, Field(ge=0, lt=MAX_SEATS)]
 
 
 def named_processors(text: str) -> set[int]:
@@ -85,12 +89,15 @@ class LaunchRequest(Frozen):
     keep_cache: bool = False  # trainer: it hands out what it compiled (compile_cache.py)
     agent: AgentKind = "scripted"  # agent
     lane: Lane = WHOLE_HOST
+    seat: Seat = 0  # agent: of those that propose for the lane
+    seats: Annotated[int, Field(ge=1, le=MAX_SEATS)] = 1  # trainer: how many propose for its lane
 
 
 class Freeze(Frozen):
-    """Asks a launcher to let the agent of a lane stand still until the asker hangs up."""
+    """Asks a launcher to let an agent of a lane stand still until the asker hangs up."""
 
     freeze: Annotated[int, Field(ge=0, lt=MAX_LANES)]
+    seat: Seat = 0
 
 
 class Costs(Frozen):

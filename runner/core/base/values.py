@@ -173,6 +173,7 @@ class Feedback(Frozen):
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     telemetry: Telemetry = Telemetry()
+    rebased: bool | None = None  # whether what it changed was put into a best that was new; False: it did not fit
     withheld: bool = False  # the leak budget is used: no telemetry, no crash
     experiments_left: int | None = None
 
@@ -210,6 +211,7 @@ class Experiment(Frozen):
     notebook: Sha256 | None = None  # the agents' notes and ideas when it began
     proposal: Proposal | None = None  # what its agent said of it beforehand
     veto: int | None = None  # the keep that a person took back by it: the best before that ran again
+    rebased: int | None = None  # the experiment it was first made from; what it changed there was put into `parent`
     causality: Literal["proved", "audited", "non_causal"] | None = None
     reason: str | None = None
     crash: Crash | None = None

@@ -25,6 +25,7 @@ from runner.core.evidence.git_shape import CONFIG, HEAD, inspect, references
 
 MAX_FILE = 64 << 20  # bytes of a train.py, far above policy: an object of a few bytes can stand for gigabytes
 _SECONDS = 600.0
+_MERGE_SECONDS = 20.0
 _MEMORY = 4 << 30  # bytes of address space: what a few bytes unpack to
 _NOTHING = "/dev/null"
 # Settings that name a command or a file, overridden for the case that a configuration got past `inspect`. The test
@@ -236,6 +237,18 @@ class GitLine:
         plain = ("--no-color", "--no-ext-diff", "--no-textconv")
         return self._run("diff", *plain, _id(old), _id(new), "--", FILE).decode("utf-8", "replace")
 
+    def merged(self, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+        """`ours` with what `theirs` changed in `base`; None where both changed the same lines, or it takes too long."""
+        with tempfile.TemporaryDirectory(dir=self.path.parent) as folder:
+            names = []
+            for name, data in (("ours", ours), ("base", base), ("theirs", theirs)):
+                files.write(Path(folder) / name, data)
+                names.append(str(Path(folder) / name))
+            try:
+                return self._run("merge-file", "-p", "-q", *names, seconds=_MERGE_SECONDS)
+            except GloveboxError:
+                return None
+
     def _git(self, *args: str, data: bytes | None = None, when: str | None = None) -> str:
         dates = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when} if when else {}
         try:
@@ -243,7 +256,13 @@ class GitLine:
         except UnicodeDecodeError:
             raise self._failed(f"git {args[0]} told of a name that is none of ours") from None
 
-    def _run(self, *args: str, data: bytes | None = None, environment: dict[str, str] | None = None) -> bytes:
+    def _run(
+        self,
+        *args: str,
+        data: bytes | None = None,
+        environment: dict[str, str] | None = None,
+        seconds: float = _SECONDS,
+    ) -> bytes:
         git = subprocess.Popen(
             ["git", *args],
             cwd=self.path,
@@ -255,7 +274,7 @@ class GitLine:
         with suppress(ProcessLookupError):  # it has ended already
             resource.prlimit(git.pid, resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         try:
-            out, error = git.communicate(data or b"", timeout=_SECONDS)
+            out, error = git.communicate(data or b"", timeout=seconds)
         except BaseException as what:
             git.kill()
             git.communicate()

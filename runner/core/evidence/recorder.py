@@ -45,6 +45,7 @@ class Made(NamedTuple):
     notebook: str | None = None
     proposal: Proposal | None = None
     veto: int | None = None  # the keep that a person takes back by it
+    rebased: int | None = None  # the experiment it was first made from, if its change was put into another's file
 
 
 @dataclass
@@ -137,6 +138,7 @@ class Recorder:
             notebook=made.notebook,
             proposal=made.proposal,
             veto=made.veto,
+            rebased=made.rebased,
             val_bpb=usable.val_bpb if usable else None,
             val_bpb_bytes=usable.val_bpb_bytes if usable else None,
             causality=_causality(score),

@@ -12,7 +12,9 @@ import threading
 from pydantic import ValidationError
 
 from runner.core.airlock.notebook import Notebook
+from runner.core.base import steering
 from runner.core.base.errors import GloveboxError
+from runner.core.base.home import Home
 from runner.core.base.steering import Steer
 from runner.core.evidence.ledger import Ledger
 
@@ -87,6 +89,12 @@ class Texts:
         with self._ledger.transaction() as db:
             values = (steer.tag, steer.id, steer.request, steer.model_dump_json())
             db.execute("INSERT INTO steers (tag, id, request, row) VALUES (?, ?, ?, ?)", values)
+
+
+def paused(home: Home, ledger: Ledger, tag: str) -> bool:
+    """Whether a person has paused a tag, or is about to."""
+    coming = [one for _, one in steering.waiting(home, tag) if one is not None]
+    return steering.paused(Texts(ledger).steers(tag), coming)
 
 
 def _steer(tag: str, text: str) -> Steer:

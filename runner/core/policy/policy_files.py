@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from runner.core.base.errors import PolicyError
+from runner.core.base.launching import MAX_SEATS
 from runner.core.base.strict_yaml import Strict, parse
 from runner.core.policy import walls
 from runner.core.policy.broker import Broker, Model
@@ -39,6 +40,7 @@ class Agent(Strict):
     effort: Literal["default", "low", "medium", "high", "xhigh", "max"] = "default"
     turns: Annotated[int, Field(ge=2, le=500)]
     repairs: Annotated[int, Field(ge=0, le=10)]
+    proposers: Annotated[int, Field(ge=1, le=MAX_SEATS)] = 1
     shown_rows: Annotated[int, Field(ge=1, le=200)]
     context_chars: Annotated[int, Field(ge=10_000, le=10_000_000)]
     source_chars: Annotated[int, Field(ge=1000, le=400_000)]
@@ -212,7 +214,8 @@ def load(*folders: Path) -> Policies:
 
 
 def _agreeing(parsed: Mapping[str, Strict], paths: dict[str, Path]) -> None:
-    """Raise PolicyError where files contradict each other: weights that may be scored must be allowed to be written.
+    """Raise PolicyError where files contradict each other: weights that may be scored must be allowed to be written,
+    and agents that think while a candidate trains need processors of their own.
 
     A version before this one shipped such files; a tag that was begun under them goes on.
     """
@@ -220,6 +223,13 @@ def _agreeing(parsed: Mapping[str, Strict], paths: dict[str, Path]) -> None:
     past = any(paths[name].parent.parent.name == "past" for name in ("sandbox", "evaluator"))
     if past or not (isinstance(sandbox, walls.Sandbox) and isinstance(evaluator, walls.Evaluator)):
         return
+    agent = parsed["agent"]
+    if isinstance(agent, Agent) and agent.proposers > 1 and sandbox.agents != "apart":
+        raise PolicyError(
+            f"proposers: {agent.proposers} think while a candidate trains, and agents are {sandbox.agents} then",
+            where=str(paths["agent"]),
+            fix="proposers: 1, or agents: apart in sandbox.yaml",
+        )
     most, written = evaluator.limits.weight_bytes, sandbox.trainer.file_bytes
     if most > written:
         raise PolicyError(

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from runner.core.base.errors import BusyError, GloveboxError, UsageError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Tag
-from runner.core.evidence import ledger, spending
+from runner.core.evidence import ledger, spending, texts
 from runner.core.policy import policy_files
 from runner.people.host import tag_book
 from runner.people.pages import console
@@ -52,9 +52,10 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     document = ledger.summary(book, newest(home, book, tag))
     page = home.tag(str(document["tag"])) / "report.html"
     cost, away = spending.spent(home.spent, str(document["tag"])), spending.away(home.broker)
+    paused = texts.paused(home, book, str(document["tag"]))
     if as_json:
         until = None if away is None else away.isoformat()
-        print(json.dumps(document | {"report": str(page), "cost": cost, "away_until": until}))
+        print(json.dumps(document | {"report": str(page), "cost": cost, "away_until": until, "paused": paused}))
         return
     out = console.stdout()
     console.table(document, out)
@@ -62,6 +63,8 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
         out.print(f"model: ${cost['dollars']:.4f}, {cost['requests']} calls, {cost['tokens']} tokens", markup=False)
     if away is not None:
         out.print(f"model: away, asked again at {away.astimezone():%H:%M:%S}", markup=False)
+    if paused:
+        out.print(f"{document['tag']} is paused (glovebox resume)", markup=False)
     out.print(f"report: {page}", markup=False)
 
 

@@ -24,7 +24,7 @@ from runner.core.base.home import SHIPPED, Home, find
 from runner.core.base.steering import Verb
 from runner.core.base.values import Experiment
 from runner.core.decision import standing
-from runner.core.evidence import ledger
+from runner.core.evidence import ledger, texts
 from runner.core.evidence.texts import Texts
 from runner.core.findings import comparing
 from runner.people.cli.common import Json, TagOption, newest, numbered, say
@@ -90,16 +90,11 @@ def pause(tag: TagOption = None, json_: Json = False) -> None:
 def resume(tag: TagOption = None, json_: Json = False) -> None:
     """Let a paused run go on."""
     home = find()
-    name = newest(home, ledger.Ledger(home.ledger, read_only=True), tag)
-    if not paused(home, name):
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(home, book, tag)
+    if not texts.paused(home, book, name):
         raise UsageError(f"tag {name} is not paused", fix="glovebox status says what it does")
     _ask(home, name, "resume", json_)
-
-
-def paused(home: Home, tag: str) -> bool:
-    """Whether a person has paused a tag, or is about to."""
-    steers = Texts(ledger.Ledger(home.ledger, read_only=True)).steers(tag)
-    return steering.paused(steers, [one for _, one in steering.waiting(home, tag) if one is not None])
 
 
 def veto(

@@ -106,6 +106,16 @@ def _ended(event: dict[str, Any]) -> str:
     return f"the agent failed{because}, see {event['log']}" if event["failed"] else f"agent ended{because}"
 
 
+def _steered(event: dict[str, Any]) -> str:
+    return {
+        "hint": f"hint for the agent: {event['text']}",
+        "clear": "all hints are taken back",
+        "pause": "paused: no experiment begins before glovebox resume",
+        "resume": "goes on",
+        "veto": f"experiment {event['experiment']} is taken back: the best before it runs once more",
+    }[str(event["verb"])]
+
+
 def rerun(event: dict[str, Any]) -> str:
     """One line for a rerun that begins."""
     why = f"experiment {event['during']}: " if event["during"] else ""
@@ -133,6 +143,9 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
         "leak.night_bits in policies/metrics.yaml before a tag begins, or go on under another with --from-tag)"
     ),
     "measured": lambda e: measured(e["transfers"]),
+    "steered": _steered,
+    "not_asked": lambda e: f"{e['file']} was no request of yours, and is removed",
+    "program_unreadable": lambda e: f"the directive cannot be read ({e['error']}): the last one stays in force",
     "stopped": lambda _: "stopped: the running experiment is recorded as interrupted",
 }
 

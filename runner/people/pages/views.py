@@ -24,7 +24,7 @@ _PLAIN = (
 
 def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] = ()) -> list[tuple[str, str]]:
     """Lines of (name, value) about one experiment; `reruns` are those of its own train.py."""
-    found = [("description", row.description)]
+    found = [("description", row.description), *_said(row)]
     for name in _PLAIN:
         value = getattr(row, name)
         if value not in (None, 0.0):
@@ -53,7 +53,21 @@ def details(row: Experiment, before: Experiment | None, reruns: Sequence[Rerun] 
     found += [(name, f"{value:g}") for name, value in sorted(row.summary.items())]
     found += [("compared with", "nothing: the baseline" if before is None else f"experiment {before.id}")]
     found += [("train.py", f"{row.snapshot_size} bytes, sha256 {row.snapshot}"), ("commit", row.commit)]
+    if row.parent is not None:
+        found.append(("made from", f"experiment {row.parent}"))
+    if row.program is not None:
+        found.append(("directive", f"{row.program[:12]} (glovebox program show {row.program[:12]})"))
     return [*found, ("artifact", row.artifact), ("policy", row.policy), ("started", row.started)]
+
+
+def _said(row: Experiment) -> list[tuple[str, str]]:
+    """What its agent said beforehand."""
+    said = row.proposal
+    if said is None:
+        return []
+    expected = None if said.expected is None else f"{said.expected:+.5f}"
+    found = [("hypothesis", said.hypothesis), ("expected gain", expected), ("kind, it said", said.kind)]
+    return [(name, value) for name, value in found if value]
 
 
 def _explained(name: str, value: str) -> str:

@@ -18,11 +18,11 @@ from rich.text import Text
 
 from runner.core.airlock import leak_budget, telemetry_file
 from runner.core.artifacts import store
-from runner.core.base import locks, nvidia
+from runner.core.base import locks, nvidia, steering
 from runner.core.base.home import Home
 from runner.core.base.launching import MAX_LANES
 from runner.core.base.values import Experiment, Rerun, Status
-from runner.core.evidence import ledger, spending
+from runner.core.evidence import ledger, spending, texts
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import console, views
 
@@ -59,6 +59,8 @@ class State:
     leak_bits: float
     leak_limit: int
     leak_left: int  # experiments that may still be told
+    paused: bool
+    hints: int  # that stand
 
 
 class Look:
@@ -96,6 +98,8 @@ class Look:
             leak_bits=told.bits,
             leak_limit=told.limit,
             leak_left=told.left,
+            paused=texts.paused(home, book, tag),
+            hints=len(steering.hints(texts.Texts(book).steers(tag))),
         )
 
 
@@ -161,6 +165,10 @@ def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
         parts.append(_line(f"model     {spent}"))
     if state.away is not None:
         parts.append(_line(f"model     away: asked again at {state.away}"))
+    if state.paused:
+        parts.append(_line("paused    no experiment begins before glovebox resume"))
+    if state.hints:
+        parts.append(_line(f"hints     {state.hints} stand (glovebox hint)"))
     share = 100 * state.leak_bits / state.leak_limit
     parts.append(_line(f"told      {share:.0f}% of the leak budget, room for {state.leak_left} experiments more"))
     parts += [_line(f"GPU       {line}") for line in state.gpus]
@@ -207,4 +215,6 @@ def document(state: State) -> dict[str, Any]:
         "leak_bits": round(state.leak_bits),
         "leak_limit": state.leak_limit,
         "leak_experiments_left": state.leak_left,
+        "paused": state.paused,
+        "hints": state.hints,
     }

@@ -1,4 +1,4 @@
-"""Attending agents, one on each lane: its train.py, its desk, its container, until it is done. TRUSTED.
+"""Attending agents, one or more on each lane: a train.py, a desk and a container each, until it is done. TRUSTED.
 
 The agent's container is started here through the launcher, or by somebody else (compose); then the desk is
 served until the experiments are used up, the agent leaves or a stop is asked for. A new tag's baseline runs first, with
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,7 +27,7 @@ from runner.rooms.desk.desk import Desk
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.launch_client import Launch
 from runner.rooms.desk.meter_client import MeterClient
-from runner.rooms.desk.quota import Quota
+from runner.rooms.desk.quota import Quota, Turns
 from runner.rooms.desk.rounds import Rounds
 
 GAVE_UP = ("api_refused", "failed")  # what an agent says that cannot go on
@@ -79,13 +80,19 @@ class _Agent:
             policy=loop.policies.digest,
             agent=kind,
             lane=loop.stages.lane,
+            seat=loop.seat,
         )
+        self._launches = loop.launches
         self.log = loop.home.run(request.run) / "agent.log"
         self.result: EngineResult | GloveboxError | None = None
-        launch = loop.launches.open(request)
-        launch.release(Release(seconds=loop.policies.agent.session_seconds))
-        self._thread = threading.Thread(target=self._watch, args=(launch,), daemon=True)
+        self._launch = loop.launches.open(request)
+        self._launch.release(Release(seconds=loop.policies.agent.session_seconds))
+        self._thread = threading.Thread(target=self._watch, args=(self._launch,), daemon=True)
         self._thread.start()
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+        self._launches.end(self._launch)
 
     def gone(self, wait: float) -> bool:
         """Whether it has ended, after at most `wait` seconds."""
@@ -120,14 +127,17 @@ def attend(
     metered: bool,
     ending: Ending,
 ) -> int:
-    """Serve an agent on every lane to the end of all; returns the exit code, raises what broke the bench."""
+    """Serve every lane's agents to the end of all; returns the exit code, raises what broke the bench."""
     quota, broken, rounds = Quota(experiments), threading.Event(), Rounds()
     baseline = _Baseline(loops[0], quota)
+    seats = Counter(loop.stages.lane.number for loop in loops)
+    turns = {lane: Turns(count) for lane, count in seats.items()}
 
     def serve(loop: Loop) -> int:
         code = 1
         try:
-            code = _Attendance(loop, places, kind, quota, metered, ending, broken, baseline, rounds).run()
+            turn = turns[loop.stages.lane.number]
+            code = _Attendance(loop, places, kind, quota, metered, ending, broken, baseline, rounds, turn).run()
         finally:
             if code == 1:
                 broken.set()  # the other lanes finish what they run and end, too; then all start again
@@ -140,7 +150,7 @@ def attend(
 
 @dataclass(frozen=True)
 class _Attendance:
-    """One lane: its agent, its desk."""
+    """One agent of a lane, and its desk."""
 
     loop: Loop
     places: doors.Places
@@ -151,21 +161,22 @@ class _Attendance:
     broken: threading.Event
     baseline: _Baseline
     rounds: Rounds
+    turns: Turns
 
     def run(self) -> int:
         """Serve until the end; returns the exit code."""
         loop, stopping, lane = self.loop, self.ending.now, self.loop.stages.lane.number
         ids = users.ids(loop.policies.sandbox, loop.policies.sandbox.agent.uid)
-        work = loop.home.work_of(lane)
+        work = loop.home.work_of(lane, loop.seat)
         snapshot.provide(work, ids.host_gid, loop.best_source())
         meter = MeterClient(self.places.meter if self.metered else None)
         rounds = self.rounds if loop.policies.sandbox.agents == "frozen" else Rounds()
-        desk = Desk(loop, work, self.quota, meter, self.baseline.done, rounds)
+        desk = Desk(loop, work, self.quota, meter, self.baseline.done, rounds, self.turns)
         with ExitStack() as stack:
             stack.callback(rounds.leave, lane)
             if self.kind:
                 rounds.expect(lane)
-            sock = stack.enter_context(doors.listening(self.places.desk(lane), gid=ids.host_gid, mode=0o660))
+            sock = stack.enter_context(doors.listening(self.places.desk(lane, loop.seat), gid=ids.host_gid, mode=0o660))
             args = (sock, users.agents(loop.policies.sandbox), desk.handle, doors.MAX_PEERS, _BETWEEN_PEERS)
             threading.Thread(target=doors.serve, args=args, daemon=True).start()
             self.baseline.run()
@@ -178,7 +189,10 @@ class _Attendance:
             self._wait(agent, desk)
             lost = agent.lost if agent and not desk.finished.is_set() else None
             desk.settle(0 if stopping.is_set() else LONGEST_EXPERIMENT)  # one that runs may end, its agent gone or not
-            loop.launches.end_all()  # but what the tag gained may be measured yet
+            if agent is not None:
+                agent.end()
+            if self.turns.leave():
+                loop.launches.end_all()  # what stands by; but what the tag gained may be measured yet
             if agent is not None:
                 agent.gone(30)
             desk.settle(20)

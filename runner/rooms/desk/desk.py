@@ -28,7 +28,7 @@ from runner.rooms.desk.facts import facts
 from runner.rooms.desk.library import Library, Refusal
 from runner.rooms.desk.memory import rounded
 from runner.rooms.desk.meter_client import Budgets, MeterClient
-from runner.rooms.desk.quota import Pace, Quota
+from runner.rooms.desk.quota import Pace, Quota, Turns
 from runner.rooms.desk.rounds import Rounds
 
 MAX_REQUEST = 128 << 10  # notes, each character of them escaped
@@ -68,11 +68,13 @@ class Desk:
         meter: MeterClient | None = None,
         baseline: threading.Event | None = None,
         rounds: Rounds | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.loop = loop
         self._baseline = baseline  # nothing is answered before it is there; None: it is
         self.meter = meter or MeterClient(None)
         self.rounds = rounds or Rounds()  # of this lane alone
+        self.turns = turns or Turns()  # of this agent alone
         self.train_py = train_py
         self.quota = quota
         self.finished = threading.Event()
@@ -161,7 +163,8 @@ class Desk:
 
     def _in_turn(self, description: str, proposal: Proposal) -> dict[str, Any] | str:
         lane, patience, last = self.loop.stages.lane.number, self.loop.usual_seconds(), self.quota.left == 0
-        with self.rounds.turn(lane, patience, last=last, over=self.finished.is_set):
+        over = self.finished.is_set
+        with self.rounds.turn(lane, patience, last=last, over=over), self.turns.take():
             if self.finished.is_set():  # a stop was asked for meanwhile
                 self.quota.give_back()
                 return _no("no_experiments_left")
@@ -257,7 +260,9 @@ class Desk:
         try:
             if self.finished.is_set():
                 return _no("no_experiments_left")
-            self._take_back()
+            if self.loop.steering.vetoes():
+                with self.turns.take():
+                    self._take_back()
             number = request.get("experiment")
             if number is None:
                 self.loop.restore(self.train_py)

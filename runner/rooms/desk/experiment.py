@@ -63,7 +63,9 @@ class Loop:
     memory: Memory  # of the tag, for all its lanes
     steering: Steering  # likewise
     lanes: int = 1  # at work on the tag at a time
+    seat: int = 0  # of the agents that propose for this lane; each has a loop of its own
     parent: int | None = None  # the experiment whose train.py the agent was last given; None: the seed
+    on_best: bool = True  # whether it was given the best, and not an earlier experiment's that it asked for
     program: str | None = None  # digest of the directive that it was last given
 
     def begin(self, description: str = BASELINE) -> Feedback | None:
@@ -93,15 +95,38 @@ class Loop:
         This lane's agent stands still from before anything of it runs until the best version is back in its place.
         """
         self.launches.ready(LAUNCHER_SECONDS)  # before the row, as above
-        made = Made(self.parent or self._first(), proposal=proposal)
-        with self.launches.freezing(self.stages.lane.number) as frozen:
-            ended = self._experiment(source, description, frozen, made)
+        with self.launches.freezing(self.stages.lane.number, self.seat) as frozen:
+            made, fits = self._up_to_date(source, frozen)
+            ended = self._experiment(source, description, frozen, made._replace(proposal=proposal))
             if ended.row.status is Status.KEEP:
-                self.parent = ended.row.id
+                self.parent, self.on_best = ended.row.id, True
             else:
                 self.restore(source)
             faults.reach("train_py.restored")
-        return self._answer(ended, left)
+        return self._answer(ended, left).model_copy(update={"rebased": fits})
+
+    def _up_to_date(self, source: Path, frozen: Callable[[], None]) -> tuple[Made, bool | None]:
+        """What the candidate at `source` is made from, and whether its change was put into a best that is new.
+
+        While an agent of several thinks, another's experiment may be kept. Then this one's change is merged into the
+        new best, so that it is measured on top of it. If they touch the same lines it runs as it is.
+        """
+        best, parent = self.best(), self.parent or self._first()
+        if best is None or parent in (None, best.id) or not self.on_best:
+            return Made(parent), None
+        frozen()
+        before = next((row for row in self.ledger.experiments(self.tag) if row.id == parent), None)
+        most = self.policies.agent.train_py_bytes
+        try:
+            theirs = snapshot.read(source, most)
+        except SnapshotError:
+            return Made(parent), None  # it is refused in a moment
+        ours = self.line.content(best.commit)
+        merged = None if before is None else self.line.merged(self.line.content(before.commit), ours, theirs)
+        if merged is None or len(merged) > most:
+            return Made(parent), False
+        self._put(source, merged)
+        return Made(best.id, rebased=parent), True
 
     def pass_over(self, source: Path) -> None:
         """Record that an agent proposed nothing, without a run; the next experiment has a model budget of its own."""
@@ -123,7 +148,7 @@ class Loop:
             return
         self.launches.ready(LAUNCHER_SECONDS)
         work = self._written(self.line.content(before.commit))
-        with self.launches.freezing(self.stages.lane.number) as frozen:
+        with self.launches.freezing(self.stages.lane.number, self.seat) as frozen:
             told = f"a person took experiment {number} back: experiment {before.id} once more"
             ended = self._experiment(work, told, frozen, Made(before.id, veto=number))
             self.restore(source)
@@ -296,23 +321,25 @@ class Loop:
 
     def go_on_from(self, row: Experiment, source: Path) -> None:
         """Put an earlier experiment's file into `source`: what comes next is made from it."""
-        try:
-            snapshot.restore(source, self.line.content(row.commit))
-        except SnapshotError as error:
-            raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
-        self.parent = row.id
+        self._put(source, self.line.content(row.commit))
+        best = self.best()
+        self.parent, self.on_best = row.id, best is not None and best.id == row.id
 
     def best_source(self) -> bytes:
         """train.py as the agent goes on from: the last keep, or the seed the tag began with."""
         with self.recorder.lock:
             head, best = self.line.head(self.tag), self.best()
-            self.parent = None if best is None else best.id
+            self.parent, self.on_best = None if best is None else best.id, True
             return self.seed if head is None else self.line.content(head)
 
     def restore(self, source: Path) -> None:
-        """Put the best version back; a failure here is the bench's, not a refusal of the candidate."""
+        """Put the best version back."""
+        self._put(source, self.best_source())
+
+    def _put(self, source: Path, data: bytes) -> None:
+        """Write into an agent's file; a failure here is the bench's, not a refusal of the candidate."""
         try:
-            snapshot.restore(source, self.best_source())
+            snapshot.restore(source, data)
         except SnapshotError as error:
             raise GloveboxError(error.what, where=error.where, fix=error.fix) from None
 

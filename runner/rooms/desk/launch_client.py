@@ -114,14 +114,14 @@ class LaunchClient:
         return launch
 
     @contextmanager
-    def freezing(self, lane: int) -> Iterator[Callable[[], None]]:
-        """The agent of a lane is made to stand still, and goes on afterwards.
+    def freezing(self, lane: int, seat: int = 0) -> Iterator[Callable[[], None]]:
+        """An agent of a lane is made to stand still, and goes on afterwards.
 
         What this gives waits until it does, and raises what the launcher says if it cannot be.
         """
         line = doors.connect(self.door)
         try:
-            line.send({"freeze": lane})
+            line.send({"freeze": lane, "seat": seat})
             yield lambda: _frozen(line)
         finally:
             line.close()

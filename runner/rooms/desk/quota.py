@@ -1,9 +1,12 @@
-"""How often an agent may ask, and how many experiments may still begin. TRUSTED."""
+"""How often an agent may ask, how many experiments may still begin, and whose turn it is on a lane. TRUSTED."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Pace:
@@ -46,3 +49,33 @@ class Quota:
         """One that came to nothing."""
         with self._lock:
             self.left = None if self.left is None else self.left + 1
+
+
+class Turns:
+    """Who trains on a lane next, of those that propose for it: whoever asked first. Others wait, one each."""
+
+    def __init__(self, seats: int = 1) -> None:
+        self._there = seats
+        self._queue: deque[object] = deque()
+        self._change = threading.Condition()
+
+    @contextmanager
+    def take(self) -> Iterator[None]:
+        """It is this one's turn within."""
+        mine = object()
+        with self._change:
+            self._queue.append(mine)
+            while self._queue[0] is not mine:
+                self._change.wait()
+        try:
+            yield
+        finally:
+            with self._change:
+                self._queue.remove(mine)
+                self._change.notify_all()
+
+    def leave(self) -> bool:
+        """One of them is gone; whether it was the last."""
+        with self._change:
+            self._there -= 1
+            return self._there == 0

@@ -156,18 +156,22 @@ def _loops(settings: Settings, home: Home, ledger: Ledger, line: GitLine, emit: 
     door = doors.Places(Path(settings.doors)).launch
     memory = Memory(home, policies, ledger, settings.tag, _planned(settings, ledger))
     steering = Steering(recorder, emit)
+    seats = policies.agent.proposers if settings.agent is not None else 1
     return [
         Loop(
             tag=settings.tag,
-            stages=Stages(home, policies, LaunchClient(door), statement, lane, kernels, cache),
+            stages=stages,
             recorder=recorder,
             emit=emit if len(settings.lanes) == 1 else partial(_from_lane, emit, lane.number),
             seed=Path(settings.seed).read_bytes() if origin is None else _best_of(origin, ledger, line),
             memory=memory,
             steering=steering,
             lanes=len(settings.lanes),
+            seat=seat,
         )
         for lane in settings.lanes
+        for stages in [Stages(home, policies, LaunchClient(door), statement, lane, kernels, cache, seats)]
+        for seat in range(seats)
     ]
 
 

@@ -51,6 +51,7 @@ class Stages:
     lane: Lane = WHOLE_HOST
     kernels: str | None = None  # version of the kernel packages, if any were provisioned
     cache: Cache | None = None  # compiled code that trainers begin with, if it was made
+    seats: int = 1  # agents that propose for the lane
 
     def next_run(self) -> str:
         """The name the next run must have: that of the trainer that stands by, if one does."""
@@ -213,6 +214,7 @@ class Stages:
             kernels=self.kernels if role == "trainer" else None,
             cache=self.cache if role == "trainer" else None,
             lane=self.lane,
+            seats=self.seats,
         )
 
     @cached_property

@@ -4,13 +4,15 @@ An agent that runs beside a trainer decides who wins: it burns the processors th
 to itself. And it sees the host's exact counters, through which a trainer told it the training data at 400 bit/s. So
 its containers are frozen, by the engine with the kernel's freezer, from the moment its experiment is accepted to the
 answer, and while anything trains or is scored on the host. Where policy gives agents processors of their own
-(`agents: apart`), another lane's training freezes nobody.
+(`agents: apart`), another lane's training freezes nobody, and of several that propose for a lane only the one whose
+experiment runs stands still.
 
 Who is to be frozen follows from what is held; who is, the engine says, every time.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -22,10 +24,12 @@ import docker
 from requests.exceptions import RequestException
 
 from runner.core.base.errors import EngineError
+from runner.core.base.launching import MAX_SEATS
 
 AGENT_LABEL = "glovebox.agent"  # its value: the bench; of the launcher's own agents and of compose's
 LANE_LABEL = "glovebox.lane"
 EVERY_LANE = -1
+_LABEL = re.compile(r"(\d{1,4})(?:\.(\d))?")
 _LOOK_SECONDS = 2.0  # how long an agent that somebody else started may run beside a trainer
 _FREEZE_SECONDS = 15.0  # for one agent
 _AGAIN_SECONDS = 0.01
@@ -45,19 +49,19 @@ class Freezer:
         self._client = client
         self._bench = bench
         self._lock = threading.Lock()
-        self._held: Counter[int] = Counter()  # by lane
+        self._held: Counter[int] = Counter()  # by place
         self._looks = 0  # still due: an agent may not be as it should, or not as the engine says
         self._watched = watch
         self._keeper: threading.Thread | None = None
 
     @contextmanager
-    def hold(self, lane: int = EVERY_LANE) -> Iterator[None]:
-        """The agents of a lane stand still within; raises EngineError if one cannot be stopped."""
-        self._change(lane, 1)
+    def hold(self, where: int = EVERY_LANE) -> Iterator[None]:
+        """The agent of a place stands still within, or all; raises EngineError if one cannot be stopped."""
+        self._change(where, 1)
         try:
             yield
         finally:
-            self._change(lane, -1)
+            self._change(where, -1)
 
     def settle(self) -> None:
         """Freeze and thaw until every agent is as it should be: one that has just started, or a dead launcher's."""
@@ -70,18 +74,18 @@ class Freezer:
             self._held.clear()
             self._settle()
 
-    def _change(self, lane: int, by: int) -> None:
+    def _change(self, where: int, by: int) -> None:
         with self._lock:
-            before = self._held[lane]
-            self._held[lane] = max(0, before + by)
-            if (before > 0) == (self._held[lane] > 0):
+            before = self._held[where]
+            self._held[where] = max(0, before + by)
+            if (before > 0) == (self._held[where] > 0):
                 return
             try:
                 self._settle()
                 self._looks = _LOOKS
             except BaseException:
                 if by > 0:  # nobody is held: those that were frozen already are let go
-                    self._held[lane] = before
+                    self._held[where] = before
                     with suppress(EngineError):
                         self._settle()
                 raise
@@ -93,8 +97,8 @@ class Freezer:
         due, self._looks = self._looks, _LOOKS
         try:
             for container in agents(self._client, self._bench):
-                lane = _lane(container["Labels"])
-                wanted = self._held[lane] > 0 or self._held[EVERY_LANE] > 0
+                where = _place(container["Labels"])
+                wanted = self._held[where] > 0 or self._held[EVERY_LANE] > 0
                 if wanted != (container["State"] == "paused"):
                     self._switch(str(container["Id"]), wanted)
                     due = _LOOKS + 1
@@ -144,6 +148,16 @@ class Freezer:
                     self._settle()
 
 
-def _lane(labels: dict[str, str]) -> int:
-    text = labels.get(LANE_LABEL) or "0"
-    return int(text) if text.isdecimal() else 0
+def place(lane: int, seat: int = 0) -> int:
+    """One number for an agent's lane and seat."""
+    return lane * MAX_SEATS + seat
+
+
+def label(lane: int, seat: int) -> str:
+    """The same as its container's label says it."""
+    return f"{lane}.{seat}" if seat else str(lane)
+
+
+def _place(labels: dict[str, str]) -> int:
+    match = _LABEL.fullmatch(labels.get(LANE_LABEL) or "0")
+    return place(int(match[1]), int(match[2] or 0)) if match else 0

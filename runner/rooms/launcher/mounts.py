@@ -78,10 +78,10 @@ class Rooms:
         return ["python", "-m", "trainer.evaluator", settings], mounts, {}
 
     def _agent(self, request: LaunchRequest, _: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
-        lane = request.lane.number
+        lane, seat = request.lane.number, request.seat
         mounts = [
-            containers.bind(str(self.home.work_of(lane)), "/work/train.py", writable=True),
-            containers.bind(str(self.places.desk(lane).parent), "/run/glovebox/bench"),
+            containers.bind(str(self.home.work_of(lane, seat)), "/work/train.py", writable=True),
+            containers.bind(str(self.places.desk(lane, seat).parent), "/run/glovebox/bench"),
         ]
         if request.agent == "claude" or self.places.llm.parent.is_dir():  # a command may need no model
             mounts.append(containers.bind(str(self.places.llm.parent), "/run/glovebox/llm"))

@@ -15,7 +15,7 @@ import json
 import select
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from runner.core.base.launching import Cache, EngineResult, Freeze, Frozen, Laun
 from runner.core.base.run_folder import GO
 from runner.core.policy import seccomp, users, walls
 from runner.rooms.launcher import containers, gpu, layers, usage
-from runner.rooms.launcher.freezing import EVERY_LANE, Freezer
+from runner.rooms.launcher.freezing import EVERY_LANE, Freezer, place
 from runner.rooms.launcher.mounts import Rooms
 from runner.rooms.launcher.output import Output
 
@@ -89,12 +89,19 @@ class Launcher:
     def _freeze(self, request: Freeze, line: doors.Line) -> None:
         """The agents of a lane, until the runner hangs up; of all lanes where they would disturb what trains."""
         self._busy.discard(threading.get_ident())  # it makes no container
-        with self.freezer.hold(self._lane(request.freeze)):
+        with self.freezer.hold(self._place(request.freeze, request.seat)):
             line.send({"event": "frozen"})
             line.receive()
 
-    def _lane(self, number: int) -> int:
-        return number if self.policies.sandbox.agents == "apart" else EVERY_LANE
+    def _place(self, lane: int, seat: int = 0) -> int:
+        return place(lane, seat) if self.policies.sandbox.agents == "apart" else EVERY_LANE
+
+    def _alone(self, request: LaunchRequest) -> AbstractContextManager[None]:
+        """Whose agents stand still while a trainer or evaluator works: where several propose for its lane, the runner
+        holds the one whose experiment it is, and the others go on, on processors of their own."""
+        if self.policies.sandbox.agents == "apart" and request.seats > 1:
+            return nullcontext()
+        return self.freezer.hold(self._place(request.lane.number))
 
     def _checked(self, request: LaunchRequest) -> None:
         if request.policy != self.policies.digest:
@@ -119,7 +126,7 @@ class Launcher:
                 # An agent works from its first moment, and may print without end or leave at once.
                 work = _read(line, Release) if request.role == "agent" else _released(line, output)
                 if request.role != "agent":
-                    lent.enter_context(self.freezer.hold(self._lane(request.lane.number)))
+                    lent.enter_context(self._alone(request))
                 line.send({"event": "released"})
                 if spec["device_requests"] and request.lane.gpu:
                     # Given back when the container is gone.

@@ -11,6 +11,7 @@ from runner.core.base.home import SOURCE
 from runner.core.base.launching import EndReason
 from runner.core.base.values import INTERRUPTED, Status
 from runner.core.decision.decide import DEATHS
+from runner.core.evidence.recorder import NOTHING_PROPOSED
 from runner.people.pages import reasons
 from trainer.wire.refusal import Reason
 
@@ -25,7 +26,7 @@ def written() -> set[str]:
 
 def test_every_reason_of_every_room_has_a_meaning() -> None:
     ended = {str(one) for one in EndReason} - {"exit", "wall"}  # of the last, `time_budget` is what a row says
-    words = {*map(str, Reason), *NOT_EXPORTABLE, *DEATHS, INTERRUPTED, *ended, *written()}
+    words = {*map(str, Reason), *NOT_EXPORTABLE, *DEATHS, INTERRUPTED, *ended, *written(), NOTHING_PROPOSED}
     assert {"time_budget", "not_confirmed", "simpler", "early_stop", "evaluation_failed", "no_hand_over"} <= written()
     assert words - set(reasons.REASONS) == {"non_causal"}  # an outcome of that name
     assert set(reasons.REASONS) - words == set(), "nobody says that any more"

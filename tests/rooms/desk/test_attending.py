@@ -21,7 +21,7 @@ from runner.core.base.values import INTERRUPTED, Status
 from runner.core.policy import users
 from runner.rooms.desk import attending, session
 from runner.rooms.desk.attending import GAVE_UP, Ending, attend
-from runner.rooms.desk.quota import Quota
+from runner.rooms.desk.quota import Quota, Turns
 from runner.rooms.desk.rounds import Rounds
 from tests.faults import driver
 from tests.samples import experiment
@@ -29,6 +29,8 @@ from tests.samples import experiment
 
 class Lane:
     """What attend sees of a loop."""
+
+    stages = SimpleNamespace(lane=SimpleNamespace(number=0))
 
 
 @pytest.fixture
@@ -128,6 +130,7 @@ def test_a_lane_whose_agent_is_silent_ends_when_another_took_the_last_experiment
         threading.Event(),
         baseline,  # type: ignore[arg-type]
         Rounds(),
+        Turns(),
     )
     thread = threading.Thread(target=waiting._wait, args=(None, desk), daemon=True)
     thread.start()
@@ -236,6 +239,7 @@ def test_a_tag_without_bits_left_ends_with_a_code_of_its_own(
         never,
         baseline=None,  # type: ignore[arg-type]
         rounds=Rounds(),
+        turns=Turns(),
     )
     assert one._ended(None, SimpleNamespace(left_because=because)) == code  # type: ignore[arg-type]
     assert told == ["agent_ended"]
