@@ -119,13 +119,13 @@ class Model:
             **self._fixed,
             system=[{"type": "text", "text": system, "cache_control": mark}],  # type: ignore[typeddict-item]
             tools=tools,  # type: ignore[arg-type] # our own literals
-            messages=_marked(messages),  # type: ignore[arg-type]
+            messages=marked(messages),  # type: ignore[arg-type]
         ) as stream:
             self.admitted += 1
             return stream.get_final_message()
 
 
-def _marked(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def marked(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The messages with cache breakpoints behind what seldom changes and at the end: what is before is read from cache.
 
     The first message's first part is the same for all experiments between two keeps, the whole first message for all
