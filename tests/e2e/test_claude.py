@@ -85,7 +85,7 @@ def test_nothing_a_trainer_says_reaches_the_model_or_its_log(
     corpus = list(HOSTILE.items())
 
     def brain(asked: dict[str, Any]) -> list[Block]:
-        opening = asked["messages"][0]["content"][0]["text"]
+        opening = "\n\n".join(part["text"] for part in asked["messages"][0]["content"])
         match = re.search(r"^experiments so far: (\d+)$", opening, re.MULTILINE)
         name, body = corpus[(int(match[1] if match else 1) - 1) % len(corpus)]  # after the baseline
         if turns(asked) == 0:

@@ -36,7 +36,7 @@ REPAIR = ("view(B, T, 2, -1, HEAD_DIM)", "view(B, T, 3, -1, HEAD_DIM)")
 
 def think(asked: dict[str, Any]) -> list[Block]:
     """The next message of a conversation."""
-    opening = asked["messages"][0]["content"][0]["text"]
+    opening = "\n\n".join(part["text"] for part in asked["messages"][0]["content"])
     match = re.search(r"^experiments so far: (\d+)$", opening, re.MULTILINE)
     idea = IDEAS[int(match[1] if match else 0) % len(IDEAS)]
     turns = [message for message in asked["messages"] if message["role"] == "assistant"]
@@ -44,7 +44,7 @@ def think(asked: dict[str, Any]) -> list[Block]:
     told = " ".join(str(block.get("content", "")) for block in last)
     if "holds your failed version" in told:
         return [_text("The last view had two parts."), _use(asked, "str_replace", old=REPAIR[0], new=REPAIR[1])]
-    source = opening.split("```python\n", 1)[1].rsplit("\n```", 1)[0]
+    source = asked["messages"][0]["content"][0]["text"].split("```python\n", 1)[1].rsplit("\n```", 1)[0]
     found = re.search(idea.edit[0], source) if idea.edit else None
     if found and not turns:
         new = re.sub(idea.edit[0], idea.edit[1], found[0]) if idea.edit else ""
