@@ -238,12 +238,9 @@ async def _streamed(arriving: AsyncIterator[bytes], call: Call, cap: int, key: K
         total += len(data)
         if total > cap:
             raise events.MalformedAnswer("too_large")
-        try:
-            for event in reader.each(data):
-                call.heard(reader)
-                yield event
-        finally:
+        for event in reader.each(data):
             call.heard(reader)
+            yield event
     if reader.error is not None:
         call.outcome = f"stream_{reader.error}"
     elif call.usage is None:

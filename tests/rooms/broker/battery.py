@@ -37,6 +37,7 @@ from tests.standin.mischief import whole as answer
 MARK = "words-of-the-upstream"  # in whatever must not be repeated to the agent
 TOLD = "one line that people may read"  # what an API says of its own refusal; it may
 LATER = 30.0  # seconds: longer than the broker waits
+GOOD = start() + text("ok") + stop() + END
 BROKEN = r"broken_[A-Za-z]+"
 
 
@@ -159,15 +160,16 @@ GARBAGE = {
         _json(WHOLE | {"usage": {}}), "worst", "malformed", 502, output=32_000
     ),
     "packed, unasked": Fault(
-        [answer(gzip.compress(start() + text("ok") + stop() + END), kind="text/event-stream", content_encoding="gzip")],
+        [answer(gzip.compress(GOOD), kind="text/event-stream", content_encoding="gzip")],
         "known",
         "ok",
         200,
         output=2,
     ),
     "packed, but not": _early([head(content_encoding="gzip"), b"no gzip at all"]),
-    "packed twice": _early(
-        [head(content_encoding="gzip, gzip"), gzip.compress(gzip.compress(b"a" * (64 << 20)))], "malformed"
+    "packed twice": _early([head(content_encoding="gzip, gzip"), gzip.compress(gzip.compress(GOOD))], "malformed"),
+    "packed to a thousandth": _early(
+        [head(content_encoding="gzip"), gzip.compress(b"data: " + b"a" * (64 << 20))], "malformed"
     ),
     "an error first": Fault(
         [head() + sse(**_error("overloaded_error", TOLD))], "timed", "stream_overloaded_error", 200
@@ -214,7 +216,7 @@ WHOLE_ANSWERS = {
     "one piece, a million times too much": _whole(
         _json(WHOLE | {"usage": {"input_tokens": 10**8, "output_tokens": 2}}), "ok", status=200
     ),
-    "a stream for one piece": _whole([head() + start() + text("ok") + stop() + END]),
+    "a stream for one piece": _whole([head() + GOOD]),
     "never answers with one piece": _whole([LATER], BROKEN),
 }  # fmt: skip
 FAULTS: dict[str, Fault] = BEFORE | REFUSALS | CUT | GARBAGE | USAGE | WHOLE_ANSWERS

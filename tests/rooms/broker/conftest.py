@@ -45,7 +45,8 @@ class Brokered:
 
     def post(self, body: Any, path: str = "/v1/messages", **headers: str) -> httpx2.Response:
         """A request as any client might send it."""
-        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(self.places.llm)), timeout=30) as client:
+        transport = httpx2.HTTPTransport(uds=str(self.places.llm), verify=False)  # certificates take longer than a call
+        with httpx2.Client(transport=transport, trust_env=False, timeout=30) as client:
             given = {"content": body} if isinstance(body, bytes) else {"json": body}
             return client.post(f"http://broker{path}", headers=headers, **given)
 
