@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude demo-clients test check fuzz fuzz-ops fuzz-causality crash soak soak-standin lock report images engine browser clean
+.PHONY: help demo demo-claude demo-clients gateway test check fuzz fuzz-ops fuzz-causality crash soak soak-standin lock report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -13,7 +13,7 @@ demo-claude:  ## ten experiments by the model-driven agent through compose; with
 demo-clients:  ## three experiments each by Claude Code, opencode and mini-swe-agent; builds their images (npm, pip)
 	@scripts/demo-clients.sh
 
-test: engine images browser  ## everything, with the real engine (needs root or the docker group)
+test: engine images gateway browser  ## everything, with the real engine (needs root or the docker group)
 	@scripts/venv.sh test
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports --no-cache
 	@scripts/pytest.sh
@@ -57,7 +57,10 @@ browser:  ## Chromium for the tests of the report, if there is none
 images:  ## base, trainer, agent and runner images
 	@scripts/images.sh all
 
-lock:  ## pin the packages of runner and agent again, by hash (needs uv)
+gateway: engine  ## the translator's image (LiteLLM, from pip) for servers that speak OpenAI's API: compose.gateway.yaml
+	@scripts/images.sh gateway
+
+lock:  ## pin the packages of runner, agent and gateway again, by hash (needs uv)
 	@scripts/lock.sh
 
 report:  ## write the newest run's report again and print its path

@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# The base image and ours: `images.sh` for trainer and agent, `images.sh all` for the runner's too (compose). Repeating it rebuilds only what changed.
+# The base image and ours: `images.sh` for trainer and agent, `images.sh all` for the runner's too (compose), `images.sh gateway`
+# for the translator's alone (compose.gateway.yaml). Repeating it rebuilds only what changed.
 #   GLOVEBOX_WHEELS=DIR        offline wheels for the builds (default: pip's own find-links folder, if local)
 #   GLOVEBOX_TORCH=BUILD       cpu, cu126 or cu130 in the trainer; glovebox doctor --gpu says which a GPU needs
 #   GLOVEBOX_TORCH_INDEX=URL   a package index that has it (PyTorch's installation page names one for each)
 source "$(dirname "$0")/common.sh"
 
+case ${1:-} in
+  '') ROOMS="trainer agent" ;;
+  all) ROOMS="trainer agent runner" ;;
+  gateway) ROOMS=gateway ;;
+  *) fail "$1 is none of them (fix: nothing, all or gateway)" ;;
+esac
 umask 022 # of the base image that is made here
 BASE=glovebox/base:dev
 WORK=$(mktemp -d)
@@ -42,7 +49,7 @@ build_options() {
   [ -n "$bundle" ] && [ -f "$bundle" ] && OPTIONS+=(--secret "id=ca_bundle,src=$bundle")
   [ -n "$conf" ] && [ -f "$conf" ] && OPTIONS+=(--secret "id=pip_conf,src=$conf")
   case ${GLOVEBOX_TORCH:-} in
-    '') [ -n "$wheels" ] || torch_from_pip ;;
+    '') [ -n "$wheels" ] || [ "$ROOMS" = gateway ] || torch_from_pip ;;
     cpu | cu126 | cu130) OPTIONS+=(--build-arg "TORCH_BUILD=$GLOVEBOX_TORCH" --build-arg "TORCH_INDEX=${GLOVEBOX_TORCH_INDEX:-}") ;;
     *) fail "GLOVEBOX_TORCH=$GLOVEBOX_TORCH is no build of torch (fix: cpu, cu126 or cu130)" ;;
   esac
@@ -67,6 +74,4 @@ build() { # build ROOM
 
 base_image
 build_options
-build trainer
-build agent
-[ "${1:-}" != all ] || build runner
+for room in $ROOMS; do build "$room"; done

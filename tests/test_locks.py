@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from runner.core.base.home import SOURCE
 
 _PIN = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)(?:\[[^]]*\])?==([^ ;\\\n]+)")
+SOURCES = {"agent": "agent/requirements.txt", "gateway": "locks/gateway.in"}
 
 
 def pins(path: Path) -> dict[str, str]:
@@ -19,21 +20,21 @@ def pins(path: Path) -> dict[str, str]:
 
 
 def wanted(room: str) -> list[Requirement]:
-    if room == "agent":
-        lines = (SOURCE / "agent" / "requirements.txt").read_text().splitlines()
+    if room in SOURCES:
+        lines = (SOURCE / SOURCES[room]).read_text().splitlines()
         return [Requirement(line) for line in lines if line and not line.startswith("#")]
     found = tomllib.loads((SOURCE / "pyproject.toml").read_text())
     return [Requirement(line) for line in (*found["project"]["dependencies"], *found["build-system"]["requires"])]
 
 
-@pytest.mark.parametrize("room", ["runner", "agent"])
+@pytest.mark.parametrize("room", ["runner", *SOURCES])
 def test_the_lock_has_what_is_asked_for(room: str) -> None:
     locked = pins(SOURCE / "locks" / f"{room}.txt")
     for requirement in wanted(room):
         assert locked[requirement.name.lower()] in requirement.specifier, f"{requirement}: run make lock"
 
 
-@pytest.mark.parametrize("room", ["runner", "agent"])
+@pytest.mark.parametrize("room", ["runner", *SOURCES])
 def test_every_package_has_a_hash_and_none_an_address(room: str) -> None:
     text = (SOURCE / "locks" / f"{room}.txt").read_text()
     blocks = re.split(r"(?m)^(?=[a-z0-9])", text)[1:]
@@ -43,5 +44,5 @@ def test_every_package_has_a_hash_and_none_an_address(room: str) -> None:
 
 
 def test_images_and_host_install_nothing_without_its_hash() -> None:
-    for name in ("Dockerfile.runner", "Dockerfile.agent", "scripts/venv.sh"):
+    for name in ("Dockerfile.runner", "Dockerfile.agent", "Dockerfile.gateway", "scripts/venv.sh"):
         assert "--require-hashes -r" in (SOURCE / name).read_text()

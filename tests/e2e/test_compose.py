@@ -10,63 +10,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import docker
 import pytest
 
 from runner.core.base.home import SOURCE, Home
-from runner.core.evidence.ledger import Ledger
+from tests.e2e.project import EXPERIMENTS, Project
 from tests.rooms.broker.conftest import edited
 from tests.samples import plainly
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
-EXPERIMENTS = 4
 KEY = "stand-in-needs-no-key"
-
-
-class Project:
-    """`docker compose` on a bench of its own."""
-
-    def __init__(self, home: Home, engine: docker.DockerClient) -> None:
-        self.home, self.engine, self.name = home, engine, f"glovebox-test-{os.getpid()}"
-        self.env_file = home.root / "compose.env"
-
-    def compose(self, *words: str, fails: bool = False) -> str:
-        files = ["-f", str(SOURCE / "compose.yaml"), "-f", str(SOURCE / "tests" / "standin" / "compose.yaml")]
-        done = subprocess.run(
-            ["docker", "compose", "--project-name", self.name, "--env-file", str(self.env_file), *files, *words],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-            env={k: v for k, v in os.environ.items() if not k.startswith("GLOVEBOX_")}
-            | {"GLOVEBOX_TAG": "t", "GLOVEBOX_EXPERIMENTS": str(EXPERIMENTS)},
-        )
-        assert (done.returncode != 0) is fails, done.stderr[-3000:]
-        return done.stdout
-
-    def container(self, service: str) -> Any:
-        return self.engine.containers.get(f"{self.name}-{service}-1")
-
-    def experiments(self) -> int:
-        """How many have begun."""
-        if not self.home.ledger.exists():
-            return 0
-        ledger = Ledger(self.home.ledger, read_only=True)
-        try:
-            return ledger.last_number("t")
-        finally:
-            ledger.close()
-
-    def wait(self, holds: Callable[[], bool], what: str, seconds: float = 90) -> None:
-        deadline = time.monotonic() + seconds
-        while not holds():
-            if time.monotonic() > deadline:
-                logs = self.compose("logs", "--tail", "15")
-                pytest.fail(f"{what} in {seconds} s\n{logs}")
-            time.sleep(0.2)
 
 
 @pytest.fixture
@@ -76,7 +31,7 @@ def project(glovebox: Glovebox, home: Home, engine: docker.DockerClient) -> Iter
     home.key.write_text(KEY + "\n")
     home.key.chmod(0o600)
     plainly(home)
-    made = Project(home, engine)
+    made = Project(home, engine, "tests/standin/compose.yaml")
     code, _, err = glovebox("init", "--env-file", str(made.env_file))
     assert code == 0, err
     try:

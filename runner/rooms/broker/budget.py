@@ -114,13 +114,14 @@ class Meter:
         return int(number or 0)
 
     def settle(self, number: int, usage: Usage | None, at_most: Usage | None = None) -> int:
-        """Record what a call cost; returns nano-dollars. Unknown (None): `at_most`, or its worst case."""
+        """Record what a call cost; returns nano-dollars. Unknown (None): `at_most`, or its worst case, which it never
+        exceeds, whatever is reported: no request can have cost more."""
         with self._lock:
             model, nano, tokens = self._db.execute(
                 "SELECT model, reserved_nano, reserved_tokens FROM calls WHERE id = ?", (number,)
             ).fetchone()
             if usage is not None:
-                nano, tokens = usage.nano(self.policy.models[model]), usage.tokens
+                nano, tokens = min(nano, usage.nano(self.policy.models[model])), min(tokens, usage.tokens)
             elif at_most is not None:
                 nano = min(nano, at_most.nano(self.policy.models[model], worst=True))
                 tokens = min(tokens, at_most.tokens)

@@ -5,6 +5,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html and the M
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,10 @@ MAX_PLACES = 256
 KEEP_ALIVE = b": keep-alive\n\n"
 _NAME = re.compile(rb"event: ?[a-z_]{1,40}")
 Path = tuple[str, ...]
+ERRORS = (  # kinds of the API's own; any other is an api_error
+    *("invalid_request_error", "authentication_error", "permission_error", "not_found_error", "request_too_large"),
+    *("rate_limit_error", "api_error", "timeout_error", "overloaded_error"),
+)
 _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _FIELDS = {
     "input": "input_tokens",
@@ -49,16 +54,19 @@ class Events:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Whole events in `data` and what was left over; raises MalformedAnswer."""
+        return list(self.each(data))
+
+    def each(self, data: bytes) -> Iterator[bytes]:
+        """Like feed, one by one: those before a malformed one are told, however the bytes were cut."""
         seen = max(0, len(self._rest) - 3)  # an end may straddle two pieces; what was searched is not searched again
         self._rest += data
-        events, begin = [], 0
+        begin = 0
         for match in _END.finditer(self._rest, seen):
             event, begin = self._rest[begin : match.end()], match.end()
-            events.append(self._passed(self._key.scrub(event) if self._key else event))
+            yield self._passed(self._key.scrub(event) if self._key else event)
         self._rest = self._rest[begin:]
         if len(self._rest) > MAX_EVENT:
             raise MalformedAnswer("event_too_large")
-        return events
 
     @property
     def usage(self) -> Usage | None:
@@ -76,7 +84,10 @@ class Events:
         data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         if not data:
             return KEEP_ALIVE
-        self._read(_object(b"\n".join(data)))
+        value = _object(b"\n".join(data))
+        self._read(value)
+        if value.get("type") == "error":
+            return error_event(self.error or "api_error", _said(value))
         return b"".join(line + b"\n" for line in lines if line.startswith(b"data:") or _NAME.fullmatch(line)) + b"\n"
 
     def _hear(self, value: dict[str, Any]) -> None:
@@ -96,7 +107,7 @@ class Events:
             self._count(_dict(value.get("message")).get("usage"))
         elif kind == "message_delta":
             self._count(value.get("usage"))
-            self._output = type(_dict(value.get("usage")).get("output_tokens")) is int
+            self._output = _counts(_dict(value.get("usage")).get("output_tokens"))
             self._stopped = self._output and isinstance(_dict(value.get("delta")).get("stop_reason"), str)
         elif kind == "content_block_delta":
             delta = _dict(value.get("delta")).items()
@@ -104,12 +115,13 @@ class Events:
         elif kind == "message_stop":
             self.finished = True
         elif kind == "error":
-            self.error = str(_dict(value.get("error")).get("type", "api_error"))[:64]
+            kind = _dict(value.get("error")).get("type")
+            self.error = kind if kind in ERRORS else "api_error"
 
     def _count(self, found: Any) -> None:
         # Later reports are cumulative: they replace earlier ones, and never lower them.
         for name, value in _dict(found).items():
-            if name in _FIELDS.values() and type(value) is int and value >= 0:
+            if name in _FIELDS.values() and _counts(value):
                 self._counts[name] = max(value, self._counts.get(name, 0))
 
 
@@ -155,16 +167,33 @@ def usage_of(body: bytes, max_bytes: int) -> Usage | None:
 
 def error_of(body: bytes) -> str:
     """The message of an error answer, one printable line; raises MalformedAnswer."""
-    message = _dict(_object(body).get("error")).get("message")
+    return _said(_object(body))
+
+
+def error_event(kind: str, message: str) -> bytes:
+    """The event with which a stream ends that is not whole."""
+    error = {"type": "error", "error": {"type": kind, "message": message}}
+    return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+
+def _said(error: dict[str, Any]) -> str:
+    message = _dict(error.get("error")).get("message")
     text = invisible.blanked(message) if isinstance(message, str) else ""
     return "".join(c if c.isprintable() else " " for c in text)[:300]
 
 
 def _object(data: bytes, max_bytes: int = MAX_EVENT) -> dict[str, Any]:
     try:
-        return _dict(strict_json.loads(data, max_bytes=max_bytes, max_depth=64))
+        value = strict_json.loads(data, max_bytes=max_bytes, max_depth=64)
     except strict_json.StrictJsonError as error:
         raise MalformedAnswer(error.reason) from None
+    if not isinstance(value, dict):
+        raise MalformedAnswer("not_an_object")
+    return value
+
+
+def _counts(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _dict(value: Any) -> dict[str, Any]:

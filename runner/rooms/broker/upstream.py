@@ -2,19 +2,19 @@
 
 Whatever happens, a call is settled once: from the reported usage, at nothing if the API refused it or was never
 reached, else at the most that it can have cost by then (`_at_most`). No call is retried here. The pieces are produced
-by a generator, which may be driven from several tasks, so its time limit is checked between pieces and each silence is
-limited by itself.
+by a generator, which may be driven from several tasks, so its time limit is checked whenever something arrives and each
+silence is limited by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import math
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,10 @@ class Call:
     kept: list[bytes] = field(default_factory=list)
     outcome: str = "ok"
 
+    def heard(self, reader: events.Events) -> None:
+        """What the stream has said so far of its cost."""
+        self.usage, self.begun, self.shown = reader.usage, reader.begun, reader.shown
+
     @property
     def free(self) -> bool:
         """Whether nothing is billed: the API itself refused."""
@@ -90,20 +94,21 @@ class Upstream:
         """The API's answer, piece by piece; once begun it settles the call and calls `done`, however it ends."""
         sent = True
         try:
-            url = self.policy.upstream + call.path
-            async with self.client.stream("POST", url, content=call.body, headers=self._headers(call)) as answer:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(self.policy.call_seconds):
+                    answer = await stack.enter_async_context(self._asked(call))
                 call.status = answer.status_code
+                arriving = _arriving(answer, call, self.policy.call_seconds)
                 if call.status == 200:
                     pieces = _streamed if "event-stream" in answer.headers.get("content-type", "") else _whole
-                    async for piece in pieces(answer, call, self.policy.response_bytes, self.key):
+                    async for piece in pieces(arriving, call, self.policy.response_bytes, self.key):
                         yield self._passed(call, piece)
-                        if time.monotonic() - call.began > self.policy.call_seconds:
-                            call.outcome = "too_long"
-                            break
                 else:
                     call.refused, call.outcome = True, f"status_{call.status}"
                     self._api_failed(call, _retry_after(answer))
-                    yield self.key.scrub(await _capped(answer, MAX_ERROR))
+                    yield self.key.scrub(await _capped(arriving, MAX_ERROR))
+        except TimeoutError:
+            call.outcome = "too_long"
         except _NOT_SENT:
             sent, call.outcome = False, "cannot_connect"
         except httpx.HTTPError as error:
@@ -120,7 +125,12 @@ class Upstream:
             finally:
                 done()
         if call.broke:
-            yield _broken(call.outcome)
+            yield events.error_event("api_error", f"glovebox: {call.outcome}")
+
+    def _asked(self, call: Call) -> AbstractAsyncContextManager[httpx.Response]:
+        return self.client.stream(
+            "POST", self.policy.upstream + call.path, content=call.body, headers=self._headers(call)
+        )
 
     def _headers(self, call: Call) -> dict[str, str]:
         headers = {"anthropic-version": VERSION, "content-type": "application/json"}
@@ -160,8 +170,10 @@ class Upstream:
             self.breaker.released()
         elif not call.refused:
             self.breaker.failed()
-        if call.path.endswith("count_tokens") and call.usage is None:
+        if call.path.endswith("count_tokens"):
             call.usage = Usage()  # counting is free
+        elif call.usage and not _can_be(call.usage, call.shown):
+            call.usage = None
         faults.reach("broker.answered")
         known = Usage() if call.free or not sent else call.usage
         at_most = None if known else _at_most(call, self.policy.models[call.model].tokens_per_second)
@@ -188,6 +200,11 @@ class Upstream:
         self.log.append("call", data)
 
 
+def _can_be(usage: Usage, shown: int) -> bool:
+    """Whether it can be what was billed: no prompt is empty, and what was shown was written."""
+    return usage.tokens > usage.output and (usage.output > 0 or not shown)
+
+
 def _at_most(call: Call, rate: int) -> Usage | None:
     """What a call of unknown cost can have cost: its input as the API said, and as much output as there was time for,
     or as was shown, if that is more (a token is at least a character).
@@ -202,14 +219,27 @@ def _at_most(call: Call, rate: int) -> Usage | None:
     return replace(begun, output=min(call.most.output, written))
 
 
-async def _streamed(answer: httpx.Response, call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
-    reader, total = events.Events(key), 0
+async def _arriving(answer: httpx.Response, call: Call, seconds: float) -> AsyncIterator[bytes]:
+    """The body's bytes; raises TimeoutError at what comes after a call's time, and MalformedAnswer if they are packed
+    in more than one way: a few bytes could stand for all the memory there is."""
+    if "," in answer.headers.get("content-encoding", ""):
+        raise events.MalformedAnswer("packed")
     async for data in answer.aiter_bytes():
+        if time.monotonic() - call.began > seconds:
+            raise TimeoutError
+        yield data
+
+
+async def _streamed(arriving: AsyncIterator[bytes], call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
+    if not call.streamed:
+        raise events.MalformedAnswer("streamed")  # its reader expects one document
+    reader, total = events.Events(key), 0
+    async for data in arriving:
         total += len(data)
         if total > cap:
             raise events.MalformedAnswer("too_large")
-        for event in reader.feed(data):
-            call.usage, call.begun, call.shown = reader.usage, reader.begun, reader.shown
+        for event in reader.each(data):
+            call.heard(reader)
             yield event
     if reader.error is not None:
         call.outcome = f"stream_{reader.error}"
@@ -217,28 +247,25 @@ async def _streamed(answer: httpx.Response, call: Call, cap: int, key: Key) -> A
         raise events.MalformedAnswer("incomplete")
 
 
-async def _whole(answer: httpx.Response, call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
-    body = await _capped(answer, cap)
+async def _whole(arriving: AsyncIterator[bytes], call: Call, cap: int, key: Key) -> AsyncIterator[bytes]:
+    asked, call.streamed = call.streamed, False
+    body = await _capped(arriving, cap)
     if len(body) >= cap:
         raise events.MalformedAnswer("too_large")
     body = events.without(key, body, cap)
     call.usage = events.usage_of(body, cap)
+    if asked:
+        raise events.MalformedAnswer("not_streamed")  # its reader expects events
     yield body
 
 
-async def _capped(answer: httpx.Response, cap: int) -> bytes:
+async def _capped(arriving: AsyncIterator[bytes], cap: int) -> bytes:
     body = bytearray()
-    async for piece in answer.aiter_bytes():
+    async for piece in arriving:
         body += piece
         if len(body) >= cap:
             break
     return bytes(body[:cap])
-
-
-def _broken(outcome: str) -> bytes:
-    """The event with which a stream that broke ends, so that it is not taken for a whole one."""
-    error = {"type": "error", "error": {"type": "api_error", "message": f"glovebox: {outcome}"}}
-    return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
 
 
 def _retry_after(answer: httpx.Response) -> float | None:

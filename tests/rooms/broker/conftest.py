@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ class Brokered:
 
     def post(self, body: Any, path: str = "/v1/messages", **headers: str) -> httpx2.Response:
         """A request as any client might send it."""
-        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(self.places.llm)), timeout=30) as client:
+        transport = httpx2.HTTPTransport(uds=str(self.places.llm), verify=False)  # certificates take longer than a call
+        with httpx2.Client(transport=transport, trust_env=False, timeout=30) as client:
             given = {"content": body} if isinstance(body, bytes) else {"json": body}
             return client.post(f"http://broker{path}", headers=headers, **given)
 
@@ -80,9 +81,9 @@ def edited(folder: Path, **changes: str) -> Path:
     return folder
 
 
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a stand-in and a broker in front of it; options change broker.yaml."""
+@contextmanager
+def starting(folder: Path) -> Iterator[Start]:
+    """Starts a stand-in and a broker in front of it, as often as it is called; options change broker.yaml."""
     numbers = itertools.count()
     with ExitStack() as stack:
 
@@ -90,15 +91,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
             standin: Standin | None = None, tag: str = "t", served: dict[str, Any] | None = None, **changes: str
         ) -> Brokered:
             standin = standin or Standin()
-            folder = tmp_path / f"broker-{next(numbers)}"
-            folder.mkdir()
+            own = folder / f"broker-{next(numbers)}"
+            own.mkdir()
             url = stack.enter_context(Serving(standin, **(served or {})))
-            policies = edited(folder / "policies", **{"upstream": url, **changes})
+            policies = edited(own / "policies", **{"upstream": url, **changes})
             places = stack.enter_context(processes.doors())
-            key = folder / "key"
+            key = own / "key"
             key.write_text(KEY + "\n")
             key.chmod(0o600)
-            state = folder / "state"
+            state = own / "state"
             settings = Settings(
                 policies=[str(policies)], state=str(state), doors=str(places.root), tag=tag, key_file=str(key)
             )
@@ -106,6 +107,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
             stack.callback(stop, process)
             return Brokered(standin, places, state, settings, process)
 
+        yield make
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Brokers of one test."""
+    with starting(tmp_path) as make:
         yield make
 
 
