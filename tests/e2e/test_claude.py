@@ -109,7 +109,8 @@ def test_nothing_a_trainer_says_reaches_the_model_or_its_log(
     assert len(standin.bodies) == 3 * len(corpus)
     shown = b"".join(standin.bodies) + b"".join(path.read_bytes() for path in home.root.glob("runs/*/agent.log"))
     assert [spelling for spelling in disguises(CANARY) if spelling in shown] == []
-    openings = [json.loads(body)["messages"][0]["content"][0]["text"] for body in standin.bodies]
+    parts = [json.loads(body)["messages"][0]["content"] for body in standin.bodies]
+    openings = [part["text"] for some in parts for part in some]
     assert not [text for text in openings if "\x1b" in text or "\u202e" in text]  # descriptions are cleaned
     assert KEY.encode() not in shown
     assert glovebox("verify")[0] == 0
