@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -117,12 +118,13 @@ class LaunchClient:
     def freezing(self, lane: int, seat: int = 0) -> Iterator[Callable[[], None]]:
         """An agent of a lane is made to stand still, and goes on afterwards.
 
-        What this gives waits until it does, and raises what the launcher says if it cannot be.
+        What this gives waits until it does, and raises what the launcher says if it cannot be; who asks it again need
+        not wait.
         """
         line = doors.connect(self.door)
         try:
             line.send({"freeze": lane, "seat": seat})
-            yield lambda: _frozen(line)
+            yield cache(lambda: _frozen(line))  # it is told once
         finally:
             line.close()
 

@@ -131,3 +131,24 @@ def test_what_stands_by_ends_with_a_drop_and_with_the_session(launcher: Launcher
     assert launcher.left.wait(10)
     ahead.prepare(request(4))
     assert ("asked", request(4).run) not in launcher.seen
+
+
+def test_that_an_agent_stands_still_is_told_once_and_may_be_asked_again(tmp_path: Path) -> None:
+    """A second look waited for a second answer, for ever."""
+    asked: list[dict[str, object]] = []
+
+    def freezes(line: doors.Line) -> None:
+        while (request := line.receive()) is not None:
+            asked.append(request)
+            line.send({"event": "frozen"})
+
+    path = tmp_path / "l" / "launch.sock"
+    with doors.listening(path, gid=os.getegid(), mode=0o600) as sock:
+        args = (sock, frozenset({os.geteuid()}), freezes)
+        threading.Thread(target=doors.serve, args=args, daemon=True).start()
+        with LaunchClient(path).freezing(1, 2) as frozen:
+            looks = threading.Thread(target=lambda: (frozen(), frozen()), daemon=True)
+            looks.start()
+            looks.join(10)
+            assert not looks.is_alive()
+    assert asked == [{"freeze": 1, "seat": 2}]
