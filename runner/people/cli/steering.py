@@ -34,6 +34,7 @@ from runner.people.pages import console
 program_app = typer.Typer(
     name="program", help="What a person wants of agents.", invoke_without_command=True, rich_markup_mode=None
 )
+_SHIPPED = {"standard": "program.md", "small": "policies/program-small.md"}
 _SHORT = 12  # digits of a digest that are shown, and the fewest that name one
 Version = Annotated[str, typer.Argument(help="First digits of a version (program log), or now.")]
 
@@ -137,6 +138,22 @@ def program(context: typer.Context, json_: Json = False) -> None:
     home = find()
     path = home.program if home.program.exists() else SHIPPED / "program.md"
     say({"program": str(path)}, json_, str(path))
+
+
+@program_app.command("use")
+def use(
+    name: Annotated[str, typer.Argument(help=f"One that Glovebox comes with: {', '.join(_SHIPPED)}.")],
+    json_: Json = False,
+) -> None:
+    """Begin again with a directive that Glovebox comes with; what was there is kept beside it."""
+    if name not in _SHIPPED:
+        raise typer.BadParameter(f"one of: {', '.join(_SHIPPED)}")
+    home = find()
+    before = home.program.with_suffix(".before.md")
+    if home.program.exists():
+        files.write(before, home.program.read_bytes(), mode=0o600)
+    files.write(home.program, (SHIPPED / _SHIPPED[name]).read_bytes(), mode=0o600)
+    say({"program": str(home.program), "before": str(before)}, json_, f"{home.program}: {name}; before it: {before}")
 
 
 @program_app.command("log")

@@ -119,3 +119,15 @@ def test_parts_of_tags_are_compared_with_a_chart(glovebox: Glovebox, night: Nigh
     assert code == 2
     assert "is there already" in err
     assert glovebox("compare", "t", "--by", "luck")[0] == 2
+
+
+def test_a_directive_that_comes_with_glovebox_can_be_gone_back_to(glovebox: Glovebox, home: Home) -> None:
+    assert glovebox("init")[0] == 0
+    home.program.write_text("mine\n")
+    code, out, err = glovebox("program", "use", "small", "--json")
+    assert code == 0, err
+    assert "small machine" in home.program.read_text()
+    assert Path(json.loads(out)["before"]).read_text() == "mine\n"
+    assert glovebox("program", "use", "standard")[0] == 0
+    assert home.program.read_bytes() == (SOURCE / "program.md").read_bytes()
+    assert glovebox("program", "use", "large")[0] == 2
