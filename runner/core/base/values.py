@@ -230,6 +230,11 @@ class Experiment(Frozen):
     evaluation: Evaluation | None = None  # how its score was taken; None without one, and in rows older than this
 
     @property
+    def counts(self) -> bool:
+        """Whether it is one of those that were asked for: not interrupted, and no person's veto."""
+        return self.reason != INTERRUPTED and self.veto is None
+
+    @property
     def outcome(self) -> str:
         """One of OUTCOMES: that a run was interrupted is no crash of its train.py."""
         return INTERRUPTED if self.reason == INTERRUPTED else str(self.status)

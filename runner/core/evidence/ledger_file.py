@@ -33,7 +33,7 @@ TABLES = {
         " begun TEXT NOT NULL, row TEXT, PRIMARY KEY (tag, id)) STRICT"
     ),
     "texts": "CREATE TABLE IF NOT EXISTS texts (digest TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT",
-    "notebooks": "CREATE TABLE IF NOT EXISTS notebooks (tag TEXT PRIMARY KEY, digest TEXT NOT NULL) STRICT",
+    "notebooks": "CREATE TABLE IF NOT EXISTS notebooks (tag TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT",
     "steers": (
         "CREATE TABLE IF NOT EXISTS steers (tag TEXT NOT NULL, id INTEGER NOT NULL, request TEXT NOT NULL UNIQUE,"
         " row TEXT NOT NULL, PRIMARY KEY (tag, id)) STRICT"

@@ -47,30 +47,25 @@ class Texts:
             return None
         return str(rows[0][0])
 
-    def notebook_digest(self, tag: str) -> str | None:
-        """That of the tag's notebook as it is now, None if nobody wrote anything."""
-        rows = self._ledger.read("SELECT digest FROM notebooks WHERE tag = ?", tag) if self.there else []
-        return str(rows[0][0]) if rows else None
-
     def notebook(self, tag: str) -> Notebook:
-        """The tag's notebook as it is now."""
-        digest = self.notebook_digest(tag)
-        return Notebook() if digest is None else self.read_notebook(digest)
+        """The tag's notebook as it is now; raises GloveboxError for what is none."""
+        rows = self._ledger.read("SELECT text FROM notebooks WHERE tag = ?", tag) if self.there else []
+        return _notebook(rows[0][0]) if rows else Notebook()
+
+    def write_notebook(self, tag: str, notebook: Notebook) -> None:
+        """Make it the tag's. What no experiment was made under is not kept: agents write as often as they like."""
+        with self._ledger.transaction() as db:
+            values = (tag, notebook.model_dump_json())
+            db.execute("INSERT OR REPLACE INTO notebooks (tag, text) VALUES (?, ?)", values)
+
+    def keep_notebook(self, tag: str) -> str | None:
+        """Keep the tag's notebook as it is now; its digest, None if nobody wrote anything."""
+        book = self.notebook(tag)
+        return None if book == Notebook() else self.keep(book.model_dump_json())
 
     def read_notebook(self, digest: str) -> Notebook:
         """The one of a digest; raises GloveboxError for what is none."""
-        try:
-            return Notebook.model_validate_json(self.text(digest) or "")
-        except ValidationError:
-            fix = "restore it from a backup: glovebox restore"
-            raise GloveboxError("a notebook is missing or malformed", where="ledger", fix=fix) from None
-
-    def write_notebook(self, tag: str, notebook: Notebook) -> str:
-        """Make it the tag's; older ones stay. Returns its digest."""
-        digest = self.keep(notebook.model_dump_json())
-        with self._ledger.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO notebooks (tag, digest) VALUES (?, ?)", (tag, digest))
-        return digest
+        return _notebook(self.text(digest) or "")
 
     def steers(self, tag: str) -> list[Steer]:
         """What people asked of a tag, in the order in which its sessions took it in; each is parsed once."""
@@ -89,6 +84,14 @@ class Texts:
         with self._ledger.transaction() as db:
             values = (steer.tag, steer.id, steer.request, steer.model_dump_json())
             db.execute("INSERT INTO steers (tag, id, request, row) VALUES (?, ?, ?, ?)", values)
+
+
+def _notebook(text: str) -> Notebook:
+    try:
+        return Notebook.model_validate_json(text)
+    except ValidationError:
+        fix = "restore it from a backup: glovebox restore"
+        raise GloveboxError("a notebook is missing or malformed", where="ledger", fix=fix) from None
 
 
 def paused(home: Home, ledger: Ledger, tag: str) -> bool:

@@ -14,7 +14,6 @@ import typer
 from runner.core.base import locks
 from runner.core.base.errors import BusyError, GloveboxError
 from runner.core.base.home import Home, find
-from runner.core.base.values import INTERRUPTED
 from runner.core.evidence import ledger
 from runner.people.cli.common import Json, Tell, ended, interruptible, notifying, say, show
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
@@ -84,7 +83,7 @@ def _recorded(home: Home, tag: str) -> int:
         return 0
     book = ledger.Ledger(home.ledger, read_only=True)
     try:
-        return sum(row.reason != INTERRUPTED for row in book.experiments(tag))
+        return sum(row.counts for row in book.experiments(tag))
     finally:
         book.close()
 

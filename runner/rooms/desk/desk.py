@@ -180,7 +180,7 @@ class Desk:
             return error.reason
         self._refusals = 0
         self.ran += 1
-        self._take_back()
+        self._take_back(wait=False)
         if self.quota.left == 0:
             self._finish()
         if not (self.finished.is_set() or self._told_enough()):
@@ -188,13 +188,17 @@ class Desk:
         self._tell_broker()
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
 
-    def _take_back(self) -> None:
-        """Carry out what a person vetoed, if another lane does not; it counts as nobody's experiment."""
-        with self.loop.steering.turn:
-            self.loop.steering.catch_up()
+    def _take_back(self, *, wait: bool) -> None:
+        """Carry out what a person vetoed; it counts as nobody's experiment. If another lane does, `wait` for that."""
+        self.loop.steering.catch_up()
+        if not self.loop.steering.turn.acquire(blocking=wait):
+            return
+        try:
             for number in self.loop.steering.vetoes():
                 if not self.loop.told_enough():
                     self.loop.take_back(number, self.train_py)
+        finally:
+            self.loop.steering.turn.release()
 
     def _told_enough(self) -> bool:
         """Whether the leak budget leaves no room for another outcome; that ends the session."""
@@ -262,7 +266,7 @@ class Desk:
                 return _no("no_experiments_left")
             if self.loop.steering.vetoes():
                 with self.turns.take():
-                    self._take_back()
+                    self._take_back(wait=True)
             number = request.get("experiment")
             if number is None:
                 self.loop.restore(self.train_py)

@@ -130,12 +130,14 @@ class Loop:
 
     def pass_over(self, source: Path) -> None:
         """Record that an agent proposed nothing, without a run; the next experiment has a model budget of its own."""
-        made = Made(self.parent or self._first(), self.program, self.recorder.texts.notebook_digest(self.tag))
+        made = Made(self.parent or self._first(), self.program, self.recorder.texts.keep_notebook(self.tag))
         with self.recorder.lock:
-            self.restore(source)
+            best = self.best_source()
+            taken = snapshot.keep(best, self.home.snapshots)  # not what the agent's file holds a moment later
             row = self.recorder.pass_over(
-                self._snapshot(source), PASSED_OVER, new_run_id(), self.stages.lane.name, made, self.memory.completed
+                taken, PASSED_OVER, new_run_id(), self.stages.lane.name, made, self.memory.completed
             )
+        self._put(source, best)
         self.emit("finished", {"experiment": row.id, "row": row.model_dump(mode="json")})
 
     def take_back(self, number: int, source: Path) -> None:
@@ -167,7 +169,7 @@ class Loop:
         """`frozen` waits for the agent to stand still, while its file is read (twice) and accepted."""
         began = time.monotonic()
         program = self.program or self.steering.program()[0]
-        made = made._replace(program=program, notebook=self.recorder.texts.notebook_digest(self.tag))
+        made = made._replace(program=program, notebook=self.recorder.texts.keep_notebook(self.tag))
         taken, run, number = self._accept(source, description, first=first)
         self.emit("started", {"experiment": number, "description": description, "seconds": self.stages.budget()})
         lookout = None if made.veto else self._lookout(number)

@@ -7,7 +7,6 @@ room; and only experiments of which agents were told are looked up.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,6 @@ from runner.core.base.values import Experiment
 from runner.rooms.desk.experiment import Loop
 
 DIFF_CHARS = 60_000  # of an answer; more is cut, and said so
-_CONTEXT = 3
 Verb = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -77,15 +75,9 @@ class Library:
         if against is None:
             against = row.parent if row.parent is not None else row.id
         before = self.known(against)
-        lines = difflib.unified_diff(
-            self.text(before).splitlines(),
-            self.text(row).splitlines(),
-            f"experiment {before.id}",
-            f"experiment {row.id}",
-            lineterm="",
-            n=_CONTEXT,
-        )
-        text = "\n".join(lines)
+        changes = self._loop.line.diff(before.commit, row.commit)  # by git: a few KiB can hold up Python's for minutes
+        at = changes.find("\n@@")
+        text = "" if at < 0 else f"--- experiment {before.id}\n+++ experiment {row.id}{changes[at:].rstrip()}"
         return {"diff": text[:DIFF_CHARS], "cut": len(text) > DIFF_CHARS, "against": before.id}
 
     def _program(self, request: dict[str, Any]) -> dict[str, Any]:

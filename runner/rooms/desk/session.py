@@ -21,7 +21,6 @@ from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.launching import Cache
 from runner.core.base.run_folder import new_run_id
-from runner.core.base.values import INTERRUPTED
 from runner.core.decision import standing
 from runner.core.evidence import disk_reserve
 from runner.core.evidence.audit_chain import AuditLog
@@ -115,7 +114,7 @@ def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[],
     places = doors.Places(Path(settings.doors))
     most = settings.max_experiments
     if settings.until is not None:
-        done = [row for row in loop.ledger.experiments(settings.tag) if row.reason != INTERRUPTED]
+        done = [row for row in loop.ledger.experiments(settings.tag) if row.counts]
         most = max(0, settings.until - len(done))
     return lambda: _attended(loops, places, settings, most, ending)
 
@@ -123,7 +122,7 @@ def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[],
 def _attended(loops: list[Loop], places: doors.Places, settings: Settings, most: int | None, ending: Ending) -> int:
     """Serve agents; when the tag has all its experiments, measure what it gained, on runs set apart."""
     code, loop = attend(loops, places, settings.agent, most, settings.meter, ending), loops[0]
-    done = sum(row.reason != INTERRUPTED for row in loop.ledger.experiments(settings.tag))
+    done = sum(row.counts for row in loop.ledger.experiments(settings.tag))
     if code or settings.until is None or done < settings.until or loop.policies.decision.rule != "odds":
         return code
     over = [ending.now, ending.after]

@@ -28,18 +28,24 @@ class Steering:
         self.turn = threading.Lock()  # one lane carries out vetoes
         self._recorder, self._emit = recorder, emit
         self._lock = threading.Lock()
+        self._left: set[Path] = set()  # what could not be removed
         self._program: tuple[str, str] | None = None  # digest and text as it was last read
 
     def catch_up(self) -> list[Steer]:
         """Take in what people asked since; all of it, in order."""
         with self._lock:
             for path, request in waiting(self._recorder.home, self._recorder.tag):
+                if path in self._left:
+                    continue
                 if request is None:
                     self._emit("not_asked", {"file": str(path)})
                 else:
                     steer = self._recorder.steer(request)
                     self._emit("steered", {"verb": steer.verb, "text": steer.text, "experiment": steer.experiment})
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError:  # a folder, perhaps: it is looked at no more
+                    self._left.add(path)
             return self._recorder.texts.steers(self._recorder.tag)
 
     def wait(self, over: threading.Event) -> None:
