@@ -26,7 +26,7 @@ def test_no_fault_is_without_a_row() -> None:
     assert len(ROWS) >= 18
     assert {point.split(".")[0] for point in faults.POINTS} <= {
         "snapshot", "ledger", "experiment", "rerun", "row", "branch", "chain", "results", "train_py", "report",
-        "launcher", "broker",
+        "launcher", "broker", "steer",
     }  # fmt: skip
 
 

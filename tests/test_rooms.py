@@ -75,7 +75,7 @@ def test_each_dockerfile_copies_only_its_own_folder(room: str) -> None:
 def test_the_trusted_image_holds_no_agent_and_no_train_py_is_run_there() -> None:
     lines = (SOURCE / "Dockerfile.runner").read_text().splitlines()
     copied = {line.split()[1] for line in lines if line.startswith("COPY ") and "--from" not in line}
-    assert copied == {"locks/runner.txt", "runner", "trainer", "policies"}
+    assert copied == {"locks/runner.txt", "runner", "trainer", "policies", "program.md"}
 
 
 def test_only_the_broker_and_prepare_reach_for_a_network() -> None:

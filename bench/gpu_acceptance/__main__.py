@@ -19,8 +19,9 @@ from bench.gpu_acceptance.figures import Figure, explain, holds, line, told
 from bench.gpu_acceptance.rooms import Bench, RoomFailed
 from runner.core.artifacts import store
 from runner.core.base import nvidia
+from runner.core.base.benches import find
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SOURCE, find
+from runner.core.base.home import SOURCE
 
 Step = Callable[[Bench], Iterator[Figure]]
 

@@ -9,7 +9,7 @@ from bench.gpu_acceptance.host import SEED
 from bench.gpu_acceptance.rooms import Bench
 from runner.core.airlock import snapshot
 from runner.core.artifacts import store
-from runner.core.base.home import find
+from runner.core.base.benches import find
 from runner.core.base.launching import EngineResult, Lane, LaunchRequest, Release, Role
 from runner.core.base.run_folder import new_run_id
 from runner.core.policy import policy_files

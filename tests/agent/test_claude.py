@@ -97,6 +97,55 @@ def test_a_refused_key_ends_it_with_the_reason(work: Any) -> None:
         work(edit_and_run, ["keep"], ("401",))
 
 
+def test_a_key_that_is_refused_in_the_middle_of_a_night_is_tried_again(work: Any, desk: Desk) -> None:
+    work(edit_and_run, ["keep", "discard"], ("", "401", "403", "404", ""))
+    assert len(desk[0].ran) == 2
+    with pytest.raises(Permanent, match="404"):
+        work(edit_and_run, ["keep", "discard"], ("", *("404",) * (model.REFUSALS + 1)), tag="u")
+
+
+def test_a_withdrawn_model_gives_way_to_the_next(work: Any, desk: Desk) -> None:
+    faults = ("", "", *("404",) * (model.REFUSALS + 1))
+    standin = work(edit_and_run, ["keep", "discard"], faults, brief={"fallback_models": ["claude-sonnet-5-5"]})
+    assert len(desk[0].ran) == 2
+    assert [json.loads(body)["model"] for body in standin.bodies[-2:]] == ["claude-sonnet-5-5"] * 2
+
+
+def test_thinking_effort_and_blank_text_go_as_policy_and_model_have_them(work: Any) -> None:
+    blank = {"type": "text", "text": "\n\n"}
+
+    def brain(asked: dict[str, Any]) -> list[Block]:
+        return [blank, *edit_and_run(asked)]
+
+    standin = work(brain, ["keep"], brief={"thinking": "adaptive", "effort": "high"})
+    first, second = (json.loads(body) for body in standin.bodies[:2])
+    assert (first["thinking"], first["output_config"]) == ({"type": "adaptive"}, {"effort": "high"})
+    assert [block["type"] for block in second["messages"][1]["content"]] == ["text", "text", "tool_use"]
+    plain = work(edit_and_run, ["keep"], brief={"thinking": "off", "effort": "default"}, tag="u")
+    assert not {"thinking", "output_config"} & set(json.loads(plain.bodies[0]))
+
+
+def test_an_api_that_takes_no_blank_text_back_is_asked_once_more_without(work: Any, desk: Desk) -> None:
+    def brain(asked: dict[str, Any]) -> list[Block]:
+        return [{"type": "text", "text": " "}, *edit_and_run(asked)]
+
+    standin = work(brain, ["keep"], ("", "400"))
+    assert len(desk[0].ran) == 1
+    assert [block["type"] for block in json.loads(standin.bodies[2])["messages"][1]["content"]] == ["text", "tool_use"]
+
+
+def test_two_breakpoints_let_the_cache_hold_over_experiments_and_within_one(work: Any) -> None:
+    standin = work(edit_and_run, ["keep", "discard"])
+    asked = [json.loads(body) for body in standin.bodies]
+    for one in asked:
+        opening = one["messages"][0]["content"]
+        assert "cache_control" in opening[0]  # facts and train.py
+        assert "experiments so far" in opening[1]["text"]
+        assert "cache_control" in one["messages"][-1]["content"][-1]
+    first = [one["messages"][0]["content"][0] for one in asked if turns(one) == 0]
+    assert first[0] == first[1]  # nothing was kept that is another file: the same beginning
+
+
 def test_a_conversation_the_api_will_not_take_is_dropped_and_many_in_a_row_end_it(work: Any, desk: Desk) -> None:
     work(edit_and_run, ["keep"], ("400",) * 3)
     assert len(desk[0].ran) == 1

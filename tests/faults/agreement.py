@@ -9,6 +9,7 @@ from runner.core.base.values import INTERRUPTED, Status
 from runner.core.evidence import audit_chain, verify
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.texts import Texts
 from tests.faults import driver
 
 
@@ -32,6 +33,10 @@ def agree(home: Home) -> None:
     assert set(ran) <= {row.run for row in rows} | {rerun.run for rerun in reruns}  # and none is unknown
     unknown = {row.run for row in rows if row.reason != INTERRUPTED} - set(ran)
     assert unknown == set()  # what counts did run
+    steers = Texts(ledger).steers(driver.TAG)
+    assert len({one.request for one in steers}) == len(steers)  # each was taken in once
+    asked = Counter((e["data"]["tag"], e["data"]["id"]) for e in chain if e["kind"] == "steered")
+    assert asked == Counter((one.tag, one.id) for one in steers)
     keeps = [row for row in rows if row.status is Status.KEEP]
     line = GitLine(home.line)
     assert line.head(driver.TAG) == keeps[-1].commit

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from bench import standin
 from runner.core.airlock import snapshot
-from runner.core.base import faults, locks
+from runner.core.base import faults, locks, steering
 from runner.core.base.home import Home
+from runner.core.decision import standing
 from runner.core.evidence.ledger import Ledger
+from runner.rooms.desk.experiment import Loop
 
 TAG = "faults"
 SEED = b"x = 0\n"
+NOW = "2026-01-01T00:00:00+00:00"
 
 
 def score(text: bytes, before: int) -> float | None:
@@ -49,6 +52,17 @@ def last_number(home: Home) -> int:
         ledger.close()
 
 
+def _ask(bench: Loop, number: int) -> None:
+    """What a person and an agent do besides: hints, a keep taken back now and then, notes; once each."""
+    home, texts = bench.home, bench.recorder.texts
+    known = [one.request for _, one in steering.waiting(home, TAG) if one] + [o.request for o in texts.steers(TAG)]
+    texts.write_notebook(TAG, texts.notebook(TAG).written(f"after {number}\n"))
+    line = standing.line(bench.ledger.experiments(TAG))
+    if len(known) <= number // 2:
+        verb: steering.Verb = "veto" if number % 5 == 4 and len(line) > 1 else "hint"
+        steering.ask(home, TAG, verb, NOW, text=f"hint {number}" * (verb == "hint"), experiment=line[-1].id)
+
+
 def work(home: Home, count: int) -> None:
     """One session."""
     with locks.hold(home.runner_lock, f"tag {TAG}"):
@@ -57,6 +71,12 @@ def work(home: Home, count: int) -> None:
         snapshot.provide(home.work, os.getegid(), bench.best_source())
         while (last := bench.ledger.last_number(TAG)) < count:
             if bench.begin() is not None:
+                continue
+            _ask(bench, last)
+            bench.steering.catch_up()
+            for number in bench.steering.vetoes():
+                bench.take_back(number, home.work)
+            if bench.ledger.last_number(TAG) > last:
                 continue
             home.work.write_bytes(candidate(home.work.read_bytes(), last))
             bench.experiment(home.work, f"proposal {last}")

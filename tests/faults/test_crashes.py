@@ -82,6 +82,7 @@ def test_a_night_without_crashes_agrees_too(home: Home) -> None:
     agree(home)
     rows = Ledger(home.ledger, read_only=True).experiments(driver.TAG)
     assert {row.status for row in rows} >= {Status.KEEP, Status.DISCARD, Status.CRASH}
+    assert any(row.veto is not None for row in rows)
     assert len(Ledger(home.ledger, read_only=True).reruns(driver.TAG)) >= 2  # each of their points is reached twice
 
 

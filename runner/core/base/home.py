@@ -1,18 +1,15 @@
 """Where a bench keeps its state on disk. TRUSTED, paths only.
 
-    policies/trust.yaml        who may sign; beside it policies of this bench's own
-    keys/                      private keys of artifacts; audit.pem that of checkpoints
-    artifacts/ store/          VERSION/ as made, and as admitted: read-only, what containers are given
-    line.git/ ledger.sqlite audit.jsonl   the record
-    tags/TAG/ runs/RUN/ snapshots/SHA256.py   pages, quarantined output, what was run
-    work/train.py work-LANE/train.py   what an agent edits; seed.py: what new tags begin with
-    program.md asked/TAG/      what a person wants of agents; hints and vetoes no session has taken in
-    broker/ secrets/           spending and calls; API key and webhook
-    redteam.json kernels.json  newest results; agent.seccomp.json: for compose
-    *.lock reserve             one runner, up, launcher, red team; room for a last record on a full disk
-
-`glovebox` finds the home as git finds a repository: $GLOVEBOX_HOME, else `.glovebox` here or above. Whose it may be
-is said in ownership.py.
+policies/trust.yaml        who may sign; beside it policies of this bench's own
+keys/                      private keys of artifacts; audit.pem that of checkpoints
+artifacts/ store/          VERSION/ as made, and as admitted: read-only, what containers are given
+line.git/ ledger.sqlite audit.jsonl   the record
+tags/TAG/ runs/RUN/ snapshots/SHA256.py   pages, quarantined output, what was run
+work/train.py work-LANE/train.py   what an agent edits; seed.py: what new tags begin with
+program.md asked/TAG/      what a person wants of agents; hints and vetoes no session has taken in
+broker/ secrets/           spending and calls; API key and webhook
+redteam.json kernels.json  newest results; agent.seccomp.json: for compose
+*.lock reserve             one runner, up, launcher, red team; room for a last record on a full disk
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.core.base import ownership
-from runner.core.base.errors import GloveboxError, PolicyError
+from runner.core.base.errors import GloveboxError
 
 NAME = ".glovebox"
 COMPILED_FILE = "cache/compiled.tar"  # in the folder of a compile cache
@@ -142,10 +139,6 @@ class Home:
         """The stored train.py of that content."""
         return self.snapshots / f"{_part(sha256)}.py"
 
-    def asked(self, tag: str) -> Path:
-        """What people ask of a tag, until its session takes it in."""
-        return self.root / "asked" / _part(tag)
-
     @property
     def program(self) -> Path:
         """What the person wants of agents; theirs to edit, read again for every experiment."""
@@ -167,43 +160,8 @@ def _part(name: str) -> str:
     return name
 
 
-def folders(path: Path) -> None:
-    """`path` and what is missing above it, for nobody else to write to."""
-    for folder in reversed((path, *path.parents)):
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def make(home: Home) -> None:
-    """The bench's own folder; raises PolicyError if somebody else was quicker."""
-    if not home.root.exists():
-        folders(home.root.parent)
-        try:
-            home.root.mkdir(mode=0o700)
-        except FileExistsError:
-            fix = "look at it, then run again"
-            raise PolicyError("was made by somebody else just now", where=str(home.root), fix=fix) from None
-    ownership.check(home.root)
-    home.root.chmod(0o700)
-
-
 def place() -> Home:
     """Where a bench is, or would be made: $GLOVEBOX_HOME, else `.glovebox` here; raises PolicyError if not ours."""
     root = Path(os.path.abspath(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME))
     ownership.check(root)
     return Home(root.resolve())
-
-
-def find(start: Path | None = None) -> Home:
-    """The bench in force; raises PolicyError when there is none, or it is somebody else's."""
-    if os.environ.get("GLOVEBOX_HOME"):
-        home = place()
-        if not home.trust.is_file():
-            raise PolicyError("not a bench", where=str(home.root), fix="run: glovebox init")
-        return home
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if os.path.lexists(folder / NAME):
-            ownership.check(folder / NAME)  # before anything in it is looked at
-            if Home(folder / NAME).trust.is_file():
-                return Home(folder / NAME)
-    raise PolicyError("no bench here or above", where=str(here), fix="run: glovebox init")

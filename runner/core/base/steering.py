@@ -61,7 +61,7 @@ def hints(steers: list[Steer]) -> list[Steer]:
 
 def ask(home: Home, tag: str, verb: Verb, asked: str, *, text: str = "", experiment: int = 0) -> Request:
     """Leave a request for the tag's session; raises UsageError if too many wait for one."""
-    folder = home.asked(tag)
+    folder = asked_of(home, tag)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if len(_names(folder)) >= MAX_WAITING:
         raise UsageError(
@@ -76,8 +76,13 @@ def ask(home: Home, tag: str, verb: Verb, asked: str, *, text: str = "", experim
 
 def waiting(home: Home, tag: str) -> list[tuple[Path, Request | None]]:
     """What no session has taken in, oldest first; None for a file that is no request."""
-    folder = home.asked(tag)
+    folder = asked_of(home, tag)
     return [(folder / name, _read(folder / name)) for name in _names(folder)[: 2 * MAX_WAITING]]
+
+
+def asked_of(home: Home, tag: str) -> Path:
+    """Where requests for a tag lie."""
+    return home.root / "asked" / home.tag(tag).name  # which is a part of a path, or an error
 
 
 def _names(folder: Path) -> list[str]:

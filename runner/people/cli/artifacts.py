@@ -10,7 +10,7 @@ from rich.table import Table
 
 from runner.core.artifacts import kernels, keys, resign, store
 from runner.core.artifacts.profiles import DATA_URL, MAX_SHARDS, PROFILES
-from runner.core.base.home import find
+from runner.core.base.benches import find
 from runner.people.cli.common import Json, say
 from runner.people.pages import console
 from runner.people.pages.progress import ShownStages

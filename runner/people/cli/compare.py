@@ -11,8 +11,9 @@ from rich.table import Table
 
 from runner.core.artifacts import begun
 from runner.core.base import files
+from runner.core.base.benches import find
 from runner.core.base.errors import UsageError
-from runner.core.base.home import Home, find
+from runner.core.base.home import Home
 from runner.core.base.values import INTERRUPTED
 from runner.core.evidence import ledger, spending
 from runner.core.findings import comparing

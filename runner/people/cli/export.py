@@ -9,8 +9,9 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from runner.core.artifacts import begun, keys
+from runner.core.base.benches import find
 from runner.core.base.errors import ArtifactError
-from runner.core.base.home import Home, find
+from runner.core.base.home import Home
 from runner.core.evidence import ledger
 from runner.core.policy import policy_files
 from runner.people.cli.common import Json, TagOption, newest, say

@@ -16,8 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from runner.core.artifacts import begun, keys
+from runner.core.base.benches import find, make
 from runner.core.base.errors import GloveboxError, UsageError
-from runner.core.base.home import find, make, place
+from runner.core.base.home import place
 from runner.core.evidence import ledger
 from runner.core.evidence import verify as verifier
 from runner.people.cli import (

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from runner.core.base.benches import find
 from runner.core.base.errors import PolicyError
-from runner.core.base.home import Home, find, place
+from runner.core.base.home import Home, place
 from runner.core.policy import policy_files
 from runner.people.cli.common import Json, Yes, interruptible, say, there
 from runner.people.host import backup as backups

@@ -7,7 +7,8 @@ import json
 import typer
 
 from runner.core.airlock import leak_budget
-from runner.core.base.home import Home, find
+from runner.core.base.benches import find
+from runner.core.base.home import Home
 from runner.core.base.launching import Lane, LaunchRequest
 from runner.core.policy import policy_files, seccomp, users
 from runner.people.cli.common import Json

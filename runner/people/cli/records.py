@@ -18,8 +18,9 @@ import typer
 
 from runner.core.airlock import invisible
 from runner.core.base import files
+from runner.core.base.benches import find
 from runner.core.base.errors import UsageError, VerifyError
-from runner.core.base.home import Home, find
+from runner.core.base.home import Home
 from runner.core.base.values import Experiment
 from runner.core.decision import standing
 from runner.core.evidence import ledger

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from runner.core.base.benches import find
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SHIPPED, Home, find
+from runner.core.base.home import SHIPPED, Home
 from runner.core.evidence import receipts
 from runner.core.evidence.receipts import Probes
 from runner.core.evidence.recorder import now

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from runner.core.airlock.description import clean
-from runner.core.base.home import find
+from runner.core.base.benches import find
 from runner.core.base.launching import Lane
 from runner.core.evidence import ledger
 from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notifying, show, there

@@ -19,8 +19,9 @@ from rich.table import Table
 from runner.core.airlock import invisible
 from runner.core.airlock.description import clean
 from runner.core.base import files, locks, steering
+from runner.core.base.benches import find
 from runner.core.base.errors import UsageError
-from runner.core.base.home import SHIPPED, Home, find
+from runner.core.base.home import SHIPPED, Home
 from runner.core.base.steering import Verb
 from runner.core.base.values import Experiment
 from runner.core.decision import standing

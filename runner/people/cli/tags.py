@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from runner.core.airlock import invisible
+from runner.core.base.benches import find
 from runner.core.base.errors import UsageError
-from runner.core.base.home import find
 from runner.core.evidence import ledger
 from runner.people.cli.common import Json, Yes, say, tag_name
 from runner.people.host import tag_book

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from runner.core.base import locks
+from runner.core.base.benches import find
 from runner.core.base.errors import BusyError, GloveboxError
-from runner.core.base.home import Home, find
+from runner.core.base.home import Home
 from runner.core.evidence import ledger
 from runner.people.cli.common import Json, Tell, ended, interruptible, notifying, say, show
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of

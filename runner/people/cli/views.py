@@ -14,7 +14,7 @@ from rich.live import Live
 
 from runner.core.airlock import invisible
 from runner.core.artifacts import begun
-from runner.core.base.home import find
+from runner.core.base.benches import find
 from runner.core.base.values import OUTCOMES, Experiment
 from runner.core.decision import standing
 from runner.core.evidence import audit_chain, ledger

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from runner.core.base import files, locks, ownership
+from runner.core.base.benches import folders
 from runner.core.base.errors import GloveboxError, UsageError, VerifyError
-from runner.core.base.home import Home, folders
+from runner.core.base.home import Home
 from runner.core.evidence import git_shape, verify
 from runner.core.evidence.outcome import Outcome
 

@@ -24,8 +24,9 @@ from securesystemslib.signer import CryptoSigner
 from runner.core.airlock import leak_budget
 from runner.core.artifacts import keys, store
 from runner.core.artifacts.manifest import Statement
+from runner.core.base.benches import find
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SHIPPED, Home, find
+from runner.core.base.home import SHIPPED, Home
 from runner.core.base.launching import Lane
 from runner.core.decision import clock, standing
 from runner.core.evidence import audit_chain, receipts

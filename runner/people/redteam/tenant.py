@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from runner.core.artifacts import keys
-from runner.core.base import files, home, locks, ownership
+from runner.core.base import benches, files, home, locks, ownership
 from runner.core.base.errors import GloveboxError, VerifyError
 from runner.core.base.home import Home
 from runner.core.evidence import git_line, git_shape
@@ -155,7 +155,7 @@ def _found(here: Path, planted: Path, intact: bool) -> Path:
     try:
         if not intact:
             os.environ[ownership.ACCEPT] = str(planted)
-        return home.find(here).root
+        return benches.find(here).root
     finally:
         os.environ.pop(ownership.ACCEPT, None)
         os.environ.update({name: value for name, value in given.items() if value is not None})

@@ -29,7 +29,7 @@ from runner.core.base.launching import WHOLE_HOST, EndReason, EngineResult, Lane
 from runner.core.policy import counters
 from runner.core.policy.walls import Box, Sandbox
 from runner.rooms.launcher import cores, inspection, usage
-from runner.rooms.launcher.freezing import AGENT_LABEL, LANE_LABEL, label
+from runner.rooms.launcher.freezing import agent_labels
 from runner.rooms.launcher.output import Output
 from trainer.wire import device
 
@@ -97,11 +97,7 @@ def specification(
             BENCH_LABEL: bench,
             LANES_LABEL: str(lane.of),
         }
-        | (
-            {AGENT_LABEL: bench, LANE_LABEL: label(request.lane.number, request.seat)}
-            if request.role == "agent"
-            else {}
-        ),
+        | (agent_labels(bench, request.lane.number, request.seat) if request.role == "agent" else {}),
     }
 
 

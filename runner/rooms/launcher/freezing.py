@@ -153,9 +153,9 @@ def place(lane: int, seat: int = 0) -> int:
     return lane * MAX_SEATS + seat
 
 
-def label(lane: int, seat: int) -> str:
-    """The same as its container's label says it."""
-    return f"{lane}.{seat}" if seat else str(lane)
+def agent_labels(bench: str, lane: int, seat: int) -> dict[str, str]:
+    """The same as its container's labels say it."""
+    return {AGENT_LABEL: bench, LANE_LABEL: f"{lane}.{seat}" if seat else str(lane)}
 
 
 def _place(labels: dict[str, str]) -> int:

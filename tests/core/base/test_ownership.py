@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.core.artifacts import keys
-from runner.core.base import home, ownership
+from runner.core.base import benches, home, ownership
 from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home
 from runner.core.evidence.git_line import GitLine
@@ -31,13 +31,13 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     made.root.mkdir(mode=0o700)
     keys.create(made)
     (made.root / "work").mkdir()
-    assert home.find().root == made.root  # the control, for all tests below
+    assert benches.find().root == made.root  # the control, for all tests below
     return made
 
 
 def refused(match: str) -> None:
     with pytest.raises(PolicyError, match=match):
-        home.find()
+        benches.find()
 
 
 @as_root
@@ -60,7 +60,7 @@ def test_one_bench_can_be_named_and_no_other(planted: Home, monkeypatch: pytest.
         monkeypatch.setenv(ownership.ACCEPT, other)
         refused("belongs to")
     monkeypatch.setenv(ownership.ACCEPT, str(planted.root))
-    assert home.find().root == planted.root
+    assert benches.find().root == planted.root
 
 
 @pytest.mark.parametrize("name", [".", "policies", "keys", "work", "policies/trust.yaml"])
@@ -73,7 +73,7 @@ def test_what_others_can_write_is_not_used(planted: Home, name: str, mode: int) 
 
 def test_a_folder_above_that_others_can_write_is_not_used_unless_they_can_only_add_to_it(planted: Home) -> None:
     planted.root.parent.chmod(0o1777)
-    assert home.find().root == planted.root
+    assert benches.find().root == planted.root
     planted.root.parent.chmod(0o777)
     refused("can be written by others.*chmod go-w")
 
@@ -81,7 +81,7 @@ def test_a_folder_above_that_others_can_write_is_not_used_unless_they_can_only_a
 @as_root
 def test_a_group_others_are_in_counts_as_others(planted: Home) -> None:
     (planted.root / "policies").chmod(0o770)
-    assert home.find().root == planted.root  # root's own group
+    assert benches.find().root == planted.root  # root's own group
     os.chown(planted.root / "policies", 0, STRANGER)
     refused("can be written by others")
 
@@ -108,7 +108,7 @@ def test_the_way_through_a_strangers_link_is_not_taken(
     link = tmp_path / "link"
     link.symlink_to(planted.root.parent)
     monkeypatch.setenv("GLOVEBOX_HOME", str(link / home.NAME))
-    assert home.find().root == planted.root  # a link of one's own is fine
+    assert benches.find().root == planted.root  # a link of one's own is fine
     os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
     refused("belongs to")
     os.chown(link, 0, 0, follow_symlinks=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.base import home, ownership
+from runner.core.base import benches, home, ownership
 from runner.core.base.errors import GloveboxError, PolicyError, VerifyError
 from runner.core.base.home import Home
 from runner.core.evidence import verify
@@ -220,22 +220,22 @@ def test_a_bench_is_not_made_in_a_folder_that_somebody_was_quicker_to_make(
     place.root.mkdir()
     os.chown(place.root, STRANGER, STRANGER)
     with pytest.raises(PolicyError, match="belongs to"):
-        home.make(place)
+        benches.make(place)
     monkeypatch.setattr(Path, "exists", lambda _: False)
     with pytest.raises(PolicyError, match="by somebody else"):
-        home.make(place)
+        benches.make(place)
 
 
 def test_a_bench_that_is_made_is_private_and_so_is_what_was_missing_above(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        home.make(Home(tmp_path / "a" / "b" / home.NAME))
+        benches.make(Home(tmp_path / "a" / "b" / home.NAME))
     finally:
         os.umask(before)
     for name in ("a", "a/b", f"a/b/{home.NAME}"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
     (tmp_path / "c").mkdir(mode=0o755)
-    home.make(Home(tmp_path / "c"))
+    benches.make(Home(tmp_path / "c"))
     assert (tmp_path / "c").stat().st_mode & 0o777 == 0o700
 
 
@@ -245,7 +245,7 @@ def test_a_root_others_can_add_to_is_refused_through_a_link_too(
 ) -> None:
     real = tmp_path / "real"
     real.mkdir()
-    home.make(Home(real / home.NAME))
+    benches.make(Home(real / home.NAME))
     (tmp_path / "link").symlink_to(real)
     ownership.check(tmp_path / "link" / home.NAME)
     (real / home.NAME).chmod(0o1777)

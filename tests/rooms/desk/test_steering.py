@@ -123,7 +123,7 @@ def test_the_same_request_is_taken_in_once(night: Night) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", '{"verb": "run"}', "x" * 20_000, "null"])
 def test_a_file_that_is_no_request_is_told_and_removed(night: Night, text: str) -> None:
-    folder = night.home.asked("t")
+    folder = steering.asked_of(night.home, "t")
     folder.mkdir(parents=True)
     (folder / "1.json").write_text(text)
     night.bench.program()
@@ -178,7 +178,7 @@ def test_a_directive_that_cannot_be_read_leaves_the_last_one_in_force(night: Nig
 
 
 def test_requests_without_end_are_refused(night: Night) -> None:
-    folder = night.home.asked("t")
+    folder = steering.asked_of(night.home, "t")
     folder.mkdir(parents=True)
     for number in range(steering.MAX_WAITING):
         (folder / f"{number}.json").write_text("{}")
