@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from runner.core.base.errors import PolicyError
 from runner.core.base.launching import MAX_LANES
-from runner.core.base.values import Crash, Experiment, Status, Telemetry
+from runner.core.base.values import NOTHING_PROPOSED, Crash, Experiment, Status, Telemetry
 from runner.core.decision.deaths import EXIT_CODES, SIGNALS
 from runner.core.decision.decide import SPARE_SEEDS
 from runner.core.policy.policy_files import Errors, Metric, Metrics, Policies
@@ -196,6 +196,8 @@ class Account:
         telemetry = Telemetry(curve=row.curve, summary=row.summary)
         level = self._level_of_old(telemetry, row.crash) if row.told is None else row.told
         bits, limit = _at(self._policies, level, telemetry, row.crash), self._policies.metrics.leak.night_bits
+        if row.reason == NOTHING_PROPOSED:
+            bits = 0.0  # nothing ran
         if self._bits + bits > limit:
             level, bits = BARE, self._bare
         if self._bits + bits > limit:

@@ -48,7 +48,7 @@ class Notebook(Frozen):
             raise NotebookError("not_utf8") from None
         if size > NOTES_BYTES:
             raise NotebookError("notes_too_large")
-        if next(invisible.hidden(notes), None) is not None:
+        if next(invisible.hidden(notes), None) is not None or "\r" in notes:
             raise NotebookError("invisible_text")
         return self.model_copy(update={"notes": notes})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -57,6 +58,11 @@ def hints(steers: list[Steer]) -> list[Steer]:
     for one in steers:
         found = [] if one.verb == "clear" else [*found, one] if one.verb == "hint" else found
     return found
+
+
+def vetoes(steers: Sequence[Steer]) -> dict[int, int]:
+    """Keeps that people took back, and after how many experiments they first asked for it."""
+    return {one.experiment: one.after for one in reversed(steers) if one.verb == "veto"}
 
 
 def ask(home: Home, tag: str, verb: Verb, asked: str, *, text: str = "", experiment: int = 0) -> Request:

@@ -36,6 +36,7 @@ Kind = Literal[  # of what an experiment changed (findings/edits.py)
     "architecture", "training_loop", "nothing", "other",
 ]  # fmt: skip
 
+NOTHING_PROPOSED = "nothing_proposed"  # reason of a row without a run: its agent changed nothing
 INTERRUPTED = "interrupted"  # reason of a row whose runner or launcher died
 
 
@@ -228,6 +229,11 @@ class Experiment(Frozen):
     hopeless: Hopeless | None = None  # found so while it trained, and ended for it unless it has a score
     lane: str = ""  # where it ran (Lane.name)
     evaluation: Evaluation | None = None  # how its score was taken; None without one, and in rows older than this
+
+    @property
+    def proposed(self) -> bool:
+        """Whether an agent made it: no baseline, no person's veto, and not nothing."""
+        return self.parent is not None and self.veto is None and self.reason != NOTHING_PROPOSED
 
     @property
     def counts(self) -> bool:

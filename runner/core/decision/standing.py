@@ -102,6 +102,14 @@ def follow(kept: list[Experiment], row: Experiment) -> None:
     kept.append(row)
 
 
+def taken_out(rows: Sequence[Experiment]) -> list[Experiment]:
+    """Keeps that a person took back, and what was built on them."""
+    if all(row.veto is None for row in rows):
+        return []
+    kept = {row.id for row in line(rows)}
+    return [row for row in rows if _kept(row) and row.id not in kept]
+
+
 def taken_back(rows: Sequence[Experiment], number: int) -> Experiment | None:
     """The keep before `number` in the line, to which a veto of that leads; None if it is not one to take back."""
     kept = line(rows)

@@ -15,12 +15,23 @@ from typing import Any, Literal, NamedTuple
 
 from runner.core.airlock import snapshot
 from runner.core.base import faults
-from runner.core.base.errors import GloveboxError
+from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.home import Home
 from runner.core.base.launching import EngineResult
 from runner.core.base.run_folder import tidy
 from runner.core.base.steering import Request, Steer
-from runner.core.base.values import INTERRUPTED, Experiment, Hopeless, Proposal, Rerun, Score, Scored, Snapshot, Status
+from runner.core.base.values import (
+    INTERRUPTED,
+    NOTHING_PROPOSED,
+    Experiment,
+    Hopeless,
+    Proposal,
+    Rerun,
+    Score,
+    Scored,
+    Snapshot,
+    Status,
+)
 from runner.core.decision import deaths, decide
 from runner.core.evidence import audit_chain, disk_reserve, receipts, results_tsv
 from runner.core.evidence.audit_chain import AuditLog
@@ -28,8 +39,6 @@ from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine, message
 from runner.core.evidence.ledger import Ledger, Opened, Origin, interrupted, start, text_digest
 from runner.core.evidence.texts import Texts
-
-NOTHING_PROPOSED = "nothing_proposed"
 
 
 def now() -> str:
@@ -92,11 +101,16 @@ class Recorder:
             self._enter("refused", {"tag": self.tag, "reason": reason})
 
     def steer(self, request: Request) -> Steer:
-        """Record and sign what a person asked for, before anybody acts on it; once, however often it is tried."""
+        """Record and sign what a person asked for, before anybody acts on it; once, however often it is tried.
+
+        Raises UsageError for what another tag was asked.
+        """
         with self.lock:
             steers = self.texts.steers(self.tag)
             known = next((one for one in steers if one.request == request.request), None)
             if known is None:
+                if self.texts.taken(request.request):
+                    raise UsageError("a request of another tag", where=request.request)
                 after = len(self.ledger.experiments(self.tag))
                 known = Steer(**dict(request), id=len(steers) + 1, tag=self.tag, taken=now(), after=after)
                 self.texts.add(known)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Sequence
 
 from pydantic import ValidationError
 
@@ -67,6 +68,24 @@ class Texts:
         """The one of a digest; raises GloveboxError for what is none."""
         return _notebook(self.text(digest) or "")
 
+    def odd(self, tags: Sequence[str]) -> list[str]:
+        """What no session wrote: notebooks and requests of tags that are none, notebooks that cannot be read, and
+        requests whose name in their column is another than in their text."""
+        if not self.there:
+            return []
+        found = []
+        for tag, text in self._ledger.read("SELECT tag, text FROM notebooks"):
+            try:
+                _notebook(text)
+            except GloveboxError:
+                found.append(f"a malformed notebook of {ascii(str(tag)[:40])[1:-1]}")
+            if tag not in tags:
+                found.append(f"a notebook of {ascii(str(tag)[:40])[1:-1]}, which is no tag")
+        for tag, request, text in self._ledger.read("SELECT tag, request, row FROM steers"):
+            known = tag in tags and _steer(tag, text).request == request
+            found += [] if known else [f"a request of {ascii(str(tag)[:40])[1:-1]} that is none"]
+        return found
+
     def steers(self, tag: str) -> list[Steer]:
         """What people asked of a tag, in the order in which its sessions took it in; each is parsed once."""
         with self._lock:
@@ -78,6 +97,10 @@ class Texts:
                 self._known.pop(tag)
                 raise _malformed()
             return list(known)
+
+    def taken(self, request: str) -> bool:
+        """Whether any tag's session has taken in a request."""
+        return bool(self._ledger.read("SELECT 1 FROM steers WHERE request = ?", request))
 
     def add(self, steer: Steer) -> None:
         """Record what a person asked for; it has the next number."""

@@ -23,6 +23,7 @@ from runner.core.evidence.checkpoints import MOST_UNSIGNED, against_witness
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.outcome import Outcome
+from runner.core.evidence.texts import Texts
 from runner.core.evidence.verify_line import KeptLines
 from runner.core.evidence.verify_tag import Records
 from runner.core.policy import of_tag, policy_files
@@ -67,6 +68,8 @@ class _Verifier:
                 outcome.check("ledger file", ledger.sound(), "the ledger's indices do not say what its tables say")
                 strays = ", ".join(ledger.strays())
                 outcome.check("ledger file", not strays, f"the ledger has rows of tags it does not list: {strays}")
+                odd = ", ".join(Texts(ledger).odd(tags)[:10])
+                outcome.check("ledger file", not odd, f"the ledger holds what no session wrote: {odd}")
                 lines.references = _references(line)
                 if not self._git(line, lines.references):
                     records.objects = None

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from runner.core.airlock import leak_budget
 from runner.core.artifacts import begun
 from runner.core.artifacts.progress import Advance, Stages
+from runner.core.base import steering
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.steering import Steer
@@ -92,8 +93,7 @@ class Records:
         if rules is not None:
             known = begun.under(self.home, ledger.run_info(tag)["policy"], every)
             with self.shown.stage(f"{tag}: verdicts", len(rows)) as advance:
-                asked = {one.experiment: one.after for one in reversed(steers) if one.verb == "veto"}
-                same = known is not None
+                asked, same = steering.vetoes(steers), known is not None
                 self._decided(known or rules, rows, reruns, asked, same_terms=same, since=since, advance=advance)
             self._told(known, tag, rows)
         self._origin(tag, rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from runner.core.base.launching import Frozen
-from runner.core.base.values import Experiment, Kind, Status
+from runner.core.base.values import NOTHING_PROPOSED, Experiment, Kind, Status
 from runner.core.decision.noise import Noise
 from runner.core.findings import edits
 
@@ -73,6 +73,8 @@ class Study:
     def take(self, row: Experiment) -> None:
         """Take in the next row."""
         self._rows += 1
+        if row.reason == NOTHING_PROPOSED:
+            return
         for kind in kinds(self._best, row, self._source):
             self._counts.setdefault(kind, _Counts()).add(row)
         self._since += 1

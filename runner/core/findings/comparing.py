@@ -51,14 +51,21 @@ class Part(Frozen):
 def earned(rows: Sequence[Experiment]) -> list[float]:
     """By how much each experiment moved the tag, in val_bpb; the baseline by nothing."""
     found, before = [], 0.0
+    line: list[tuple[int, float]] = []  # (number, gain) of the kept line, without the baseline
     for row in rows:
         if row.total is not None:
             found.append(row.total - before)
             before = row.total
-        else:
-            gain = row.confirmed if row.confirmed is not None else row.claimed
-            kept = row.status is Status.KEEP and gain is not None
-            found.append(gain if kept and gain is not None else 0.0)
+            continue
+        gain = row.confirmed if row.confirmed is not None else row.claimed
+        kept = row.status is Status.KEEP and gain is not None
+        found.append(gain if kept and gain is not None else 0.0)
+        if row.veto is not None and row.status is Status.KEEP:
+            at = next((n for n, (number, _) in enumerate(line) if number == row.veto), len(line))
+            found[-1] = -math.fsum(earned for _, earned in line[at:])
+            del line[at:]
+        elif kept:
+            line.append((row.id, found[-1]))
     return found
 
 
@@ -66,7 +73,7 @@ def parts(entries: Sequence[Entry], by: By) -> list[Part]:
     """The parts in the order in which they began. Baselines and interrupted runs belong to none."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        if entry.row.parent is not None:
+        if entry.row.proposed or entry.row.veto is not None:
             groups.setdefault(_name(entry, by), []).append(entry)
     return [_part(name, some) for name, some in groups.items()]
 

@@ -18,6 +18,7 @@ from runner.core.base.values import INTERRUPTED
 from runner.core.evidence import ledger, spending
 from runner.core.findings import comparing
 from runner.core.findings.comparing import By, Entry, Part
+from runner.core.policy import of_tag
 from runner.people.cli.common import Json, newest, say
 from runner.people.pages import console
 
@@ -50,7 +51,8 @@ def compare(
 
 def entries(home: Home, book: ledger.Ledger, tag: str) -> list[Entry]:
     """A tag's experiments with what is known beside their rows; interrupted ones are left out."""
-    rule = begun.under_or_now(home, book.run_info(tag)["policy"]).decision.rule
+    policies = begun.under(home, book.run_info(tag)["policy"], list(of_tag.known(home.policies)))
+    rule = "unknown" if policies is None else policies.decision.rule
     rows, costs = book.experiments(tag), spending.by_experiment(home.spent, tag)
     found = []
     for row, gain in zip(rows, comparing.earned(rows), strict=True):

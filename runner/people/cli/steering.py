@@ -60,6 +60,8 @@ def hint(
     name = newest(home, book, tag)
     if text and clear:
         raise typer.BadParameter("words, or --clear: not both")
+    if text and not text.strip():
+        raise typer.BadParameter("no words")
     if text and len(text) > steering.HINT_CHARS:
         raise typer.BadParameter(f"at most {steering.HINT_CHARS} characters: what is longer belongs into program.md")
     if text:

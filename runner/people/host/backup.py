@@ -28,7 +28,7 @@ from runner.core.base.home import Home
 from runner.core.evidence import git_shape, verify
 from runner.core.evidence.outcome import Outcome
 
-_FOLDERS = ("policies", "keys", "snapshots", "line.git", "tags", "imports", "broker")
+_FOLDERS = ("policies", "keys", "snapshots", "line.git", "tags", "imports", "broker", "asked")
 _FILES = ("audit.jsonl", "audit.pem", "seed.py", "program.md", "redteam.json", "tags.json")
 _DATABASES = ("ledger.sqlite", "broker/spent.sqlite")
 _ARTIFACTS = ("artifacts", "store")

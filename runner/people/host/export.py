@@ -23,11 +23,13 @@ from runner.core.base import files, nvidia
 from runner.core.base.errors import UsageError
 from runner.core.base.home import Home
 from runner.core.base.launching import Frozen, Sha256
+from runner.core.base.steering import Steer
 from runner.core.base.values import Experiment, Rerun, Status, Tag
 from runner.core.decision import standing
 from runner.core.evidence import results_tsv
 from runner.core.evidence.git_line import GitLine, message
 from runner.core.evidence.ledger import Ledger
+from runner.core.evidence.texts import Texts
 from runner.core.findings import analysis, transfers
 from runner.core.policy.policy_files import Decision, Policies
 from runner.people.pages import report, session_report
@@ -49,6 +51,7 @@ class Rows(Frozen):
     decision: Decision
     experiments: list[Experiment]
     reruns: list[Rerun]
+    steers: tuple[Steer, ...] = ()  # what people asked for; none in an export that is older
 
 
 class Manifest(Frozen):
@@ -78,12 +81,15 @@ def export(home: Home, policies: Policies, tag: str, machine: str, folder: Path)
     """Write the folder; raises GloveboxError if it exists or nothing was kept."""
     ledger, line = Ledger(home.ledger, read_only=True), GitLine(home.line, make=False)
     rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
+    steers = [one.model_copy(update={"text": ""}) for one in Texts(ledger).steers(tag) if one.verb == "veto"]
     keeps = [row for row in rows if row.status is Status.KEEP]
     if not keeps:
         raise UsageError(f"nothing was kept in {tag} yet", where="ledger", fix="see: glovebox status")
     if folder.exists():
         raise UsageError("exists already", where=str(folder), fix="name another with --output")
-    told = Rows(tag=tag, hardware=machine, decision=policies.decision, experiments=rows, reruns=reruns)
+    told = Rows(
+        tag=tag, hardware=machine, decision=policies.decision, experiments=rows, reruns=reruns, steers=tuple(steers)
+    )
     # Made and signed where nobody else can write, then copied out: the folder that is named may be a stranger's.
     with tempfile.TemporaryDirectory(dir=home.root) as private:
         partial = Path(private)

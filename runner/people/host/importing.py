@@ -23,6 +23,7 @@ from runner.core.base import files, locks
 from runner.core.base.errors import ArtifactError, GloveboxError, VerifyError
 from runner.core.base.files import open_plain
 from runner.core.base.home import Home
+from runner.core.base.steering import vetoes
 from runner.core.base.values import Experiment, Status
 from runner.core.decision.decide import FIRST_SEED
 from runner.core.evidence import audit_chain, results_tsv
@@ -113,7 +114,7 @@ def _in_order(rows: Sequence[Experiment]) -> bool:
 
 
 def _consistent(rows: Rows, table: Path) -> dict[str, int]:
-    wrong, replayed = replay(rows.decision, rows.experiments, rows.reruns)
+    wrong, replayed = replay(rows.decision, rows.experiments, rows.reruns, asked=vetoes(rows.steers))
     if wrong:
         raise VerifyError(wrong[0], where=ROWS, fix=_ASK)
     expected = ["\t".join(results_tsv.COLUMNS), *(results_tsv.line(row) for row in rows.experiments)]

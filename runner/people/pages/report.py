@@ -134,7 +134,7 @@ class Page:
 
     def _kept(self, rows: Sequence[Experiment]) -> list[tuple[Experiment, str]]:
         """Each keep against the keep before it, the largest gains if there are many; in order."""
-        keeps = [row for row in rows if row.status is Status.KEEP]
+        keeps = standing.line(rows)
         pairs = sorted(itertools.pairwise(keeps), key=lambda pair: -transfers.gain(pair[1]))[:MAX_DIFFS]
         return [(new, self._diff(old.commit, new.commit)) for old, new in sorted(pairs, key=lambda pair: pair[1].id)]
 
@@ -214,7 +214,7 @@ def _open_questions(
     home: Home, rows: Sequence[Experiment], reruns: Sequence[Rerun], policies: Policies, headline: dict[str, Any]
 ) -> list[str]:
     """What nobody has checked, as far as the records tell."""
-    keeps = [row for row in rows if row.status is Status.KEEP]
+    keeps = [row for row in standing.line(rows) if row.veto is None]
     measured = {one.experiment for one in transfers.transfers(rows, reruns, policies.decision.alpha) if one.gain}
     single = [row.id for row in keeps[1:] if row.confirmed is None and row.id not in measured and row.gain is None]
     doubtful = sum(row.probability is not None and row.probability < DOUBTFUL for row in keeps)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from runner.core.airlock import invisible
 from runner.core.base.values import INTERRUPTED, OUTCOMES, Experiment, Status
+from runner.core.decision import standing
 from runner.core.findings.analysis import Analysis
 from runner.core.findings.transfers import Transfer, gain
 
@@ -56,7 +57,7 @@ def write(
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count),
         f"- data and tokenizer: {artifact}; scores are comparable within this artifact and this hardware only",
         _noise(analysis),
-        *_wins(keeps),
+        *_wins(standing.line(rows)),
         *_dead(rows),
         *_transfers(transfers),
         *_configuration(first, last),

@@ -83,7 +83,7 @@ class Desk:
         self.left_because: str | None = None  # the agent's own word, from LEAVING
         self._busy = threading.Lock()
         self._pace = Pace(_PER_SECOND, _BURST)
-        self._refusals = 0
+        self._refusals = self._passes = 0
         self._settled = False
         self._library = Library(loop)
         self._verbs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -165,9 +165,11 @@ class Desk:
         lane, patience, last = self.loop.stages.lane.number, self.loop.usual_seconds(), self.quota.left == 0
         over = self.finished.is_set
         with self.rounds.turn(lane, patience, last=last, over=over), self.turns.take():
-            if self.finished.is_set():  # a stop was asked for meanwhile
+            self.loop.steering.wait(self.finished)  # a pause, or a stop, was asked for meanwhile
+            if self.finished.is_set():
                 self.quota.give_back()
                 return _no("no_experiments_left")
+            self._take_back(None, wait=True)  # before it is measured against that
             return self._experiment(description, proposal)
 
     def _experiment(self, description: str, proposal: Proposal) -> dict[str, Any] | str:
@@ -180,7 +182,8 @@ class Desk:
             return error.reason
         self._refusals = 0
         self.ran += 1
-        self._take_back(wait=False)
+        self._take_back(self.train_py, wait=False)
+        self._passes = 0
         if self.quota.left == 0:
             self._finish()
         if not (self.finished.is_set() or self._told_enough()):
@@ -188,7 +191,7 @@ class Desk:
         self._tell_broker()
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
 
-    def _take_back(self, *, wait: bool) -> None:
+    def _take_back(self, source: Path | None, *, wait: bool) -> None:
         """Carry out what a person vetoed; it counts as nobody's experiment. If another lane does, `wait` for that."""
         self.loop.steering.catch_up()
         if not self.loop.steering.turn.acquire(blocking=wait):
@@ -196,7 +199,7 @@ class Desk:
         try:
             for number in self.loop.steering.vetoes():
                 if not self.loop.told_enough():
-                    self.loop.take_back(number, self.train_py)
+                    self.loop.take_back(number, source)
         finally:
             self.loop.steering.turn.release()
 
@@ -266,12 +269,14 @@ class Desk:
                 return _no("no_experiments_left")
             if self.loop.steering.vetoes():
                 with self.turns.take():
-                    self._take_back(wait=True)
+                    self._take_back(self.train_py, wait=True)
             number = request.get("experiment")
             if number is None:
                 self.loop.restore(self.train_py)
             else:
                 row = self._library.known(number)
+                if row.id in {one.id for one in standing.taken_out(self.loop.ledger.experiments(self.loop.tag))}:
+                    return _no("vetoed")
                 self.loop.go_on_from(row, self.train_py)
             return {"ok": True, "parent": self.loop.parent}
         except Refusal as refusal:
@@ -288,6 +293,10 @@ class Desk:
         try:
             if self.finished.is_set() or self._told_enough() or not self.quota.take():
                 return _no("no_experiments_left")
+            time.sleep(
+                min(_LONGEST_PAUSE, _REFUSAL_PAUSE * (2.0 ** min(self._passes, 10) - 1))
+            )  # a loop fills no record
+            self._passes += 1
             self.loop.pass_over(self.train_py)
             self.ran += 1
             if self.quota.left == 0:

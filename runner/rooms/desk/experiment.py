@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from runner.core.airlock import leak_budget, snapshot
 from runner.core.base import faults, files
@@ -124,13 +124,16 @@ class Loop:
         ours = self.line.content(best.commit)
         merged = None if before is None else self.line.merged(self.line.content(before.commit), ours, theirs)
         if merged is None or len(merged) > most:
+            if parent in {row.id for row in self._gone()}:
+                self._refuse(SnapshotError("vetoed", "it is built on what a person took back", where=str(source)))
             return Made(parent), False
         self._put(source, merged)
         return Made(best.id, rebased=parent), True
 
     def pass_over(self, source: Path) -> None:
         """Record that an agent proposed nothing, without a run; the next experiment has a model budget of its own."""
-        made = Made(self.parent or self._first(), self.program, self.recorder.texts.keep_notebook(self.tag))
+        program = self.program or self.steering.program()[0]
+        made = Made(self.parent or self._first(), program, self.recorder.texts.keep_notebook(self.tag))
         with self.recorder.lock:
             best = self.best_source()
             taken = snapshot.keep(best, self.home.snapshots)  # not what the agent's file holds a moment later
@@ -140,10 +143,11 @@ class Loop:
         self._put(source, best)
         self.emit("finished", {"experiment": row.id, "row": row.model_dump(mode="json")})
 
-    def take_back(self, number: int, source: Path) -> None:
+    def take_back(self, number: int, source: Path | None) -> None:
         """Run the best before keep `number` again and go on from it: a person wants that keep out of the line.
 
-        What was built on it goes with it. `source`: the train.py of this lane's agent, which stands still meanwhile.
+        What was built on it goes with it. `source`: the train.py of this lane's agent, to hold that file; None: a
+        candidate is in it, which is brought up to date before it runs. The agent stands still meanwhile.
         """
         before = standing.taken_back(self.ledger.experiments(self.tag), number)
         if before is None:
@@ -153,7 +157,8 @@ class Loop:
         with self.launches.freezing(self.stages.lane.number, self.seat) as frozen:
             told = f"a person took experiment {number} back: experiment {before.id} once more"
             ended = self._experiment(work, told, frozen, Made(before.id, veto=number))
-            self.restore(source)
+            if source is not None:
+                self.restore(source)
         self._answer(ended, None)
 
     def _written(self, data: bytes) -> Path:
@@ -170,7 +175,7 @@ class Loop:
         began = time.monotonic()
         program = self.program or self.steering.program()[0]
         made = made._replace(program=program, notebook=self.recorder.texts.keep_notebook(self.tag))
-        taken, run, number = self._accept(source, description, first=first)
+        taken, run, number = self._accept(source, description, made, first=first)
         self.emit("started", {"experiment": number, "description": description, "seconds": self.stages.budget()})
         lookout = None if made.veto else self._lookout(number)
         frozen()
@@ -188,7 +193,7 @@ class Loop:
         record = partial(self._finish, number, made, began, lookout)
         return self.trials().settle(number, made.parent, scored, record, wanted=made.veto is not None)
 
-    def _accept(self, source: Path, description: str, *, first: bool) -> tuple[Snapshot, str, int]:
+    def _accept(self, source: Path, description: str, made: Made, *, first: bool) -> tuple[Snapshot, str, int]:
         """The snapshot, the run it goes into and the experiment's number, once nothing stands in its way."""
         self._enough_disk()
         if self.told_enough():
@@ -196,6 +201,8 @@ class Loop:
                 "the tag's leak budget is used", where="policies/metrics.yaml leak.night_bits", fix="use a new --tag"
             )
         taken = self._snapshot(source)
+        if made.veto is None and taken.sha256 in {row.snapshot for row in self._gone()}:
+            self._refuse(SnapshotError("vetoed", "a person took this file back", where=str(source)))
         faults.reach("snapshot.kept")
         if first is (self.best() is not None):
             raise BaselineError("a tag begins with its baseline, once; no candidate comes first", where=self.tag)
@@ -313,9 +320,17 @@ class Loop:
         try:
             return snapshot.take(source, self.home.snapshots, self.policies.agent.train_py_bytes)
         except SnapshotError as error:
-            self.recorder.refuse(error.reason)
-            self.emit("refused", {"reason": error.reason, "error": str(error)})
-            raise
+            self._refuse(error)
+
+    def _refuse(self, error: SnapshotError) -> NoReturn:
+        """A candidate that is not run: recorded, told, and raised."""
+        self.recorder.refuse(error.reason)
+        self.emit("refused", {"reason": error.reason, "error": str(error)})
+        raise error
+
+    def _gone(self) -> list[Experiment]:
+        """What people took out of the line."""
+        return standing.taken_out(self.ledger.experiments(self.tag))
 
     def best(self) -> Experiment | None:
         """What the next candidate is measured against, None before the baseline."""

@@ -87,7 +87,7 @@ class Memory:
             self._claims.append(claim)
             shown = rounded(row, claim)
             self._study.take(shown)
-            if self._kept and row.veto is None:
+            if row.proposed:
                 self._tally.take(shown)
             if row.status is Status.KEEP and score is not None:
                 self._told_best = score

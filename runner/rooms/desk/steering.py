@@ -6,9 +6,12 @@ A paused tag answers no agent, so no experiment begins and no model is called; w
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from pathlib import Path
 
+from runner.core.base.errors import UsageError
 from runner.core.base.home import SHIPPED
 from runner.core.base.steering import Steer, hints, paused, waiting
 from runner.core.decision import standing
@@ -28,6 +31,7 @@ class Steering:
         self.turn = threading.Lock()  # one lane carries out vetoes
         self._recorder, self._emit = recorder, emit
         self._lock = threading.Lock()
+        self._unread = ""
         self._left: set[Path] = set()  # what could not be removed
         self._program: tuple[str, str] | None = None  # digest and text as it was last read
 
@@ -37,10 +41,13 @@ class Steering:
             for path, request in waiting(self._recorder.home, self._recorder.tag):
                 if path in self._left:
                     continue
-                if request is None:
+                try:
+                    steer = None if request is None else self._recorder.steer(request)
+                except UsageError:
+                    steer = None
+                if steer is None:
                     self._emit("not_asked", {"file": str(path)})
                 else:
-                    steer = self._recorder.steer(request)
                     self._emit("steered", {"verb": steer.verb, "text": steer.text, "experiment": steer.experiment})
                 try:
                     path.unlink(missing_ok=True)
@@ -60,12 +67,13 @@ class Steering:
 
     def vetoes(self) -> list[int]:
         """Keeps that a person took back and that are still in the line."""
-        asked = [one.experiment for one in self._recorder.texts.steers(self._recorder.tag) if one.verb == "veto"]
+        steers = self._recorder.texts.steers(self._recorder.tag)
+        asked = {one.experiment: one.after for one in steers if one.verb == "veto"}  # the newest request of each
         if not asked:
             return []
         rows = self._recorder.ledger.experiments(self._recorder.tag)
-        tried = [row.veto for row in rows]
-        return [n for n in dict.fromkeys(asked) if tried.count(n) < _TRIES and standing.taken_back(rows, n)]
+        tried = {n: sum(row.veto == n for row in rows[after:]) for n, after in asked.items()}
+        return [n for n in asked if tried[n] < _TRIES and standing.taken_back(rows, n)]
 
     def program(self) -> tuple[str, str]:
         """(digest, text) of the person's directive as it is now; if that cannot be read, as it last was."""
@@ -79,7 +87,9 @@ class Steering:
                     path, text = SHIPPED / "program.md", read_program(SHIPPED / "program.md")
                 else:
                     text = self._program[1]
-                self._emit("program_unreadable", {"error": str(error)})
+                if str(error) != self._unread:  # once
+                    self._emit("program_unreadable", {"error": str(error)})
+                self._unread = str(error)
             if self._program is None or self._program[1] != text:
                 with self._recorder.lock:
                     self._program = self._recorder.texts.keep(text), text
@@ -89,7 +99,10 @@ class Steering:
 def read_program(path: Path) -> str:
     """A directive; raises ValueError for what is none."""
     try:
-        with path.open("rb") as file:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe is not waited for
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ValueError(f"{path}: not a file")
             data = file.read(PROGRAM_BYTES + 1)
         if len(data) > PROGRAM_BYTES:
             raise ValueError(f"{path}: more than {PROGRAM_BYTES >> 10} KiB")

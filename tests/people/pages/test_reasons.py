@@ -9,9 +9,8 @@ import pytest
 from runner.core.airlock.telemetry_file import NOT_EXPORTABLE
 from runner.core.base.home import SOURCE
 from runner.core.base.launching import EndReason
-from runner.core.base.values import INTERRUPTED, Status
+from runner.core.base.values import INTERRUPTED, NOTHING_PROPOSED, Status
 from runner.core.decision.decide import DEATHS
-from runner.core.evidence.recorder import NOTHING_PROPOSED
 from runner.people.pages import reasons
 from trainer.wire.refusal import Reason
 

@@ -193,3 +193,77 @@ def test_an_experiment_says_which_keep_a_veto_took_back(night: Night) -> None:
     row = Experiment.model_validate_json(json.dumps(night.rows[-1].model_dump(mode="json")))
     assert row.veto == 2
     assert "took experiment 2 back" in row.description
+
+
+def test_what_a_person_took_back_cannot_come_back(night: Night) -> None:
+    """The agent went on from it, or ran the very file again, and it was kept once more."""
+    for true in (1.9, 1.8):
+        night.run(true)
+    vetoed = night.bench.source(3)
+    ask(night, "veto", experiment=3)
+    night.bench.restore()
+    with pytest.raises(Refused, match="vetoed"):
+        night.bench.restore(3)
+    night.home.work.write_text(vetoed)
+    with pytest.raises(Refused, match="vetoed"):
+        night.bench.run_experiment("the same again")
+    assert line(night) == [1, 2, 4]
+    assert night.run(1.85)["status"] == "keep"  # the control: another file
+    assert night.verified().failures == []
+
+
+def test_a_candidate_is_measured_against_what_goes_on_after_a_veto(night: Night) -> None:
+    """It was weighed against the keep that a person had taken back already."""
+    room = "\n\n\ny = {}\n\n\n\nz = {}\n"
+    night.run(1.9, room.format(1, 1))
+    night.run(1.5, room.format(2, 1))
+    night.home.work.write_text("# true 1.5\nx = 1\n" + room.format(2, 2))
+    ask(night, "veto", experiment=3)
+    night.bench.run_experiment("on top of what is taken back")
+    assert [(row.veto, row.parent, row.rebased) for row in night.rows[3:]] == [(3, 2, None), (None, 4, 3)]
+    assert night.bench.source(5) == "# true 1.9\nx = 1\n" + room.format(1, 2)
+    assert night.verified().failures == []
+    night.run(1.4, room.format(9, 9))
+    night.home.work.write_text("# true 1.3\nx = 1\n" + room.format(8, 8))
+    ask(night, "veto", experiment=night.rows[-1].id)
+    with pytest.raises(Refused, match="vetoed"):  # the same lines: it cannot be told apart from what is taken back
+        night.bench.run_experiment("the same lines")
+
+
+def test_a_pause_holds_up_what_waits_for_its_turn(night: Night) -> None:
+    with night.desk.turns.take():
+        thread = threading.Thread(target=lambda: night.run(1.9))
+        thread.start()
+        time.sleep(0.5)
+        ask(night, "pause")
+    thread.join(1.5)
+    assert thread.is_alive()
+    assert len(night.rows) == 1
+    ask(night, "resume")
+    thread.join(10)
+    assert len(night.rows) == 2
+
+
+def test_a_request_that_another_tag_took_in_is_none_of_this_one(night: Night) -> None:
+    made = ask(night, "hint", "once")
+    night.bench.program()
+    with night.loop.ledger.transaction() as db:
+        db.execute("UPDATE steers SET tag = 'other'")
+    night.loop.recorder.texts._known.clear()
+    folder = night.home.tag("t").parent.parent / "asked" / "t"
+    (folder / "2.json").write_text(made.model_dump_json())
+    assert night.bench.program()["hints"] == []
+    assert "not_asked" in [event for event, _ in night.events]
+    assert any("no session wrote" in one for one in night.verified().failures)
+
+
+def test_a_notebook_that_no_session_wrote_does_not_verify(night: Night) -> None:
+    night.bench.write_notes("mine")
+    assert night.verified().failures == []
+    with night.loop.ledger.transaction() as db:
+        db.execute("INSERT INTO notebooks (tag, text) VALUES ('other', '{}')")
+    assert any("a notebook of other" in one for one in night.verified().failures)
+    with night.loop.ledger.transaction() as db:
+        db.execute("DELETE FROM notebooks WHERE tag = 'other'")
+        db.execute("UPDATE notebooks SET text = 'x'")
+    assert any("a malformed notebook of t" in one for one in night.verified().failures)
