@@ -55,7 +55,7 @@ _FIXES = {
 # As people meet them: a bench, a run, looking at it, looking after it.
 _ORDER = (
     "init", "doctor", "prepare", "run", "up", "stop", "status", "watch", "history", "show", "logs", "best", "explain",
-    "report", "compare", "tags", "program", "hint", "pause", "resume", "veto", "rerun", "confirm", "export", "verify",
+    "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto", "rerun", "confirm", "export", "verify",
     "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
 )  # fmt: skip
 
@@ -102,6 +102,7 @@ for command in (
     records.best,
     records.explain,
     steering.hint,
+    steering.notes,
     steering.pause,
     steering.resume,
     steering.veto,

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from runner.core.airlock import invisible
 from runner.core.airlock.description import clean
+from runner.core.airlock.notebook import Notebook
 from runner.core.base import files, locks, steering
 from runner.core.base.benches import find
 from runner.core.base.errors import UsageError
@@ -83,6 +84,28 @@ def _hints(home: Home, book: ledger.Ledger, tag: str, as_json: bool) -> None:
     lines = [f"since experiment {one.after}: {one.text}" for one in stand]
     lines += [f"not taken in yet: {one.text}" for one in coming]
     say(document, as_json, "\n".join(map(invisible.printable, lines)) or f"no hint stands in tag {tag}")
+
+
+def notes(
+    at: Annotated[int | None, typer.Option(help="As experiment N began with them; default: as they are now.")] = None,
+    tag: TagOption = None,
+    json_: Json = False,
+) -> None:
+    """What the agents of a run wrote down for each other: notes, and the ideas that are open."""
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    known = Texts(book)
+    if at is None:
+        found = known.notebook(newest(home, book, tag))
+    else:
+        digest = numbered(home, book, tag, at).notebook
+        found = known.read_notebook(digest) if digest else Notebook()
+    if json_:
+        print(found.model_dump_json())
+        return
+    lines = [invisible.printable(one) for one in found.notes.split("\n")] if found.notes else ["(no notes)"]
+    lines += [f"idea {idea.id}: {invisible.printable(idea.text)}" for idea in found.ideas]
+    print("\n".join([*lines, f"ideas: {len(found.ideas)} open, {found.done} done, {found.dropped} dropped"]))
 
 
 def pause(tag: TagOption = None, json_: Json = False) -> None:

@@ -89,7 +89,7 @@ def _noise(analysis: Analysis) -> str:
 
 
 def _wins(keeps: Sequence[Experiment]) -> list[str]:
-    wins = sorted(keeps[1:], key=lambda row: (-gain(row), row.id))[:TOP]
+    wins = sorted((row for row in keeps[1:] if row.veto is None), key=lambda row: (-gain(row), row.id))[:TOP]
     if not wins:
         return ["## Top wins", "None was kept over the baseline."]
     odds = any(row.probability is not None for row in wins)

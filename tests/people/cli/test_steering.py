@@ -43,6 +43,19 @@ def test_words_that_do_not_fit_are_refused(glovebox: Glovebox, bench: Home) -> N
     assert glovebox("hint", "x" * 1000)[0] == 0
 
 
+def test_notes_and_ideas_can_be_read_as_they_are_and_as_they_were(glovebox: Glovebox, night: Night) -> None:
+    assert "(no notes)" in glovebox("notes")[1]
+    night.bench.write_notes("a\nb\n")
+    night.bench.add_idea("try c")
+    night.run(2.1)
+    night.bench.write_notes("other")
+    night.bench.close_idea(1, "done")
+    assert glovebox("notes")[1] == "other\nideas: 0 open, 1 done, 0 dropped\n"
+    assert glovebox("notes", "--at", "2")[1] == "a\nb\n\nidea 1: try c\nideas: 1 open, 0 done, 0 dropped\n"
+    assert json.loads(glovebox("notes", "--at", "1", "--json")[1])["notes"] == ""
+    assert glovebox("notes", "--at", "9")[0] == 2
+
+
 def test_pause_and_resume(glovebox: Glovebox, bench: Home) -> None:
     code, _, err = glovebox("resume")
     assert code == 2

@@ -22,7 +22,7 @@ Glovebox = Callable[..., tuple[int, str, str]]
 ON_A_BENCH = [
     ["status"], ["history"], ["show", "1"], ["watch", "--once"], ["report"], ["confirm"], ["rerun", "1"], ["export"],
     ["verify"], ["gc"], ["backup", "b.tar.gz"], ["prepare", "--profile", "demo"], ["keys", "list"],
-    ["compare", "t"], ["hint", "x"], ["pause"], ["resume"], ["veto", "2"], ["program"], ["program", "log"],
+    ["compare", "t"], ["notes"], ["hint", "x"], ["pause"], ["resume"], ["veto", "2"], ["program"], ["program", "log"],
     ["program", "show"], ["program", "diff", "now"],
     ["tags"], ["tags", "rename", "t", "x"], ["tags", "archive", "t"], ["tags", "delete", "t"], ["logs", "1"], ["best"], ["run", "--tag", "t"], ["up", "--tag", "t", "--agent", "scripted"], ["stop"], ["doctor", "--clock"],
 ]  # fmt: skip
@@ -38,6 +38,7 @@ OF_A_TAG = [
     ["export"],
     ["logs", "1"],
     ["best"],
+    ["notes"],
     ["hint", "x"],
     ["pause"],
     ["resume"],

@@ -13,16 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.core.artifacts import keys, signing
+from runner.core.base import steering
 from runner.core.base.errors import ArtifactError, GloveboxError, VerifyError
 from runner.core.base.files import hash_file
 from runner.core.base.home import Home
 from runner.core.base.values import Status
 from runner.core.evidence import audit_chain
 from runner.core.evidence.git_line import GitLine
+from runner.core.evidence.replay import replay
 from runner.core.policy.policy_files import Policies
 from runner.people.host import export, importing
 from runner.people.host.export import FILES, MANIFEST, Manifest
 from runner.people.pages import session_report
+from tests.rooms.desk.conftest import Night
+from tests.rooms.desk.conftest import night as night  # noqa: PLC0414 - a fixture
 from tests.rooms.desk.test_reruns import Bench
 
 A, B, C = "DEPTH = 2\nLR = 1\n", "DEPTH = 2\nLR = 2\n", "DEPTH = 3\nLR = 2\n"
@@ -249,3 +253,23 @@ def test_the_final_configuration_names_what_changed(folder: Path) -> None:
     assert "| `LR` | `1` | `2` |" in text
     assert "| `DEPTH` | `2` | `3` |" in text
     assert "2.0000 → 1.2000 in 4 experiments" in text
+
+
+def test_a_tag_with_a_veto_is_imported_and_its_wins_are_those_of_the_line(night: Night, tmp_path: Path) -> None:
+    """`verify` was content, and the import said that the verdict did not follow."""
+    for true in (1.9, 1.2):
+        night.run(true)
+    steering.ask(night.home, "t", "veto", "2026-01-01T00:00:00+00:00", experiment=3)
+    night.bench.restore()
+    night.run(1.8)
+    out = export.export(night.home, night.loop.policies, "t", "H100", tmp_path / "out")
+    found = importing.read(out, keys.trust(night.home), 1 << 20)
+    assert (found.best.id, found.checked["verdicts"]) == (5, 5)
+    assert [(one.verb, one.experiment) for one in found.rows.steers] == [("veto", 3)]
+    rows = found.rows
+    assert replay(rows.decision, rows.experiments, rows.reruns)[
+        0
+    ]  # the control: without the request it does not follow
+    wins = (out / "session.md").read_text().split("## Top wins")[1].split("\n## ")[0]
+    assert "to 1.8" in wins
+    assert "to 1.2" not in wins
