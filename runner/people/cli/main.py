@@ -55,8 +55,8 @@ _FIXES = {
 # As people meet them: a bench, a run, looking at it, looking after it.
 _ORDER = (
     "init", "doctor", "prepare", "run", "up", "stop", "status", "watch", "history", "show", "logs", "best", "explain",
-    "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto", "rerun", "confirm", "export", "verify",
-    "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
+    "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto", "rerun", "confirm", "export",
+    "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
 )  # fmt: skip
 
 

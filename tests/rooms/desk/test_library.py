@@ -154,3 +154,28 @@ def test_history_names_baseline_best_and_line_however_many_rows_there_are(night:
     assert told["facts"]["vocabulary"] == 1024
     assert told["facts"]["device"].startswith("CPU, ")
     assert told["facts"]["training_tokens_m"] > 0
+
+
+def test_no_verb_tells_a_byte_of_what_trainers_left_behind(night: Night) -> None:
+    """Answers of every verb are the same, whatever lies in the folders of the runs they are about."""
+    canary = "CANARY-5d1f"
+    night.run(1.9, "a = 1\n", expected=0.1, hypothesis="h")
+    night.run(None)
+    night.bench.write_notes("n")
+
+    def every() -> str:
+        asked = [night.bench.history(), night.bench.program(), night.bench.notebook(), night.bench.brief()]
+        per = [
+            (night.bench.source(n), night.bench.diff(n), night.bench.diff(n, 1), night.bench.telemetry(n))
+            for n in (1, 2, 3)
+        ]
+        return json.dumps([asked, per, night.bench.restore(3), night.bench.restore()])
+
+    before = every()
+    for row in night.rows:
+        folder = night.home.run(row.run)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("trainer.log", "evaluator.log", "telemetry.jsonl", "score.json", "graph.json", "train.py"):
+            (folder / name).write_text(json.dumps({"kind": "loss", "step": 1, "loss": 1.5, "error": canary}) + canary)
+    assert every() == before
+    assert canary not in before
