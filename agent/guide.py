@@ -57,4 +57,6 @@ Edit the train.py in the folder you start in, then `bench run 'what changed, and
     bench notes; bench notes -                print notes and ideas; replace the notes by stdin
     bench idea add 'text'; bench idea done 3; bench idea drop 3
     bench program                             this text's first part, as the person has it now
+
+A run that is refused as `vetoed` is built on what a person took back: `bench restore`, and start from there.
 """

@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple
 from agent.client import Bench, Refused
 from agent.tools import EditError, Editor
 
+_WHAT_NOW = {
+    "vetoed": " (a person took back the file that this is built on: restore() gives the best version to start from)",
+}
 _REPAIRABLE = ("crash", "not_exportable", "non_causal", "rejected", "timeout")
 _TEXT = {"type": "string"}
 _LINE = {"type": "integer", "minimum": 0}
@@ -112,7 +115,7 @@ class Toolbox:
             return Answer(str(error), is_error=True)
         except Refused as error:
             self.done = self.ended = str(error) == "no_experiments_left"
-            return Answer(f"refused: {error}", is_error=True)
+            return Answer(f"refused: {error}{_WHAT_NOW.get(str(error), '')}", is_error=True)
 
     def _view(self, first: int = 1, last: int | None = None) -> str:
         return self.editor.view(max(1, first), last)

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from agent.client import Bench
+from agent.client import Bench, Refused
 from agent.toolbox import TOOLS, Toolbox
 from agent.tools import Editor
 from runner.core.base.values import Kind
@@ -87,3 +87,17 @@ def test_what_does_not_fit_is_told_and_asks_nothing(
 def test_kinds_are_those_of_the_record() -> None:
     (tool,) = [tool for tool in TOOLS if tool["name"] == "run_experiment"]
     assert tool["input_schema"]["properties"]["kind"]["enum"] == list(get_args(Kind))
+
+
+def test_a_file_that_is_built_on_what_was_taken_back_is_told_with_what_to_do(
+    box: Toolbox, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vetoed(*_: Any, **__: Any) -> dict[str, Any]:
+        raise Refused("vetoed")
+
+    monkeypatch.setattr(Bench, "run_experiment", vetoed)
+    answer = box.use("run_experiment", {"description": "x"})
+    assert answer.is_error
+    assert answer.text.startswith("refused: vetoed (")
+    assert "restore()" in answer.text
+    assert not box.ended

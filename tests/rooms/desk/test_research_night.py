@@ -57,6 +57,10 @@ class Researcher:
         if turn == 0:
             self.openings.append(opening)
         plan = self._plan(done, opening)
+        vetoed = [at for at, message in enumerate(asked["messages"]) if "refused: vetoed" in str(message["content"])]
+        if vetoed:  # it starts again from what it is told is the best
+            turn = sum(message["role"] == "assistant" for message in asked["messages"][vetoed[-1] :])
+            plan = [("restore", {}), *plan[-5:]]
         name, given = plan[min(turn, len(plan) - 1)]
         self.used[name] += 1
         words: list[Block] = [{"type": "text", "text": f"turn {turn}"}]
@@ -133,7 +137,9 @@ def test_two_agents_forty_experiments_every_tool_a_hint_a_new_directive_and_a_ve
     assert [row.veto is not None and row.status == "keep" for row in rows].count(True) == 1
     assert set(model.used) == {tool["name"] for tool in TOOLS}
     # Another agent may have changed the shared notes and ideas in between: those refusals are part of the game.
-    assert {one.split(": ")[-1] for one in model.errors} <= {"not_once", "no_such_idea"}, model.errors
+    # And whose file is built on what was taken back is told so, and starts again.
+    reasons = {one.removeprefix("refused: ").split(" ")[0] for one in model.errors}
+    assert reasons <= {"not_once", "no_such_idea", "vetoed"}, model.errors
     assert len({row.program for row in rows}) == 2
     assert len({row.notebook for row in rows}) > COUNT / 2
     assert {row.parent for row in rows} >= {None, 1}  # some went on from the first on purpose
