@@ -67,15 +67,13 @@ def bars(parts: Sequence[Part]) -> str:
         places = range(len(parts))
         rates = [part.per_hour or 0.0 for part in parts]
         axes.barh(list(places), rates, color="#3a7d5c", height=0.6)
-        for place, part, rate in zip(places, parts, rates, strict=True):
+        for place, part in zip(places, parts, strict=True):
             if part.per_hour_interval is not None:
                 low, high = part.per_hour_interval
                 axes.plot([low, high], [place, place], color="#222222", lw=1.4)
                 axes.plot([low, high], [place, place], "|", color="#222222", ms=9)
-            axes.annotate(
-                f" {part.kept} of {part.experiments} kept", (max(rate, 0.0), place + 0.42), fontsize=7, color="#555555"
-            )
-        axes.set_yticks(list(places), [part.name for part in parts])
+        names = [f"{part.name}\n{part.kept} of {part.experiments} kept" for part in parts]
+        axes.set_yticks(list(places), names)
         axes.invert_yaxis()
         axes.axvline(0.0, color="#222222", lw=0.8)
         axes.set_xlabel("gain in val_bpb per hour of a lane, with 95 % of the luck of the draw")
