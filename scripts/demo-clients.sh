@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Three experiments each by real coding agents in the agent's container, through broker and desk: Claude Code, opencode,
-# mini-swe-agent. A stand-in plays their model; nothing costs money. Needs the registries of npm and pip for the images.
+# mini-swe-agent. A stand-in plays their model (CLAUDE_MODEL: the name that Claude Code asks for); nothing costs money.
+# Needs the registries of npm and pip for the images.
 #   demo-clients.sh [CLIENT...]   NPM_CONFIG_USERCONFIG=FILE   npm's configuration for the build
 source "$(dirname "$0")/common.sh"
 PORT=${GLOVEBOX_STANDIN_PORT:-8765}
@@ -16,7 +17,7 @@ trap finish EXIT
 PROMPT="Read program.md. Edit train.py, run one experiment with the command: bench run 'what changed'. Then stop."
 command_of() {
   case $1 in
-    claude-code) printf '["claude", "-p", "%s", "--model", "claude-sonnet-5-5", "--dangerously-skip-permissions"]' "$2" ;;
+    claude-code) printf '["claude", "-p", "%s", "--model", "%s", "--dangerously-skip-permissions"]' "$2" "${CLAUDE_MODEL:-claude-sonnet-5-5}" ;;
     opencode) printf '["opencode", "run", "%s"]' "$2" ;;
     mini-swe-agent) printf '["mini", "-y", "--exit-immediately", "-m", "anthropic/claude-sonnet-5-5", "-t", "%s"]' "$2" ;;
     *) fail "$1 is none of them (fix: claude-code, opencode, mini-swe-agent)" ;;
