@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.client import Bench, Interrupted, Refused
+from agent.context import hinted
 from agent.tools import EditError
 from agent.workspace import Workspace, locked
 
@@ -120,8 +121,7 @@ def _read(file: str) -> str:
 
 def program_of(told: dict[str, Any]) -> str:
     """The person's directive, with what they said since."""
-    hints = "".join(f"\n- after experiment {one['after']}: {one['text']}" for one in told["hints"])
-    return str(told["program"]).rstrip() + (f"\n\n## From the person, since\n{hints}" if hints else "") + "\n"
+    return "\n\n".join(part for part in (str(told["program"]).rstrip(), hinted(told["hints"])) if part) + "\n"
 
 
 def _restore(bench: Bench, place: Workspace, experiment: int | None) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def opening(
         records.append(_section("Dead ends", _dead(rows)))
         records.append(_kinds(history.get("analysis") or {}))
         records.append(_calibration(history.get("calibration") or {}))
-    records += [_notebook(notebook), _hints(hints), TASK]
+    records += [_notebook(notebook), hinted(hints), TASK]
     return ["\n\n".join(part for part in parts if part) for parts in (steady, records)]
 
 
@@ -136,7 +136,8 @@ def _notebook(notebook: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _hints(hints: list[dict[str, Any]]) -> str:
+def hinted(hints: list[dict[str, Any]]) -> str:
+    """What the person said since; empty if nothing stands."""
     lines = [f"- after experiment {one['after']}: {one['text']}" for one in hints]
     return "# From the person who runs this\n\n" + "\n".join(lines) if lines else ""
 

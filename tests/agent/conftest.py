@@ -61,21 +61,21 @@ class FakeDesk:
     def _notebook(self, _: Any) -> dict[str, Any]:
         return self.book.model_dump(mode="json")
 
+    def _noted(self, book: Notebook) -> dict[str, Any]:
+        self.book = book
+        return book.model_dump(mode="json")
+
     def _write_notes(self, request: Any) -> dict[str, Any]:
-        self.book = self.book.written(request["text"])
-        return self._notebook(request)
+        return self._noted(self.book.written(request["text"]))
 
     def _edit_notes(self, request: Any) -> dict[str, Any]:
-        self.book = self.book.edited(request["old"], request["new"])
-        return self._notebook(request)
+        return self._noted(self.book.edited(request["old"], request["new"]))
 
     def _add_idea(self, request: Any) -> dict[str, Any]:
-        self.book = self.book.with_idea(request["text"])
-        return self._notebook(request)
+        return self._noted(self.book.with_idea(request["text"]))
 
     def _close_idea(self, request: Any) -> dict[str, Any]:
-        self.book = self.book.closed(request["idea"], request["outcome"])
-        return self._notebook(request)
+        return self._noted(self.book.closed(request["idea"], request["outcome"]))
 
     def _source(self, request: Any) -> dict[str, Any]:
         return {"source": self.ran[request["experiment"] - 1][1]}

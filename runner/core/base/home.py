@@ -1,15 +1,16 @@
 """Where a bench keeps its state on disk. TRUSTED, paths only.
 
-policies/trust.yaml        who may sign; beside it policies of this bench's own
-keys/                      private keys of artifacts; audit.pem that of checkpoints
-artifacts/ store/          VERSION/ as made, and as admitted: read-only, what containers are given
-line.git/ ledger.sqlite audit.jsonl   the record
-tags/TAG/ runs/RUN/ snapshots/SHA256.py   pages, quarantined output, what was run
-work/train.py work-LANE/train.py   what an agent edits; seed.py: what new tags begin with
-program.md asked/TAG/      what a person wants of agents; hints and vetoes no session has taken in
-broker/ secrets/           spending and calls; API key and webhook
-redteam.json kernels.json  newest results; agent.seccomp.json: for compose
-*.lock reserve             one runner, up, launcher, red team; room for a last record on a full disk
+In its folder; whose that may be is said in ownership.py:
+    policies/trust.yaml        who may sign; beside it policies of this bench's own
+    keys/                      private keys of artifacts; audit.pem that of checkpoints
+    artifacts/ store/          VERSION/ as made, and as admitted: read-only, what containers are given
+    line.git/ ledger.sqlite audit.jsonl   the record
+    tags/TAG/ runs/RUN/ snapshots/SHA256.py   pages, quarantined output, what was run
+    work/train.py work-LANE/train.py   what an agent edits; seed.py: what new tags begin with
+    program.md asked/TAG/      what a person wants of agents; hints and vetoes no session has taken in
+    broker/ secrets/           spending and calls; API key and webhook
+    redteam.json kernels.json  newest results; agent.seccomp.json: for compose
+    *.lock reserve             one runner, up, launcher, red team; room for a last record on a full disk
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from runner.core.base import files
 from runner.core.base.errors import UsageError
-from runner.core.base.home import Home
+from runner.core.base.home import SHIPPED, Home
 from runner.core.base.launching import Frozen
 from runner.core.base.values import Tag
 
@@ -44,6 +44,11 @@ class Steer(Request):
     tag: Tag
     taken: str
     after: int
+
+
+def directive(home: Home) -> Path:
+    """What the person wants of agents: the bench's own, else the one that Glovebox comes with."""
+    return home.program if home.program.exists() else SHIPPED / "program.md"
 
 
 def paused(steers: list[Steer], waiting: list[Request] | tuple[Request, ...] = ()) -> bool:

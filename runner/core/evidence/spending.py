@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from runner.core.base import files
 
@@ -18,18 +18,23 @@ _MAX_AWAY = 200
 
 def spent(path: Path, tag: str) -> dict[str, float] | None:
     """What a tag's calls have cost: {"dollars", "tokens", "requests"}; None if it made none. Reads only."""
+    query = (
+        "SELECT COALESCE(SUM(COALESCE(nano, reserved_nano)), 0),"
+        " COALESCE(SUM(COALESCE(tokens, reserved_tokens)), 0), COUNT(*) FROM calls WHERE tag = ?"
+    )
+    nano, tokens, requests = next(iter(_read(path, query, tag)), (0, 0, 0))
+    return {"dollars": nano / NANO, "tokens": tokens, "requests": requests} if requests else None
+
+
+def _read(path: Path, query: str, tag: str) -> list[tuple[Any, ...]]:
+    """Rows of a query about a tag's calls; none if there is no meter."""
     if not path.exists():
-        return None
+        return []
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
-        nano, tokens, requests = db.execute(
-            "SELECT COALESCE(SUM(COALESCE(nano, reserved_nano)), 0),"
-            " COALESCE(SUM(COALESCE(tokens, reserved_tokens)), 0), COUNT(*) FROM calls WHERE tag = ?",
-            (tag,),
-        ).fetchone()
+        return db.execute(query, (tag,)).fetchall()
     finally:
         db.close()
-    return {"dollars": nano / NANO, "tokens": tokens, "requests": requests} if requests else None
 
 
 class Cost(NamedTuple):
@@ -41,19 +46,12 @@ class Cost(NamedTuple):
 
 def by_experiment(path: Path, tag: str) -> dict[int, Cost]:
     """What each experiment's calls have cost; those of none are missing. Reads only."""
-    if not path.exists():
-        return {}
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        rows = db.execute(
-            "SELECT experiment, model, SUM(COALESCE(nano, reserved_nano)), COUNT(*) FROM calls WHERE tag = ?"
-            " GROUP BY experiment, model ORDER BY experiment, COUNT(*), model",
-            (tag,),
-        ).fetchall()
-    finally:
-        db.close()
+    query = (
+        "SELECT experiment, model, SUM(COALESCE(nano, reserved_nano)) FROM calls WHERE tag = ?"
+        " GROUP BY experiment, model ORDER BY experiment, COUNT(*), model"
+    )
     found: dict[int, Cost] = {}
-    for experiment, model, nano, _ in rows:
+    for experiment, model, nano in _read(path, query, tag):
         before = found[experiment].dollars if experiment in found else 0.0
         found[int(experiment)] = Cost(before + nano / NANO, str(model))
     return found

@@ -92,10 +92,10 @@ class Texts:
             known = self._known.setdefault(tag, [])
             if self.there:
                 query = "SELECT row FROM steers WHERE tag = ? AND id > ? ORDER BY id"
-                known += [_steer(tag, text) for (text,) in self._ledger.read(query, tag, len(known))]
-            if [one.id for one in known] != list(range(1, len(known) + 1)):
-                self._known.pop(tag)
-                raise _malformed()
+                new = [_steer(tag, text) for (text,) in self._ledger.read(query, tag, len(known))]
+                if any(one.id != number for number, one in enumerate(new, len(known) + 1)):
+                    raise _malformed()
+                known += new
             return list(known)
 
     def taken(self, request: str) -> bool:
@@ -117,10 +117,10 @@ def _notebook(text: str) -> Notebook:
         raise GloveboxError("a notebook is missing or malformed", where="ledger", fix=fix) from None
 
 
-def paused(home: Home, ledger: Ledger, tag: str) -> bool:
+def paused(home: Home, texts: Texts, tag: str) -> bool:
     """Whether a person has paused a tag, or is about to."""
     coming = [one for _, one in steering.waiting(home, tag) if one is not None]
-    return steering.paused(Texts(ledger).steers(tag), coming)
+    return steering.paused(texts.steers(tag), coming)
 
 
 def _steer(tag: str, text: str) -> Steer:

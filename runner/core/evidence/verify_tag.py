@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -55,7 +56,7 @@ class Records:
     unheard: int = 0  # that the chain does not know to have begun
     unsaid: int = 0  # tags of whose start the chain says nothing
 
-    @property
+    @cached_property
     def texts(self) -> Texts:
         """Beside the rows."""
         return Texts(self.ledger)

@@ -18,6 +18,7 @@ from runner.core.base.strict_yaml import Strict, parse, read
 from runner.core.policy.seccomp import Seccomp
 
 Bytes = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
+_OF_HOST = 0.85  # of the host's memory: one that takes it all must not end others
 
 
 class Box(Strict):
@@ -35,6 +36,11 @@ class Box(Strict):
     shm_bytes: Bytes
     output_bytes: Bytes
     max_seconds: Annotated[float, Field(gt=0, le=7 * 86_400)]
+
+    def memory(self, lanes: int) -> int:
+        """Bytes that a container may use: cut to what the host has, which several lanes share."""
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return min(self.memory_bytes, int(_OF_HOST * host) // lanes)
 
 
 class Sandbox(Strict):

@@ -52,7 +52,7 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     document = ledger.summary(book, newest(home, book, tag))
     page = home.tag(str(document["tag"])) / "report.html"
     cost, away = spending.spent(home.spent, str(document["tag"])), spending.away(home.broker)
-    paused = texts.paused(home, book, str(document["tag"]))
+    paused = texts.paused(home, texts.Texts(book), str(document["tag"]))
     if as_json:
         until = None if away is None else away.isoformat()
         print(json.dumps(document | {"report": str(page), "cost": cost, "away_until": until, "paused": paused}))

@@ -119,7 +119,7 @@ def resume(tag: TagOption = None, json_: Json = False) -> None:
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(home, book, tag)
-    if not texts.paused(home, book, name):
+    if not texts.paused(home, Texts(book), name):
         raise UsageError(f"tag {name} is not paused", fix="glovebox status says what it does")
     _ask(home, name, "resume", json_)
 
@@ -161,8 +161,7 @@ def program(context: typer.Context, json_: Json = False) -> None:
     """What a person wants of agents: where it is, for you to edit. Every experiment is made under it as it is then."""
     if context.invoked_subcommand is not None:
         return
-    home = find()
-    path = home.program if home.program.exists() else SHIPPED / "program.md"
+    path = steering.directive(find())
     say({"program": str(path)}, json_, str(path))
 
 
@@ -230,8 +229,7 @@ def diff(old: Version, new: Version = "now", json_: Json = False) -> None:
 
 def _text(home: Home, version: str) -> str:
     if version == "now":
-        path = home.program if home.program.exists() else SHIPPED / "program.md"
-        return path.read_text(encoding="utf-8", errors="replace")
+        return steering.directive(home).read_text(encoding="utf-8", errors="replace")
     if not re.fullmatch(r"[0-9a-f]{6,64}", version):
         raise UsageError(f"not a version: {version[:70]}", fix="glovebox program log lists them")
     book = ledger.Ledger(home.ledger, read_only=True)

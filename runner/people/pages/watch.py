@@ -71,6 +71,7 @@ class Look:
         self._home, self._policies, self._book, self._tag = home, policies, book, tag
         self._budget = float(store.shown(home, book.run_info(tag)["artifact"]).predicate.profile["time_budget_s"])
         self._account = leak_budget.Account(policies)
+        self._texts = texts.Texts(book)
         self._seen, self._keeps = 0, list[float]()
 
     def now(self) -> State:
@@ -98,8 +99,8 @@ class Look:
             leak_bits=told.bits,
             leak_limit=told.limit,
             leak_left=told.left,
-            paused=texts.paused(home, book, tag),
-            hints=len(steering.hints(texts.Texts(book).steers(tag))),
+            paused=texts.paused(home, self._texts, tag),
+            hints=len(steering.hints(self._texts.steers(tag))),
         )
 
 

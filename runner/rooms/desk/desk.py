@@ -22,11 +22,9 @@ from runner.core.base.doors import Line
 from runner.core.base.errors import DoorError, SnapshotError
 from runner.core.base.values import Kind, Proposal
 from runner.core.decision import standing
-from runner.core.findings import analysis
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.facts import facts
 from runner.rooms.desk.library import Library, Refusal
-from runner.rooms.desk.memory import rounded
 from runner.rooms.desk.meter_client import Budgets, MeterClient
 from runner.rooms.desk.quota import Pace, Quota, Turns
 from runner.rooms.desk.rounds import Rounds
@@ -89,7 +87,6 @@ class Desk:
         self._verbs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "run_experiment": self._run,
             "history": self._history,
-            "telemetry": self._telemetry,
             "brief": self._brief,
             "restore": self._restore,
             "pass": self._pass_over,
@@ -234,22 +231,6 @@ class Desk:
             "experiments_left": self.quota.left,
             "run_here": self.ran,
             "budget": None if budget is None else budget.model_dump(mode="json"),
-        }
-
-    def _telemetry(self, request: dict[str, Any]) -> dict[str, Any]:
-        number = request.get("experiment")
-        if set(request) != {"verb", "experiment"} or type(number) is not int:
-            return _no("bad_request")
-        rows = self.loop.memory.told().rows
-        row = next((row for row in rows if row.id == number), None)
-        if row is None:
-            return _no("no_such_experiment")
-        before = standing.parent(rows, row)
-        return {
-            "ok": True,
-            **rounded(row).model_dump(mode="json", include={"curve", "summary", "train_seconds"}),
-            "changed": list(analysis.kinds(before, row, self.loop.memory.source)),
-            "against_best": analysis.against(row, before),
         }
 
     def _brief(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def facts(stages: Stages, best: Experiment | None) -> dict[str, Any]:
     training = sum(size for name, size in sizes.items() if name.startswith("train/tokens_"))
     found: dict[str, Any] = {
         "device": _device(stages.lane, best),
-        "host_memory_gib": round(_memory(trainer.memory_bytes) / 2**30, 1),
+        "host_memory_gib": round(trainer.memory(stages.lane.of) / 2**30, 1),
         "train_seconds": stages.budget(),
         "sequence_length": profile["max_seq_len"],
         "vocabulary": profile["vocab_size"],
@@ -45,8 +46,9 @@ def _speed(best: Experiment | None) -> dict[str, Any]:
         return {}
     shown = {name: best.summary[name] for name in _SHOWN if name in best.summary}
     tokens = shown.get("total_tokens_M")
-    if tokens and best.train_seconds > 0:
-        shown["tokens_per_second"] = float(f"{tokens * 1e6 / best.train_seconds:.2e}")
+    seconds = best.summary.get("training_seconds") or best.train_seconds  # the latter with start and hand-over
+    if tokens and seconds > 0:
+        shown["tokens_per_second"] = float(f"{tokens * 1e6 / seconds:.2e}")
     return {"best": shown} if shown else {}
 
 
@@ -57,14 +59,11 @@ def _device(lane: Lane, best: Experiment | None) -> str:
     return f"CPU, {processors} processors{_model()}"
 
 
+@cache
 def _model() -> str:
+    """Of the processors; some hosts list hundreds of them."""
     try:
         match = re.search(r"^model name\s*:\s*([ -~]{1,80})", _CPUINFO.read_text("utf-8", "replace"), re.MULTILINE)
     except OSError:
         return ""
     return f", {match[1].strip()}" if match else ""
-
-
-def _memory(limit: int) -> int:
-    """What a container may use: policy's, or all the host has if that is less."""
-    return min(limit, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

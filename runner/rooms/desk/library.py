@@ -1,8 +1,8 @@
 """What an agent may look up and write down: earlier files, their differences, notes, ideas, the directive. TRUSTED.
 
 Every text here was written by agents of the same tag or by the person, and nothing of a trainer's is in it: a source is
-the train.py that was submitted, a difference is that of two of them. So no answer here is a new way out of the training
-room; and only experiments of which agents were told are looked up.
+the train.py that was submitted, a difference is that of two of them; telemetry repeats what its answer told. So no
+answer here is a new way out of the training room; and only experiments of which agents were told are looked up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any
 
 from runner.core.airlock.notebook import Notebook, NotebookError
 from runner.core.base.values import Experiment
+from runner.core.decision import standing
+from runner.core.findings import analysis
 from runner.rooms.desk.experiment import Loop
+from runner.rooms.desk.memory import rounded
 
 DIFF_CHARS = 60_000  # of an answer; more is cut, and said so
 Verb = Callable[[dict[str, Any]], dict[str, Any]]
@@ -28,6 +31,7 @@ class Library:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self.verbs: Mapping[str, Verb] = {
+            "telemetry": self._telemetry,
             "source": self._source,
             "diff": self._diff,
             "program": self._program,
@@ -79,6 +83,16 @@ class Library:
         at = changes.find("\n@@")
         text = "" if at < 0 else f"--- experiment {before.id}\n+++ experiment {row.id}{changes[at:].rstrip()}"
         return {"diff": text[:DIFF_CHARS], "cut": len(text) > DIFF_CHARS, "against": before.id}
+
+    def _telemetry(self, request: dict[str, Any]) -> dict[str, Any]:
+        _only(request, {"experiment"})
+        row, memory = self.known(request["experiment"]), self._loop.memory
+        before = standing.parent(memory.told().rows, row)
+        return {
+            **rounded(row).model_dump(mode="json", include={"curve", "summary", "train_seconds"}),
+            "changed": list(analysis.kinds(before, row, memory.source)),
+            "against_best": analysis.against(row, before),
+        }
 
     def _program(self, request: dict[str, Any]) -> dict[str, Any]:
         _only(request, set())

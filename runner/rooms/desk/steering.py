@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runner.core.base.errors import UsageError
 from runner.core.base.home import SHIPPED
-from runner.core.base.steering import Steer, hints, paused, waiting
+from runner.core.base.steering import Steer, directive, hints, paused, waiting
 from runner.core.decision import standing
 from runner.core.evidence.recorder import Recorder
 from runner.rooms.desk.train_and_score import Emit
@@ -72,21 +72,16 @@ class Steering:
         if not asked:
             return []
         rows = self._recorder.ledger.experiments(self._recorder.tag)
-        tried = {n: sum(row.veto == n for row in rows[after:]) for n, after in asked.items()}
-        return [n for n in asked if tried[n] < _TRIES and standing.taken_back(rows, n)]
+        there = [row.id for row in standing.line(rows)[1:] if row.id in asked]
+        return [n for n in there if sum(row.veto == n for row in rows[asked[n] :]) < _TRIES]
 
     def program(self) -> tuple[str, str]:
         """(digest, text) of the person's directive as it is now; if that cannot be read, as it last was."""
-        home = self._recorder.home
-        path = home.program if home.program.exists() else SHIPPED / "program.md"
         with self._lock:
             try:
-                text = read_program(path)
+                text = read_program(directive(self._recorder.home))
             except ValueError as error:
-                if self._program is None:
-                    path, text = SHIPPED / "program.md", read_program(SHIPPED / "program.md")
-                else:
-                    text = self._program[1]
+                text = read_program(SHIPPED / "program.md") if self._program is None else self._program[1]
                 if str(error) != self._unread:  # once
                     self._emit("program_unreadable", {"error": str(error)})
                 self._unread = str(error)

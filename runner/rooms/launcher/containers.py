@@ -49,7 +49,6 @@ _CONTAINER = (
     "use_config_proxy",
 )
 _KILL_SECONDS = 30.0
-_OF_HOST = 0.85  # of the host's memory: one that takes it all must not end others
 _LAST = 2  # of a control group's processor shares: whoever else wants to run goes first
 _OOM_SECONDS, _KILLED = 0.5, 137
 _NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # where NVIDIA's runtime is the default, an image's wish is a grant
@@ -126,8 +125,7 @@ def _sizes(box: Box, lane: Lane) -> dict[str, Any]:
     """Policy's ceilings, cut to what there is; several lanes share it, so that none takes what another needs."""
     processors = len(named_processors(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
     cpus = min(box.cpus, float(processors))
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    memory = min(box.memory_bytes, int(_OF_HOST * host) // lane.of)
+    memory = box.memory(lane.of)
     tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
     if box.exec_cache_bytes:
         tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"

@@ -4,8 +4,7 @@ An agent that runs beside a trainer decides who wins: it burns the processors th
 to itself. And it sees the host's exact counters, through which a trainer told it the training data at 400 bit/s. So
 its containers are frozen, by the engine with the kernel's freezer, from the moment its experiment is accepted to the
 answer, and while anything trains or is scored on the host. Where policy gives agents processors of their own
-(`agents: apart`), another lane's training freezes nobody, and of several that propose for a lane only the one whose
-experiment runs stands still.
+(`agents: apart`), another lane's training freezes nobody, and the own lane's the agent it is done for.
 
 Who is to be frozen follows from what is held; who is, the engine says, every time.
 """

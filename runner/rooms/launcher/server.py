@@ -97,8 +97,7 @@ class Launcher:
         return place(lane, seat) if self.policies.sandbox.agents == "apart" else EVERY_LANE
 
     def _alone(self, request: LaunchRequest) -> AbstractContextManager[None]:
-        """Whose agents stand still while a trainer or evaluator works: where several propose for its lane, the runner
-        holds the one whose experiment it is, and the others go on, on processors of their own."""
+        """Whose agents stand still while one works: of several that propose for its lane the runner holds its own."""
         if self.policies.sandbox.agents == "apart" and request.seats > 1:
             return nullcontext()
         return self.freezer.hold(self._place(request.lane.number))
