@@ -173,11 +173,13 @@ def replay(path: Path, sigma: float) -> dict[str, Any]:
         ]
     first = float(rows[0]["val_bpb"])
     beliefs, best, keeps = Beliefs(1, [first], sigma), first, []
+    claims: list[float] = []
     for number, row in enumerate(rows[1:], 2):
         score, kept = float(row["val_bpb"]), row["status"].strip().lower() == Status.KEEP
         weighed = beliefs.weigh(beliefs.best, [score])
         if kept:
-            told = {"commit": row["commit"], "claimed": round(best - score, 6), "expected": round(weighed.gain, 6)}
+            claims.append(round(best - score, 6))
+            told = {"commit": row["commit"], "claimed": claims[-1], "expected": round(weighed.gain, 6)}
             keeps.append({**told, "probability": round(weighed.probability, 2), "what": row["description"][:60]})
             best = score
         beliefs.learn(number, beliefs.best, [score], kept=kept)
@@ -186,7 +188,7 @@ def replay(path: Path, sigma: float) -> dict[str, Any]:
         "claimed": round(first - best, 6),
         "expected": round(beliefs.expected(1) - beliefs.expected(), 6),
         "sigma": round(beliefs.sigma(), 6),
-        "below the noise": sum(one["claimed"] < beliefs.sigma() for one in keeps),
+        "below the noise": sum(claim < beliefs.sigma() for claim in claims),
     }
 
 

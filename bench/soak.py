@@ -136,7 +136,7 @@ def soak(home: Home, seed_py: Path, count: int) -> Watch:
 def result(home: Home, samples: list[Sample], client: docker.DockerClient) -> dict[str, Any]:
     """What grew, and whether that is too much."""
     third = max(1, len(samples) // 3)
-    processes = {}
+    processes: dict[str, Any] = {}
     for name in PROCESSES:
         first = statistics.median(sample[name][0] for sample in samples[1 : third + 1] or samples)
         last = statistics.median(sample[name][0] for sample in samples[-third:])
@@ -154,7 +154,7 @@ def result(home: Home, samples: list[Sample], client: docker.DockerClient) -> di
     part = max(1, min(50, len(seconds) // 2))
     left = len(containers.of_bench(client, home.id))
     own = [row.seconds - row.train_seconds - row.eval_seconds for row in rows]
-    document = {
+    document: dict[str, Any] = {
         "experiments": len(rows),
         "scored": sum(row.val_bpb is not None for row in rows),
         "processes": processes,

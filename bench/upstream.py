@@ -117,10 +117,14 @@ class _Layer(nn.Module):
         q, k = _norm(_turn(q, cos, sin)), _norm(_turn(k, cos, sin))
         y = flash_attn_func(q, k, v, causal=True, window_size=self.window)
         x = x + self.o(y.contiguous().view(x.shape))
-        return x + self.down(F.relu(self.up(_norm(x))).square())
+        mixed: torch.Tensor = x + self.down(F.relu(self.up(_norm(x))).square())
+        return mixed
 
 
 class _Gpt(nn.Module):
+    cos: torch.Tensor
+    sin: torch.Tensor
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.embed = nn.Embedding(config.vocab_size, config.n_embd).bfloat16()

@@ -47,6 +47,7 @@ STEPS: dict[str, Step] = {
     "attention": partial(_inside, "attention"),
     "nats": partial(_inside, "nats"),
     "zoo": partial(_inside, "zoo"),
+    "constructs": partial(_inside, "constructs"),
     "compile": host.compile,
     "fits": host.fits,
     "watch": host.watch,

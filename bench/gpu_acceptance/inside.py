@@ -8,20 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 
-from bench.gpu_acceptance.figures import Figure, above, below, explain, holds, measured, noted, tell
+from bench.gpu_acceptance.figures import Figure, above, below, holds, measured, noted, tell
+from bench.gpu_acceptance.zoo import constructs, zoo
 from trainer import attention as stand_in
-from trainer import hand_over, kernels_offline
-from trainer.evaluator import __main__ as evaluator
+from trainer import kernels_offline
 from trainer.evaluator import score
-from trainer.evaluator.audit import Auditor
-from trainer.evaluator.causality import prove
-from trainer.evaluator.model import kernels
 
 CUDA = torch.device("cuda")
 ROWS = 10_240  # of upstream's evaluation
@@ -114,54 +109,8 @@ def nats(_: dict[str, Any]) -> Iterator[Figure]:
     yield above("times as fast", before / now, 1.0)
 
 
-# ---------------------------------------------------------------------------
-# The zoo
-# ---------------------------------------------------------------------------
-
-
-def zoo(bench: dict[str, Any]) -> Iterator[Figure]:
-    """Every architecture of the tests, on the GPU: handed over, proved, audited, and scored twice to the same bit."""
-    from tests.evaluator import zoo as animals  # noqa: PLC0415 - only a checkout has them
-
-    kernels.settle()
-    scored: dict[str, set[str]] = {mode: set() for mode in hand_over.MODES}
-    for name, make in animals.FAMILIES.items():
-        for mode, export in hand_over.MODES.items():
-            folder = Path(bench["work"]) / "zoo" / mode / name
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with torch.device(CUDA), mock.patch.object(hand_over, "MODES", {mode: export}):
-                    torch.manual_seed(0)
-                    model = make().to(CUDA).eval()
-                    with torch.autocast("cuda", dtype=torch.bfloat16):
-                        hand_over.hand_over(model, folder, rows=4, seq_len=animals.SEQ)
-                _one(folder, animals)
-                scored[mode].add(name)
-            except Exception as error:  # noqa: BLE001 - each is a finding
-                explain(f"zoo: {name}, {mode}: {type(error).__name__}: {str(error)[:400]}")
-    every = set(animals.FAMILIES)
-    missing = every - set().union(*scored.values())
-    yield holds("architectures that score, in one mode or both", not missing, f"{len(every - missing)} of {len(every)}")
-    for mode, names in scored.items():
-        yield noted(f"{mode}: all but", ", ".join(sorted(every - names)) or "none")
-
-
-def _one(folder: Path, animals: Any) -> None:
-    profile = {"eval_batch": 4, "max_seq_len": animals.SEQ, "vocab_size": animals.VOCAB}
-    program = evaluator.load(evaluator.Settings(), folder, profile, CUDA)
-    proof = prove(program)
-    if not proof.proved:
-        raise ValueError(f"not proved: {proof}")
-    rows = torch.randint(0, animals.VOCAB, (64, animals.SEQ + 1))
-    order = torch.randperm(64)
-    found, again = (score.losses(program, rows, order, proof.obligations.watch(), lambda _: None) for _ in range(2))
-    if not torch.equal(found, again):
-        raise ValueError(f"scored twice, it differs by {(found - again).abs().max().item():.3g}")
-    proof.obligations.discharge()
-    Auditor(program, rows, found, order).some(64)
-
-
-STEPS: dict[str, Callable[[dict[str, Any]], Iterator[Figure]]] = {"attention": attention, "nats": nats, "zoo": zoo}
+Step = Callable[[dict[str, Any]], Iterator[Figure]]
+STEPS: dict[str, Step] = {"attention": attention, "nats": nats, "zoo": zoo, "constructs": constructs}
 
 
 def main(argv: list[str]) -> None:
