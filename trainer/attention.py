@@ -5,6 +5,9 @@ included (`aten._flash_attention_forward`: CUDA, half precision, compute capabil
 scaled_dot_product_attention without a mask; and, as the last resort, with a mask of [queries, keys]. While a model is
 exported it is always the last two: a graph that is handed over holds public operations only.
 
+Under autocast attention is of autocast's type, as torch's own is: since torch 2.12 a norm of queries and keys is
+float32 there (pytorch issue 188955), which no FlashAttention takes; upstream's train.py was written for 2.9.
+
 Which way was taken is told once (`telemetry.attention`): a mask costs several times the memory and time.
 """
 
@@ -53,6 +56,7 @@ def flash_attn_func(
     if given := [name for name, value in unsupported.items() if not _harmless(name, value)]:
         raise TypeError(f"flash_attn_func: {given} need the real kernel, which is not provisioned")
     left, right = window_size[0], 0 if causal else window_size[1]
+    q, k, v = (in_autocast(x) for x in (q, k, v))
     if not _exporting and _has_kernel(q, k, v):
         _tell("flash")
         return _flash(q, k, v, softmax_scale, causal, left, right)
@@ -72,9 +76,18 @@ def unless_exporting(kernel: Any) -> Any:
         if _exporting:
             return flash_attn_func(*args, **kwargs)
         _tell("package")
-        return kernel(*args, **kwargs)
+        args = (*(in_autocast(x) for x in args[:3]), *args[3:])
+        return kernel(*args, **{name: in_autocast(x) if name in ("q", "k", "v") else x for name, x in kwargs.items()})
 
     return attention
+
+
+def in_autocast(x: torch.Tensor) -> torch.Tensor:
+    """float32 under autocast in autocast's type; anything else as it is."""
+    kind = x.device.type
+    if x.dtype != torch.float32 or not torch.is_autocast_enabled(kind):
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
 
 
 def _has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:

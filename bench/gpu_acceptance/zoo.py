@@ -106,9 +106,10 @@ def _construct(name: str, kind: str, folder: Path) -> str:
 
     rows = torch.randint(0, animals.VOCAB, (8, animals.SEQ + 1), generator=torch.Generator().manual_seed(1))
     here = rows.to(CUDA)
-    with torch.device(CUDA), torch.autocast("cuda", dtype=torch.bfloat16, enabled=kind == "bfloat16"):
-        torch.manual_seed(0)
+    torch.manual_seed(0)
+    with torch.device(CUDA):
         model = CONSTRUCTS[name]().to(CUDA).eval()
+    with torch.device(CUDA), torch.autocast("cuda", dtype=torch.bfloat16, enabled=kind == "bfloat16"):
         try:
             expected = eager_bpb(model, here, table().to(CUDA))
         except Exception as error:  # noqa: BLE001

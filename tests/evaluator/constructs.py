@@ -310,7 +310,7 @@ finite_mask("attention with a float mask of -1e9", lambda _: -1e9, "sdpa")
 @construct("flex_attention with a block mask")
 class FlexBlock(Qkv):
     def core(self, q, k, v):
-        mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, SEQ, SEQ, device="cpu", BLOCK_SIZE=16)
+        mask = create_block_mask(lambda b, h, i, j: i >= j, None, None, SEQ, SEQ, device=q.device, BLOCK_SIZE=16)
         return flex_attention(q, k, v, block_mask=mask)
 
 
@@ -330,7 +330,7 @@ class FlexScore(nn.Module):
         def bend(score, b, h, i, j):
             return 15 * torch.tanh(score / 15) - self.slope[h] * (i - j)
 
-        mask = create_block_mask(seen, x.size(0), None, SEQ, SEQ, device="cpu", BLOCK_SIZE=16)
+        mask = create_block_mask(seen, x.size(0), None, SEQ, SEQ, device=x.device, BLOCK_SIZE=16)
         return x + merge(flex_attention(q, k, v, score_mod=bend, block_mask=mask))
 
 

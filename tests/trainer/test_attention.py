@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -193,6 +194,74 @@ def test_the_kernel_has_a_gradient_of_the_operands_shapes(window: tuple[int, int
     assert q.grad is not None
     assert k.grad is not None
     assert (q.grad.shape, k.grad.shape) == (q.shape, k.shape)
+
+
+# Under autocast: torch 2.12 and newer norm in float32 there, and upstream's train.py norms queries and keys
+
+
+@contextmanager
+def autocast_on_a_gpu() -> Iterator[None]:
+    """What `torch.autocast("cuda")` sets; itself it does nothing where there is no GPU."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", BF16)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", before[0])
+        torch.set_autocast_dtype("cuda", before[1])
+
+
+def normed(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.rms_norm(x, (x.shape[-1],))
+
+
+def test_normed_queries_and_keys_under_autocast_take_the_kernel(ampere: None) -> None:
+    q, k, v = on_gpu()
+    with autocast_on_a_gpu(), Calls() as calls:
+        q, k = normed(q), normed(k)
+        assert (q.dtype, k.dtype, v.dtype) == (F32, F32, BF16)  # or this says nothing
+        found = attention.flash_attn_func(q, k, v, causal=True, window_size=(3, 0))
+    assert found.dtype == BF16
+    assert "aten::_flash_attention_forward" in [name for name, _ in calls.seen]
+
+
+def test_float32_without_autocast_stays_float32_and_takes_no_kernel(ampere: None) -> None:
+    q, k, v = on_gpu(F32, v_dtype=F32)
+    with Calls() as calls:
+        assert attention.flash_attn_func(q, k, v, causal=True).dtype == F32
+    assert "aten::_flash_attention_forward" not in [name for name, _ in calls.seen]
+
+
+def test_float64_under_autocast_is_left_alone(ampere: None) -> None:
+    with autocast_on_a_gpu():
+        assert attention.in_autocast(torch.empty(2, device="cuda", dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_package_gets_normed_queries_in_autocasts_type(named: bool, told: Told) -> None:
+    seen: list[dict[str, torch.dtype]] = []
+
+    def kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, q_descale: torch.Tensor) -> torch.Tensor:
+        seen.append({"q": q.dtype, "k": k.dtype, "v": v.dtype, "scale": q_descale.dtype})
+        return q
+
+    wrapped, (q, k, v), scale = attention.unless_exporting(kernel), drawn(), torch.ones(1)
+    with torch.autocast("cpu", dtype=BF16):
+        wrapped(q=q, k=k, v=v.bfloat16(), q_descale=scale) if named else wrapped(q, k, v.bfloat16(), scale)
+    assert seen == [{"q": BF16, "k": BF16, "v": BF16, "scale": F32}]
+
+
+def test_autocast_in_a_compiled_model_breaks_no_graph(told: Told) -> None:
+    q, k, v = drawn()
+
+    def model(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=BF16):
+            return attention.flash_attn_func(q, k, v, causal=True, window_size=(3, 0))
+
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(q, k, v), model(q, k, v))
+    assert compiled(q, k, v).dtype == BF16
 
 
 # While a model is exported
