@@ -80,16 +80,16 @@ def look() -> Sample:
     return found
 
 
-def home_of(folder: Path) -> Home:
-    """A bench with a tiny artifact and policies for it."""
-    home = standin.tiny(Home(folder / "bench"))
+def home_of(folder: Path, rule: str = "upstream", command: str = _COMMAND, seconds: int = 1) -> Home:
+    """A bench with a tiny artifact, and policies for a rule and an agent's command."""
+    home = standin.tiny(Home(folder / "bench"), seconds)
     own = home.root / "policies"
     for name in ("decision", "agent"):
         shutil.copyfile(SOURCE / "policies" / f"{name}.yaml", own / f"{name}.yaml")
-    _edit(own / "decision.yaml", "rule: odds ", "rule: upstream ")
+    _edit(own / "decision.yaml", "rule: odds ", f"rule: {rule} ")
     agent = (own / "agent.yaml").read_text()
     start = agent.index("\ncommand:") + 1
-    line = f"command: {json.dumps(['sh', '-c', _COMMAND])}\n"
+    line = f"command: {json.dumps(['sh', '-c', command])}\n"
     (own / "agent.yaml").write_text(agent[:start] + line + agent[agent.index("\n", start) + 1 :])
     home.key.parent.mkdir(mode=0o700)
     home.key.write_text("soak-has-no-key\n")

@@ -97,10 +97,10 @@ def _log(home: Home) -> Path:
     return home.root / "ran.log"
 
 
-def tiny(home: Home) -> Home:
-    """A new bench with an artifact on which an experiment takes a second."""
+def tiny(home: Home, seconds: int = 1) -> Home:
+    """A new bench with an artifact on which a training takes that long."""
     keys.create(home)
-    profile = profiles.Profile("demo", 64, 1, 512, 64 * 64, 4, 2_000_000, 10_000)
+    profile = profiles.Profile("demo", 64, seconds, 512, 64 * 64, 4, 2_000_000, 10_000)
     with mock.patch.dict(profiles.PROFILES, {"demo": profile}):
         store.admit(home, prepare.prepare(home, "demo"))
     return home
