@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from runner.core.airlock import score_file
-from runner.core.artifacts import keys, prepare, store
+from runner.core.artifacts import keys, prepare, profiles, store
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.launching import LaunchRequest, Release
 from runner.core.policy import policy_files, users
@@ -54,7 +54,7 @@ def main() -> int:
         home = Home(folder / "bench")
         home.root.mkdir(mode=0o700)
         keys.create(home)
-        version = prepare.prepare(home, "demo")
+        version = prepare.prepare(home, profiles.shipped("demo"))
         store.admit(home, version)
         handed = models(folder) | {place.name: place for place in asked.handed}
         with burning(asked.burners), processes.doors() as places, processes.launcher(home, places):

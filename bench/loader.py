@@ -47,8 +47,7 @@ def make(folder: Path) -> tuple[Path, Path]:
         pq.write_table(pa.table({"text": texts[number :: len(names)]}), data / name, row_group_size=GROUP)
     home = Home(folder / "bench")
     keys.create(home)
-    with mock.patch.dict(profiles.PROFILES, {"upstream": PROFILE}):
-        version = prepare.prepare(home, "upstream", prepare.Source(shards=data))
+    version = prepare.prepare(home, PROFILE, prepare.Source(shards=data))
     store.admit(home, version)
     return data, home.store / version
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from runner.core.artifacts import keys, prepare, profiles, store
 from runner.core.base.home import Home
@@ -101,8 +100,7 @@ def tiny(home: Home, seconds: int = 1) -> Home:
     """A new bench with an artifact on which a training takes that long."""
     keys.create(home)
     profile = profiles.Profile("demo", 64, seconds, 512, 64 * 64, 4, 2_000_000, 10_000)
-    with mock.patch.dict(profiles.PROFILES, {"demo": profile}):
-        store.admit(home, prepare.prepare(home, "demo"))
+    store.admit(home, prepare.prepare(home, profile))
     return home
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from bench.standin import AUDITED as AUDITED  # noqa: PLC0414 - what tests score by, too
 from bench.standin import COSTS as COSTS  # noqa: PLC0414
 from bench.standin import scored as scored  # noqa: PLC0414
-from runner.core.artifacts import keys, prepare, store
+from runner.core.artifacts import keys, prepare, profiles, store
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import Experiment, Status
 
@@ -19,7 +19,7 @@ def prepared(folder: Path) -> Home:
     home = Home(folder / ".glovebox")
     home.root.mkdir()
     keys.create(home)
-    store.admit(home, prepare.prepare(home, "demo"))
+    store.admit(home, prepare.prepare(home, profiles.shipped("demo")))
     return home
 
 

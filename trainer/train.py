@@ -30,9 +30,8 @@ WINDOW = "SSSL" if CUDA else "L"  # per block: S sees half the context, L all of
 
 TOTAL_BATCH = 2**19 if CUDA else 2**14  # tokens per optimizer step, however many passes that takes
 GIB = torch.cuda.get_device_properties(0).total_memory / 2**30 if CUDA else 0
-DEVICE_BATCH = (
-    128 if GIB > 70 else 64 if GIB > 36 else 32 if GIB > 20 else 16 if GIB > 11 else 8
-)  # rows per forward pass
+DEVICE_BATCH = 128 if GIB > 70 else 64 if GIB > 36 else 32 if GIB > 20 else 16 if GIB > 11 else 8
+DEVICE_BATCH *= max(1, 2048 // MAX_SEQ_LEN) if CUDA else 1  # rows per forward pass
 MATRIX_LR = 0.02  # Muon, all block matrices
 EMBED_LR = 0.3  # AdamW, token embedding
 HEAD_LR = 0.004 if CUDA else 0.001  # AdamW, output head

@@ -20,7 +20,7 @@ import torch
 
 from bench import upstream
 from runner.core.artifacts import corpus
-from runner.core.artifacts.profiles import PROFILES
+from runner.core.artifacts.profiles import shipped
 from tests.evaluator.conftest import Load
 from trainer.evaluator import score
 from trainer.evaluator.causality import prove
@@ -85,7 +85,7 @@ def theirs(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         .replace("pin_memory=True", "pin_memory=False")
     )
     text = re.sub(r"^MAX_SEQ_LEN = .*", "MAX_SEQ_LEN = 256", text, flags=re.MULTILINE)
-    text = re.sub(r"^EVAL_TOKENS = .*", f"EVAL_TOKENS = {PROFILES['demo'].eval_tokens}", text, flags=re.MULTILINE)
+    text = re.sub(r"^EVAL_TOKENS = .*", f"EVAL_TOKENS = {shipped('demo').eval_tokens}", text, flags=re.MULTILINE)
     space: dict[str, Any] = {"__name__": "upstream_prepare"}
     exec(compile(text, "prepare.py", "exec"), space)
     yield {**space, "ours": ours}
@@ -123,7 +123,7 @@ def test_the_evaluator_equals_upstreams_own_evaluate_bpb(
 def test_the_packed_validation_rows_are_the_loaders(artifact: Path) -> None:
     """Restated: rows in loader order, independent of the batch they are read in."""
     packed = np.load(artifact / "val" / "rows.npy")
-    assert packed.shape == (PROFILES["demo"].eval_rows, 257)
+    assert packed.shape == (shipped("demo").eval_rows, 257)
     tokens = np.concatenate([packed[0], packed[1]])
     rows = Documents([(tokens.astype(np.uint16), np.array([257, 257], dtype=np.int32), np.array([2]))])
     again: Iterator[Any] = pack_rows(rows, 257, buffer_size=1)

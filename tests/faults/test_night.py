@@ -11,7 +11,7 @@ from unittest import mock
 import docker
 import pytest
 
-from runner.core.artifacts import keys, manifest, prepare
+from runner.core.artifacts import keys, manifest, prepare, profiles
 from runner.core.base.home import SOURCE, Home
 from runner.rooms.launcher import containers
 from tests.samples import plainly, quickly
@@ -38,7 +38,7 @@ def test_an_artifact_that_expires_while_a_session_runs_ends_nothing_but_the_next
     glovebox: Glovebox, home: Home
 ) -> None:
     with mock.patch.object(manifest, "LIFETIME", timedelta(seconds=30)):
-        version = prepare.prepare(home, "demo")
+        version = prepare.prepare(home, profiles.shipped("demo"))
     expires = manifest.read(home.artifacts / version, keys.trust(home)).predicate.expires
     propose = 'printf "#\\n" >> /work/train.py; bench run "idea"'
     agent(home, f"{propose}; until [ $(date +%s) -gt {expires.timestamp():.0f} ]; do sleep 1; done; {propose}")

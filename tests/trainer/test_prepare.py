@@ -11,7 +11,7 @@ import pytest
 import tiktoken
 import torch
 
-from runner.core.artifacts.profiles import PROFILES
+from runner.core.artifacts.profiles import shipped
 from tests.trainer.wire.test_packing import reference
 from trainer.wire import packing
 
@@ -28,7 +28,7 @@ def prepare(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> ModuleT
 
 
 def test_the_profile_sets_the_constants(prepare: ModuleType) -> None:
-    demo = PROFILES["demo"]
+    demo = shipped("demo")
     assert (
         256,
         demo.time_budget_s,
@@ -37,7 +37,7 @@ def test_the_profile_sets_the_constants(prepare: ModuleType) -> None:
 
 
 def test_the_upstream_profile_has_upstreams_numbers() -> None:
-    up = PROFILES["upstream"]
+    up = shipped("upstream")
     assert (up.max_seq_len, up.time_budget_s, up.vocab_size, up.eval_tokens) == (2048, 300, 8192, 40 * 524288)
     assert up.eval_rows == 10_240
 

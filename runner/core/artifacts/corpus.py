@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runner.core.artifacts import demo_text
 from runner.core.artifacts import shards as parquet
 from runner.core.artifacts.parallel import in_parallel
+from runner.core.artifacts.shard_reader import COLUMN
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file
 
@@ -40,6 +41,8 @@ class Corpus:
     train: list[Shard]
     val: Shard
     source: str
+    holdout: Shard | None = None  # what only `confirm` scores
+    told: dict[str, str] = field(default_factory=dict)  # what else is signed of where it came from
 
     @property
     def text_bytes(self) -> int:
@@ -60,8 +63,22 @@ def demo(secret: bytes) -> Corpus:
     """
     language = demo_text.Language()
     train = list(language.documents(b"training", _DEMO_CHARS, DEMO_DOC_CHARS))
-    val = list(language.documents(secret, _DEMO_VAL_CHARS, DEMO_VAL_DOC_CHARS))
-    return Corpus([_in_memory("demo", train)], _in_memory("demo val", val), "a made-up language, from a seed")
+    val, holdout = (
+        list(language.documents(drawn, _DEMO_VAL_CHARS, DEMO_VAL_DOC_CHARS)) for drawn in (secret, secret + b" holdout")
+    )
+    source = "a made-up language, from a seed"
+    return Corpus([_in_memory("demo", train)], _in_memory("demo val", val), source, _in_memory("demo holdout", holdout))
+
+
+def held_back(corpus: Corpus) -> Corpus:
+    """The last training shard as the holdout, where there is none yet; raises ArtifactError with none to spare."""
+    if corpus.holdout is not None:
+        return corpus
+    if len(corpus.train) < 2:
+        what = "the profile holds text back for confirm, and there is one training shard alone"
+        raise ArtifactError(what, where=corpus.source, fix="add a shard, or holdout_tokens: 0 in the profile")
+    *train, holdout = corpus.train
+    return replace(corpus, train=train, holdout=holdout)
 
 
 def _in_memory(name: str, texts: list[str]) -> Shard:
@@ -69,13 +86,14 @@ def _in_memory(name: str, texts: list[str]) -> Shard:
     return Shard(name, len(texts), len(data), hashlib.sha256(data).hexdigest(), lambda: iter([texts]))
 
 
-def shards(folder: Path, source: str = "parquet shards") -> Corpus:
-    """Parquet shards with a `text` column; the pinned validation shard, or else the last one, is held out."""
+def shards(folder: Path, source: str = "parquet shards", column: str = COLUMN) -> Corpus:
+    """Parquet shards with a column of text; the pinned validation shard, or else the last one, is held out."""
     paths = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() == ".parquet")  # "._x" are a Mac's
     if len(paths) < 2:
         raise ArtifactError("needs at least two .parquet shards", where=str(folder), fix="add a training shard")
     held_out = next((p for p in paths if p.name == VAL_SHARD), paths[-1])
-    *train, val = in_parallel(_parquet, [*(path for path in paths if path != held_out), held_out])
+    how = parquet.Form(column=column)
+    *train, val = in_parallel(lambda path: _parquet(path, how), [*(p for p in paths if p != held_out), held_out])
     same = next((shard.name for shard in train if shard.sha256 == val.sha256), None)
     if same is not None:
         text = f"the validation shard {val.name} is the training shard {same}: a score would be of what was learned"
@@ -83,6 +101,6 @@ def shards(folder: Path, source: str = "parquet shards") -> Corpus:
     return Corpus(train, val, f"{source}, validation {held_out.name}")
 
 
-def _parquet(path: Path) -> Shard:
-    told = parquet.describe(path)
-    return Shard(path.name, told.documents, told.text_bytes, hash_file(path)[0], lambda: parquet.groups(path))
+def _parquet(path: Path, how: parquet.Form) -> Shard:
+    told = parquet.describe(path, how)
+    return Shard(path.name, told.documents, told.text_bytes, hash_file(path)[0], lambda: parquet.groups(path, how))

@@ -31,7 +31,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://glovebox.invalid/artifact/v1"
 MAX_FILES = 50_000
 LIFETIME = timedelta(days=365)
-_DATA = r"(tokenizer|train|val|cache)/[a-z0-9_]{1,40}\.[a-z]{1,10}"
+_DATA = r"(tokenizer|train|val|holdout|cache)/[a-z0-9_]{1,40}\.[a-z]{1,10}"
 _KERNEL = r"kernels/[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,119}){1,8}"
 FilePath = Annotated[str, Field(pattern=rf"^({_DATA}|{_KERNEL})$")]  # no part begins with a dot
 

@@ -32,30 +32,46 @@ Ranks = dict[bytes, int]
 
 
 def build(corpus: Corpus, profile: Profile, folder: Path, stages: Stages, ranks: Ranks | None = None) -> None:
-    """Write tokenizer/, train/ and val/ under `folder`; `ranks` is a tokenizer that exists already."""
+    """Write tokenizer/, train/, val/ and, where text is held back, holdout/ under `folder`.
+
+    `ranks` is a tokenizer that exists already.
+    """
     encoding = _tokenizer(corpus, profile, folder / "tokenizer", stages, ranks)
     with stages.stage("tokenizing the training documents", sum(s.documents for s in corpus.train)) as advance:
         for number, shard in enumerate(corpus.train):
             _tokens(encoding, shard, folder / "train", number, advance)
-    rows = folder / "val" / "rows.npy"
-    if not rows.exists():
-        with stages.stage(f"packing {profile.eval_rows} validation rows", corpus.val.documents) as advance:
-            tokens = tokenize(encoding, corpus.val, advance)
-            _enough(corpus.val, profile, tokens, stages)
-            packed = pack_rows(Documents([tokens]), profile.max_seq_len + 1)
-            array = np.stack([next(packed)[0].astype(np.uint16) for _ in range(profile.eval_rows)])
-        _save(rows, array)
+    _rows(encoding, corpus.val, profile.eval_rows, profile, folder / "val", stages)
+    if corpus.holdout is not None and profile.holdout_rows:
+        _rows(encoding, corpus.holdout, profile.holdout_rows, profile, folder / "holdout", stages)
 
 
-def _enough(shard: Shard, profile: Profile, tokens: Arrays, stages: Stages) -> None:
+def _rows(
+    encoding: tiktoken.Encoding, shard: Shard, count: int, profile: Profile, folder: Path, stages: Stages
+) -> None:
+    """rows.npy: uint16 [count, max_seq_len + 1], what an evaluator scores."""
+    path = folder / "rows.npy"
+    if path.exists():
+        return
+    with stages.stage(
+        f"packing {count} {'validation' if folder.name == 'val' else folder.name} rows", shard.documents
+    ) as advance:
+        tokens = tokenize(encoding, shard, advance)
+        _enough(shard, count * profile.max_seq_len, tokens, stages)
+        packed = pack_rows(Documents([tokens]), profile.max_seq_len + 1)
+        array = np.stack([next(packed)[0].astype(np.uint16) for _ in range(count)])
+    _save(path, array)
+
+
+def _enough(shard: Shard, needed: int, tokens: Arrays, stages: Stages) -> None:
     """Refuse validation text that is none, or would be scored over and over; say what is scored more than once."""
-    texts, needed = int(tokens[1].sum()) - len(tokens[1]), profile.eval_rows * profile.max_seq_len
+    texts = int(tokens[1].sum()) - len(tokens[1])
     told = f"{texts:,} tokens of validation text, {needed:,} are scored"
     if not texts:
         raise ArtifactError("the validation shard has no text", where=shard.name, fix="use another")
     if texts * _FEWEST < needed:
         what = f"{told}: each would count {needed // texts} times"
-        raise ArtifactError(what, where=shard.name, fix="use a larger validation shard")
+        fix = "more text to score, or a smaller eval_tokens (holdout_tokens) in the profile"
+        raise ArtifactError(what, where=shard.name, fix=fix)
     if texts < needed:
         stages.say(f"note: {told}: some count several times")
 

@@ -19,10 +19,11 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from runner.core.artifacts import corpus, download, keys, manifest, pack, store, upstream_cache
+from runner.core.artifacts import corpus, download, keys, manifest, own_data, pack, store, upstream_cache
 from runner.core.artifacts.corpus import Corpus
-from runner.core.artifacts.profiles import DATA_URL, PROFILES, Profile
+from runner.core.artifacts.profiles import DATA_URL, Profile
 from runner.core.artifacts.progress import Stages
+from runner.core.artifacts.shard_reader import COLUMN
 from runner.core.base import files, locks
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
@@ -35,6 +36,10 @@ _PER_TEXT_BYTE = 1.3  # bytes of working files and of the store's copy per byte 
 class Source:
     """Where the documents come from; at most one of the three is set, none downloads (or is the demo)."""
 
+    data: tuple[own_data.Data, ...] = ()  # files and folders of documents
+    column: str = COLUMN  # their text's, where they have columns
+    license: str = ""  # in whoever prepares it's words; signed
+    origin: str = ""  # likewise
     shards: Path | None = None  # a folder of parquet files
     upstream_cache: Path | None = None  # karpathy/autoresearch's own cache
     mirror: str = DATA_URL
@@ -43,7 +48,7 @@ class Source:
 
 def prepare(
     home: Home,
-    profile_name: str,
+    profile: Profile,
     source: Source | None = None,
     stages: Stages | None = None,
     *,
@@ -53,36 +58,50 @@ def prepare(
 
     `seconds`: of training in an experiment, None: the profile's.
     """
-    profile, stages = PROFILES[profile_name], stages or Stages()
+    stages = stages or Stages()
     profile = profile if seconds is None else replace(profile, time_budget_s=seconds)
     home.artifacts.mkdir(parents=True, exist_ok=True)
     with locks.hold(home.artifacts / ".lock", "another prepare"):
-        signers = keys.signers(home)  # before the work, not after it
-        documents, ranks = _documents(home, profile, source or Source(), stages)
-        _room(home, documents, stages)
-        work = home.artifacts / f".work-{profile.name}"
-        plan = _plan(home, work, profile, documents, ranks)
-        folder = work / "files"
-        if (home.artifacts / plan["version"]).exists():  # killed after it was published
-            shutil.rmtree(work)
-            return str(plan["version"])
-        files.sweep(work)
-        pack.build(documents, profile, folder, stages, ranks)
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        with stages.stage("hashing and signing", size) as advance:
-            manifest.sign(
-                folder,
-                signers,
-                profile=asdict(profile),
-                version=plan["version"],
-                serial=store.serial_of(plan["version"]),
-                provenance=plan["provenance"],
-                made=datetime.fromtimestamp(plan["made"], UTC),
-                advance=advance,
-            )
-        os.replace(folder, home.artifacts / plan["version"])
+        try:
+            return _prepare(home, profile, source or Source(), stages)
+        finally:
+            shutil.rmtree(_heaps(home), ignore_errors=True)
+
+
+def _prepare(home: Home, profile: Profile, source: Source, stages: Stages) -> str:
+    signers = keys.signers(home)  # before the work, not after it
+    documents, ranks = _documents(home, profile, source, stages)
+    if profile.holdout_tokens:
+        documents = corpus.held_back(documents)
+    _room(home, documents, stages)
+    work = home.artifacts / f".work-{profile.name}"
+    plan = _plan(home, work, profile, documents, source, ranks)
+    folder = work / "files"
+    if (home.artifacts / plan["version"]).exists():  # killed after it was published
         shutil.rmtree(work)
         return str(plan["version"])
+    files.sweep(work)
+    pack.build(documents, profile, folder, stages, ranks)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with stages.stage("hashing and signing", size) as advance:
+        manifest.sign(
+            folder,
+            signers,
+            profile=asdict(profile),
+            version=plan["version"],
+            serial=store.serial_of(plan["version"]),
+            provenance=plan["provenance"],
+            made=datetime.fromtimestamp(plan["made"], UTC),
+            advance=advance,
+        )
+    os.replace(folder, home.artifacts / plan["version"])
+    shutil.rmtree(work)
+    return str(plan["version"])
+
+
+def _heaps(home: Home) -> Path:
+    """Where people's own documents lie while an artifact is made of them."""
+    return home.artifacts / ".work-data"
 
 
 def _documents(home: Home, profile: Profile, source: Source, stages: Stages) -> tuple[Corpus, pack.Ranks | None]:
@@ -91,8 +110,10 @@ def _documents(home: Home, profile: Profile, source: Source, stages: Stages) -> 
     if source.upstream_cache is not None:
         folder = source.upstream_cache
         return corpus.shards(folder / "data", "upstream's cache"), upstream_cache.ranks(folder, profile)
+    if source.data:
+        return own_data.corpus(source.data, profile, source.column, _heaps(home), stages), None
     if source.shards is not None:
-        return corpus.shards(source.shards), None
+        return corpus.shards(source.shards, column=source.column), None
     if profile.name == "demo":
         return corpus.demo(keys.secret(home, "demo validation")), None
     folder = home.root / "shards"
@@ -100,7 +121,7 @@ def _documents(home: Home, profile: Profile, source: Source, stages: Stages) -> 
     wanted = set(download.names(source.count))
     found = corpus.shards(folder, source.mirror)
     kept = [shard for shard in found.train if shard.name in wanted]
-    return Corpus(kept, found.val, found.source), None
+    return replace(found, train=kept), None
 
 
 def _room(home: Home, documents: Corpus, stages: Stages) -> None:
@@ -115,15 +136,22 @@ def _room(home: Home, documents: Corpus, stages: Stages) -> None:
     stages.say(f"{documents.text_bytes >> 20} MiB of text: about {needed >> 20} MiB of disk, {free >> 20} MiB are free")
 
 
-def _plan(home: Home, work: Path, profile: Profile, documents: Corpus, ranks: pack.Ranks | None) -> dict[str, Any]:
+def _plan(
+    home: Home, work: Path, profile: Profile, documents: Corpus, source: Source, ranks: pack.Ranks | None
+) -> dict[str, Any]:
     """What is being made; the one on disk if it is the same, else a new one from scratch."""
-    shards = [[shard.name, shard.sha256] for shard in (*documents.train, documents.val)]
+    held = [documents.holdout] if documents.holdout is not None and profile.holdout_rows else []
+    shards = [[shard.name, shard.sha256] for shard in (*documents.train, documents.val, *held)]
+    own = {name: text for name, text in (("license", source.license), ("origin", source.origin)) if text}
     tokenizer = "rustbpe" if ranks is None else f"upstream's cache, {_sha256(sorted(ranks.items()))}"
     wanted = {
         "profile": asdict(profile),
         "shards": shards,
         "provenance": {"source": documents.source, "tokenizer": tokenizer, "python": platform.python_version()}
         | {"shards_sha256": _sha256(shards), "validation_sha256": documents.val.sha256}
+        | ({"holdout_sha256": held[0].sha256} if held else {})
+        | documents.told
+        | own
         | {name: installed(name) for name in TOOLS},
     }
     path = work / "plan.json"

@@ -1,4 +1,4 @@
-"""Parquet shards as documents, decoded by a process of its own and counted here. TRUSTED reader of a hostile file."""
+"""Files of documents, decoded by a process of its own and counted here. TRUSTED reader of a hostile file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, BinaryIO, Literal, cast
 
 from pydantic import Field, ValidationError
 
-from runner.core.artifacts.shard_reader import COLUMN, END_OF_FILE, END_OF_GROUP
+from runner.core.artifacts.shard_reader import COLUMN, END_OF_FILE, END_OF_GROUP, PACKED, WRONG
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import open_plain
 from runner.core.base.home import SOURCE
@@ -29,10 +30,43 @@ _MAX_DOCUMENTS = 1 << 22  # of a row group, however short
 _MAX_HEAD = 1 << 12
 
 
-class _Columns(Frozen):
-    """What a file has that has no text."""
+_SUFFIXES = {
+    **{".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"},
+    **{".txt": "text", ".text": "text", ".md": "text"},
+}
 
-    columns: Annotated[list[str], Field(max_length=12)]
+
+@dataclass(frozen=True)
+class Form:
+    """How a file holds documents, and under which name."""
+
+    kind: str = "parquet"
+    packed: str = ""  # gz, zst
+    column: str = COLUMN
+
+    @property
+    def name(self) -> str:
+        """As the reader takes it."""
+        return f"{self.kind}.{self.packed}" if self.packed else self.kind
+
+
+SHARD = Form()
+
+
+def form(path: Path, column: str = COLUMN) -> Form | None:
+    """How a file of this name holds documents; None if it is of no kind that is read."""
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    packed = suffixes.pop()[1:] if suffixes and suffixes[-1][1:] in PACKED else ""
+    kind = _SUFFIXES.get(suffixes[-1]) if suffixes else None
+    return None if kind is None or (packed and kind == "parquet") else Form(kind, packed, column)
+
+
+class _Wrong(Frozen):
+    """What the reader found wrong with a file."""
+
+    why: Literal["column", "json", "long"]
+    at: Annotated[int, Field(ge=0)]
+    columns: Annotated[list[Annotated[str, Field(max_length=60)]], Field(max_length=12)]
 
 
 class Described(Frozen):
@@ -42,20 +76,23 @@ class Described(Frozen):
     text_bytes: Annotated[int, Field(ge=0, lt=1 << 50)]
 
 
-def describe(path: Path) -> Described:
-    """Documents and uncompressed bytes, as the file declares them; raises ArtifactError."""
-    with _reading(path) as frames:
-        return _head(frames, path)
+def describe(path: Path, how: Form = SHARD) -> Described:
+    """Documents and uncompressed bytes, as a parquet file declares them; raises ArtifactError."""
+    with _reading(path, how) as frames:
+        return _head(frames, path, how)
 
 
-def groups(path: Path) -> Iterator[list[str]]:
+def groups(path: Path, how: Form = SHARD) -> Iterator[list[str]]:
     """The documents of each row group; raises ArtifactError for what is no shard, or more text than a shard holds."""
-    with _reading(path, COLUMN) as frames:
-        _head(frames, path)
+    with _reading(path, how, "all") as frames:
+        if how.kind == "parquet":
+            _head(frames, path, how)
         most = max(_SMALL, MAX_RATIO * path.stat().st_size)
         documents: list[str] = []
         size = total = 0
-        while (length := _length(frames, path)) != END_OF_FILE:
+        while (length := _length(frames, path, first=not total and how.kind != "parquet")) != END_OF_FILE:
+            if length == WRONG:
+                raise _wrong(frames, path, how)
             if length == END_OF_GROUP:
                 yield documents
                 documents, size = [], 0
@@ -67,7 +104,7 @@ def groups(path: Path) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _reading(path: Path, *wanted: str) -> Iterator[BinaryIO]:
+def _reading(path: Path, how: Form, *wanted: str) -> Iterator[BinaryIO]:
     try:
         source = open_plain(path)
     except OSError as error:
@@ -76,7 +113,7 @@ def _reading(path: Path, *wanted: str) -> Iterator[BinaryIO]:
         what = "a symbolic link" if link else str(error.strerror)
         raise ArtifactError(f"not a readable shard: {what}", where=str(path), fix=fix) from None
     environment = {"PYTHONPATH": str(SOURCE), "PATH": os.environ.get("PATH", ""), "ARROW_IO_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "runner.core.artifacts.shard_reader", *wanted]
+    command = [sys.executable, "-P", "-m", "runner.core.artifacts.shard_reader", how.name, how.column, *wanted]
     with (
         source,
         subprocess.Popen(
@@ -89,18 +126,33 @@ def _reading(path: Path, *wanted: str) -> Iterator[BinaryIO]:
             reader.kill()  # it has said everything, or nobody listens
 
 
-def _head(frames: BinaryIO, path: Path) -> Described:
+def _head(frames: BinaryIO, path: Path, how: Form) -> Described:
     length = _length(frames, path, first=True)
+    if length == WRONG:
+        raise _wrong(frames, path, how)
     try:
         text = _text(frames, min(length, _MAX_HEAD + 1), path)
-        told = strict_json.loads(text.encode(), max_bytes=_MAX_HEAD)
-        if isinstance(told, dict) and "columns" in told:
-            names = ", ".join(_Columns.model_validate(told).columns) or "none"
-            what = f"no column {COLUMN!r} of plain text; it has: {names}"
-            raise ArtifactError(what, where=str(path), fix=f"rename the column of text to {COLUMN!r}")
-        return Described.model_validate(told)
+        return Described.model_validate(strict_json.loads(text.encode(), max_bytes=_MAX_HEAD))
     except (strict_json.StrictJsonError, ValidationError):
         raise _unreadable(path, "no parquet file with text") from None
+
+
+def _wrong(frames: BinaryIO, path: Path, how: Form) -> ArtifactError:
+    """What the reader says is wrong, in our words."""
+    try:
+        text = _text(frames, min(_length(frames, path), _MAX_HEAD + 1), path)
+        told = _Wrong.model_validate(strict_json.loads(text.encode(), max_bytes=_MAX_HEAD))
+    except (strict_json.StrictJsonError, ValidationError):
+        return _unreadable(path, "damaged")
+    line = f"line {told.at}: " if told.at else ""
+    if told.why == "column":
+        names = ", ".join(told.columns) or "none"
+        what, fix = f"no column {how.column!r} of plain text; it has: {names}", "name the one of text: --column NAME"
+    elif told.why == "json":
+        what, fix = "no JSON object", "one JSON object a line, each with the text of a document"
+    else:
+        what, fix = f"longer than {MAX_VALUE >> 20} MiB", "cut it"
+    return ArtifactError(f"{line}{what}", where=str(path), fix=fix)
 
 
 def _length(frames: BinaryIO, path: Path, *, first: bool = False) -> int:
@@ -134,7 +186,9 @@ def _no_parquet(path: Path) -> ArtifactError:
     elif not begins:
         what, fix = "an empty file", "download it again"
     else:
-        what, fix = "no parquet file with text, or it needs too much memory", "download it again"
+        known = form(path)
+        kind = known.name if known else "parquet"
+        what, fix = f"no {kind} file with text, or it needs too much memory", "download it again"
     return ArtifactError(f"not a readable shard: {what}", where=str(path), fix=fix)
 
 

@@ -84,6 +84,7 @@ class LaunchRequest(Frozen):
     run: RunId
     policy: Sha256  # digest of the policies the runner decided by; a launcher with others refuses
     artifact: Version | None = None  # trainer, evaluator
+    holdout: bool = False  # evaluator: the rows it finds are those held back for confirm
     kernels: Version | None = None  # trainer
     cache: Cache | None = None  # trainer: compiled code it may begin with, if it fits
     keep_cache: bool = False  # trainer: it hands out what it compiled (compile_cache.py)

@@ -259,6 +259,7 @@ class Rerun(Frozen):
     given: int  # what train.py was given as GLOVEBOX_SEED
     budget: float  # seconds of training
     depth: int | None = None  # put in place of the file's own, None: as it is
+    holdout: bool = False  # scored on the text that nothing is chosen by
     artifact: Version
     snapshot: Sha256  # what ran: the experiment's own, or with another depth
     run: RunId

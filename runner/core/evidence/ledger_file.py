@@ -16,7 +16,9 @@ from pathlib import Path
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
 
-VERSION = 5  # PRAGMA user_version; 1 had no lanes, 2 no reruns, 3 no indices and no origin of a tag, 4 no texts
+VERSION = (
+    6  # PRAGMA user_version; 1: no lanes, 2: no reruns, 3: no indices, no origin of a tag, 4: no texts, 5: no holdout
+)
 TABLES = {
     "runs": (
         "CREATE TABLE IF NOT EXISTS runs ("

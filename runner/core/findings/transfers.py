@@ -17,7 +17,7 @@ from runner.core.decision.noise import believed, pooled
 
 LEAST = 1e-6  # val_bpb: a deviation of pairs is never taken to be less
 FIRST_ASKED = 1000  # number of the first draw a person asks for
-Terms = tuple[float, int | None, str]  # budget, depth, artifact
+Terms = tuple[float, int | None, str, bool]  # budget, depth, artifact, whether on the holdout
 
 
 class Transfer(Frozen):
@@ -28,6 +28,7 @@ class Transfer(Frozen):
     budget: float
     depth: int | None
     artifact: str
+    holdout: bool = False  # scored on text that nothing was chosen by
     scores: dict[int, float]  # val_bpb by seed
     others: dict[int, float]  # of `against`
     failed: int  # runs of either without a score
@@ -42,7 +43,7 @@ def gain(row: Experiment) -> float:
 
 def terms_of(rerun: Rerun) -> Terms:
     """What a rerun ran under."""
-    return rerun.budget, rerun.depth, rerun.artifact
+    return rerun.budget, rerun.depth, rerun.artifact, rerun.holdout
 
 
 def transfers(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float) -> list[Transfer]:
@@ -62,7 +63,7 @@ def transfers(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float)
 
 def under(one: Transfer, terms: Terms) -> bool:
     """Whether it was measured under these terms."""
-    return (one.budget, one.depth, one.artifact) == terms
+    return (one.budget, one.depth, one.artifact, one.holdout) == terms
 
 
 def _transfer(group: Sequence[Rerun], number: int, against: int | None, alpha: float) -> Transfer:
@@ -80,6 +81,7 @@ def _transfer(group: Sequence[Rerun], number: int, against: int | None, alpha: f
         budget=group[0].budget,
         depth=group[0].depth,
         artifact=group[0].artifact,
+        holdout=group[0].holdout,
         scores=scores,
         others=others,
         failed=sum(r.experiment in (number, against) and r.val_bpb is None for r in group),
@@ -95,19 +97,20 @@ def _scores(group: Sequence[Rerun], number: int | None) -> dict[int, float]:
 def overall(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float, budget: float) -> Transfer | None:
     """The best against the baseline on all draws a person asked for under the tag's own terms: none chose the best.
 
-    The difference of two means, for the draws of one side need not be those of the other.
+    On the holdout, where both were scored on it. The difference of two means, for the draws of one side need not be
+    those of the other.
     """
     keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
     if len(keeps) < 2:
         return None
     artifact, asked = keeps[0].artifact, [r for r in reruns if not r.during and r.depth is None]
     terms = [r for r in asked if r.artifact == artifact and r.budget == budget]
-    if not terms:
+    sides = [[r for r in terms if r.holdout is held] for held in (True, False)]
+    measured = [_transfer(side, keeps[-1].id, keeps[0].id, alpha) for side in sides if side]
+    found = next((one for one in measured if one.scores and one.others), None)
+    if found is None:
         return None
-    found = _transfer(terms, keeps[-1].id, keeps[0].id, alpha)
     best, baseline = list(found.scores.values()), list(found.others.values())
-    if not best or not baseline:
-        return None
     gain = math.fsum(baseline) / len(baseline) - math.fsum(best) / len(best)
     learned = next((row.sigma for row in reversed(rows) if row.sigma is not None), None)
     interval, noise = None, pooled([best, baseline], LEAST)

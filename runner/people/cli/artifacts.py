@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from runner.core.artifacts import kernels, keys, resign, store
-from runner.core.artifacts.profiles import DATA_URL, MAX_SHARDS, PROFILES
+from runner.core.artifacts import datasets, kernels, keys, own_data, profiles, resign, store
+from runner.core.artifacts.profiles import DATA_URL, MAX_SHARDS
+from runner.core.artifacts.progress import Stages
+from runner.core.artifacts.shard_reader import COLUMN
 from runner.core.base.benches import find
+from runner.core.base.home import Home
 from runner.people.cli.common import Json, say
 from runner.people.pages import console
 from runner.people.pages.progress import ShownStages
@@ -23,7 +27,16 @@ KeyName = Annotated[str, typer.Argument(help="Name of a key: lower case letters,
 
 
 def prepare(
-    profile: Annotated[str, typer.Option(help="demo (no network, seconds) or upstream.")] = "upstream",
+    profile: Annotated[str, typer.Option(help="A scale: glovebox profile list.")] = "upstream",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Files or folders of documents (parquet, JSONL, text), PATH or PATH:WEIGHT; or hf:OWNER/NAME."
+        ),
+    ] = None,
+    column: Annotated[str, typer.Option(help="Of the text, in parquet and JSONL.")] = COLUMN,
+    license_: Annotated[str, typer.Option("--license", help="Of the data, as you put it; signed.")] = "",
+    origin: Annotated[str, typer.Option(help="Where the data is from, as you put it; signed.")] = "",
     shards: Annotated[Path | None, typer.Option(help="Folder of parquet shards with a text column.")] = None,
     from_upstream_cache: Annotated[
         bool, typer.Option("--from-upstream-cache", help="Take shards and tokenizer of an autoresearch cache.")
@@ -32,7 +45,7 @@ def prepare(
     mirror: Annotated[str, typer.Option(help="Download the shards from here.")] = DATA_URL,
     num_shards: Annotated[int, typer.Option(min=1, max=MAX_SHARDS, help="Training shards to download.")] = 10,
     seconds: Annotated[
-        int | None, typer.Option(min=1, max=86_400, help="Training in an experiment; default: 300, demo 6.")
+        int | None, typer.Option(min=1, max=86_400, help="Training in an experiment; default: the profile's.")
     ] = None,
     kernels_: Annotated[
         bool, typer.Option("--kernels", help="Provision the kernel packages of policies/kernels.yaml instead.")
@@ -42,11 +55,10 @@ def prepare(
     json_: Json = False,
 ) -> None:
     """Train the tokenizer, tokenize, pack and sign an artifact; one that was interrupted is continued."""
-    if profile not in PROFILES:
-        raise typer.BadParameter(f"one of: {', '.join(PROFILES)}")
-    if shards is not None and from_upstream_cache:
-        raise typer.BadParameter("--shards or --from-upstream-cache, not both")
+    if sum((bool(data), shards is not None, from_upstream_cache)) > 1:
+        raise typer.BadParameter("one of --data, --shards and --from-upstream-cache")
     home, stages = find(), ShownStages(console.stderr())
+    scale = profiles.load(home.policies, profile).profile(profile)
     wanted = kernels.KIND if kernels_ or kernels_from else profile
     there = store.newest(home, wanted) if if_missing else None
     if there is not None:
@@ -57,13 +69,28 @@ def prepare(
         from runner.core.artifacts import prepare as preparation
 
         source = preparation.Source(
+            data=tuple(_data(home, given, stages) for given in data or ()),
+            column=column,
+            license=license_,
+            origin=origin,
             shards=shards,
             upstream_cache=cache.expanduser() if from_upstream_cache else None,
             mirror=mirror.rstrip("/"),
             count=num_shards,
         )
-        version = preparation.prepare(home, profile, source, stages, seconds=seconds)
+        version = preparation.prepare(home, scale, source, stages, seconds=seconds)
     say({"version": version}, json_, f"artifact {version} ready")
+
+
+def _data(home: Home, given: str, stages: Stages) -> own_data.Data:
+    """What --data names, downloaded if it is a dataset of the hub."""
+    try:
+        found = own_data.named(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not str(found.path).startswith(datasets.PREFIX):
+        return found
+    return replace(found, path=datasets.fetch(home, str(found.path), stages))
 
 
 @keys_app.command("list")

@@ -27,6 +27,7 @@ from runner.people.cli import (
     export,
     operations,
     policy,
+    profiles,
     records,
     redteam,
     run,
@@ -54,9 +55,9 @@ _FIXES = {
 }
 # As people meet them: a bench, a run, looking at it, looking after it.
 _ORDER = (
-    "init", "doctor", "prepare", "run", "up", "stop", "status", "watch", "history", "show", "logs", "best", "explain",
-    "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto", "rerun", "confirm", "export",
-    "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
+    "init", "doctor", "profile", "prepare", "run", "up", "stop", "status", "watch", "history", "show", "logs", "best",
+    "explain", "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto", "rerun", "confirm",
+    "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
 )  # fmt: skip
 
 
@@ -78,6 +79,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(profiles.app)
 app.add_typer(artifacts.keys_app)
 app.add_typer(policy.policy_app)
 app.add_typer(tags.tags_app)

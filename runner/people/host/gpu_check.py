@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from runner.core.artifacts import profiles
 from runner.core.base import cuda, nvidia
 from runner.core.base.errors import EngineError
-from runner.core.base.home import Home
+from runner.core.base.home import SHIPPED, Home
 from runner.core.base.launching import Lane
 from runner.core.policy.policy_files import Policies
 from runner.people.host.checks import Check, guarded, safely
@@ -56,7 +57,7 @@ def of_host(client: Client, policies: Policies) -> Iterator[Check]:
         return
     yield _toolkit(policies)
     for card in cards:
-        yield _card(driver, card)
+        yield _card(driver, card, _folders(None))
 
 
 def on(gpu: str, client: Client, policies: Policies, home: Home | None) -> Iterator[Check]:
@@ -64,7 +65,7 @@ def on(gpu: str, client: Client, policies: Policies, home: Home | None) -> Itera
     card, driver = nvidia.card(gpu), nvidia.driver()
     if driver is None:
         raise EngineError("the driver does not answer", where=gpu, fix="check: nvidia-smi -L")
-    yield _card(driver, card)
+    yield _card(driver, card, _folders(home))
     yield _toolkit(policies)
     yield _files()
     yield _lock(gpu)
@@ -79,14 +80,21 @@ def on(gpu: str, client: Client, policies: Policies, home: Home | None) -> Itera
             yield from safely("rooms on the GPU", _rooms(made, gpu, policies))
 
 
-def _card(driver: nvidia.Driver, card: nvidia.Card) -> Check:
+def _folders(home: Home | None) -> tuple[Path, ...]:
+    """Where profiles are looked for."""
+    return home.policies if home else (SHIPPED / "policies",)
+
+
+def _card(driver: nvidia.Driver, card: nvidia.Card, folders: tuple[Path, ...]) -> Check:
     capability = ".".join(map(str, card.capability or ())) or "unknown"
     memory = "" if card.memory_mib is None else f", {card.memory_mib / 1024:.0f} GiB"
     detail = f"{card.name}{memory}, compute capability {capability}, driver {driver.version}"
     build = cuda.build_for(driver, card)
     if build is None:
         return Check(f"GPU {card.uuid}", False, f"{detail}: no build of torch runs here", cuda.remedy(card))
-    return Check(f"GPU {card.uuid}", True, f"{detail}; torch {build.name}")
+    fitting = profiles.fitting(folders, (card.memory_mib or 0) / 1024 + 1)  # a card of 8 GB tells a little less
+    profile = "" if fitting is None else f"; profile {fitting}"
+    return Check(f"GPU {card.uuid}", True, f"{detail}; torch {build.name}{profile}")
 
 
 def _toolkit(policies: Policies) -> Check:

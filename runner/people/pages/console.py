@@ -157,6 +157,7 @@ def measured(found: list[dict[str, Any]]) -> str:
     (one,) = found
     interval = "" if one["interval"] is None else f" ({one['interval'][0]:+.4f} to {one['interval'][1]:+.4f})"
     runs = f"{len(one['others'])} runs of the baseline and {len(one['scores'])} of the best, set apart"
+    runs += ", on text that was held back" if one["holdout"] else ""
     return f"gain over the baseline, confirmed: {one['gain']:+.4f}{interval}, by {runs}"
 
 

@@ -40,12 +40,13 @@ def carry_out(loop: Loop, order: Order, enough: Callable[[], bool] = _never) -> 
     artifact = trials.stages.artifact.predicate.version
     budget = float(order.budget or trials.stages.budget())
     chosen = _chosen(rows, order)
-    numbers, terms = {row.id for row in chosen}, (budget, order.depth, artifact)
+    holdout = not order.experiments and trials.stages.has_holdout()  # for what people confirm, and for nothing else
+    numbers, terms = {row.id for row in chosen}, (budget, order.depth, artifact, holdout)
     for one, seed in _planned(rows, chosen, order):
         if enough() or _known(loop.ledger.reruns(loop.tag), one.id, seed, terms):
             continue
         taken = _source(loop, trials.snapshot(one), order.depth)
-        trials.rerun(one.id, 0, taken, seed, budget=order.budget, depth=order.depth)
+        trials.rerun(one.id, 0, taken, seed, budget=order.budget, depth=order.depth, holdout=holdout)
     if not order.experiments and not order.top:
         whole = transfers.overall(rows, loop.ledger.reruns(loop.tag), loop.policies.decision.alpha, budget)
         return [whole] if whole is not None and chosen else []

@@ -141,6 +141,7 @@ class Trials:
         pair: int = 0,
         budget: int | None = None,
         depth: int | None = None,
+        holdout: bool = False,
     ) -> Rerun:
         """Run `taken`, the train.py of experiment `number`, once more and record it.
 
@@ -158,6 +159,7 @@ class Trials:
                 given=given,
                 budget=training,
                 depth=depth,
+                holdout=holdout,
                 artifact=self.stages.artifact.predicate.version,
                 snapshot=taken.sha256,
                 run=self.stages.next_run(),
@@ -176,7 +178,8 @@ class Trials:
             seed=given,
             budget=budget,
             audit_below=EVERY if number == during or not during else None,  # it speaks for a keep
-            baseline=self.yardstick(),
+            baseline=None if holdout else self.yardstick(),  # other rows, and maybe more of them
+            holdout=holdout,
         )
         self.stages.forget(scored)
         engines = [engine for engine in (scored.trained.engine, scored.engine) if engine]

@@ -81,42 +81,50 @@ class Stages:
         baseline: Costs | None = None,
         trained: Callable[[Trained], object] = lambda _: None,
         judge: Judge | None = None,
+        holdout: bool = False,
     ) -> Scored:
         """Train for at most `seconds` in all and evaluate what was handed over; `trained` is called in between.
 
         A score lower than `audit_below` is audited on every row; `baseline` is what an evaluation is measured against.
         With `judge` the pace of the training is watched, and it is ended when `judge` says so. What was handed over
-        stays until `forget`.
+        stays until `forget`. `holdout`: scored on the rows that are held back.
         """
         work = Release(seconds=seconds, snapshot=taken.sha256, seed=seed, budget=budget)
-        evaluator = Ahead(self.launches)
+        evaluator, scoring = Ahead(self.launches), self._request("evaluator", run, holdout=holdout)
         try:
-            found = self._followed(taken, run, work, judge, evaluator)
+            found = self._followed(taken, scoring, work, judge, evaluator)
             if self._lost(found):
                 evaluator.drop()  # it would have the first container's files before it, whatever the second hands over
-                found = self._followed(taken, run, work, judge, evaluator)
+                found = self._followed(taken, scoring, work, judge, evaluator)
             trained(found)
-            return self._evaluate(found, evaluator, audit_below, baseline)
+            return self._evaluate(found, scoring, evaluator, audit_below, baseline)
         finally:
             evaluator.drop()
 
     def audit(self, scored: Scored, baseline: Costs | None) -> Scored:
         """Score what was handed over once more, and audit it on every row."""
-        return self._evaluate(scored.trained, Ahead(self.launches), EVERY, baseline)
+        scoring = self._request("evaluator", scored.trained.run)
+        return self._evaluate(scored.trained, scoring, Ahead(self.launches), EVERY, baseline)
 
     def forget(self, scored: Scored) -> None:
         """Remove what was handed over, unless it is evidence: people will want to see how it passed the proof."""
         if scored.score is None or scored.score.reason != CONTRADICTED:
             tidy(self.home.run(scored.trained.run), self.policies.metrics.telemetry_bytes)
 
+    def has_holdout(self) -> bool:
+        """Whether the artifact has rows that are held back."""
+        return "holdout/rows.npy" in self.artifact.predicate.sizes
+
     def budget(self) -> float:
         """Seconds of the training profile."""
         return float(self.artifact.predicate.profile["time_budget_s"])
 
-    def _followed(self, taken: Snapshot, run: str, work: Release, judge: Judge | None, evaluator: Ahead) -> Trained:
+    def _followed(
+        self, taken: Snapshot, scoring: LaunchRequest, work: Release, judge: Judge | None, evaluator: Ahead
+    ) -> Trained:
         """One training, and an evaluator that starts while it hands over."""
-        with self._handing_over(run, evaluator):
-            return self._train(taken, run, work, judge)
+        with self._handing_over(scoring, evaluator):
+            return self._train(taken, scoring.run, work, judge)
 
     def _lost(self, found: Trained) -> bool:
         """Whether a container that stood by had lost its GPU when it was released: it says so before train.py runs.
@@ -128,16 +136,17 @@ class Stages:
         return engine.exit_code == device.NO_DEVICE and bool(self.lane.gpu) and engine.seconds < _AT_ONCE
 
     @contextmanager
-    def _handing_over(self, run: str, evaluator: Ahead) -> Iterator[None]:
+    def _handing_over(self, scoring: LaunchRequest, evaluator: Ahead) -> Iterator[None]:
         """Have an evaluator start while the trainer hands over, so that it takes nothing from the training."""
-        telemetry, metrics, over = self.home.run(run) / "telemetry.jsonl", self.policies.metrics, threading.Event()
+        telemetry, over = self.home.run(scoring.run) / "telemetry.jsonl", threading.Event()
+        metrics = self.policies.metrics
 
         def follow() -> None:
             rest = 0.0
             while not over.wait(_INTERVAL + rest):
                 looked = time.monotonic()
                 if telemetry_file.handing_over(telemetry, metrics):
-                    evaluator.prepare(self._request("evaluator", run))
+                    evaluator.prepare(scoring)
                     return
                 rest = _REST * (time.monotonic() - looked)
 
@@ -182,15 +191,16 @@ class Stages:
             ended_early=seen.ended or given_up.ended,
         )
 
-    def _evaluate(self, trained: Trained, ahead: Ahead, audit_below: float | None, baseline: Costs | None) -> Scored:
+    def _evaluate(
+        self, trained: Trained, scoring: LaunchRequest, ahead: Ahead, audit_below: float | None, baseline: Costs | None
+    ) -> Scored:
         if not trained.handed_over:
             return Scored(trained=trained, engine=None, score=None)
         work = Release(seconds=self.policies.decision.evaluation_seconds, audit_below=audit_below, baseline=baseline)
-        request = self._request("evaluator", trained.run)
-        with self._working(ahead, request, work) as launch:
+        with self._working(ahead, scoring, work) as launch:
             engine = launch.ended()
         if engine.exit_code == device.NO_DEVICE and self.lane.gpu:  # its container lost the GPU; no candidate's doing
-            with self._working(Ahead(self.launches), request, work) as launch:
+            with self._working(Ahead(self.launches), scoring, work) as launch:
                 engine = launch.ended()
         ok = engine.reason is EndReason.EXIT and engine.exit_code == 0
         score = score_file.read(self.home.run(trained.run) / SCORE) if ok else None
@@ -205,12 +215,13 @@ class Stages:
         finally:
             self.launches.end(launch)
 
-    def _request(self, role: Role, run: str) -> LaunchRequest:
+    def _request(self, role: Role, run: str, *, holdout: bool = False) -> LaunchRequest:
         return LaunchRequest(
             role=role,
             run=run,
             policy=self.policies.digest,
             artifact=self.artifact.predicate.version,
+            holdout=holdout,
             kernels=self.kernels if role == "trainer" else None,
             cache=self.cache if role == "trainer" else None,
             lane=self.lane,

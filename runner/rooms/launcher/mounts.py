@@ -71,7 +71,7 @@ class Rooms:
             containers.bind(str(folder / "graph.json"), "/handed/graph.json"),
             containers.bind(str(folder / "weights.safetensors"), "/handed/weights.safetensors"),
             containers.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
-            containers.bind(str(store / "val"), "/artifacts/val"),
+            containers.bind(str(self._rows(store, request)), "/artifacts/val"),
         ]
         mounts += self._outputs(folder, (SCORE,), self.policies.sandbox.evaluator)
         settings = self.policies.evaluator.model_dump_json()
@@ -100,6 +100,13 @@ class Rooms:
             os.close(descriptor)
             mounts.append(containers.bind(str(path), f"/out/{name}", writable=True))
         return mounts
+
+    def _rows(self, store: Path, request: LaunchRequest) -> Path:
+        """What is scored: the validation rows, or those that nothing is chosen by."""
+        path = store / ("holdout" if request.holdout else "val")
+        if not path.is_dir():
+            raise DoorError(f"the artifact has no {path.name} rows")
+        return path
 
     def _stored(self, version: str | None) -> Path:
         path = self.home.store / str(version)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.artifacts import corpus, keys, prepare, store
+from runner.core.artifacts import corpus, keys, prepare, profiles, store
 from runner.core.artifacts.demo_text import Language
 from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home
@@ -79,6 +79,6 @@ def test_there_is_something_to_learn_beyond_letters_and_words() -> None:
 
 
 def test_seconds_of_training_are_signed(bench: Home) -> None:
-    version = prepare.prepare(bench, "demo", seconds=17)
+    version = prepare.prepare(bench, profiles.shipped("demo"), seconds=17)
     assert store.admit(bench, version).predicate.profile["time_budget_s"] == 17
-    assert store.admit(bench, prepare.prepare(bench, "demo")).predicate.profile["time_budget_s"] == 6
+    assert store.admit(bench, prepare.prepare(bench, profiles.shipped("demo"))).predicate.profile["time_budget_s"] == 6

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,12 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     home = Home(tmp_path / "bench")
     home.root.mkdir()
     keys.create(home)
-    monkeypatch.setitem(profiles.PROFILES, "upstream", SMALL)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", MADE)
     return home
 
 
 def test_shards_become_a_verified_artifact(bench: Home, folder: Path) -> None:
-    version = prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+    version = prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     statement = store.admit(bench, version)
     names = [subject.name for subject in statement.subject]
     assert [n for n in names if n.startswith("train/tokens")] == [f"train/tokens_0000{i}.npy" for i in range(3)]
@@ -67,7 +67,7 @@ def test_shards_become_a_verified_artifact(bench: Home, folder: Path) -> None:
 
 
 def test_validation_text_is_in_no_training_file(bench: Home, folder: Path) -> None:
-    version = prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+    version = prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     rows = np.load(bench.artifacts / version / "val" / "rows.npy").astype(np.uint16)
     train = b"".join(path.read_bytes() for path in sorted((bench.artifacts / version / "train").glob("tokens*")))
     assert not any(row[8:40].tobytes() in train for row in rows)
@@ -75,7 +75,7 @@ def test_validation_text_is_in_no_training_file(bench: Home, folder: Path) -> No
 
 
 def test_upstreams_cache_is_imported_with_its_tokenizer(bench: Home, folder: Path, tmp_path: Path) -> None:
-    first = prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+    first = prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     ranks = pack.read_ranks(bench.artifacts / first / "tokenizer" / "ranks.tiktoken")
     cache = tmp_path / "cache"
     (cache / "tokenizer").mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_upstreams_cache_is_imported_with_its_tokenizer(bench: Home, folder: Pat
         "rustbpe", pat_str=profiles.SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=specials
     )
     (cache / "tokenizer" / "tokenizer.pkl").write_bytes(pickle.dumps(theirs))
-    second = prepare.prepare(bench, "upstream", prepare.Source(upstream_cache=cache))
+    second = prepare.prepare(bench, SMALL, prepare.Source(upstream_cache=cache))
     assert second == "upstream-2"
     for path in sorted((bench.artifacts / first).rglob("*.npy")):
         assert hash_file(path) == hash_file(bench.artifacts / second / path.relative_to(bench.artifacts / first))
@@ -98,8 +98,7 @@ from pathlib import Path
 from runner.core.artifacts import prepare, profiles
 from runner.core.base.home import Home
 from tests.core.artifacts.test_prepare import SMALL
-profiles.PROFILES["upstream"] = SMALL
-print(prepare.prepare(Home(Path(sys.argv[1])), "upstream", prepare.Source(shards=Path(sys.argv[2]))))
+print(prepare.prepare(Home(Path(sys.argv[1])), SMALL, prepare.Source(shards=Path(sys.argv[2]))))
 """
 
 
@@ -153,20 +152,19 @@ def test_what_was_made_before_the_kill_is_not_made_again(
 
     monkeypatch.setattr(pack, "tokenize", dies)
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     monkeypatch.setattr(pack, "train_tokenizer", lambda *_: pytest.fail("trained again"))
-    prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+    prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     assert seen == ["shard_00000.parquet", "shard_00001.parquet", "died", "shard_00002.parquet", "shard_06542.parquet"]
 
 
 def test_other_shards_begin_from_scratch(bench: Home, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "sign", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     monkeypatch.undo()
-    monkeypatch.setitem(profiles.PROFILES, "upstream", SMALL)
     (folder / "shard_00002.parquet").unlink()
-    version = prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+    version = prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     assert not (bench.artifacts / version / "train" / "tokens_00002.npy").exists()
     assert store.admit(bench, version)
 
@@ -176,7 +174,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 1000))  # type: ignore[attr-defined]
     with pytest.raises(ArtifactError, match="are needed for"):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     assert not (bench.artifacts / ".work-upstream" / "plan.json").exists()
 
 
@@ -184,24 +182,19 @@ def test_two_at_once_are_refused(bench: Home) -> None:
     from runner.core.base import locks
 
     with locks.hold(bench.artifacts / ".lock", "prepare"), pytest.raises(BusyError):
-        prepare.prepare(bench, "demo")
+        prepare.prepare(bench, profiles.shipped("demo"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 no", b"x" * 5000])
 def test_a_shard_that_is_not_parquet_is_named(bench: Home, folder: Path, content: bytes) -> None:
     (folder / "shard_00001.parquet").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"shard_00001\.parquet"):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
 
 
-def test_a_corpus_that_is_too_small_for_the_vocabulary(
-    bench: Home, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(profiles.PROFILES, "upstream", profiles.PROFILES["upstream"].__class__(
-        "upstream", 64, 5, 60_000, 64 * 40, 4, 300_000, 10_000
-    ))  # fmt: skip
+def test_a_corpus_that_is_too_small_for_the_vocabulary(bench: Home, folder: Path) -> None:
     with pytest.raises(ArtifactError, match="use a larger corpus"):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, replace(SMALL, vocab_size=60_000), prepare.Source(shards=folder))
 
 
 def test_the_command_line_says_what_it_does(glovebox: Glovebox, home: Home) -> None:
@@ -220,11 +213,10 @@ def test_killed_after_it_was_published_it_is_not_made_again(
 ) -> None:
     monkeypatch.setattr(shutil, "rmtree", lambda path, **_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     monkeypatch.undo()
-    monkeypatch.setitem(profiles.PROFILES, "upstream", SMALL)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", MADE)
-    assert prepare.prepare(bench, "upstream", prepare.Source(shards=folder)) == "upstream-1"
+    assert prepare.prepare(bench, SMALL, prepare.Source(shards=folder)) == "upstream-1"
     assert store.admit(bench, "upstream-1")
     assert not list(bench.artifacts.glob(".work*"))
 
@@ -232,7 +224,7 @@ def test_killed_after_it_was_published_it_is_not_made_again(
 def test_killed_while_the_manifest_is_written_nothing_extra_is_signed(bench: Home, folder: Path) -> None:
     half = bench.artifacts / ".work-upstream" / "files"
     half.mkdir(parents=True)
-    first = prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+    first = prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     (bench.artifacts / first / "manifest.dsse.json.partial").write_text("{")
     arguments = {"profile": {}, "version": first, "serial": 1, "provenance": {}}
     made = manifest.datetime.now(manifest.UTC)
@@ -245,13 +237,12 @@ def test_a_shard_with_other_text_of_the_same_size_is_noticed(
 ) -> None:
     monkeypatch.setattr(manifest, "sign", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     monkeypatch.undo()
-    monkeypatch.setitem(profiles.PROFILES, "upstream", SMALL)
     before = np.load(bench.artifacts / ".work-upstream" / "files" / "train" / "tokens_00000.npy")
     table = pq.read_table(folder / "shard_00000.parquet")
     pq.write_table(table.take(list(range(table.num_rows))[::-1]), folder / "shard_00000.parquet", row_group_size=60)
-    version = prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+    version = prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
     assert not np.array_equal(before, np.load(bench.artifacts / version / "train" / "tokens_00000.npy"))
 
 
@@ -283,18 +274,18 @@ def test_validation_text_that_says_nothing_is_refused(
     """An empty one was signed once, and every run was rejected."""
     write(folder, sorted(path.name for path in folder.glob("*.parquet"))[-1], texts)
     with pytest.raises(ArtifactError, match=said):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
 
 
 def test_a_validation_shard_that_is_trained_on_is_refused(bench: Home, folder: Path) -> None:
     first, *_, last = sorted(folder.glob("*.parquet"))
     last.write_bytes(first.read_bytes())
     with pytest.raises(ArtifactError, match="is the training shard"):
-        prepare.prepare(bench, "upstream", prepare.Source(shards=folder))
+        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
 
 
 def test_what_a_mac_leaves_beside_a_file_is_no_shard_and_capitals_are(bench: Home, folder: Path) -> None:
     (folder / "._shard_00000.parquet").write_bytes(b"\0\5\x16\7")
     for path in sorted(folder.glob("shard*.parquet")):
         path.rename(path.with_suffix(".PARQUET"))
-    assert prepare.prepare(bench, "upstream", prepare.Source(shards=folder)) == "upstream-1"
+    assert prepare.prepare(bench, SMALL, prepare.Source(shards=folder)) == "upstream-1"

@@ -1,0 +1,231 @@
+"""People's own text as a corpus: files and folders of documents, mixed and split by what they say. TRUSTED reader.
+
+One pass over the files writes every training document into one of some heaps, by a hash of what it says; a heap, read
+whole and put in the hash's order, is a training shard. So sources are mixed, whatever order their files come in, and
+the same files give the same shards. What is scored is held in memory, up to a few times what is needed of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from runner.core.artifacts import near_duplicates, shards, splitting
+from runner.core.artifacts.corpus import Corpus, Shard
+from runner.core.artifacts.profiles import Profile
+from runner.core.artifacts.progress import Stages
+from runner.core.base.errors import ArtifactError
+from runner.core.base.files import hash_file, whole
+
+HEAP = 64 << 20  # bytes of text, about
+_MOST_HEAPS = 256
+_UNPACKED = 4  # bytes of text per byte of a compressed file, about
+_GROUP = 1000  # documents
+_ENOUGH = 12  # bytes of text kept for each token that is scored
+_COMPARED = 2000  # validation documents that near duplicates are looked for of
+_SAMPLE = 20_000  # training documents they are compared with
+_SAMPLE_CHARS = 5000
+_MOST_FILES = 100_000
+_HEAD = struct.Struct(">QI")
+_STEP = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
+
+
+@dataclass(frozen=True)
+class Data:
+    """A file or a folder, and how often each of its documents counts."""
+
+    path: Path
+    weight: float = 1.0
+
+
+def named(text: str) -> Data:
+    """PATH or PATH:WEIGHT, also of a dataset (datasets.py); raises ValueError."""
+    path, colon, number = text.rpartition(":")
+    if not colon or path == "hf" or Path(text).exists():
+        return Data(Path(text).expanduser())
+    weight = float(number)
+    if not 0.001 <= weight <= 100:
+        raise ValueError(f"the weight of {path} is {number}: from 0.001 to 100")
+    return Data(Path(path).expanduser(), weight)
+
+
+@dataclass
+class _Kept:
+    """Documents in the order of their keys, the first so many bytes of them; each once."""
+
+    most: int
+    texts: dict[int, str] = field(default_factory=dict)
+    size: int = 0
+    seen: int = 0
+    repeated: int = 0
+
+    def add(self, order: int, text: str) -> None:
+        self.seen += 1
+        if order in self.texts:
+            self.repeated += 1
+            return
+        self.texts[order] = text
+        self.size += len(text)
+        if self.size > 2 * self.most:
+            self._drop()
+
+    def _drop(self) -> None:
+        for order in sorted(self.texts, reverse=True):
+            if self.size <= self.most:
+                break
+            self.size -= len(self.texts.pop(order))
+
+    def documents(self) -> list[str]:
+        return [self.texts[order] for order in sorted(self.texts)]
+
+
+class _Heaps:
+    """Training documents on their way to the shards they belong to."""
+
+    def __init__(self, files: Sequence[BinaryIO]) -> None:
+        self.files = files
+        self.hashes = [hashlib.sha256() for _ in files]
+        self.documents = [0] * len(files)
+        self.sizes = [0] * len(files)  # bytes of text
+        self.count = 0
+
+    def add(self, of: splitting.Key, text: bytes) -> None:
+        """Copies lie apart: each is moved on by a step that visits all places before it comes back (Weyl, 1916)."""
+        order = (of.order + self.count * _STEP) % (1 << 64)
+        at = order * len(self.files) >> 64
+        frame = _HEAD.pack(order, len(text)) + text
+        self.files[at].write(frame)
+        self.hashes[at].update(frame)
+        self.documents[at] += 1
+        self.sizes[at] += len(text)
+        self.count += 1
+
+
+def corpus(sources: Sequence[Data], profile: Profile, column: str, folder: Path, stages: Stages) -> Corpus:
+    """Read everything once; the heaps lie in `folder`. Raises ArtifactError for what is no text, or too little."""
+    found = [(source, path, how) for source in sources for path, how in _files(source.path, column, stages)]
+    size = sum(path.stat().st_size * (1 if how.kind != "parquet" and not how.packed else _UNPACKED)
+               for _, path, how in found)  # fmt: skip
+    size = int(size * max(1.0, *(source.weight for source in sources)))
+    if size > shutil.disk_usage(folder.parent).free:
+        raise ArtifactError(f"about {size >> 20} MiB are needed for its text", where=str(folder), fix="free disk space")
+    shutil.rmtree(folder, ignore_errors=True)
+    val, holdout = (_Kept(_ENOUGH * tokens) for tokens in (profile.eval_tokens, profile.holdout_tokens))
+    sample = _Kept(_SAMPLE * _SAMPLE_CHARS // 4)
+    count = max(1, min(_MOST_HEAPS, size // HEAP))
+    paths = [folder / f"heap_{number:03d}" for number in range(count)]
+    with ExitStack() as stack, stages.stage("reading and splitting", len(found)) as advance:
+        heaps = _Heaps([stack.enter_context(whole(path)) for path in paths])
+        for source, path, how in found:
+            for text in (text for group in shards.groups(path, how) for text in group if text.strip()):
+                of = splitting.key(text)
+                side = splitting.side(of, profile.validation_ppm, holdout=profile.holdout_tokens > 0)
+                copies = splitting.copies(of, source.weight)
+                if side == "train":
+                    for _ in range(copies):
+                        heaps.add(of, text.encode())
+                    sample.add(of.order, text[:_SAMPLE_CHARS])
+                elif copies:
+                    (val if side == "val" else holdout).add(of.order, text)
+            advance(1)
+    if not heaps.count or not val.texts or (profile.holdout_tokens and not holdout.texts):
+        raise _too_little(heaps.count, len(val.texts), len(holdout.texts))
+    train = [
+        Shard(path.name, heaps.documents[at], heaps.sizes[at], heaps.hashes[at].hexdigest(), partial(_heap, path))
+        for at, path in enumerate(paths)
+        if heaps.documents[at]
+    ]
+    told = _told(sources, found, heaps, val, holdout)
+    near = near_duplicates.share(val.documents()[:_COMPARED], (text for text in sample.documents()[:_SAMPLE]))
+    if near:
+        stages.say(f"note: {near:.1%} of the validation documents looked at are nearly a training document")
+    return Corpus(
+        train,
+        _shard("validation", val),
+        f"own data, {len(found)} files",
+        holdout=_shard("holdout", holdout) if holdout.texts else None,
+        told=told | {"near_duplicates": f"{near:.4f} of {min(_COMPARED, len(val.texts))} looked at"},
+    )
+
+
+def _shard(name: str, kept: _Kept) -> Shard:
+    texts = kept.documents()
+    data = "\0".join(texts).encode()
+    return Shard(name, len(texts), len(data), hashlib.sha256(data).hexdigest(), lambda: iter([texts]))
+
+
+def _heap(path: Path) -> Iterator[list[str]]:
+    """A heap's documents in their order, in groups."""
+    data, at, found = path.read_bytes(), 0, list[tuple[int, int, int]]()
+    while at < len(data):
+        order, length = _HEAD.unpack_from(data, at)
+        found.append((order, at + _HEAD.size, length))
+        at += _HEAD.size + length
+    found.sort()
+    for first in range(0, len(found), _GROUP):
+        yield [data[start : start + length].decode() for _, start, length in found[first : first + _GROUP]]
+
+
+def _files(path: Path, column: str, stages: Stages) -> list[tuple[Path, shards.Form]]:
+    """The files of documents at a place, by name; what is left out is said."""
+    if path.is_file():
+        how = shards.form(path, column)
+        if how is None:
+            kinds = ".parquet, .jsonl, .ndjson, .txt, .md, and all but parquet as .gz and .zst"
+            raise ArtifactError("no kind of file that is read", where=str(path), fix=f"one of: {kinds}")
+        return [(path, how)]
+    if not path.is_dir():
+        raise ArtifactError("is not there", where=str(path), fix="name a file or a folder of documents")
+    found, others = [], dict[str, int]()
+    for folder, folders, names in os.walk(path):
+        root = Path(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not (root / name).is_symlink())
+        for name in sorted(name for name in names if not name.startswith(".")):
+            one = root / name
+            how = shards.form(one, column)
+            if how is None or one.is_symlink():
+                kind = "links" if one.is_symlink() else one.suffix or "no suffix"
+                others[kind] = others.get(kind, 0) + 1
+            else:
+                found.append((one, how))
+        if len(found) > _MOST_FILES:
+            raise ArtifactError(f"more than {_MOST_FILES} files", where=str(path), fix="join them: one JSON line each")
+    if others:
+        told = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items())[:8])
+        stages.say(f"note: {path}: left out, of no kind that is read: {told}")
+    if not found:
+        raise ArtifactError("no file of documents in it", where=str(path), fix="parquet, JSONL or text: docs/data.md")
+    return found
+
+
+def _too_little(train: int, val: int, holdout: int) -> ArtifactError:
+    what = f"too few documents: {train} to train on, {val} to score, {holdout} held back"
+    return ArtifactError(what, where="--data", fix="more text, or a larger validation_share in the profile")
+
+
+def _told(
+    sources: Sequence[Data],
+    found: Sequence[tuple[Data, Path, shards.Form]],
+    heaps: _Heaps,
+    val: _Kept,
+    holdout: _Kept,
+) -> dict[str, str]:
+    """What is signed of the sources besides the shards' hashes."""
+    files = hashlib.sha256("".join(f"{hash_file(path)[0]} {path.name}\n" for _, path, _ in found).encode()).hexdigest()
+    weights = ", ".join(f"{source.path.name} x {source.weight:g}" for source in sources)
+    return {
+        "files_sha256": files,
+        "sources": weights[:1000],
+        "train_documents": str(heaps.count),
+        "train_bytes": str(sum(heaps.sizes)),
+        "validation_documents": f"{len(val.texts)} of {val.seen}, {val.repeated} were there already",
+        "holdout_documents": f"{len(holdout.texts)} of {holdout.seen}, {holdout.repeated} were there already",
+    }
