@@ -44,22 +44,26 @@ class Page:
         for domain in ("Page", "Network", "Log", "Runtime"):
             self._ask(f"{domain}.enable")
 
-    def open(self, path: Path, *, width: int = 1100, dark: bool = False) -> Seen:
-        """Load a file at a width, light or dark; returns what it did until it was loaded."""
+    def open(self, what: Path | str, *, width: int = 1100, dark: bool = False) -> Seen:
+        """Load a file, or an address and what it leads to, at a width, light or dark; returns what it did meanwhile."""
         self.seen = Seen()
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self._ask("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
-        address = path.absolute().as_uri()
+        address = what if isinstance(what, str) else what.absolute().as_uri()
         self._ask("Page.navigate", url=address)
         deadline = time.monotonic() + 30
-        while self.evaluate("document.readyState") != "complete" or self.evaluate("location.href") != address:
+        while self.evaluate("document.readyState") != "complete" or not self._there(what, address):
             assert time.monotonic() < deadline, "the page did not load"
         time.sleep(0.2)  # what a page does once it is there
         self.evaluate("1")
         self.seen.requests = [url for url in self.seen.requests if url != address]
         return self.seen
+
+    def _there(self, what: Path | str, address: str) -> bool:
+        here = str(self.evaluate("location.href"))
+        return here.startswith("http") if isinstance(what, str) else here == address
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""

@@ -17,8 +17,8 @@ _WANTED = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.txt", "*.txt.
 _WHOLE = ".whole"  # what a finished download is of
 
 
-def fetch(home: Home, name: str, stages: Stages) -> Path:
-    """The folder of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`; raises ArtifactError."""
+def fetch(home: Home, name: str, stages: Stages, hub_at: str | None = None) -> Path:
+    """The folder of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, from the hub's usual address; raises ArtifactError."""
     found = _NAME.fullmatch(name)
     if found is None or ".." in name:
         raise ArtifactError(f"{name!r} names no dataset", where="--data", fix="hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
@@ -34,8 +34,10 @@ def fetch(home: Home, name: str, stages: Stages) -> Path:
         raise ArtifactError("huggingface_hub is not installed", where="--data", fix=fix) from None
     with stages.stage(f"downloading {repo}", 1) as advance:
         try:
-            commit = hub.HfApi().dataset_info(repo, revision=revision).sha
-            hub.snapshot_download(repo, repo_type="dataset", revision=commit, local_dir=folder, allow_patterns=_WANTED)
+            commit = hub.HfApi(endpoint=hub_at).dataset_info(repo, revision=revision).sha
+            hub.snapshot_download(
+                repo, repo_type="dataset", revision=commit, local_dir=folder, endpoint=hub_at, allow_patterns=_WANTED
+            )
         except Exception as error:  # noqa: BLE001 - the hub's client raises what its transport does
             why = " ".join(str(error).split())[:200] or type(error).__name__
             fix = "see whether it is there and open to you; or download it, and --data FOLDER"

@@ -31,6 +31,7 @@ from runner.people.cli import (
     records,
     redteam,
     run,
+    serve,
     steering,
     tags,
     up,
@@ -55,9 +56,9 @@ _FIXES = {
 }
 # As people meet them: a bench, a run, looking at it, looking after it.
 _ORDER = (
-    "init", "doctor", "profile", "prepare", "run", "up", "stop", "status", "watch", "history", "show", "logs", "best",
-    "explain", "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto", "rerun", "confirm",
-    "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
+    "init", "doctor", "profile", "prepare", "run", "up", "stop", "status", "watch", "serve", "history", "show", "logs",
+    "best", "explain", "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto", "rerun",
+    "confirm", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
 )  # fmt: skip
 
 
@@ -100,6 +101,7 @@ for command in (
     views.history,
     views.show,
     views.watch,
+    serve.serve,
     records.logs,
     records.best,
     records.explain,

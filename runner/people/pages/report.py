@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,12 @@ from runner.core.base.values import OUTCOMES, Experiment, Rerun, Status
 from runner.core.decision import standing
 from runner.core.decision.odds import Line
 from runner.core.evidence import receipts, spending
-from runner.core.evidence.audit_chain import Follower
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger
 from runner.core.findings import analysis, incidents, transfers
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import plot, provenance
+from runner.people.pages.events import Events
 
 _TEMPLATES = Path(__file__).parent / "templates"
 DOUBTFUL = 0.5  # probability below which a keep more likely did nothing
@@ -51,9 +50,8 @@ class Page:
         self._home, self._ledger, self._policies, self._tag = home, ledger, policies, tag
         self._budget: float | None = None
         self._study = analysis.Study(lambda row: snapshot.kept(home, row.snapshot))
-        self._chain, self._calls = Follower(home.audit), Follower(home.broker / "calls.jsonl")
-        self._refused: incidents.Refusals | None = incidents.Refusals(tag)  # None: the chain is broken
         self._images = provenance.Images(tag)
+        self._events = Events(home, tag, policies.decision.uneven_processors, self._images.take)
         self._account = leak_budget.Account(policies)
         self._diffs: dict[tuple[str, str], str] = {}  # by commits
         environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
@@ -74,7 +72,7 @@ class Page:
             **info,
             **headline,
             **learned,
-            incidents=self._incidents(rows, reruns),
+            incidents=self._events.found(rows, reruns),
             provenance=provenance.lines(rows, self._images),
             crashes=incidents.crashes(rows),
             **_spent(home, rows, reruns, tag),
@@ -115,22 +113,6 @@ class Page:
                 if one.gain is not None or one.failed  # a run without one to compare it with is part of the headline
             ],
         }
-
-    def _incidents(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> list[incidents.Incident] | None:
-        """What happened; None if our chain is broken: no part of it is shown."""
-        try:
-            if self._refused is not None:
-                for entry in self._chain.new():
-                    self._refused.take(entry)
-                    self._images.take(entry)
-        except GloveboxError:
-            self._refused = None
-        if self._refused is None:
-            return None
-        with suppress(GloveboxError):  # the broker's chain as far as it is whole
-            for entry in self._calls.new():
-                self._refused.take_call(entry)
-        return incidents.found(rows, self._refused, reruns, self._policies.decision.uneven_processors)
 
     def _kept(self, rows: Sequence[Experiment]) -> list[tuple[Experiment, str]]:
         """Each keep against the keep before it, the largest gains if there are many; in order."""

@@ -13,6 +13,7 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.home import SOURCE, Home
 from runner.core.base.values import Status
 from runner.core.evidence import verify
+from runner.core.findings import transfers
 from runner.core.policy import policy_files
 from runner.rooms.desk import requested_reruns
 from runner.rooms.desk.experiment import Loop
@@ -56,6 +57,38 @@ def test_a_gain_is_confirmed_on_seeds_nothing_was_chosen_by(bench: Bench) -> Non
     assert found.scores == {1000: 1.6, 1001: 1.58}
     assert found.interval is not None
     assert found.interval[0] < 0.42 < found.interval[1]
+
+
+def test_the_holdout_is_for_what_is_confirmed_and_for_nothing_else(bench: Bench) -> None:
+    """Hundreds of evaluations overfit a validation set; nothing is chosen by this one."""
+    assert bench.stages.has_holdout()
+    assert not any(bench.stages.held)  # a night, with its reruns
+    for text in (A, B):
+        scores(bench, text, s1000=2.0 if text == A else 1.6, s1001=2.02 if text == A else 1.58)
+    requested_reruns.carry_out(loop(bench), Order(experiments=(2,), seeds=1))
+    assert not any(bench.stages.held)  # a step that a person runs again
+    before = len(bench.stages.held)
+    (found,) = requested_reruns.carry_out(loop(bench), Order())
+    assert bench.stages.held[before:] == [True] * 4
+    assert (found.holdout, found.gain) == (True, 0.42)
+    assert not [f for f in verify.verify(bench.home).failures if "results.tsv" not in f]
+
+
+def test_scores_of_the_holdout_are_never_put_beside_others(bench: Bench) -> None:
+    scores(bench, A, s1000=2.0, s1001=2.0)
+    scores(bench, B, s1000=1.6, s1001=1.6)
+    held = bench.stages.has_holdout
+    with pytest.MonkeyPatch.context() as patch:  # as an artifact without one
+        patch.setattr(type(bench.stages), "has_holdout", lambda _: False)
+        (plain,) = requested_reruns.carry_out(loop(bench), Order())
+    assert (plain.holdout, plain.gain) == (False, 0.4)
+    assert held()
+    scores(bench, A, s1000=3.0, s1001=3.0)
+    scores(bench, B, s1000=2.9, s1001=2.9)
+    (found,) = requested_reruns.carry_out(loop(bench), Order())
+    assert (found.holdout, found.gain) == (True, 0.1)  # not 0.4, and no mean of both
+    every = transfers.transfers(bench.ledger.experiments("t"), bench.ledger.reruns("t"), 0.05)
+    assert {(one.holdout, one.gain) for one in every} == {(False, 0.4), (True, 0.1)}
 
 
 def test_what_was_run_is_not_run_again_and_changes_no_verdict(bench: Bench) -> None:

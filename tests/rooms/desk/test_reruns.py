@@ -54,11 +54,13 @@ class Table(Stages):
 
     scores: dict[tuple[bytes, int], float | BaseException] = field(default_factory=dict)
     asked: list[tuple[bytes, int]] = field(default_factory=list)
+    held: list[bool] = field(default_factory=list)  # whether each was scored on the holdout
     load: list[float] = field(default_factory=lambda: [0.0])  # the last: processors that work for others now
 
-    def run(self, taken: Snapshot, run: str, *, seed: int = 42, **_: Any) -> Scored:
+    def run(self, taken: Snapshot, run: str, *, seed: int = 42, holdout: bool = False, **_: Any) -> Scored:
         data = taken.path.read_bytes()
         self.asked.append((data, seed))
+        self.held.append(holdout)
         value = self.scores.get((data, seed))
         if isinstance(value, BaseException):
             raise value

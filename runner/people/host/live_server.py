@@ -1,0 +1,250 @@
+"""`glovebox serve`: pages of benches, live, for who has the address. TRUSTED, reads only; its callers are browsers.
+
+Loopback or a Unix socket, one token as Jupyter has it (in the address once, then in a cookie), the Host header checked
+against DNS rebinding, GET alone, and a policy under which a browser asks nobody else for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import pwd
+import socket
+import stat
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runner.core.base.errors import GloveboxError, UsageError
+from runner.core.base.home import Home
+from runner.core.evidence.ledger import Ledger
+from runner.people.pages import live
+
+INTERVAL = 2.0  # seconds between two looks at what runs
+MOST_STREAMS = 32
+_PING = 15  # looks without a change before a line is sent all the same
+_FIRST_USER, _NOBODY = 1000, 65534
+_STATIC = {"live.css": "text/css", "live.js": "text/javascript"}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; style-src-attr 'unsafe-inline'; "
+    "script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+# The page of a report has its style within it, and no script.
+_REPORT = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+class Pages:
+    """What is served of some benches."""
+
+    def __init__(self, benches: Sequence[Home]) -> None:
+        self.benches = benches
+        self.streams = 0
+        self._views: dict[tuple[int, str], live.View] = {}
+        self._lock = threading.Lock()
+
+    def view(self, request: Request) -> live.View:
+        """The view a path names; raises KeyError."""
+        bench, tag = int(request.path_params["bench"]), str(request.path_params["tag"])
+        if not 0 <= bench < len(self.benches):
+            raise KeyError(bench)
+        home = self.benches[bench]
+        with self._lock:
+            if (bench, tag) not in self._views:
+                if tag not in Ledger(home.ledger, read_only=True).tags():
+                    raise KeyError(tag)
+                self._views[bench, tag] = live.View(home, tag)
+            return self._views[bench, tag]
+
+    async def first(self, _: Request) -> Response:
+        """All benches; the newest tag where there is one bench alone."""
+        found = await asyncio.to_thread(live.lines, self.benches)
+        if len(self.benches) == 1 and found:
+            return RedirectResponse(f"/b/0/{found[0].tag}", status_code=303)
+        return HTMLResponse(live.overview(self.benches, found))
+
+    async def tag(self, request: Request) -> Response:
+        """One tag, whole."""
+        view = await asyncio.to_thread(self.view, request)
+        found = await asyncio.to_thread(live.lines, self.benches)
+        several = len(self.benches) > 1
+        bench = int(request.path_params["bench"])
+        return HTMLResponse(await asyncio.to_thread(view.page, bench, found, several=several))
+
+    async def events(self, request: Request) -> Response:
+        """What changes, as server-sent events (WHATWG HTML, 9.2)."""
+        view = await asyncio.to_thread(self.view, request)
+        if self.streams >= MOST_STREAMS:
+            return PlainTextResponse(f"{MOST_STREAMS} pages are open: close one\n", status_code=503)
+        return StreamingResponse(self._stream(view), media_type="text/event-stream")
+
+    async def _stream(self, view: live.View) -> AsyncIterator[str]:
+        self.streams += 1
+        try:
+            before, quiet = "", 0
+            while True:
+                now = await asyncio.to_thread(view.fragment)
+                quiet = 0 if now != before else quiet + 1
+                if now != before:
+                    yield "event: live\n" + "".join(f"data: {line}\n" for line in now.splitlines()) + "\n"
+                elif quiet % _PING == 0:
+                    yield ": still here\n\n"
+                before = now
+                await asyncio.sleep(INTERVAL)
+        finally:
+            self.streams -= 1
+
+    async def report(self, request: Request) -> Response:
+        """The report as it was last written."""
+        view = await asyncio.to_thread(self.view, request)
+        path = view.home.tag(view.tag) / "report.html"
+        if not path.is_file():
+            return PlainTextResponse("not written yet: glovebox report\n", status_code=404)
+        return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": _REPORT})
+
+    async def static(self, request: Request) -> Response:
+        """Our style and our script."""
+        name = request.url.path.removeprefix("/")
+        return FileResponse(live.TEMPLATES / name, media_type=_STATIC[name])
+
+
+class Guard:
+    """Before every page: whose browser it is."""
+
+    def __init__(self, app: ASGIApp, token: str, hosts: frozenset[str] | None) -> None:
+        """`hosts`: as a browser names us; None: whoever reached the socket named it as he liked."""
+        self._app, self._token, self._hosts = app, token, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, answer, or refuse."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        response = self._refusal(request)
+        given = request.query_params.get("token", "")
+        if response is None and given and self._same(given):
+            response = RedirectResponse(request.url.path, status_code=303)
+            response.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
+        elif response is None and not self._same(request.cookies.get(_COOKIE, "")):
+            response = PlainTextResponse("open the address that glovebox serve printed\n", status_code=403)
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                there = list(message.get("headers", []))
+                names = {name for name, _ in there}
+                more = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                message = {**message, "headers": there + [(n, v) for n, v in more if n not in names]}
+            await send(message)
+
+        await (self._app if response is None else response)(scope, receive, sent)
+
+    def _refusal(self, request: Request) -> Response | None:
+        if request.method not in ("GET", "HEAD"):
+            return PlainTextResponse("nothing can be changed here\n", status_code=405, headers={"Allow": "GET, HEAD"})
+        if self._hosts is not None and request.headers.get("host", "") not in self._hosts:
+            return PlainTextResponse("not this host\n", status_code=421)
+        return None
+
+    def _same(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+_COOKIE = "glovebox_page"
+
+
+def app(benches: Sequence[Home], token: str, hosts: frozenset[str] | None) -> ASGIApp:
+    """The application for some benches."""
+    pages = Pages(benches)
+    routes = [
+        Route("/", pages.first),
+        Route("/b/{bench:int}/{tag}", pages.tag),
+        Route("/b/{bench:int}/{tag}/events", pages.events),
+        Route("/b/{bench:int}/{tag}/report", pages.report),
+        *(Route(f"/{name}", pages.static) for name in _STATIC),
+    ]
+    handlers = {KeyError: _missing, GloveboxError: _failed}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), token, hosts)
+
+
+async def _missing(_: Request, __: Exception) -> Response:
+    return PlainTextResponse("no such tag\n", status_code=404)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", status_code=500)
+
+
+def shared() -> bool:
+    """Whether others have an account on this host: what is on loopback is then for all of them to knock at."""
+    others = [user for user in pwd.getpwall() if _FIRST_USER <= user.pw_uid < _NOBODY and user.pw_uid != os.getuid()]
+    return any(not user.pw_shell.endswith(("nologin", "false")) for user in others)
+
+
+def loopback(port: int) -> socket.socket:
+    """A socket on 127.0.0.1; port 0: any. Raises UsageError where it is taken."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind(("127.0.0.1", port))
+    except OSError as error:
+        made.close()
+        raise UsageError(str(error.strerror), where=f"127.0.0.1:{port}", fix="another --port, or 0 for any") from None
+    return made
+
+
+def local(path: Path) -> socket.socket:
+    """A Unix socket that its owner alone can reach; raises UsageError where something else is."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
+            path.unlink()
+        made.bind(str(path))
+    except OSError as error:
+        made.close()
+        raise UsageError(str(error.strerror), where=str(path), fix="another --socket") from None
+    finally:
+        os.umask(before)
+    return made
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        try:
+            asking.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def serve(application: ASGIApp, on: socket.socket) -> None:
+    """Answer until the process is told to end."""
+    config = uvicorn.Config(
+        application,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        limit_concurrency=4 * MOST_STREAMS,
+        timeout_graceful_shutdown=1,
+    )
+    uvicorn.Server(config).run(sockets=[on])

@@ -1,0 +1,280 @@
+"""People's own text: every kind of file, mixed, split, and refused with what to do."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from runner.core.artifacts import keys, near_duplicates, own_data, pack, prepare, profiles, shards, splitting, store
+from runner.core.artifacts.own_data import Data
+from runner.core.artifacts.progress import Stages
+from runner.core.artifacts.shard_reader import MAX_TEXT
+from runner.core.base.errors import ArtifactError
+from runner.core.base.home import Home
+
+TINY = profiles.Profile("mine", 32, 5, 300, 32 * 16, 4, 100_000, 10_000, holdout_tokens=32 * 8, validation_ppm=100_000)
+
+
+class Told(Stages):
+    """What was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def texts(count: int = 400, seed: int = 0) -> list[str]:
+    chance = random.Random(seed)
+    words = ["".join(chance.choices("abcdefghijklmnop", k=chance.randint(2, 7))) for _ in range(200)]
+    return [" ".join(chance.choices(words, k=chance.randint(10, 60))) for _ in range(count)]
+
+
+def packed(data: bytes, how: str) -> bytes:
+    return gzip.compress(data) if how == "gz" else pa.compress(data, codec="zstd", asbytes=True) if how else data
+
+
+def write(folder: Path, name: str, documents: list[str]) -> Path:
+    """Documents as the name says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, how = folder / name, name.rsplit(".", 1)[-1] if name.endswith((".gz", ".zst")) else ""
+    if ".jsonl" in name:
+        path.write_bytes(packed("".join(json.dumps({"text": t}) + "\n" for t in documents).encode(), how))
+    elif ".txt" in name:
+        path.write_bytes(packed("<|endoftext|>".join(documents).encode(), how))
+    else:
+        pq.write_table(pa.table({"text": documents}), path, row_group_size=50)
+    return path
+
+
+def made(tmp_path: Path, *sources: Data, profile: profiles.Profile = TINY, stages: Stages | None = None):
+    return own_data.corpus(sources, profile, "text", tmp_path / "heaps", stages or Stages())
+
+
+def all_of(shards_: list) -> list[str]:
+    return [text for shard in shards_ for group in shard.groups() for text in group]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.parquet", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.txt", "a.txt.gz", "a.txt.zst"],
+)
+def test_every_kind_of_file_gives_the_same_documents(tmp_path: Path, name: str) -> None:
+    documents = texts()
+    found = made(tmp_path, Data(write(tmp_path / "in", name, documents)))
+    every = all_of(found.train) + all_of([found.val]) + all_of([found.holdout])
+    assert sorted(every) == sorted(documents)
+    assert found.told["train_documents"] == str(len(all_of(found.train)))
+
+
+def test_no_document_is_on_two_sides_however_often_it_is_there(tmp_path: Path) -> None:
+    documents = texts()
+    write(tmp_path / "in", "a.jsonl", documents)
+    write(tmp_path / "in" / "deeper", "b.parquet", [f"  {text.upper()}\n" for text in documents])
+    found = made(tmp_path, Data(tmp_path / "in"))
+    sides = [{splitting.key(text) for text in all_of(part)} for part in (found.train, [found.val], [found.holdout])]
+    assert not sides[0] & sides[1]
+    assert not sides[0] & sides[2]
+    assert not sides[1] & sides[2]
+    assert len(all_of([found.val])) == len(sides[1])  # what is scored is scored once
+    assert "were there already" in found.told["validation_documents"]
+
+
+def test_sources_are_mixed_and_the_same_files_give_the_same_shards(tmp_path: Path) -> None:
+    one = write(tmp_path / "in", "a.jsonl", [f"one {t}" for t in texts(300, 1)])
+    two = write(tmp_path / "in", "b.jsonl", [f"two {t}" for t in texts(300, 2)])
+    found, again = (made(tmp_path / str(n), Data(one), Data(two)) for n in range(2) if not (tmp_path / str(n)).mkdir())
+    order = [text[:3] for text in all_of(found.train)]
+    assert sum(a != b for a, b in itertools.pairwise(order)) > 100  # 0 or 1 if one came after the other
+    assert [s.sha256 for s in found.train] == [s.sha256 for s in again.train]
+    assert all_of(found.train) == all_of(again.train)
+
+
+def test_a_weight_repeats_documents_apart_from_each_other_and_scores_them_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "in", "a.jsonl", texts())
+    once, thrice = (made(tmp_path, Data(path, weight)) for weight in (1.0, 3.0))
+    once_texts = all_of(once.train)
+    thrice = made(tmp_path, Data(path, 3.0))
+    repeated = all_of(thrice.train)
+    assert len(repeated) == 3 * len(set(repeated))
+    assert sum(a == b for a, b in itertools.pairwise(repeated)) < len(repeated) // 20
+    assert sorted(set(repeated)) == sorted(once_texts)
+    assert all_of([thrice.val]) == all_of([once.val])
+    half = made(tmp_path, Data(path, 0.5))
+    assert 0.3 * len(once_texts) < len(all_of(half.train)) < 0.7 * len(once_texts)
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "weight"),
+    [("a.jsonl", "a.jsonl", 1.0), ("a:0.5", "a", 0.5), ("x:y:2", "x:y", 2.0), ("hf:a/b", "hf:a/b", 1.0), ("hf:a/b@v:3", "hf:a/b@v", 3.0)],
+)  # fmt: skip
+def test_a_weight_stands_behind_a_colon(given: str, path: str, weight: float) -> None:
+    assert own_data.named(given) == Data(Path(path), weight)
+
+
+def test_a_file_whose_name_ends_like_a_weight_is_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a:2").write_text("x")
+    assert own_data.named("a:2") == Data(Path("a:2"))
+
+
+@pytest.mark.parametrize("given", ["a:0", "a:-1", "a:1000", "a:nan", "a:inf", "a:many"])
+def test_a_weight_that_is_none_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        own_data.named(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", b'{"story": "x", "id": 1}\n', r"line 1: no column 'text' of plain text; it has: story, id"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"line 2: no column 'text' of plain text; it has: text \(int\)"),
+        ("a.jsonl", b'{"text": "x"}\nnot json\n', "line 2: no JSON object"),
+        ("a.jsonl", b'["x"]\n', "line 1: no JSON object"),
+        ("a.jsonl", b'{"text": "\\ud800"}\n', "not UTF-8"),
+        ("a.jsonl", b'{"text": "\xff"}\n', "line 1: no JSON object"),
+        ("a.jsonl", b"[" * 100_000, "line 1: no JSON object"),
+        ("a.jsonl.gz", b"no gzip", "no jsonl.gz file"),
+        ("a.jsonl.zst", b"(\xb5/\xfd rubbish", "no jsonl.zst file"),
+        ("a.txt", b"\xff\xfe text", "not UTF-8"),
+        ("a.parquet", b"PAR1", "no parquet file"),
+        ("a.csv", b"text\nx\n", "no kind of file that is read"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_place(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=told):
+        made(tmp_path, Data(tmp_path / name))
+
+
+def test_nulls_empty_lines_and_a_windows_mark_are_no_fault(tmp_path: Path) -> None:
+    documents = texts(300)
+    lines = "".join(json.dumps({"text": text}) + "\r\n\r\n" for text in documents) + '{"text": null}\n{"text": ""}'
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    found = made(tmp_path, Data(tmp_path / "a.jsonl"))
+    assert sorted(all_of([*found.train, found.val, found.holdout])) == sorted(documents)
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write(folder, "a.jsonl", texts())
+    (folder / "b.csv").write_text("x")
+    (folder / ".hidden.jsonl").write_text("not json")
+    (folder / "link.jsonl").symlink_to("/etc/passwd")
+    (folder / "linked").symlink_to("/etc")
+    stages = Told()
+    made(tmp_path, Data(folder), stages=stages)
+    (note,) = [line for line in stages.said if "left out" in line]
+    assert "1 .csv" in note
+    assert "1 links" in note
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_place_without_documents_is_refused(tmp_path: Path, empty: bool) -> None:
+    place = tmp_path / "in"
+    if empty:
+        place.mkdir()
+    with pytest.raises(ArtifactError, match="no file of documents" if empty else "is not there"):
+        made(tmp_path, Data(place))
+
+
+def test_too_few_documents_are_refused_and_no_heap_is_left(tmp_path: Path) -> None:
+    home = Home(tmp_path / "bench")
+    home.root.mkdir()
+    keys.create(home)
+    path = write(tmp_path / "in", "a.jsonl", ["only one"])
+    with pytest.raises(ArtifactError, match="too few documents"):
+        prepare.prepare(home, TINY, prepare.Source(data=(Data(path),)))
+    assert not list(home.artifacts.glob(".work*"))
+
+
+def test_a_bomb_is_cut_off(tmp_path: Path) -> None:
+    """Two gigabytes of one letter in 70 KB."""
+    with pa.CompressedOutputStream(pa.OSFile(str(tmp_path / "a.txt.zst"), "wb"), "zstd") as out:
+        for _ in range(1024):
+            out.write(b"a" * (1 << 20))
+    with pytest.raises(ArtifactError, match="more text"):
+        made(tmp_path, Data(tmp_path / "a.txt.zst"))
+
+
+def test_a_long_text_is_cut_between_paragraphs_and_no_word_is_lost(tmp_path: Path) -> None:
+    paragraphs = texts(30_000, 3)
+    (tmp_path / "a.txt").write_text("\n\n".join(paragraphs))
+    form = shards.form(tmp_path / "a.txt")
+    assert form is not None
+    pieces = [text for group in shards.groups(tmp_path / "a.txt", form) for text in group]
+    assert len(pieces) > 3
+    assert all(len(piece.encode()) <= MAX_TEXT for piece in pieces)
+    assert [p for piece in pieces for p in piece.split("\n\n")] == paragraphs
+
+
+def test_text_without_a_space_is_cut_within_no_character(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("中" * (MAX_TEXT + 1))
+    form = shards.form(tmp_path / "a.txt")
+    assert form is not None
+    pieces = [text for group in shards.groups(tmp_path / "a.txt", form) for text in group]
+    assert "".join(pieces) == "中" * (MAX_TEXT + 1)
+
+
+def test_an_artifact_of_own_data_is_signed_with_where_it_came_from_and_has_a_holdout(tmp_path: Path) -> None:
+    home = Home(tmp_path / "bench")
+    home.root.mkdir()
+    keys.create(home)
+    path = write(tmp_path / "in", "a.jsonl", texts(3000))
+    source = prepare.Source(data=(Data(path, 1.5),), license="CC0", origin="made up")
+    version = prepare.prepare(home, TINY, source)
+    statement = store.admit(home, version)
+    told = statement.predicate.provenance
+    assert (told["license"], told["origin"], told["sources"]) == ("CC0", "made up", "a.jsonl x 1.5")
+    assert told["holdout_sha256"] != told["validation_sha256"]
+    val, holdout = (np.load(home.store / version / part / "rows.npy") for part in ("val", "holdout"))
+    assert (val.shape, holdout.shape) == ((16, 33), (8, 33))
+    assert not {row.tobytes() for row in val} & {row.tobytes() for row in holdout}
+    assert not list(home.artifacts.glob(".work*"))
+
+
+def test_a_profile_without_a_holdout_has_none(tmp_path: Path) -> None:
+    home = Home(tmp_path / "bench")
+    home.root.mkdir()
+    keys.create(home)
+    path = write(tmp_path / "in", "a.jsonl", texts(3000))
+    without = profiles.Profile("mine", 32, 5, 300, 32 * 16, 4, 100_000, 10_000, validation_ppm=100_000)
+    version = prepare.prepare(home, without, prepare.Source(data=(Data(path),)))
+    assert not (home.artifacts / version / "holdout").exists()
+    assert "holdout_sha256" not in store.admit(home, version).predicate.provenance
+
+
+def test_near_duplicates_are_found_and_others_are_not() -> None:
+    chance = random.Random(4)
+    scored = texts(50, 5)
+    changed = [" ".join(w if chance.random() > 0.01 else "other" for w in (t + " " + t).split()) for t in scored]
+    assert near_duplicates.share([f"{t} {t}" for t in scored], changed[:25]) == pytest.approx(0.5, abs=0.15)
+    assert near_duplicates.share(scored, texts(200, 6)) == 0
+    assert near_duplicates.share([], ["x"]) == 0
+
+
+def test_near_duplicates_are_said_before_the_work(tmp_path: Path) -> None:
+    documents = [f"{text} {text} {text}" for text in texts(400, 7)]
+    write(tmp_path / "in", "a.jsonl", documents)
+    write(tmp_path / "in", "b.jsonl", [f"{text} indeed" for text in documents])
+    stages = Told()
+    found = made(tmp_path, Data(tmp_path / "in"), stages=stages)
+    assert any("nearly a training document" in line for line in stages.said)
+    assert float(found.told["near_duplicates"].split()[0]) > 0.5
+
+
+def test_what_pack_reads_is_what_the_heaps_say(tmp_path: Path) -> None:
+    """The heaps pass through the tokenizer as any shard does."""
+    found = made(tmp_path, Data(write(tmp_path / "in", "a.jsonl", texts(3000))))
+    pack.build(found, TINY, tmp_path / "files", Stages())
+    lengths = np.load(tmp_path / "files" / "train" / "lengths_00000.npy")
+    assert len(lengths) == sum(shard.documents for shard in found.train)

@@ -1,0 +1,228 @@
+"""`glovebox serve`: who may look, what a browser may do with it, and that it is live; a real server and a real browser."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from runner.core.base.errors import UsageError
+from runner.core.base.home import Home
+from runner.core.evidence.ledger import Ledger
+from runner.people.host import live_server
+from runner.people.pages import live
+from tests import chromium
+from tests.people.pages.test_report import EVIL
+from tests.people.pages.test_report_page import CONTRAST, MOBILE, WORDS, night
+from tests.samples import experiment
+
+TOKEN = "a-token-of-the-test"
+
+
+@contextmanager
+def running(*benches: Home, made: socket.socket | None = None) -> Iterator[str]:
+    """The server in a thread; yields its address."""
+    made = made or live_server.loopback(0)
+    tcp = made.family == socket.AF_INET
+    port = made.getsockname()[1] if tcp else 0
+    hosts = frozenset({f"127.0.0.1:{port}"}) if tcp else None
+    config = uvicorn.Config(live_server.app(benches, TOKEN, hosts), log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [made]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join(10)
+
+
+def client(address: str, token: str = TOKEN, **more: object) -> httpx.Client:
+    cookies = {"glovebox_page": token} if token else {}
+    return httpx.Client(base_url=address, cookies=cookies, trust_env=False, **more)  # type: ignore[arg-type]
+
+
+def test_without_the_token_nothing_is_shown_and_with_it_everything(home: Home) -> None:
+    night(home, 3)
+    with running(home) as address:
+        for token in ("", "wrong", TOKEN[:-1]):
+            with client(address, token) as asking:
+                for path in ("/", "/b/0/t", "/b/0/t/events", "/b/0/t/report", "/live.js", "/nothing"):
+                    assert asking.get(path).status_code == 403, (token, path)
+                assert asking.get("/?token=wrong").status_code == 403
+        with client(address, "") as asking:
+            first = asking.get(f"/?token={TOKEN}")
+            assert (first.status_code, first.headers["location"]) == (303, "/")  # the address bar has it no more
+            assert "httponly" in first.headers["set-cookie"].lower()
+            assert "samesite=strict" in first.headers["set-cookie"].lower()
+            assert asking.get("/", follow_redirects=True).url.path == "/b/0/t"
+
+
+def test_another_name_for_this_host_is_refused(home: Home) -> None:
+    """A page of somebody else whose name leads to 127.0.0.1 could read ours (DNS rebinding)."""
+    night(home, 1)
+    with running(home) as address, client(address) as asking:
+        assert asking.get("/b/0/t", headers={"Host": "evil.example"}).status_code == 421
+        assert asking.get("/b/0/t").status_code == 200
+
+
+def test_nothing_can_be_changed(home: Home) -> None:
+    night(home, 1)
+    with running(home) as address, client(address) as asking:
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            assert asking.request(method, "/b/0/t").status_code == 405, method
+
+
+@pytest.mark.parametrize(
+    "path", ["/b/0/other", "/b/1/t", "/b/-1/t", "/b/0/..%2f..%2fkeys", "/b/0/t%00", "/live.html.j2"]
+)
+def test_what_is_no_tag_is_not_looked_for(home: Home, path: str) -> None:
+    night(home, 1)
+    with running(home) as address, client(address) as asking:
+        assert asking.get(path).status_code == 404
+
+
+def test_every_answer_says_what_a_browser_may_do(home: Home) -> None:
+    night(home, 1)
+    with running(home) as address:
+        for token, path in (("", "/"), (TOKEN, "/b/0/t"), (TOKEN, "/nothing"), (TOKEN, "/live.js")):
+            with client(address, token) as asking:
+                headers = asking.get(path).headers
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert "unsafe-inline" not in headers["content-security-policy"].split("script-src")[1]
+            assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+
+
+def test_what_an_agent_wrote_is_text(home: Home) -> None:
+    book = night(home, 1)
+    add(book, 2, EVIL)
+    with running(home) as address, client(address) as asking:
+        text = asking.get("/b/0/t").text
+    assert EVIL not in text
+    assert "<script>" not in text
+    assert "&lt;" in text
+
+
+def add(book: Ledger, number: int, description: str) -> None:
+    row = experiment(number, val_bpb=0.5, description=description)
+    book.open_experiment("t", started="", description="", snapshot=row.snapshot, size=1, run=row.run)
+    book.close_experiment(row)
+
+
+def test_streams_are_counted_and_a_page_too_many_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    night(home, 1)
+    monkeypatch.setattr(live_server, "MOST_STREAMS", 2)
+    with running(home) as address, client(address) as asking:
+        with asking.stream("GET", "/b/0/t/events") as one, asking.stream("GET", "/b/0/t/events") as two:
+            assert next(one.iter_lines()) == next(two.iter_lines()) == "event: live"
+            assert asking.get("/b/0/t/events").status_code == 503
+        deadline = time.monotonic() + 20
+        while (
+            asking.stream("GET", "/b/0/t/events").__enter__().status_code != 200
+        ):  # those that left are counted no more
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+def test_a_socket_is_its_owners_alone_and_one_that_was_left_is_taken(home: Home, tmp_path: Path) -> None:
+    night(home, 1)
+    path = tmp_path / "sockets" / "page.sock"
+    made = live_server.local(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with running(home, made=made), httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as asking:
+        asking.cookies.set("glovebox_page", TOKEN)
+        assert asking.get("http://127.0.0.1:8899/b/0/t").status_code == 200  # whatever name it is forwarded under
+        with pytest.raises(UsageError):
+            live_server.local(path)  # somebody answers there
+    assert path.exists()
+    live_server.local(path).close()
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UsageError):
+        live_server.local(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_port_that_is_taken_is_said() -> None:
+    with live_server.loopback(0) as taken:
+        taken.listen()
+        with pytest.raises(UsageError, match="127"):
+            live_server.loopback(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        ([], False),
+        ([("me", None, "/bin/bash")], False),
+        ([("daemon", 33, "/bin/sh")], False),
+        ([("nobody", 65534, "/bin/sh")], False),
+        ([("service", 1001, "/usr/sbin/nologin")], False),
+        ([("alice", 1001, "/bin/bash")], True),
+    ],
+)
+def test_a_host_with_other_peoples_accounts_is_shared(
+    users: list[tuple[str, int | None, str]], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pwd
+
+    known = [pwd.struct_passwd((n, "x", os.getuid() if u is None else u, 0, "", "/", s)) for n, u, s in users]
+    monkeypatch.setattr(pwd, "getpwall", lambda: known)
+    assert live_server.shared() is expected
+
+
+def test_several_benches_have_an_overview(home: Home, tmp_path: Path) -> None:
+    night(home, 2)
+    empty = Home(tmp_path / "other")
+    empty.root.mkdir()
+    Ledger(empty.ledger)
+    with running(home, empty) as address, client(address) as asking:
+        text = asking.get("/").text
+        assert str(home.root) in text
+        assert "no run yet" in text
+        assert 'href="/b/0/t"' in text
+        assert "all benches" in asking.get("/b/0/t").text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (MOBILE, True)])
+def test_in_a_browser_it_is_live_reads_well_and_asks_nobody_else(
+    home: Home, tmp_path: Path, width: int, dark: bool
+) -> None:
+    book = night(home, 16)
+    with running(home) as address, chromium.page(tmp_path) as page:
+        seen = page.open(f"{address}/?token={TOKEN}", width=width, dark=dark)
+        assert all(url.startswith((address, "data:")) for url in seen.requests), seen.requests
+        assert not seen.complaints
+        assert page.evaluate(CONTRAST) >= 4.5
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(WORDS) == []
+        assert page.evaluate(
+            "[...document.querySelectorAll('.plot svg')].some(x => x.getBoundingClientRect().height > 99)"
+        )
+        add(book, 17, "seen while it was open")
+        deadline = time.monotonic() + 30
+        while "seen while it was open" not in str(page.evaluate("document.body.innerText")):
+            assert time.monotonic() < deadline, "the page is not live"
+            time.sleep(0.2)
+        # All that can be followed or scrolled is reached by the keyboard.
+        reached = "[...document.querySelectorAll('a, [tabindex]')].every(x => x.tabIndex >= 0)"
+        assert page.evaluate(reached)
+    assert not page.seen.complaints
+
+
+def test_curves_are_numbers_alone_and_none_without_any() -> None:
+    assert live.curves([], [(1, 2.0)]) == ""
+    drawn = live.curves([(0, 3.0), (10, 2.0)], [(0, 3.0), (20, 1.0)])
+    assert drawn.count("<polyline") == 2
+    assert "3.000 to 1.000 over 20 steps" in drawn
+    assert live.curves([(0, 1.0)], []).count("<polyline") == 1  # a single value spans nothing
