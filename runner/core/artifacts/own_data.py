@@ -75,9 +75,10 @@ class _Kept:
         self.texts[order] = text
         self.size += len(text)
         if self.size > 2 * self.most:
-            self._drop()
+            self.settle()
 
-    def _drop(self) -> None:
+    def settle(self) -> None:
+        """Leave the first alone: the same, whatever came first."""
         for order in sorted(self.texts, reverse=True):
             if self.size <= self.most:
                 break
@@ -136,6 +137,8 @@ def corpus(sources: Sequence[Data], profile: Profile, column: str, folder: Path,
                 elif copies:
                     (val if side == "val" else holdout).add(of.order, text)
             advance(1)
+    for kept in (val, holdout, sample):
+        kept.settle()
     if not heaps.count or not val.texts or (profile.holdout_tokens and not holdout.texts):
         raise _too_little(heaps.count, len(val.texts), len(holdout.texts))
     train = [

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
 
 TINY = profiles.Profile("mine", 32, 5, 300, 32 * 16, 4, 100_000, 10_000, holdout_tokens=32 * 8, validation_ppm=100_000)
+ROOMY = replace(TINY, eval_tokens=32 * 400, holdout_tokens=32 * 400)  # nothing of what may be scored is left out
 
 
 class Told(Stages):
@@ -56,7 +58,7 @@ def write(folder: Path, name: str, documents: list[str]) -> Path:
     return path
 
 
-def made(tmp_path: Path, *sources: Data, profile: profiles.Profile = TINY, stages: Stages | None = None):
+def made(tmp_path: Path, *sources: Data, profile: profiles.Profile = ROOMY, stages: Stages | None = None):
     return own_data.corpus(sources, profile, "text", tmp_path / "heaps", stages or Stages())
 
 
@@ -101,7 +103,7 @@ def test_sources_are_mixed_and_the_same_files_give_the_same_shards(tmp_path: Pat
 
 def test_a_weight_repeats_documents_apart_from_each_other_and_scores_them_once(tmp_path: Path) -> None:
     path = write(tmp_path / "in", "a.jsonl", texts())
-    once, thrice = (made(tmp_path, Data(path, weight)) for weight in (1.0, 3.0))
+    once = made(tmp_path, Data(path))
     once_texts = all_of(once.train)
     thrice = made(tmp_path, Data(path, 3.0))
     repeated = all_of(thrice.train)
@@ -162,6 +164,18 @@ def test_nulls_empty_lines_and_a_windows_mark_are_no_fault(tmp_path: Path) -> No
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
     found = made(tmp_path, Data(tmp_path / "a.jsonl"))
     assert sorted(all_of([*found.train, found.val, found.holdout])) == sorted(documents)
+
+
+def test_of_what_may_be_scored_a_few_times_what_is_needed_is_held_whatever_came_first(tmp_path: Path) -> None:
+    documents = texts(3000)
+    found, again = (
+        made(tmp_path, Data(write(tmp_path / "in", "a.jsonl", some)), profile=TINY)
+        for some in (documents, documents[::-1])
+    )
+    kept = all_of([found.val])
+    assert sum(map(len, kept)) <= own_data._ENOUGH * TINY.eval_tokens
+    assert kept == all_of([again.val])
+    assert int(found.told["validation_documents"].split()[2].rstrip(",")) > len(kept)
 
 
 def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:

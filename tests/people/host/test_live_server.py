@@ -121,14 +121,18 @@ def add(book: Ledger, number: int, description: str) -> None:
 def test_streams_are_counted_and_a_page_too_many_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     night(home, 1)
     monkeypatch.setattr(live_server, "MOST_STREAMS", 2)
+
+    def status(asking: httpx.Client) -> int:
+        with asking.stream("GET", "/b/0/t/events") as answer:
+            return answer.status_code
+
     with running(home) as address, client(address) as asking:
         with asking.stream("GET", "/b/0/t/events") as one, asking.stream("GET", "/b/0/t/events") as two:
-            assert next(one.iter_lines()) == next(two.iter_lines()) == "event: live"
-            assert asking.get("/b/0/t/events").status_code == 503
+            first, second = one.iter_lines(), two.iter_lines()
+            assert next(first) == next(second) == "event: live"
+            assert status(asking) == 503
         deadline = time.monotonic() + 20
-        while (
-            asking.stream("GET", "/b/0/t/events").__enter__().status_code != 200
-        ):  # those that left are counted no more
+        while status(asking) != 200:  # those that left are counted no more
             assert time.monotonic() < deadline
             time.sleep(0.2)
 
