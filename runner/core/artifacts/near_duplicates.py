@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-from rensa import RMinHash, RMinHashLSH
+from typing import Any
 
 SIMILAR = 0.8  # estimated Jaccard similarity of what counts
 _WORDS = 5  # in a row
@@ -15,6 +14,8 @@ def share(scored: Sequence[str], trained: Iterable[str]) -> float:
     """Of the documents that are scored, those that are nearly one of the others; 0 of none."""
     if not scored:
         return 0.0
+    from rensa import RMinHashLSH  # noqa: PLC0415 - as below
+
     index = RMinHashLSH(threshold=SIMILAR, num_perm=_HASHES, num_bands=_BANDS)
     known = [_hashed(text) for text in scored]
     for number, hashed in enumerate(known):
@@ -26,7 +27,9 @@ def share(scored: Sequence[str], trained: Iterable[str]) -> float:
     return len(found) / len(scored)
 
 
-def _hashed(text: str) -> RMinHash:
+def _hashed(text: str) -> Any:
+    from rensa import RMinHash  # noqa: PLC0415 - no other command waits for it
+
     hashed, words = RMinHash(num_perm=_HASHES, seed=_SEED), text.casefold().split()
     hashed.update([" ".join(words[at : at + _WORDS]) for at in range(max(1, len(words) - _WORDS + 1))])
     return hashed
