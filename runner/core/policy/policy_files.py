@@ -60,6 +60,8 @@ class Notify(Strict):
     events: Annotated[
         list[Literal["best", "crash_streak", "budget_end", "tamper", "contradicted", "ended"]], Field(max_length=6)
     ]
+    format: Literal["plain", "slack", "discord", "ntfy"] = "plain"
+    morning: Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d)?$")] = ""
     crash_streak: Annotated[int, Field(ge=2, le=1000)]
     seconds: Annotated[float, Field(gt=0, le=60)]
 

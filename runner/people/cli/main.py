@@ -25,6 +25,7 @@ from runner.people.cli import (
     artifacts,
     compare,
     export,
+    next_step,
     operations,
     policy,
     profiles,
@@ -74,7 +75,7 @@ app = typer.Typer(
     name="glovebox",
     cls=_Commands,
     epilog=_EPILOG,
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -123,9 +124,21 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _top(
+    context: typer.Context,
     _: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)] = False,
+    json_: Json = False,
 ) -> None:
-    """A sealed bench for unattended ML research."""
+    """A sealed bench for unattended ML research. Alone it says what to do next here."""
+    if context.invoked_subcommand is not None:
+        return
+    found = next_step.here()
+    width = max((len(command) for command, _ in found.commands), default=0)
+    lines = [found.now, *(f"  {command:<{width}}  {what}" for command, what in found.commands)]
+    say(
+        {"now": found.now, "next": [c for c, _ in found.commands]},
+        json_,
+        "\n".join([*lines, "all commands: glovebox -h"]),
+    )
 
 
 @app.command("version")

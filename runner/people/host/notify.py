@@ -1,4 +1,4 @@
-"""One optional webhook: a new best, a streak of crashes, the end of a budget, tampering, the end of a run. TRUSTED.
+"""One optional webhook: a new best, crashes, a budget's end, tampering, a run's end, every morning. TRUSTED.
 
 Told by the host process that follows a run; runner, launcher and agent have no way out. A message is a closed event
 name, the person's own tag and numbers; nothing the agent or a training wrote is in it. It is sent from a thread, and a
@@ -11,6 +11,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Notifier:
         self.policy, self.tag, self.warn = policy, tag, warn
         self._address = address
         self._queue: queue.Queue[Message | None] = queue.Queue(_WAITING)
+        self._count = self._kept = 0
         self._best: float | None = None
         self._baseline: float | None = None
         self._streak = 0
@@ -48,6 +50,7 @@ class Notifier:
     def row(self, row: dict[str, Any], *, old: bool = False) -> None:
         """A finished experiment; `old`: one from before we followed, which only sets the scene."""
         score = row["val_bpb"]
+        self._count, self._kept = self._count + 1, self._kept + (row["status"] == "keep")
         self._streak = 0 if score is not None else self._streak + (row["reason"] != INTERRUPTED)
         if row["status"] == "keep" and score is not None:
             before, self._best = self._best, score
@@ -81,13 +84,17 @@ class Notifier:
         self._thread.join(_ATTEMPTS * (self.policy.seconds + 1))
 
     def _tell(self, name: str, experiment: int | None, numbers: dict[str, float | None]) -> None:
-        if name not in self.policy.events:
-            return
+        if name in self.policy.events:
+            self._put(self._message(name, experiment, numbers))
+
+    def _message(self, name: str, experiment: int | None, numbers: dict[str, float | None]) -> Message:
         numbers = {label: round(value, 6) for label, value in numbers.items() if value is not None}
         said = ", ".join(f"{label.replace('_', ' ')} {value:g}" for label, value in numbers.items())
         about = f" (experiment {experiment})" if experiment is not None else ""
         text = f"glovebox {self.tag}: {name.replace('_', ' ')}{about}" + (f": {said}" if said else "")
-        message: Message = {"text": text, "event": name, "tag": self.tag, "experiment": experiment, **numbers}
+        return {"text": text, "event": name, "tag": self.tag, "experiment": experiment, **numbers}
+
+    def _put(self, message: Message) -> None:
         try:
             self._queue.put_nowait(message)
         except queue.Full:
@@ -95,11 +102,44 @@ class Notifier:
 
     def _send_all(self) -> None:
         with httpx.Client(timeout=self.policy.seconds, follow_redirects=False, trust_env=False) as client:
-            while (message := self._queue.get()) is not None:
+            while (message := self._next()) is not None:
                 try:
-                    _post(client, self._address, message)
+                    _post(client, self._address, self.policy.format, message)
                 except httpx.HTTPError as error:
                     self.warn(f"the webhook was not told of {message['event']}: {_why(error)}")
+
+    def _next(self) -> Message | None:
+        """What is to be sent next, a morning's summary when it is time; None: nothing more."""
+        now = datetime.now().astimezone()
+        try:
+            return self._queue.get(timeout=until(self.policy.morning, now) if self.policy.morning else None)
+        except queue.Empty:
+            numbers = {
+                "experiments": self._count,
+                "kept": self._kept,
+                "val_bpb": self._best,
+                "baseline": self._baseline,
+            }
+            return self._message("morning", None, numbers)
+
+
+def until(clock: str, now: datetime) -> float:
+    """Seconds from `now` to the next time that a clock on the wall shows HH:MM; above 0."""
+    hour, minute = map(int, clock.split(":"))
+    at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    at += timedelta(days=at <= now)
+    return (at - now).total_seconds()
+
+
+def _body(form: str, message: Message) -> dict[str, Any]:
+    """A message as a service takes it; what is in it is ours, so that nothing of it can mention or format."""
+    if form == "slack":
+        return {"json": {"text": message["text"]}}
+    if form == "discord":
+        return {"json": {"content": message["text"], "allowed_mentions": {"parse": []}}}
+    if form == "ntfy":
+        return {"content": message["text"].encode(), "headers": {"Title": "glovebox", "Tags": message["event"]}}
+    return {"json": message}
 
 
 @tenacity.retry(
@@ -108,8 +148,8 @@ class Notifier:
     retry=tenacity.retry_if_exception_type(httpx.HTTPError),
     reraise=True,
 )
-def _post(client: httpx.Client, address: str, message: Message) -> None:
-    with client.stream("POST", address, json=message) as answer:  # its body is nobody's business here
+def _post(client: httpx.Client, address: str, form: str, message: Message) -> None:
+    with client.stream("POST", address, **_body(form, message)) as answer:  # its body is nobody's business here
         if not answer.is_success:
             raise httpx.HTTPStatusError(f"status {answer.status_code}", request=answer.request, response=answer)
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ class Hook:
                     time.sleep(3)
                     return
                 if status == 200:
-                    hook.got.append(json.loads(body))
+                    plain = not self.headers.get("Content-Type", "").startswith("application/json")
+                    hook.got.append({"body": body.decode(), **self.headers} if plain else json.loads(body))
                 self.send_response(status)
                 self.send_header("Location", "http://127.0.0.1:9/elsewhere")
                 self.end_headers()
@@ -230,3 +232,55 @@ def test_enabled_without_an_address_is_refused_and_disabled_needs_none(tmp_path:
         notify.notifier(Home(tmp_path), POLICY, "t", lambda _: None)
     off = POLICY.model_copy(update={"enabled": False})
     assert notify.notifier(Home(tmp_path), off, "t", lambda _: None) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("slack", {"text": "glovebox t: ended: exit code 0"}),
+        ("discord", {"content": "glovebox t: ended: exit code 0", "allowed_mentions": {"parse": []}}),
+        ("ntfy", {"body": "glovebox t: ended: exit code 0", "Title": "glovebox", "Tags": "ended"}),
+    ],
+)
+def test_each_service_gets_what_it_takes(hook: Hook, form: str, expected: dict[str, Any]) -> None:
+    """api.slack.com/messaging/webhooks, discord.com/developers/docs/resources/webhook, docs.ntfy.sh/publish."""
+    told = notify.Notifier(POLICY.model_copy(update={"format": form}), hook.address, "t", lambda _: None)
+    told.event({"event": "exit", "code": 0})
+    told.close()
+    (got,) = hook.got
+    assert {name: got.get(name) for name in expected} == expected
+    if form != "ntfy":
+        assert set(got) == set(expected)
+
+
+@pytest.mark.parametrize(
+    ("now", "clock", "seconds"),
+    [
+        ("2026-03-01T08:00:00+00:00", "08:30", 1800),
+        ("2026-03-01T08:30:00+00:00", "08:30", 86_400),
+        ("2026-03-01T08:30:01+00:00", "08:30", 86_399),
+        ("2026-03-01T23:59:59+05:30", "00:00", 1),
+    ],
+)
+def test_a_morning_comes_once_a_day(now: str, clock: str, seconds: float) -> None:
+    assert notify.until(clock, datetime.fromisoformat(now)) == seconds
+
+
+def test_a_morning_tells_numbers_alone(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = iter([0.05])
+    monkeypatch.setattr(notify, "until", lambda *_: next(waits, 3600.0))
+    told = notify.Notifier(POLICY.model_copy(update={"morning": "08:30"}), hook.address, "t", lambda _: None)
+    told.row(experiment(1, description=EVIL).model_dump(mode="json"), old=True)
+    deadline = time.monotonic() + 10
+    while not hook.got and time.monotonic() < deadline:
+        time.sleep(0.02)
+    told.close()
+    (got,) = hook.got
+    assert (got["event"], got["experiments"], got["kept"]) == ("morning", 1, 1)
+    assert EVIL not in json.dumps(got)
+
+
+@pytest.mark.parametrize("clock", ["8:30", "24:00", "08:60", "08:30:00", "noon"])
+def test_what_is_no_time_of_day_is_refused(clock: str) -> None:
+    with pytest.raises(ValueError, match="morning"):
+        Notify(enabled=True, events=[], crash_streak=3, seconds=1.0, morning=clock)
