@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` shows the whole bench at work, `make test` proves it.
-.PHONY: help demo demo-claude demo-clients gateway test check fuzz fuzz-ops fuzz-causality crash soak soak-standin lock report images engine browser clean
+.PHONY: help demo demo-claude demo-clients gateway test check fuzz fuzz-ops fuzz-causality crash soak soak-standin lock docs report images engine browser clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ gateway: engine  ## the translator's image (LiteLLM, from pip) for servers that 
 
 lock:  ## pin the packages of runner, agent and gateway again, by hash (needs uv)
 	@scripts/lock.sh
+
+docs:  ## the documentation as a site without a network: build/site
+	@scripts/docs.sh
 
 report:  ## write the newest run's report again and print its path
 	@.venv/bin/glovebox report

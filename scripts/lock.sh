@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pin what the runner (image and host), the agent's image and the gateway's are made of, every file by its hash: locks/*.txt.
-#   lock.sh                 newest versions that pyproject.toml, agent/requirements.txt and locks/gateway.in allow
+#   lock.sh                 newest versions that pyproject.toml, agent/requirements.txt and locks/*.in allow
 #   lock.sh --upgrade-package NAME   only that one
 # Packages of trainer and tests that come in a CPU and a CUDA build (torch) are pinned by version alone.
 source "$(dirname "$0")/common.sh"
@@ -22,3 +22,4 @@ mkdir -p locks
 lock runner pyproject.toml "$BUILD" "$@"
 lock agent agent/requirements.txt "$@"
 lock gateway locks/gateway.in "$@"
+lock docs locks/docs.in "$@"

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from runner.core.base.home import SOURCE
 
 _PIN = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)(?:\[[^]]*\])?==([^ ;\\\n]+)")
-SOURCES = {"agent": "agent/requirements.txt", "gateway": "locks/gateway.in"}
+SOURCES = {"agent": "agent/requirements.txt", "gateway": "locks/gateway.in", "docs": "locks/docs.in"}
 
 
 def pins(path: Path) -> dict[str, str]:
