@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from runner.core.artifacts import begun, keys
+from runner.core.base import files
 from runner.core.base.benches import find, make
 from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.home import place
@@ -257,13 +258,20 @@ def status(tag: TagOption = None, json_: Json = False) -> None:
 
 
 @app.command("report")
-def report_(tag: TagOption = None, json_: Json = False) -> None:
+def report_(
+    tag: TagOption = None,
+    png: Annotated[Path | None, typer.Option(help="Also write the frontier as a picture here.")] = None,
+    json_: Json = False,
+) -> None:
     """Write the run's report.html again and print its path."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(home, book, tag)
-    path = report.write(home, book, begun.under_or_now(home, book.run_info(name)["policy"]), name)
-    say({"report": str(path)}, json_, str(path))
+    policies = begun.under_or_now(home, book.run_info(name)["policy"])
+    path = report.write(home, book, policies, name)
+    if png is not None:
+        files.write(png, report.picture(book, policies, name))
+    say({"report": str(path), "png": png and str(png)}, json_, str(path))
 
 
 @app.command("verify")

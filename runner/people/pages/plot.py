@@ -1,28 +1,31 @@
-"""The frontier plot as inline SVG, in upstream's style: grey discards, green keeps, the running best. TRUSTED."""
+"""The pictures of a report as inline SVG, the frontier in upstream's style, also as a PNG. TRUSTED."""
 
 from __future__ import annotations
 
 import bisect
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.core.base.values import Experiment, Status
+from runner.core.findings.analysis import Tally
 from runner.core.findings.comparing import Part
 from runner.core.findings.transfers import gain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MAX_LABELS = 40
 MAX_POINTS = 2000  # discards that are drawn
 _LABEL_CHARS = 36
 _TICKS, _MOST_TICKS = 6, 60  # of the time
 _STEPS = [60 * n for n in (1, 2, 5, 10, 15, 30)] + [3600 * n for n in (1, 2, 4, 8, 12, 24, 48, 96, 168, 336, 672)]
-# Stand-ins that matplotlib accepts, replaced in the text so that the page's light and dark colours apply.
-_COLOURS = {"#010203": "currentColor", "#010204": "var(--good)", "#010205": "var(--grey)", "#010206": "var(--bad)"}
+MAX_CURVES = 60  # of what was kept
+# As in a picture; in a page's text they are replaced, so that its light and dark colours apply.
+_COLOURS = {"#5f6368": "currentColor", "#1e7e45": "var(--good)", "#9aa0a6": "var(--grey)", "#b3261e": "var(--bad)"}
 _SOFT, _GOOD, _GREY, _BAD = _COLOURS
 
 
@@ -37,23 +40,88 @@ def frontier(rows: Sequence[Experiment], noise: float = 0.0, *, narrow: bool = F
     scored = [row for row in rows if row.val_bpb is not None]
     if not scored:
         return ""
+    return _svg(lambda: _frontier(rows, scored, noise, narrow=narrow))
+
+
+def png(rows: Sequence[Experiment], noise: float = 0.0, title: str = "") -> bytes:
+    """The same as a picture to show around, on white, 1500 by 750 points; empty when nothing is scored."""
+    scored = [row for row in rows if row.val_bpb is not None]
+    if not scored:
+        return b""
+    buffer = io.BytesIO()
+    figure = _frontier(rows, scored, noise, narrow=False)
+    figure.suptitle(title, color=_SOFT, fontsize=11)
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def losses(keeps: Sequence[Experiment]) -> str:
+    """Training loss of what was kept over that of the baseline, as an <svg> element; empty without curves."""
+    drawn = [row for row in (keeps[0], *keeps[1:][-MAX_CURVES:]) if row.curve] if keeps else []
+    if len(drawn) < 2:
+        return ""
+
+    def figure() -> Figure:
+        made, axes = _made((10, 3.6))
+        for row in drawn:
+            steps, found = zip(*row.curve, strict=True)
+            style: dict[str, Any] = {"color": _GREY, "lw": 0.6, "alpha": 0.7}
+            if row is drawn[0]:
+                style = {"color": _SOFT, "lw": 1.4, "ls": "--", "label": f"#{row.id}, the baseline"}
+            elif row is drawn[-1]:
+                style = {"color": _GOOD, "lw": 1.8, "label": f"#{row.id}, the best"}
+            axes.plot(steps, found, **style)
+        _frame(axes, "step", "training loss", "upper right")
+        return made
+
+    return _svg(figure)
+
+
+def kinds(tallies: Mapping[str, Tally]) -> str:
+    """How often each kind of edit was tried and kept, as an <svg> element; empty without any."""
+    if not tallies:
+        return ""
+
+    def figure() -> Figure:
+        made, axes = _made((10, 1.1 + 0.32 * len(tallies)))
+        names = [name.replace("_", " ") for name in tallies]
+        axes.barh(names, [tally.tried for tally in tallies.values()], color=_GREY, alpha=0.5, label="tried")
+        axes.barh(names, [tally.kept for tally in tallies.values()], color=_GOOD, height=0.5, label="kept")
+        axes.invert_yaxis()
+        _frame(axes, "experiments", "", "lower right")
+        return made
+
+    return _svg(figure)
+
+
+def _svg(draw: Callable[[], Figure]) -> str:
+    """A figure as an <svg> element in the page's own colours."""
     import matplotlib as mpl  # noqa: PLC0415 - half a second, which every other command would wait for
-    from matplotlib.figure import Figure  # noqa: PLC0415
 
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
-        figure = Figure(figsize=(4.2, 4) if narrow else (10, 5), layout="constrained")
-        place = {row.id: number for number, row in enumerate(rows, 1)}  # in which they ended
-        axes = figure.add_subplot()
-        _draw(axes, scored, place, noise, labels=not narrow)
-        _without_score(axes, [place[row.id] for row in rows if row.val_bpb is None])
-        _frame(axes)
-        _hours(axes, rows)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    for stand_in, colour in _COLOURS.items():
-        text = text.replace(stand_in, colour)
+    for colour, name in _COLOURS.items():
+        text = text.replace(colour, name)
     return text[text.index("<svg") :]
+
+
+def _made(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _frontier(rows: Sequence[Experiment], scored: list[Experiment], noise: float, *, narrow: bool) -> Figure:
+    figure, axes = _made((4.2, 4) if narrow else (10, 5))
+    place = {row.id: number for number, row in enumerate(rows, 1)}  # in which they ended
+    _draw(axes, scored, place, noise, labels=not narrow)
+    _without_score(axes, [place[row.id] for row in rows if row.val_bpb is None])
+    _frame(axes, "experiment", "val_bpb (lower is better)", "lower left")
+    _hours(axes, rows)
+    return figure
 
 
 def bars(parts: Sequence[Part]) -> str:
@@ -148,17 +216,17 @@ def _labelled(keeps: list[Experiment]) -> list[Experiment]:
     return [*keeps[:1], *by_gain[: MAX_LABELS - 1]]
 
 
-def _frame(axes: Axes) -> None:
+def _frame(axes: Axes, across: str, up: str, legend: str) -> None:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
-    axes.set_xlabel("experiment", color=_SOFT)
-    axes.set_ylabel("val_bpb (lower is better)", color=_SOFT)
+    axes.set_xlabel(across, color=_SOFT)
+    axes.set_ylabel(up, color=_SOFT)
     axes.tick_params(colors=_SOFT)
     for spine in axes.spines.values():
         spine.set_color(_GREY)
     axes.grid(alpha=0.2, color=_GREY)
     axes.margins(x=0.08, y=0.12)
-    axes.legend(frameon=False, labelcolor=_SOFT, loc="lower left")
+    axes.legend(frameon=False, labelcolor=_SOFT, loc=legend)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

@@ -43,6 +43,19 @@ def write(home: Home, ledger: Ledger, policies: Policies, tag: str) -> Path:
     return Page(home, ledger, policies, tag).write()
 
 
+def picture(ledger: Ledger, policies: Policies, tag: str) -> bytes:
+    """The frontier of a tag as a PNG; raises GloveboxError without a score."""
+    with ledger.at_once():
+        rows, reruns = ledger.experiments(tag), ledger.reruns(tag)
+    noise = standing.noise(policies.decision, rows, reruns)
+    scores = [row.val_bpb for row in standing.line(rows) if row.val_bpb is not None]
+    title = f"{tag}: {len(rows)} experiments" + (f", val_bpb {scores[0]:.4f} to {scores[-1]:.4f}" if scores else "")
+    made = plot.png(rows, noise.sigma if noise else 0.0, title)
+    if not made:
+        raise GloveboxError("no score yet: there is nothing to draw", where=tag, fix="see: glovebox history")
+    return made
+
+
 class Page:
     """The page of one tag, written again and again: what was read of chains, files and commits is not read twice."""
 
@@ -82,6 +95,8 @@ class Page:
             experiments=shown,
             plot=Markup(plot.frontier(rows, noise)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
             small_plot=Markup(plot.frontier(rows, noise, narrow=True)),  # noqa: S704 - the same
+            losses=Markup(plot.losses(standing.line(rows))),  # noqa: S704 - the same
+            kinds=Markup(plot.kinds(learned["analysis"].kinds)),  # noqa: S704 - the same
             below=_below(rows),
             diffs=self._kept(rows),
             whole_diff=self._whole(headline["baseline"], headline["best"]),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runner.core.base.values import Experiment, Status
+from runner.core.findings.analysis import Tally
 from runner.people.pages import plot
 from runner.people.pages.report import _below
 from tests.samples import experiment
@@ -92,3 +93,27 @@ def test_a_row_that_does_not_say_when_it_began_takes_the_times_off_and_nothing_e
     some[1] = some[1].model_copy(update={"started": started})
     assert len(plot.times(some)) <= 60
     assert plot.frontier(some).startswith("<svg")
+
+
+def test_a_picture_to_show_around_is_a_png_on_white() -> None:
+    made = plot.png(rows(), 0.01)
+    assert made.startswith(b"\x89PNG\r\n")
+    width, height = (int.from_bytes(made[at : at + 4], "big") for at in (16, 20))
+    assert (width, height) == (1500, 750)
+    assert plot.png([]) == plot.png([experiment(1, val_bpb=None, status=Status.CRASH)]) == b""
+
+
+def test_loss_curves_are_of_what_was_kept_the_baseline_and_the_best_named() -> None:
+    curve = [(0, 3.0), (10, 2.0)]
+    kept = [experiment(n, curve=curve) for n in (1, 2, 3)]
+    text = plot.losses(kept)
+    assert "var(--good)" in text
+    assert "#5f6368" not in text  # the page's own colour, light or dark
+    assert text.count("<svg") == 1
+    assert plot.losses([]) == plot.losses(kept[:1]) == plot.losses([experiment(n, curve=[]) for n in (1, 2)]) == ""
+
+
+def test_kinds_of_edits_are_bars() -> None:
+    tallies = {"optimizer": Tally(tried=4, kept=1, failed=0, best_gain=0.1)}
+    assert "<svg" in plot.kinds(tallies)
+    assert plot.kinds({}) == ""
