@@ -7,7 +7,7 @@ import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from runner.core.base.values import Experiment, Status
 from runner.core.findings.analysis import Tally
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Corner = Literal["lower left", "lower right", "upper right"]
 MAX_LABELS = 40
 MAX_POINTS = 2000  # discards that are drawn
 _LABEL_CHARS = 36
@@ -216,7 +217,7 @@ def _labelled(keeps: list[Experiment]) -> list[Experiment]:
     return [*keeps[:1], *by_gain[: MAX_LABELS - 1]]
 
 
-def _frame(axes: Axes, across: str, up: str, legend: str) -> None:
+def _frame(axes: Axes, across: str, up: str, legend: Corner) -> None:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     axes.set_xlabel(across, color=_SOFT)
