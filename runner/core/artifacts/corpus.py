@@ -78,7 +78,18 @@ def held_back(corpus: Corpus) -> Corpus:
         what = "the profile holds text back for confirm, and there is one training shard alone"
         raise ArtifactError(what, where=corpus.source, fix="add a shard, or holdout_tokens: 0 in the profile")
     *train, holdout = corpus.train
+    _apart(holdout, [*train, corpus.val], corpus.source)
     return replace(corpus, train=train, holdout=holdout)
+
+
+def _apart(scored: Shard, others: list[Shard], where: str) -> None:
+    """Refuse text that is scored and trained on, or scored twice over."""
+    same = next((shard.name for shard in others if shard.sha256 == scored.sha256), None)
+    if same is not None:
+        text = (
+            f"the shard {scored.name}, which is scored, is the training shard {same}: it would be of what was learned"
+        )
+        raise ArtifactError(text, where=where, fix="remove one of the two, and add another shard")
 
 
 def _in_memory(name: str, texts: list[str]) -> Shard:
@@ -94,10 +105,7 @@ def shards(folder: Path, source: str = "parquet shards", column: str = COLUMN) -
     held_out = next((p for p in paths if p.name == VAL_SHARD), paths[-1])
     how = parquet.Form(column=column)
     *train, val = in_parallel(lambda path: _parquet(path, how), [*(p for p in paths if p != held_out), held_out])
-    same = next((shard.name for shard in train if shard.sha256 == val.sha256), None)
-    if same is not None:
-        text = f"the validation shard {val.name} is the training shard {same}: a score would be of what was learned"
-        raise ArtifactError(text, where=str(folder), fix="remove one of the two, and add another shard")
+    _apart(val, train, str(folder))
     return Corpus(train, val, f"{source}, validation {held_out.name}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from runner.core.artifacts.progress import Stages
 from runner.core.base import files
 from runner.core.base.errors import ArtifactError
+from runner.core.base.files import read_plain
 from runner.core.base.home import Home
 
 PREFIX = "hf:"
@@ -17,8 +18,8 @@ _WANTED = ["*.parquet", "*.jsonl", "*.jsonl.gz", "*.jsonl.zst", "*.txt", "*.txt.
 _WHOLE = ".whole"  # what a finished download is of
 
 
-def fetch(home: Home, name: str, stages: Stages, hub_at: str | None = None) -> Path:
-    """The folder of `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, from the hub's usual address; raises ArtifactError."""
+def fetch(home: Home, name: str, stages: Stages, hub_at: str | None = None) -> tuple[Path, str]:
+    """(folder, "hf:OWNER/NAME@COMMIT") of what `hf:OWNER/NAME[@REVISION]` names; raises ArtifactError."""
     found = _NAME.fullmatch(name)
     if found is None or ".." in name:
         raise ArtifactError(f"{name!r} names no dataset", where="--data", fix="hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
@@ -26,7 +27,7 @@ def fetch(home: Home, name: str, stages: Stages, hub_at: str | None = None) -> P
     folder = home.root / "datasets" / f"{repo.replace('/', '--')}@{revision.replace('/', '--')}"
     if (folder / _WHOLE).is_file():
         stages.say(f"{repo} is here already: {folder}")
-        return folder
+        return folder, _told(folder)
     try:
         import huggingface_hub as hub  # noqa: PLC0415 - an optional dependency
     except ImportError:
@@ -45,4 +46,8 @@ def fetch(home: Home, name: str, stages: Stages, hub_at: str | None = None) -> P
         advance(1)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     files.write(folder / _WHOLE, f"{repo}@{commit}\n")
-    return folder
+    return folder, _told(folder)
+
+
+def _told(folder: Path) -> str:
+    return PREFIX + read_plain(folder / _WHOLE, 1000).decode().strip()

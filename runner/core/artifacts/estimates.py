@@ -17,6 +17,7 @@ _FIXED_GIB = 1.0  # CUDA's context and libraries
 _WEIGHT_BYTES = 18  # of a parameter: itself, its gradient, two moments, a half-precision copy
 _ACTIVATION_BYTES = 32  # of a token, for each channel of each block
 _LOGIT_BYTES = 12  # of a token, for each entry of the vocabulary
+_RATE = 2e14  # FLOPs a second that an evaluation reaches at most
 _PASS_SECONDS = 0.034  # of an evaluator's pass on an H200, bound by the processor that launches it
 
 
@@ -50,7 +51,7 @@ def estimate(profile: Profile, validation_share: float) -> Estimate:
         text_bytes=int(scored * _TEXT_BYTES / validation_share),
         passes=passes,
         evaluation_flops=token / 3 * profile.eval_tokens,
-        evaluation_seconds=passes * _PASS_SECONDS,
+        evaluation_seconds=max(passes * _PASS_SECONDS, token / 3 * profile.eval_tokens / _RATE),
     )
 
 

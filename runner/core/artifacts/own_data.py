@@ -8,10 +8,11 @@ the same files give the same shards. What is scored is held in memory, up to a f
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,18 +22,18 @@ from typing import BinaryIO
 from runner.core.artifacts import near_duplicates, shards, splitting
 from runner.core.artifacts.corpus import Corpus, Shard
 from runner.core.artifacts.profiles import Profile
-from runner.core.artifacts.progress import Stages
+from runner.core.artifacts.progress import Advance, Stages
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file, whole
 
 HEAP = 64 << 20  # bytes of text, about
 _MOST_HEAPS = 256
-_UNPACKED = 4  # bytes of text per byte of a compressed file, about
+_LOOK_EVERY, _DISK_LEFT = 64 << 20, 1 << 30  # bytes written between two looks at the disk, and what is left of it
 _GROUP = 1000  # documents
 _ENOUGH = 12  # bytes of text kept for each token that is scored
-_COMPARED = 2000  # validation documents that near duplicates are looked for of
-_SAMPLE = 20_000  # training documents they are compared with
-_SAMPLE_CHARS = 5000
+_PARTS, _LEAST_CHARS = 50, 1000  # a document is at most so small a part of what is scored, and is not cut below that
+_COMPARED, _COMPARED_CHARS = 2000, 5000  # validation documents that near duplicates are looked for of; of each document
+_LOOKED_AT = 100_000  # training documents they are compared with
 _MOST_FILES = 100_000
 _HEAD = struct.Struct(">QI")
 _STEP = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
@@ -44,10 +45,18 @@ class Data:
 
     path: Path
     weight: float = 1.0
+    name: str = ""  # as it is signed; empty: the path's own
+
+    @property
+    def told(self) -> str:
+        """What is signed of it."""
+        return f"{self.name or self.path.resolve().name} x {self.weight:g}"
 
 
 def named(text: str) -> Data:
     """PATH or PATH:WEIGHT, also of a dataset (datasets.py); raises ValueError."""
+    if not text:
+        raise ValueError("an empty --data names nothing")
     path, colon, number = text.rpartition(":")
     if not colon or path == "hf" or Path(text).exists():
         return Data(Path(text).expanduser())
@@ -59,44 +68,57 @@ def named(text: str) -> Data:
 
 @dataclass
 class _Kept:
-    """Documents in the order of their keys, the first so many bytes of them; each once."""
+    """Of the documents of a side those first in the order of their keys, so many bytes of them; each once.
+
+    Which they are depends on nothing else: what was left out once stays out, and with it whatever comes after it.
+    """
 
     most: int
     texts: dict[int, str] = field(default_factory=dict)
+    keys: set[int] = field(default_factory=set)  # of all that were seen
     size: int = 0
     seen: int = 0
-    repeated: int = 0
+    end: int = 1 << 64  # the first key that is left out
+
+    @property
+    def repeated(self) -> int:
+        """How many were there already."""
+        return self.seen - len(self.keys)
 
     def add(self, order: int, text: str) -> None:
+        """A document; a long one gives its beginning, for what is scored is not of one book."""
         self.seen += 1
-        if order in self.texts:
-            self.repeated += 1
+        if order in self.keys:
             return
-        self.texts[order] = text
-        self.size += len(text)
+        self.keys.add(order)
+        if order < self.end:
+            self.texts[order] = text[: max(_LEAST_CHARS, self.most // _PARTS)]
+            self.size += len(self.texts[order].encode())
         if self.size > 2 * self.most:
             self.settle()
 
     def settle(self) -> None:
-        """Leave the first alone: the same, whatever came first."""
+        """Leave out what is too much."""
         for order in sorted(self.texts, reverse=True):
             if self.size <= self.most:
                 break
-            self.size -= len(self.texts.pop(order))
+            self.size -= len(self.texts.pop(order).encode())
+            self.end = order
 
     def documents(self) -> list[str]:
+        """In the order of their keys."""
         return [self.texts[order] for order in sorted(self.texts)]
 
 
 class _Heaps:
     """Training documents on their way to the shards they belong to."""
 
-    def __init__(self, files: Sequence[BinaryIO]) -> None:
-        self.files = files
+    def __init__(self, files: Sequence[BinaryIO], folder: Path) -> None:
+        self.files, self.folder = files, folder
         self.hashes = [hashlib.sha256() for _ in files]
         self.documents = [0] * len(files)
         self.sizes = [0] * len(files)  # bytes of text
-        self.count = 0
+        self.count = self._unlooked = 0
 
     def add(self, of: splitting.Key, text: bytes) -> None:
         """Copies lie apart: each is moved on by a step that visits all places before it comes back (Weyl, 1916)."""
@@ -108,36 +130,35 @@ class _Heaps:
         self.documents[at] += 1
         self.sizes[at] += len(text)
         self.count += 1
+        self._unlooked += len(text)
+        if self._unlooked > _LOOK_EVERY:
+            self._unlooked = 0
+            if shutil.disk_usage(self.folder).free < _DISK_LEFT:
+                what = f"the disk is full but for {_DISK_LEFT >> 20} MiB, after {sum(self.sizes) >> 20} MiB of text"
+                raise ArtifactError(what, where=str(self.folder), fix="free disk space, or use less text")
 
 
 def corpus(sources: Sequence[Data], profile: Profile, column: str, folder: Path, stages: Stages) -> Corpus:
     """Read everything once; the heaps lie in `folder`. Raises ArtifactError for what is no text, or too little."""
     found = [(source, path, how) for source in sources for path, how in _files(source.path, column, stages)]
-    size = sum(path.stat().st_size * (1 if how.kind != "parquet" and not how.packed else _UNPACKED)
-               for _, path, how in found)  # fmt: skip
-    size = int(size * max(1.0, *(source.weight for source in sources)))
-    if size > shutil.disk_usage(folder.parent).free:
-        raise ArtifactError(f"about {size >> 20} MiB are needed for its text", where=str(folder), fix="free disk space")
+    before = [_state(path) for _, path, _ in found]
+    most = _at_most(found)
     shutil.rmtree(folder, ignore_errors=True)
     val, holdout = (_Kept(_ENOUGH * tokens) for tokens in (profile.eval_tokens, profile.holdout_tokens))
-    sample = _Kept(_SAMPLE * _SAMPLE_CHARS // 4)
-    count = max(1, min(_MOST_HEAPS, size // HEAP))
-    paths = [folder / f"heap_{number:03d}" for number in range(count)]
+    paths = [folder / f"heap_{number:03d}" for number in range(max(1, min(_MOST_HEAPS, most // HEAP)))]
     with ExitStack() as stack, stages.stage("reading and splitting", len(found)) as advance:
-        heaps = _Heaps([stack.enter_context(whole(path)) for path in paths])
+        heaps = _Heaps([stack.enter_context(whole(path)) for path in paths], folder)
         for source, path, how in found:
             for text in (text for group in shards.groups(path, how) for text in group if text.strip()):
                 of = splitting.key(text)
                 side = splitting.side(of, profile.validation_ppm, holdout=profile.holdout_tokens > 0)
                 copies = splitting.copies(of, source.weight)
-                if side == "train":
-                    for _ in range(copies):
-                        heaps.add(of, text.encode())
-                    sample.add(of.order, text[:_SAMPLE_CHARS])
-                elif copies:
+                if side != "train" and copies:
                     (val if side == "val" else holdout).add(of.order, text)
+                for _ in range(copies if side == "train" else 0):
+                    heaps.add(of, text.encode())
             advance(1)
-    for kept in (val, holdout, sample):
+    for kept in (val, holdout):
         kept.settle()
     if not heaps.count or not val.texts or (profile.holdout_tokens and not holdout.texts):
         raise _too_little(heaps.count, len(val.texts), len(holdout.texts))
@@ -147,16 +168,53 @@ def corpus(sources: Sequence[Data], profile: Profile, column: str, folder: Path,
         if heaps.documents[at]
     ]
     told = _told(sources, found, heaps, val, holdout)
-    near = near_duplicates.share(val.documents()[:_COMPARED], (text for text in sample.documents()[:_SAMPLE]))
-    if near:
-        stages.say(f"note: {near:.1%} of the validation documents looked at are nearly a training document")
+    for (_, path, _), state in zip(found, before, strict=True):
+        if _state(path) != state:
+            raise ArtifactError("changed while it was read", where=str(path), fix="prepare again when nobody writes it")
     return Corpus(
         train,
         _shard("validation", val),
         f"own data, {len(found)} files",
         holdout=_shard("holdout", holdout) if holdout.texts else None,
-        told=told | {"near_duplicates": f"{near:.4f} of {min(_COMPARED, len(val.texts))} looked at"},
+        told=told | {"near_duplicates": _near(val, train, heaps.count, stages)},
     )
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    told = path.stat()
+    return told.st_ino, told.st_size, told.st_mtime_ns
+
+
+def _at_most(found: Sequence[tuple[Data, Path, shards.Form]]) -> int:
+    """Bytes of text there may be, about: more than there is, since heaps that are many are small."""
+    return int(
+        sum(
+            path.stat().st_size * source.weight * (shards.MAX_RATIO if how.packed or how.kind == "parquet" else 1)
+            for source, path, how in found
+        )
+    )
+
+
+def _near(val: _Kept, train: Sequence[Shard], count: int, stages: Stages) -> str:
+    """How many of the first validation documents nearly are one of the first training documents; said, and signed.
+
+    Both are in the order of their hashes, so these are samples; of fewer training documents than there are it is the
+    least that there can be.
+    """
+    scored = [text[:_COMPARED_CHARS] for text in val.documents()[:_COMPARED]]
+    documents = (text for shard in train for group in shard.groups() for text in group)
+    with stages.stage("looking for near duplicates", min(count, _LOOKED_AT)) as advance:
+        share = near_duplicates.share(scored, _counted(documents, advance))
+    told = f"{share:.4f} of {len(scored)} validation documents, beside {min(count, _LOOKED_AT)} of {count}"
+    if share:
+        stages.say(f"note: nearly a training document: {told}")
+    return told
+
+
+def _counted(documents: Iterable[str], advance: Advance) -> Iterator[str]:
+    for text in itertools.islice(documents, _LOOKED_AT):
+        advance(1)
+        yield text[:_COMPARED_CHARS]
 
 
 def _shard(name: str, kept: _Kept) -> Shard:
@@ -194,7 +252,7 @@ def _files(path: Path, column: str, stages: Stages) -> list[tuple[Path, shards.F
         for name in sorted(name for name in names if not name.startswith(".")):
             one = root / name
             how = shards.form(one, column)
-            if how is None or one.is_symlink():
+            if how is None or one.is_symlink() or not one.is_file():
                 kind = "links" if one.is_symlink() else one.suffix or "no suffix"
                 others[kind] = others.get(kind, 0) + 1
             else:
@@ -222,11 +280,12 @@ def _told(
     holdout: _Kept,
 ) -> dict[str, str]:
     """What is signed of the sources besides the shards' hashes."""
-    files = hashlib.sha256("".join(f"{hash_file(path)[0]} {path.name}\n" for _, path, _ in found).encode()).hexdigest()
-    weights = ", ".join(f"{source.path.name} x {source.weight:g}" for source in sources)
+    lines = (hash_file(path)[0].encode() + b" " + os.fsencode(path.name) + b"\n" for _, path, _ in found)
+    files = hashlib.sha256(b"".join(lines)).hexdigest()
+    weights = ", ".join(source.told for source in sources)
     return {
         "files_sha256": files,
-        "sources": weights[:1000],
+        "sources": weights.encode("utf-8", "replace").decode()[:1000],
         "train_documents": str(heaps.count),
         "train_bytes": str(sum(heaps.sizes)),
         "validation_documents": f"{len(val.texts)} of {val.seen}, {val.repeated} were there already",

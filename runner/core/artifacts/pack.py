@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,7 @@ from runner.core.base.files import whole
 from trainer.wire.packing import Documents, pack_rows
 
 _BATCH = 512  # documents tokenized at a time
+_BLANKS = re.compile(r"\s{10001,}")  # the split pattern goes back over every one of them: a million is a stack overflow
 _FEWEST = 4  # times that validation text may be scored
 Arrays = tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.int64]]
 Ranks = dict[bytes, int]
@@ -166,7 +168,7 @@ def tokenize(encoding: tiktoken.Encoding, shard: Shard, advance: Advance) -> Arr
     for group in shard.groups():
         groups.append(len(group))
         for at in range(0, len(group), _BATCH):
-            batch = group[at : at + _BATCH]
+            batch = [_BLANKS.sub(lambda run: run[0][:10_000], text) for text in group[at : at + _BATCH]]
             for ids in encoding.encode_ordinary_batch(batch, num_threads=os.cpu_count() or 1):
                 parts += [bos, np.array(ids, dtype=np.uint16)]
                 lengths.append(1 + len(ids))

@@ -29,6 +29,7 @@ from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
 
 TOOLS = ("rustbpe", "tiktoken", "pyarrow", "numpy")
+_MOST_WORDS = 1000  # characters of a licence, of an origin
 _PER_TEXT_BYTE = 1.3  # bytes of working files and of the store's copy per byte of text, and some air
 
 
@@ -70,6 +71,9 @@ def prepare(
 
 def _prepare(home: Home, profile: Profile, source: Source, stages: Stages) -> str:
     signers = keys.signers(home)  # before the work, not after it
+    for name, words in (("--license", source.license), ("--origin", source.origin)):
+        if len(words) > _MOST_WORDS or words != words.encode("utf-8", "replace").decode():
+            raise ArtifactError(f"more than {_MOST_WORDS} characters, or not UTF-8", where=name, fix="say it shorter")
     documents, ranks = _documents(home, profile, source, stages)
     if profile.holdout_tokens:
         documents = corpus.held_back(documents)
@@ -116,6 +120,9 @@ def _documents(home: Home, profile: Profile, source: Source, stages: Stages) -> 
         return corpus.shards(source.shards, column=source.column), None
     if profile.name == "demo":
         return corpus.demo(keys.secret(home, "demo validation")), None
+    if profile.holdout_tokens and source.count < 2:
+        what = f"profile {profile.name} holds a shard back for confirm, and one is asked for"
+        raise ArtifactError(what, where="--num-shards", fix="2 or more, or holdout_tokens: 0 in the profile")
     folder = home.root / "shards"
     download.fetch(folder, source.count, source.mirror, stages)
     wanted = set(download.names(source.count))

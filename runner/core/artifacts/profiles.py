@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,7 @@ MAX_SHARDS = 6542  # training shards 0..6541; the one after is the validation sh
 FOLDER = "profiles"  # of policies/
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _TAKEN = ("kernels", "cache")  # artifacts of other kinds
-_MOST_ROWS = 1 << 20
+_MOST_ROWS, _MOST_LOGITS = 1 << 20, 1 << 31  # of an evaluation; of a pass of it (4 GiB in half precision)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class File(Strict):
 
     @model_validator(mode="after")
     def _whole_passes(self) -> File:
+        logits = self.eval_batch * self.max_seq_len * self.vocab_size
+        if logits > _MOST_LOGITS:
+            raise ValueError(f"eval_batch * max_seq_len * vocab_size is {logits}: at most {_MOST_LOGITS} logits a pass")
         row, at_once = self.max_seq_len, self.max_seq_len * self.eval_batch
         for key in ("eval_tokens", "holdout_tokens"):
             tokens = getattr(self, key)
@@ -107,7 +111,8 @@ def named(name: str) -> None:
 
 def names(folders: tuple[Path, ...]) -> list[str]:
     """Those there are, of the bench and as shipped."""
-    return sorted({path.stem for folder in folders for path in (folder / FOLDER).glob("[a-z]*.yaml")})
+    found = {path.stem for folder in folders for path in (folder / FOLDER).glob("[a-z]*.yaml")}
+    return sorted(name for name in found if _NAME.fullmatch(name) and name not in _TAKEN)
 
 
 def shipped(name: str) -> Profile:
@@ -117,5 +122,8 @@ def shipped(name: str) -> Profile:
 
 def fitting(folders: tuple[Path, ...], gib: float) -> str | None:
     """The largest profile that a card with so much memory is for; None without one."""
-    found = [(file.gpu_gib, name) for name in names(folders) if 0 < (file := load(folders, name)).gpu_gib <= gib]
-    return max(found)[1] if found else None
+    found = []
+    for name in names(folders):
+        with suppress(PolicyError):  # whoever asks for that one is told
+            found.append((load(folders, name).gpu_gib, name))
+    return max((one for one in found if 0 < one[0] <= gib), default=(0, None))[1]

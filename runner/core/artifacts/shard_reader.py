@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -29,6 +31,7 @@ _MAX_LINE = 16 << 20
 _READ = 1 << 20
 _BOM = b"\xef\xbb\xbf"  # Windows writes it; Python's own codec for it is a file, which cannot be opened any more
 _DOCUMENTS = 64  # decoded at a time
+_PARAGRAPH = re.compile(rb"\r?\n[ \t]*\r?\n")
 _GROUP = 1000  # documents, where a file has no groups of its own
 _NAMES, _NAME = 12, 60  # columns that are told, and characters of each
 
@@ -162,8 +165,15 @@ def _cut(document: bytes) -> Iterator[bytes]:
 
 
 def _end(text: bytes) -> int:
-    """Where a document that is too long is cut: behind a paragraph, a line, a word, else a character."""
-    for between in (b"\n\n", b"\n", b" "):
+    """Where a document that is too long is cut: before a paragraph, else a line, a word, a character.
+
+    Of all paragraphs of the last half the one with the smallest checksum: another edition, with a preface before it, is
+    soon cut at the same ones.
+    """
+    starts = [match.end() for match in _PARAGRAPH.finditer(text, MAX_TEXT // 2, MAX_TEXT)]
+    if starts:
+        return min(starts, key=lambda at: (zlib.crc32(text[at : at + 64]), at))
+    for between in (b"\n", b" "):
         at = text.rfind(between, MAX_TEXT // 2, MAX_TEXT)
         if at > 0:
             return at

@@ -89,7 +89,7 @@ def groups(path: Path, how: Form = SHARD) -> Iterator[list[str]]:
             _head(frames, path, how)
         most = max(_SMALL, MAX_RATIO * path.stat().st_size)
         documents: list[str] = []
-        size = total = 0
+        size = total = count = 0
         while (length := _length(frames, path, first=not total and how.kind != "parquet")) != END_OF_FILE:
             if length == WRONG:
                 raise _wrong(frames, path, how)
@@ -100,7 +100,8 @@ def groups(path: Path, how: Form = SHARD) -> Iterator[list[str]]:
             size, total = size + max(_EACH, length), total + max(_EACH, length)
             if length > MAX_VALUE or size > MAX_GROUP or total > most or len(documents) >= _MAX_DOCUMENTS:
                 raise _unreadable(path, "more text, or larger row groups, than a shard of its size has")
-            documents.append(_text(frames, length, path))
+            count += 1
+            documents.append(_text(frames, length, path, count))
 
 
 @contextmanager
@@ -162,13 +163,14 @@ def _length(frames: BinaryIO, path: Path, *, first: bool = False) -> int:
     return int(struct.unpack(">I", data)[0])
 
 
-def _text(frames: BinaryIO, length: int, path: Path) -> str:
+def _text(frames: BinaryIO, length: int, path: Path, number: int = 0) -> str:
     data = frames.read(length)
     try:
         if len(data) == length:
             return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise _unreadable(path, "not UTF-8") from None
+        what = f"document {number} is not UTF-8" if number else "not UTF-8"
+        raise ArtifactError(what, where=str(path), fix="take it out, or convert it: iconv -t utf-8") from None
     raise _unreadable(path, "its end is missing")
 
 

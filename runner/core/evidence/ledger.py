@@ -303,6 +303,11 @@ class Ledger:
         told = {"experiments": count, "kept": len(keeps), "baseline": first, "best": last}
         return _parsed(Glance, json.dumps(told, default=str), tag)
 
+    def latest(self) -> str | None:
+        """The tag whose experiment was the last to begin; None before the first."""
+        rows = self.read("SELECT tag FROM experiments ORDER BY rowid DESC LIMIT 1")
+        return str(rows[0][0]) if rows else None
+
     def recorded(self, tag: str) -> dict[str, str] | None:
         """What a tag was begun with, None if it is new."""
         return self.run_info(tag) if self.begun(tag) and tag in self.tags() else None

@@ -36,6 +36,11 @@ class Transfer(Frozen):
     interval: tuple[float, float] | None  # at 1 - alpha; None from a single pair
 
 
+def text_of(artifact: str, holdout: bool) -> str:
+    """What a run was scored on, in words: numbers of the one say nothing beside numbers of the other."""
+    return f"{artifact}, held back" if holdout else artifact
+
+
 def gain(row: Experiment) -> float:
     """What a row's verdict expected of it; under rules that say nothing of that, what its first run claimed."""
     return row.gain if row.gain is not None else row.claimed or 0.0

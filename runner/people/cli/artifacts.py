@@ -90,7 +90,8 @@ def _data(home: Home, given: str, stages: Stages) -> own_data.Data:
         raise typer.BadParameter(str(error)) from None
     if not str(found.path).startswith(datasets.PREFIX):
         return found
-    return replace(found, path=datasets.fetch(home, str(found.path), stages))
+    folder, told = datasets.fetch(home, str(found.path), stages)
+    return replace(found, path=folder, name=told)
 
 
 @keys_app.command("list")

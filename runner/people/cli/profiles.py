@@ -79,9 +79,12 @@ def new(
         if key not in profiles.File.model_fields:
             known = ", ".join(profiles.File.model_fields)
             raise PolicyError(f"no setting {key!r}", where=setting, fix=f"one of: {known}")
-        text = re.sub(rf"(?m)^{key}: .*$", f"{key}: {value}".replace("\\", r"\\"), text)
-    parse(path, text, profiles.File)
+        text, lines = re.subn(rf"(?m)^{key}: .*$", lambda _, line=f"{key}: {value}": line, text)  # type: ignore[misc]
+        if lines != 1:
+            fix = "write it as KEY: VALUE there, or edit a copy of the file"
+            raise PolicyError(f"{key} is not set in a line of its own", where=f"profile {like}", fix=fix)
     profiles.named(name)
+    parse(path, text, profiles.File)
     files.write(path, text, replace=False)
     say(
         {"profile": name, "path": str(path)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def serve(
         raise UsageError("no bench there", where=", ".join(map(str, all_ or ())), fix="name folders with a .glovebox")
     token, local = secrets.token_urlsafe(24), on_socket is not None or (port is None and live_server.shared())
     if local:
-        path = on_socket or _usual()
+        path = (on_socket or _usual()).absolute()
         made = live_server.local(path)
         hosts = None
         how = f"ssh -L 8899:{path} {socket.gethostname()}, then http://127.0.0.1:8899/?token={token}"
@@ -66,7 +67,9 @@ def _below(folder: Path) -> list[Home]:
     found = []
     for parent in [folder, *sorted(path for path in folder.glob("*") if path.is_dir() and not path.is_symlink())]:
         home = Home(parent.resolve() / NAME)
-        if home.root.is_dir():
+        with suppress(PermissionError):  # somebody else's folder
+            if not home.root.is_dir():
+                continue
             try:
                 ownership.check(home.root)  # before anything in it is looked at
             except GloveboxError as error:

@@ -10,7 +10,9 @@ import asyncio
 import hmac
 import os
 import pwd
+import secrets
 import socket
+import sqlite3
 import stat
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -30,13 +32,16 @@ from starlette.responses import (
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runner.core.base.errors import GloveboxError, UsageError
+from runner.core.base import ownership
+from runner.core.base.errors import GloveboxError, PolicyError, UsageError
 from runner.core.base.home import Home
 from runner.core.evidence.ledger import Ledger
 from runner.people.pages import live
 
 INTERVAL = 2.0  # seconds between two looks at what runs
 MOST_STREAMS = 32
+_MOST_VIEWS = 64
+_MOST_CONNECTIONS = 512  # of people who are let in and of those who are not
 _PING = 15  # looks without a change before a line is sent all the same
 _FIRST_USER, _NOBODY = 1000, 65534
 _STATIC = {"live.css": "text/css", "live.js": "text/javascript"}
@@ -68,29 +73,35 @@ class Pages:
             raise KeyError(bench)
         home = self.benches[bench]
         with self._lock:
-            if (bench, tag) not in self._views:
-                if tag not in Ledger(home.ledger, read_only=True).tags():
+            there = self._views.get((bench, tag))
+            if there is None or not there.current():
+                self._views.pop((bench, tag), None)
+                if not home.ledger.exists() or tag not in Ledger(home.ledger, read_only=True).tags():
                     raise KeyError(tag)
-                self._views[bench, tag] = live.View(home, tag)
-            return self._views[bench, tag]
+                if len(self._views) >= _MOST_VIEWS:
+                    self._views.pop(next(iter(self._views)))  # the oldest; who looks at it keeps it
+                there = self._views[bench, tag] = live.View(home, tag)
+            return there
 
     async def first(self, _: Request) -> Response:
         """All benches; the newest tag where there is one bench alone."""
-        found = await asyncio.to_thread(live.lines, self.benches)
+        found, wrong = await asyncio.to_thread(live.lines, self.benches)
         if len(self.benches) == 1 and found:
             return RedirectResponse(f"/b/0/{found[0].tag}", status_code=303)
-        return HTMLResponse(live.overview(self.benches, found))
+        return HTMLResponse(live.overview(self.benches, found, wrong))
 
     async def tag(self, request: Request) -> Response:
         """One tag, whole."""
         view = await asyncio.to_thread(self.view, request)
-        found = await asyncio.to_thread(live.lines, self.benches)
+        found, _ = await asyncio.to_thread(live.lines, self.benches)
         several = len(self.benches) > 1
         bench = int(request.path_params["bench"])
         return HTMLResponse(await asyncio.to_thread(view.page, bench, found, several=several))
 
     async def events(self, request: Request) -> Response:
         """What changes, as server-sent events (WHATWG HTML, 9.2)."""
+        if request.method != "GET":
+            return PlainTextResponse("", status_code=405, headers={"Allow": "GET"})
         view = await asyncio.to_thread(self.view, request)
         if self.streams >= MOST_STREAMS:
             return PlainTextResponse(f"{MOST_STREAMS} pages are open: close one\n", status_code=503)
@@ -98,17 +109,21 @@ class Pages:
 
     async def _stream(self, view: live.View) -> AsyncIterator[str]:
         self.streams += 1
+        before, quiet = dict[str, str](), 0
         try:
-            before, quiet = "", 0
-            while True:
-                now = await asyncio.to_thread(view.fragment)
-                quiet = 0 if now != before else quiet + 1
-                if now != before:
-                    yield "event: live\n" + "".join(f"data: {line}\n" for line in now.splitlines()) + "\n"
-                elif quiet % _PING == 0:
+            while await asyncio.to_thread(view.current):
+                now = await asyncio.to_thread(view.parts)
+                changed = [name for name in live.PARTS if now[name] != before.get(name)]
+                quiet = 0 if changed else quiet + 1
+                for name in changed:
+                    yield _event(name, now[name])
+                if quiet and quiet % _PING == 0:
                     yield ": still here\n\n"
                 before = now
                 await asyncio.sleep(INTERVAL)
+            yield _event("said", "The record was replaced or removed: load the page again.")
+        except (GloveboxError, OSError, sqlite3.Error) as error:
+            yield _event("said", f"The record cannot be read: {error}")
         finally:
             self.streams -= 1
 
@@ -126,12 +141,18 @@ class Pages:
         return FileResponse(live.TEMPLATES / name, media_type=_STATIC[name])
 
 
+def _event(name: str, text: str) -> str:
+    return f"event: {name}\n" + "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
+
+
 class Guard:
     """Before every page: whose browser it is."""
 
     def __init__(self, app: ASGIApp, token: str, hosts: frozenset[str] | None) -> None:
         """`hosts`: as a browser names us; None: whoever reached the socket named it as he liked."""
         self._app, self._token, self._hosts = app, token, hosts
+        self._session = secrets.token_urlsafe(24)  # in place of the token: cookies go to every port of a host
+        self._cookie = f"glovebox_{secrets.token_hex(4)}"  # another server's cookie is not overwritten
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, answer, or refuse."""
@@ -140,10 +161,10 @@ class Guard:
         request = Request(scope)
         response = self._refusal(request)
         given = request.query_params.get("token", "")
-        if response is None and given and self._same(given):
-            response = RedirectResponse(request.url.path, status_code=303)
-            response.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
-        elif response is None and not self._same(request.cookies.get(_COOKIE, "")):
+        if response is None and given and _same(given, self._token):
+            response = RedirectResponse("/" + request.url.path.lstrip("/"), status_code=303)
+            response.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
+        elif response is None and not _same(request.cookies.get(self._cookie, ""), self._session):
             response = PlainTextResponse("open the address that glovebox serve printed\n", status_code=403)
 
         async def sent(message: Message) -> None:
@@ -163,11 +184,9 @@ class Guard:
             return PlainTextResponse("not this host\n", status_code=421)
         return None
 
-    def _same(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token.encode())
 
-
-_COOKIE = "glovebox_page"
+def _same(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
 
 
 def app(benches: Sequence[Home], token: str, hosts: frozenset[str] | None) -> ASGIApp:
@@ -180,7 +199,7 @@ def app(benches: Sequence[Home], token: str, hosts: frozenset[str] | None) -> AS
         Route("/b/{bench:int}/{tag}/report", pages.report),
         *(Route(f"/{name}", pages.static) for name in _STATIC),
     ]
-    handlers = {KeyError: _missing, GloveboxError: _failed}
+    handlers = {KeyError: _missing, GloveboxError: _failed, OSError: _failed, sqlite3.Error: _failed}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), token, hosts)
 
 
@@ -211,17 +230,22 @@ def loopback(port: int) -> socket.socket:
 
 
 def local(path: Path) -> socket.socket:
-    """A Unix socket that its owner alone can reach; raises UsageError where something else is."""
+    """A Unix socket that its owner alone can reach, in a folder where nobody else can replace it; raises UsageError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        ownership.way(path.parent.resolve())
+    except PolicyError as error:
+        raise UsageError(error.what, where=error.where, fix="a --socket in a folder of your own") from None
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         if path.exists() and stat.S_ISSOCK(path.lstat().st_mode) and not _answers(path):
             path.unlink()
         made.bind(str(path))
+        made.listen()  # from now on it answers: nobody takes it for one that was left
     except OSError as error:
         made.close()
-        raise UsageError(str(error.strerror), where=str(path), fix="another --socket") from None
+        raise UsageError(error.strerror or str(error), where=str(path), fix="another --socket, a shorter one") from None
     finally:
         os.umask(before)
     return made
@@ -229,6 +253,7 @@ def local(path: Path) -> socket.socket:
 
 def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(1)
         try:
             asking.connect(str(path))
         except OSError:
@@ -244,7 +269,7 @@ def serve(application: ASGIApp, on: socket.socket) -> None:
         access_log=False,
         server_header=False,
         lifespan="off",
-        limit_concurrency=4 * MOST_STREAMS,
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=1,
     )
     uvicorn.Server(config).run(sockets=[on])

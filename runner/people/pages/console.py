@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from runner.core.base.values import INTERRUPTED
+from runner.core.findings.transfers import text_of
 
 _PLAIN_WIDTH = 140  # columns where there is no terminal to ask
 COLORS = {"keep": "green", "discard": "bright_black", INTERRUPTED: "bright_black"}
@@ -120,7 +121,8 @@ def rerun(event: dict[str, Any]) -> str:
     """One line for a rerun that begins."""
     why = f"experiment {event['during']}: " if event["during"] else ""
     depth = f", depth {event['depth']}" if event["depth"] is not None else ""
-    return f"{why}rerun of experiment {event['experiment']}, seed {event['seed']}, {event['budget']:.0f} s{depth}"
+    held = ", text held back" if event.get("holdout") else ""
+    return f"{why}rerun of experiment {event['experiment']}, seed {event['seed']}, {event['budget']:.0f} s{depth}{held}"
 
 
 _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -238,7 +240,7 @@ def transfers(found: list[dict[str, Any]], console: Console) -> None:
             "" if one["against"] is None else str(one["against"]),
             f"{one['budget']:.0f} s",
             "" if one["depth"] is None else str(one["depth"]),
-            one["artifact"],
+            text_of(one["artifact"], one["holdout"]),
             f"{len(one['scores'])}+{len(one['others'])}" + (f", {one['failed']} failed" if one["failed"] else ""),
             "" if one["gain"] is None else f"{one['gain']:+.4f}",
             "" if low_high is None else f"{low_high[0]:+.4f} to {low_high[1]:+.4f}",

@@ -6,20 +6,21 @@ Everything is escaped; there is one script of ours, which puts what the server s
 from __future__ import annotations
 
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from runner.core.artifacts import begun
 from runner.core.base import locks, steering
+from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
-from runner.core.base.values import Experiment, Status
+from runner.core.base.values import Experiment, Rerun
 from runner.core.decision import standing
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.texts import Texts
@@ -27,6 +28,7 @@ from runner.people.pages import plot, watch
 from runner.people.pages.events import Events
 
 TEMPLATES = Path(__file__).parent / "templates"
+PARTS = ("now", "plot", "rest")
 SHOWN_ROWS, SHOWN_TAGS, SHOWN_HINTS = 20, 50, 20
 _FRESH = 1.0  # seconds that a look is good for, however many ask
 _WIDTH, _HEIGHT = 640.0, 120.0
@@ -46,87 +48,104 @@ class Line:
 
 
 class View:
-    """One tag of one bench, looked at again and again."""
+    """One tag of one bench, looked at again and again; in PARTS, each sent when it has changed."""
 
     def __init__(self, home: Home, tag: str) -> None:
         self.home, self.tag = home, tag
+        self._file = _identity(home)
         self._book = Ledger(home.ledger, read_only=True)
         self._policies = begun.under_or_now(home, self._book.run_info(tag)["policy"])
         self._look = watch.Look(home, self._policies, self._book, tag)
         self._texts = Texts(self._book)
         self._events = Events(home, tag, self._policies.decision.uneven_processors, lambda _: None)
         self._lock = threading.Lock()
-        self._until, self._text = 0.0, ""
-        self._drawn: tuple[tuple[int, int], Markup] | None = None  # of how many rows and reruns
+        self._until, self._parts = 0.0, dict[str, str]()
+        self._drawn: tuple[tuple[int, int], str] = (-1, -1), ""  # of how many rows and reruns
 
-    def fragment(self) -> str:
-        """What changes of the page, as it is now; raises GloveboxError."""
+    def current(self) -> bool:
+        """Whether the bench still has the ledger that is looked at: a restored one is another file."""
+        return _identity(self.home) == self._file
+
+    def parts(self) -> dict[str, str]:
+        """The page's parts as they are now; raises GloveboxError, OSError, sqlite3.Error."""
         with self._lock:
             if time.monotonic() >= self._until:
-                self._text = self._render()
+                self._parts = self._render()
                 self._until = time.monotonic() + _FRESH
-            return self._text
+            return self._parts
 
-    def page(self, bench: int, lines: Sequence[Line], *, several: bool) -> str:
+    def page(self, bench: int, found: Sequence[Line], *, several: bool) -> str:
         """The whole page."""
-        template = _ENVIRONMENT.get_template("live.html.j2")
+        parts = {name: Markup(text) for name, text in self.parts().items()}  # noqa: S704 - rendered, escaped, by us
         here = {"tag": self.tag, "bench": bench, "home": str(self.home.root)}
-        return template.render(**here, live=Markup(self.fragment()), lines=lines, several=several)  # noqa: S704
+        template = _ENVIRONMENT.get_template("live.html.j2")
+        return template.render(**here, parts=parts, lines=found, several=several)
 
-    def _render(self) -> str:
+    def _render(self) -> dict[str, str]:
         state = self._look.now()
         with self._book.at_once():
             reruns = self._book.reruns(self.tag)
         rows = state.rows
-        kept = [row for row in rows if row.status is Status.KEEP]
-        steers = self._texts.steers(self.tag)
-        asked = [request for _, request in steering.waiting(self.home, self.tag) if request is not None]
-        return _ENVIRONMENT.get_template("live_part.html.j2").render(
+        kept = standing.line(rows)
+        now = _ENVIRONMENT.get_template("live_now.html.j2").render(
             state=state,
-            works=bool(state.running) or locks.held(self.home.runner_lock),
             baseline=kept[0] if kept else None,
             best=kept[-1] if kept else None,
             expected=next((row.total for row in reversed(rows) if row.total is not None), None),
-            lanes=[(now, curves(now.curve, kept[-1].curve if kept else ())) for now in state.running],
-            frontier=self._frontier(rows, reruns),
+            lanes=[(one, curves(one.curve, kept[-1].curve if kept else ())) for one in state.running],
+        )
+        asked = [request for _, request in steering.waiting(self.home, self.tag) if request is not None]
+        rest = _ENVIRONMENT.get_template("live_rest.html.j2").render(
             shown=list(reversed(rows[-SHOWN_ROWS:])),
-            hints=[steer.text for steer in steering.hints(steers)][-SHOWN_HINTS:],
+            hints=[steer.text for steer in steering.hints(self._texts.steers(self.tag))][-SHOWN_HINTS:],
             asked=asked[-SHOWN_HINTS:],
             events=self._events.found(rows, reruns),
         )
+        return dict(zip(PARTS, (now, self._frontier(rows, reruns), rest), strict=True))
 
-    def _frontier(self, rows: Sequence[Experiment], reruns: Sequence[Any]) -> Markup:
+    def _frontier(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> str:
         """Drawn when there is a new row or rerun, not at every look."""
         key = (len(rows), len(reruns))
-        if self._drawn is None or self._drawn[0] != key:
+        if self._drawn[0] != key:
             noise = standing.noise(self._policies.decision, rows, reruns)
-            drawn = plot.frontier(rows, noise.sigma if noise else 0.0)
-            small = plot.frontier(rows, noise.sigma if noise else 0.0, narrow=True)
-            drawn, small = (
-                re.sub(r"(?s)<style.*?</style>", "", svg) for svg in (drawn, small)
-            )  # the policy forbids it
-            both = f'<div class="plot wide">{drawn}</div><div class="plot narrow">{small}</div>'
-            self._drawn = key, Markup(both)  # noqa: S704 - made by matplotlib, labels are drawn as paths
+            pictures = [plot.frontier(rows, noise.sigma if noise else 0.0, narrow=narrow) for narrow in (False, True)]
+            wide, small = (re.sub(r"(?s)<style.*?</style>", "", text) for text in pictures)  # our policy forbids it
+            self._drawn = key, f'<div class="plot wide">{wide}</div><div class="plot narrow">{small}</div>'
         return self._drawn[1]
 
 
-def lines(benches: Sequence[Home]) -> list[Line]:
-    """The newest tags of every bench; one whose ledger cannot be read raises GloveboxError."""
-    found = []
+def _identity(home: Home) -> tuple[int, int]:
+    try:
+        told = home.ledger.stat()
+    except OSError:
+        return 0, 0
+    return told.st_dev, told.st_ino
+
+
+def lines(benches: Sequence[Home]) -> tuple[list[Line], dict[int, str]]:
+    """The newest tags of every bench, and by its number what keeps one from being looked at."""
+    found, wrong = [], dict[int, str]()
     for number, home in enumerate(benches):
-        book = Ledger(home.ledger, read_only=True)
-        works = locks.held(home.runner_lock)
-        for at, tag in enumerate(book.tags()[:SHOWN_TAGS]):
-            rows = book.experiments(tag)
-            best = standing.best(rows)
-            found.append(Line(number, tag, len(rows), best.val_bpb if best else None, works and not at))
-    return found
+        try:
+            found += _tags(number, home)
+        except (GloveboxError, OSError, sqlite3.Error) as error:
+            wrong[number] = str(error)
+    return found, wrong
 
 
-def overview(benches: Sequence[Home], found: Sequence[Line]) -> str:
+def _tags(number: int, home: Home) -> list[Line]:
+    if not home.ledger.exists():
+        return []
+    book = Ledger(home.ledger, read_only=True)
+    works = book.latest() if locks.held(home.runner_lock) else None
+    told = [(tag, book.glance(tag)) for tag in book.tags()[:SHOWN_TAGS]]
+    return [Line(number, tag, one.experiments, one.best, tag == works) for tag, one in told]
+
+
+def overview(benches: Sequence[Home], found: Sequence[Line], wrong: dict[int, str]) -> str:
     """All benches and their tags."""
     names = [str(home.root) for home in benches]
-    return _ENVIRONMENT.get_template("live_all.html.j2").render(names=names, lines=found)
+    return _ENVIRONMENT.get_template("live_all.html.j2").render(names=names, lines=found, wrong=wrong)
 
 
 def curves(now: Curve, best: Curve) -> Markup:

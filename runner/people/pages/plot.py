@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import io
 import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,7 @@ MAX_CURVES = 60  # of what was kept
 # As in a picture; in a page's text they are replaced, so that its light and dark colours apply.
 _COLOURS = {"#5f6368": "currentColor", "#1e7e45": "var(--good)", "#9aa0a6": "var(--grey)", "#b3261e": "var(--bad)"}
 _SOFT, _GOOD, _GREY, _BAD = _COLOURS
+_ONE = threading.Lock()  # settings of the library are of the whole process
 
 
 def frontier(rows: Sequence[Experiment], noise: float = 0.0, *, narrow: bool = False) -> str:
@@ -99,7 +101,7 @@ def _svg(draw: Callable[[], Figure]) -> str:
     """A figure as an <svg> element in the page's own colours."""
     import matplotlib as mpl  # noqa: PLC0415 - half a second, which every other command would wait for
 
-    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
+    with _ONE, mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "glovebox"}):
         buffer = io.StringIO()
         draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -13,7 +13,7 @@ from runner.core.airlock import invisible
 from runner.core.base.values import INTERRUPTED, OUTCOMES, Experiment, Status
 from runner.core.decision import standing
 from runner.core.findings.analysis import Analysis
-from runner.core.findings.transfers import Transfer, gain
+from runner.core.findings.transfers import Transfer, gain, text_of
 
 TOP = 20
 DEAD = 15
@@ -120,7 +120,15 @@ def _transfers(transfers: Sequence[Transfer]) -> list[str]:
         interval = "" if one.interval is None else f"{-one.interval[1]:+.4f} to {-one.interval[0]:+.4f}"
         depth = "" if one.depth is None else str(one.depth)
         delta = f"{-(one.gain or 0.0):+.4f}"
-        cells = (one.experiment, one.against, f"{one.budget:.0f} s", depth, one.artifact, delta, interval)
+        cells = (
+            one.experiment,
+            one.against,
+            f"{one.budget:.0f} s",
+            depth,
+            text_of(one.artifact, one.holdout),
+            delta,
+            interval,
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return ["## Reruns", "\n".join(lines)]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from runner.core.airlock import leak_budget
 from runner.core.base.values import OUTCOMES, Experiment, Hopeless, Rerun, Status
+from runner.core.findings.transfers import text_of
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import reasons
 
@@ -83,7 +84,11 @@ def _hopeless(found: Hopeless, *, ended: bool) -> str:
 def _rerun(rerun: Rerun) -> str:
     score = "no score" if rerun.val_bpb is None else f"{rerun.val_bpb:.6f}"
     depth = "" if rerun.depth is None else f", depth {rerun.depth}"
-    why = f"to decide experiment {rerun.during}" if rerun.during else f"{rerun.budget:.0f} s{depth}, {rerun.artifact}"
+    why = (
+        f"to decide experiment {rerun.during}"
+        if rerun.during
+        else f"{rerun.budget:.0f} s{depth}, {text_of(rerun.artifact, rerun.holdout)}"
+    )
     where = f" on {rerun.lane}" if rerun.lane else ""
     return f"seed {rerun.seed}{where}: {score} ({why})"
 

@@ -7,6 +7,7 @@ the agent is told. A frame is built from a State alone, so it is the same on a t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from rich.text import Text
 from runner.core.airlock import leak_budget, telemetry_file
 from runner.core.artifacts import store
 from runner.core.base import locks, nvidia, steering
+from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.launching import MAX_LANES
 from runner.core.base.values import Experiment, Rerun, Status
@@ -60,6 +62,7 @@ class State:
     leak_limit: int
     leak_left: int  # experiments that may still be told
     paused: bool
+    works: bool  # whether a session does
     hints: int  # that stand
 
 
@@ -69,7 +72,9 @@ class Look:
     def __init__(self, home: Home, policies: Policies, book: ledger.Ledger, tag: str) -> None:
         """`policies`: those the tag was begun under."""
         self._home, self._policies, self._book, self._tag = home, policies, book, tag
-        self._budget = float(store.shown(home, book.run_info(tag)["artifact"]).predicate.profile["time_budget_s"])
+        self._budget = 0.0
+        with suppress(GloveboxError):  # its artifact may be gone
+            self._budget = float(store.shown(home, book.run_info(tag)["artifact"]).predicate.profile["time_budget_s"])
         self._account = leak_budget.Account(policies)
         self._texts = texts.Texts(book)
         self._seen, self._keeps = 0, list[float]()
@@ -80,6 +85,7 @@ class Look:
         with book.at_once():
             began, rows = book.run_info(tag)["started"], book.experiments(tag)
             running = _running(home, self._policies, book, tag)
+            works = bool(running) or (locks.held(home.runner_lock) and book.latest() == tag)
         told = self._account.catch_up(rows)
         new = rows[self._seen :]
         self._keeps += [row.val_bpb for row in new if row.status is Status.KEEP and row.val_bpb is not None]
@@ -95,11 +101,12 @@ class Look:
             dollars=self._policies.broker.night.dollars,
             away=_clock(spending.away(home.broker)),
             gpus=nvidia.lines(),
-            hours=_hours(began, rows, running=bool(running) or locks.held(home.runner_lock)),
+            hours=_hours(began, rows, running=works),
             leak_bits=told.bits,
             leak_limit=told.limit,
             leak_left=told.left,
             paused=texts.paused(home, self._texts, tag),
+            works=works,
             hints=len(steering.hints(self._texts.steers(tag))),
         )
 
@@ -137,7 +144,7 @@ def _running(home: Home, policies: Policies, book: ledger.Ledger, tag: str) -> l
 
 
 def _rerun(rerun: Rerun, number: int, description: str, curve: list[tuple[int, float]]) -> Running:
-    what = f"rerun of experiment {rerun.experiment}, seed {rerun.seed}"
+    what = f"rerun of experiment {rerun.experiment}, seed {rerun.seed}" + (", text held back" if rerun.holdout else "")
     return Running(number, description, _since(rerun.started), curve, what)
 
 

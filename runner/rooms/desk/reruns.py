@@ -169,7 +169,7 @@ class Trials:
                 pair=pair,
             )
         )
-        told = begun.model_dump(mode="json", include={"experiment", "during", "seed", "budget", "depth"})
+        told = begun.model_dump(mode="json", include={"experiment", "during", "seed", "budget", "depth", "holdout"})
         self.emit("rerun", told)
         scored = self.stages.run(
             taken,

@@ -10,7 +10,7 @@ from runner.core.artifacts import datasets
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
-from tests.core.artifacts.hub import serving
+from tests.core.artifacts.hub import COMMIT, serving
 
 REPOS = {
     ("dataset", "someone/stories"): {"train.jsonl": b'{"text": "x"}\n', "README.md": b"# x", "script.py": b"import os"}
@@ -26,9 +26,10 @@ def bench(tmp_path: Path) -> Home:
 
 def test_a_dataset_is_fetched_once_and_of_it_text_alone(bench: Home) -> None:
     with serving(REPOS) as address:
-        found = datasets.fetch(bench, "hf:someone/stories@v1", Stages(), address)
+        found, told = datasets.fetch(bench, "hf:someone/stories@v1", Stages(), address)
+    assert told == f"hf:someone/stories@{COMMIT}"
     assert sorted(path.name for path in found.iterdir()) == [".whole", "train.jsonl"]
-    assert datasets.fetch(bench, "hf:someone/stories@v1", Stages()) == found  # the hub is gone
+    assert datasets.fetch(bench, "hf:someone/stories@v1", Stages()) == (found, told)  # the hub is gone
 
 
 @pytest.mark.parametrize("name", ["hf:", "hf:x", "hf:a/b/c", "hf:../x", "hf:a/../b", "hf:a/b@../..", "hf:a/b c"])

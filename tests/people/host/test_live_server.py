@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import threading
@@ -15,6 +16,7 @@ import httpx
 import pytest
 import uvicorn
 
+from runner.core.base import locks
 from runner.core.base.errors import UsageError
 from runner.core.base.home import Home
 from runner.core.evidence.ledger import Ledger
@@ -46,9 +48,13 @@ def running(*benches: Home, made: socket.socket | None = None) -> Iterator[str]:
         thread.join(10)
 
 
-def client(address: str, token: str = TOKEN, **more: object) -> httpx.Client:
-    cookies = {"glovebox_page": token} if token else {}
-    return httpx.Client(base_url=address, cookies=cookies, trust_env=False, **more)  # type: ignore[arg-type]
+@contextmanager
+def client(address: str, token: str = TOKEN) -> Iterator[httpx.Client]:
+    """One that came in with a token, or tried to."""
+    with httpx.Client(base_url=address, trust_env=False) as made:
+        if token:
+            made.get(f"/?token={token}")
+        yield made
 
 
 def test_without_the_token_nothing_is_shown_and_with_it_everything(home: Home) -> None:
@@ -64,6 +70,8 @@ def test_without_the_token_nothing_is_shown_and_with_it_everything(home: Home) -
             assert (first.status_code, first.headers["location"]) == (303, "/")  # the address bar has it no more
             assert "httponly" in first.headers["set-cookie"].lower()
             assert "samesite=strict" in first.headers["set-cookie"].lower()
+            assert TOKEN not in first.headers["set-cookie"]  # cookies go to every port of a host
+            assert not asking.get(f"{address}//evil.example/x?token={TOKEN}").headers["location"].startswith("//")
             assert asking.get("/", follow_redirects=True).url.path == "/b/0/t"
 
 
@@ -129,7 +137,7 @@ def test_streams_are_counted_and_a_page_too_many_is_told(home: Home, monkeypatch
     with running(home) as address, client(address) as asking:
         with asking.stream("GET", "/b/0/t/events") as one, asking.stream("GET", "/b/0/t/events") as two:
             first, second = one.iter_lines(), two.iter_lines()
-            assert next(first) == next(second) == "event: live"
+            assert next(first) == next(second) == "event: now"
             assert status(asking) == 503
         deadline = time.monotonic() + 20
         while status(asking) != 200:  # those that left are counted no more
@@ -144,7 +152,7 @@ def test_a_socket_is_its_owners_alone_and_one_that_was_left_is_taken(home: Home,
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     with running(home, made=made), httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as asking:
-        asking.cookies.set("glovebox_page", TOKEN)
+        asking.get(f"http://127.0.0.1:8899/?token={TOKEN}")
         assert asking.get("http://127.0.0.1:8899/b/0/t").status_code == 200  # whatever name it is forwarded under
         with pytest.raises(UsageError):
             live_server.local(path)  # somebody answers there
@@ -186,13 +194,17 @@ def test_a_host_with_other_peoples_accounts_is_shared(
 
 def test_several_benches_have_an_overview(home: Home, tmp_path: Path) -> None:
     night(home, 2)
-    empty = Home(tmp_path / "other")
-    empty.root.mkdir()
-    Ledger(empty.ledger)
-    with running(home, empty) as address, client(address) as asking:
+    new, broken = Home(tmp_path / "new"), Home(tmp_path / "broken")
+    new.root.mkdir()
+    broken.root.mkdir()
+    broken.ledger.write_bytes(b"no database" * 100)
+    with running(home, new, broken) as address, client(address) as asking:
         text = asking.get("/").text
         assert str(home.root) in text
-        assert "no run yet" in text
+        assert text.count("no run yet") == 2
+        assert "not a database" in text
+        assert asking.get("/b/1/t").status_code == 404
+        assert asking.get("/b/2/t").status_code == 500
         assert 'href="/b/0/t"' in text
         assert "all benches" in asking.get("/b/0/t").text
 
@@ -230,3 +242,102 @@ def test_curves_are_numbers_alone_and_none_without_any() -> None:
     assert drawn.count("<polyline") == 2
     assert "3.000 to 1.000 over 20 steps" in drawn
     assert live.curves([(0, 1.0)], []).count("<polyline") == 1  # a single value spans nothing
+
+
+def test_before_the_first_run_there_is_a_page(tmp_path: Path) -> None:
+    new = Home(tmp_path / "new")
+    new.root.mkdir()
+    with running(new) as address, client(address) as asking:
+        answer = asking.get("/")
+        assert (answer.status_code, "no run yet" in answer.text) == (200, True)
+
+
+def test_a_record_that_was_replaced_is_not_shown_from_memory(home: Home, tmp_path: Path) -> None:
+    """A restored ledger is another file: what was open would have gone on showing the old one for ever."""
+    night(home, 9)
+    other = Home(tmp_path / "other")
+    other.root.mkdir()
+    for folder in ("snapshots", "tags"):
+        (other.root / folder).mkdir(exist_ok=True)
+    book = Ledger(other.ledger)
+    book.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", "f" * 64)
+    add(book, 1, "of the other record")
+    book._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    book._db.close()
+    with running(home) as address, client(address) as asking:
+        assert "idea 9" in asking.get("/b/0/t").text
+        with asking.stream("GET", "/b/0/t/events") as stream:
+            told = stream.iter_lines()
+            assert next(told) == "event: now"
+            for part in ("", "-wal", "-shm"):
+                home.ledger.with_name(home.ledger.name + part).unlink(missing_ok=True)
+            os.replace(other.ledger, home.ledger)
+            assert any("was replaced" in line for line in told)
+        text = asking.get("/b/0/t").text
+        assert "of the other record" in text
+        assert "idea 9" not in text
+        home.ledger.unlink()
+        assert asking.get("/b/0/t").status_code == 404
+
+
+def test_a_row_that_cannot_be_read_ends_a_stream_with_a_word(home: Home) -> None:
+    book = night(home, 2)
+    with running(home) as address, client(address) as asking, asking.stream("GET", "/b/0/t/events") as stream:
+        told = stream.iter_lines()
+        assert next(told) == "event: now"
+        with book.transaction() as db:
+            db.execute("UPDATE experiments SET row = '{}', done = 99 WHERE id = 2")
+            db.execute("INSERT INTO experiments SELECT tag, 3, started, description, snapshot, snapshot_size, run,"
+                       " status, val_bpb, row, 100 FROM experiments WHERE id = 2")  # fmt: skip
+        assert any("cannot be read" in line for line in told)
+
+
+def test_only_the_tag_that_is_worked_on_runs(home: Home) -> None:
+    book = night(home, 2)
+    row = experiment(1, tag="u")
+    book.begin_run("u", "2026-01-01T00:00:00+00:00", "demo-1", "f" * 64)
+    book.open_experiment("u", started="", description="", snapshot=row.snapshot, size=1, run=row.run)
+    book.close_experiment(row)
+    with running(home) as address, client(address) as asking, locks.hold(home.runner_lock, "a test"):
+        assert "Running." in asking.get("/b/0/u").text
+        assert "Nothing is running." in asking.get("/b/0/t").text
+        found, _ = live.lines([home])
+        assert {line.tag: line.running for line in found} == {"u": True, "t": False}
+
+
+def test_a_tag_whose_artifact_is_gone_is_shown(home: Home) -> None:
+    night(home, 2)
+    shutil.rmtree(home.store)
+    shutil.rmtree(home.artifacts)
+    with running(home) as address, client(address) as asking:
+        assert asking.get("/b/0/t").status_code == 200
+
+
+def test_a_socket_where_somebody_else_could_replace_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    with pytest.raises(UsageError, match=r"."):
+        live_server.local(tmp_path / "shared" / "page.sock")
+    with pytest.raises(UsageError, match=r".+"):
+        live_server.local(tmp_path / ("x" * 120))
+
+
+def test_a_picture_is_sent_when_it_is_drawn_anew_and_not_at_every_look(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = night(home, 2)
+    monkeypatch.setattr(live_server, "INTERVAL", 0.1)
+    monkeypatch.setattr(live, "_FRESH", 0.0)
+    seen, added = list[str](), False
+    with running(home) as address, client(address) as asking, asking.stream("GET", "/b/0/t/events") as stream:
+        for line in stream.iter_lines():
+            if not line.startswith("event"):
+                continue
+            seen.append(line)
+            if line == "event: rest" and added:
+                break
+            if line == "event: rest":
+                add(book, 3, "one more")
+                added = True
+    assert seen[:3] == ["event: now", "event: plot", "event: rest"]
+    assert seen.count("event: plot") == 2

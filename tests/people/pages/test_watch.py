@@ -36,7 +36,7 @@ def drawn(state: State, width: int, *, unicode: bool = True) -> str:
 def state(**changes: Any) -> State:
     base: dict[str, Any] = {
         "tag": "t", "rows": [], "running": [], "cost": None, "budget": 300.0, "dollars": 50.0, "away": None, "gpus": [], "hours": 1.5,
-        "leak_bits": 1000.0, "leak_limit": 4000, "leak_left": 12, "paused": False, "hints": 0,
+        "leak_bits": 1000.0, "leak_limit": 4000, "leak_left": 12, "paused": False, "works": False, "hints": 0,
     }  # fmt: skip
     rows = changes.get("rows", [])
     keeps = [row.val_bpb for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
