@@ -48,8 +48,7 @@ class Rooms:
         mounts = [
             _input(folder / "train.py", "/work/train.py"),
             _input(folder / GO.format(role=request.role), "/work/go.json"),
-            containers.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
-            containers.bind(str(store / "train"), "/artifacts/train"),
+            *(containers.bind(str(store / part), f"/artifacts/{part}") for part in ("tokenizer", "train")),
         ]
         if request.kernels is not None:
             mounts.append(containers.bind(str(self._stored(request.kernels) / "kernels"), "/kernels"))
@@ -65,13 +64,13 @@ class Rooms:
         return ["python", "-m", "trainer.entry"], mounts, environment
 
     def _evaluator(self, request: LaunchRequest, folder: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
-        store = self._stored(request.artifact)
+        rows = self._stored(request.artifact, "holdout" if request.holdout else "val")
         mounts = [
             _input(folder / GO.format(role=request.role), "/work/go.json"),
             containers.bind(str(folder / "graph.json"), "/handed/graph.json"),
             containers.bind(str(folder / "weights.safetensors"), "/handed/weights.safetensors"),
-            containers.bind(str(store / "tokenizer"), "/artifacts/tokenizer"),
-            containers.bind(str(self._rows(store, request)), "/artifacts/val"),
+            containers.bind(str(rows.with_name("tokenizer")), "/artifacts/tokenizer"),
+            containers.bind(str(rows), "/artifacts/val"),
         ]
         mounts += self._outputs(folder, (SCORE,), self.policies.sandbox.evaluator)
         settings = self.policies.evaluator.model_dump_json()
@@ -101,17 +100,10 @@ class Rooms:
             mounts.append(containers.bind(str(path), f"/out/{name}", writable=True))
         return mounts
 
-    def _rows(self, store: Path, request: LaunchRequest) -> Path:
-        """What is scored: the validation rows, or those that nothing is chosen by."""
-        path = store / ("holdout" if request.holdout else "val")
-        if not path.is_dir():
-            raise DoorError(f"the artifact has no {path.name} rows")
-        return path
-
-    def _stored(self, version: str | None) -> Path:
-        path = self.home.store / str(version)
+    def _stored(self, version: str | None, part: str = "") -> Path:
+        path = self.home.store / str(version) / part
         if version is None or not path.is_dir():
-            raise DoorError("no such artifact in the store")
+            raise DoorError(f"no such artifact in the store, or it has no {part or 'files'}")
         return path
 
 

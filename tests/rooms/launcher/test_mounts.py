@@ -48,6 +48,6 @@ def test_neither_trainer_nor_agent_finds_what_is_scored(home: Home, role: str, h
 
 def test_an_artifact_without_one_is_refused(home: Home) -> None:
     shutil.rmtree(home.store / "demo-1" / "holdout")
-    with pytest.raises(DoorError, match="no holdout rows"):
+    with pytest.raises(DoorError, match="no holdout"):
         furnished(home, "evaluator", holdout=True)
     furnished(home, "evaluator", holdout=False)
