@@ -289,3 +289,20 @@ def test_what_a_mac_leaves_beside_a_file_is_no_shard_and_capitals_are(bench: Hom
     for path in sorted(folder.glob("shard*.parquet")):
         path.rename(path.with_suffix(".PARQUET"))
     assert prepare.prepare(bench, SMALL, prepare.Source(shards=folder)) == "upstream-1"
+
+
+def test_a_holdout_that_is_trained_on_is_refused_and_one_is_held_back(bench: Home, folder: Path) -> None:
+    held = replace(SMALL, holdout_tokens=64 * 8)
+    version = prepare.prepare(bench, held, prepare.Source(shards=folder))
+    names = [path.name for path in (bench.artifacts / version / "train").glob("tokens*")]
+    assert sorted(names) == ["tokens_00000.npy", "tokens_00001.npy"]  # the last of three is held back
+    assert np.load(bench.artifacts / version / "holdout" / "rows.npy").shape == (8, 65)
+    (folder / "shard_00002.parquet").write_bytes((folder / "shard_00000.parquet").read_bytes())
+    with pytest.raises(ArtifactError, match="is the training shard"):
+        prepare.prepare(bench, held, prepare.Source(shards=folder))
+
+
+def test_one_shard_is_too_few_to_hold_one_back_and_is_not_downloaded(bench: Home) -> None:
+    held = replace(SMALL, holdout_tokens=64 * 8)
+    with pytest.raises(ArtifactError, match="holds a shard back"):
+        prepare.prepare(bench, held, prepare.Source(count=1, mirror="http://127.0.0.1:9/none"))

@@ -57,6 +57,7 @@ def test_a_benchs_own_takes_the_place_of_the_shipped_one(folders: tuple[Path, ..
         ("gpu_gib: 8", "gpu_gib: 8\nrows: 3", "rows"),
         ("gpu_gib: 8\n", "", "gpu_gib"),
         ("time_budget_s: 300", "time_budget_s: 0", "time_budget_s"),
+        ("max_seq_len: 512", "max_seq_len: 131072", "logits a pass"),
     ],
 )
 def test_what_cannot_be_trained_or_scored_is_refused_by_key(
@@ -102,3 +103,12 @@ def test_more_to_score_takes_more_text_and_more_work() -> None:
     assert medium.text_bytes > small.text_bytes
     assert medium.evaluation_flops > small.evaluation_flops
     assert all(medium.rows[gib] <= small.rows[gib] for gib in estimates.CARDS)
+
+
+def test_a_stray_file_and_a_broken_one_keep_no_other_from_being_used(folders: tuple[Path, ...]) -> None:
+    (folders[0] / "profiles" / "small copy.yaml").write_text(TEXT)
+    (folders[0] / "profiles" / "broken.yaml").write_text("gpu_gib: many\n")
+    assert "small copy" not in profiles.names(folders)
+    assert profiles.fitting(folders, 8) == "small"
+    with pytest.raises(PolicyError, match="broken.yaml"):
+        profiles.load(folders, "broken")

@@ -66,3 +66,12 @@ def test_prepare_takes_any_and_names_those_there_are(glovebox: Glovebox, home: H
     assert code == 2
     code, _, err = glovebox("prepare", "--profile", "demo", "--data", "nowhere:many")
     assert code == 2
+
+
+def test_a_setting_that_cannot_be_found_in_the_file_is_refused_not_passed_over(glovebox: Glovebox, home: Home) -> None:
+    folder = home.policies[0] / "profiles"
+    folder.mkdir()
+    text = (home.policies[1] / "profiles" / "small.yaml").read_text()
+    (folder / "odd.yaml").write_text(text.replace("vocab_size: 4096", "vocab_size : 4096"))
+    code, _, err = glovebox("profile", "new", "mine", "--from", "odd", "--set", "vocab_size=300")
+    assert (code, "in a line of its own" in err) == (3, True)
