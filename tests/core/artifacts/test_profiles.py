@@ -110,5 +110,5 @@ def test_a_stray_file_and_a_broken_one_keep_no_other_from_being_used(folders: tu
     (folders[0] / "profiles" / "broken.yaml").write_text("gpu_gib: many\n")
     assert "small copy" not in profiles.names(folders)
     assert profiles.fitting(folders, 8) == "small"
-    with pytest.raises(PolicyError, match="broken.yaml"):
+    with pytest.raises(PolicyError, match="broken"):
         profiles.load(folders, "broken")
