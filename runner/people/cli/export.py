@@ -26,12 +26,21 @@ def export(
     hardware: Annotated[
         str | None, typer.Option(help="Machine in the branch's name, as H100; default: its GPU, or CPU.")
     ] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Instead: a log folder of TensorBoard's.")] = None,
+    mlflow: Annotated[Path | None, typer.Option(help="Instead: a folder with MLflow's database.")] = None,
+    wandb_offline: Annotated[Path | None, typer.Option(help="Instead: offline runs for wandb sync.")] = None,
+    trackio: Annotated[Path | None, typer.Option(help="Instead: a folder of Trackio's.")] = None,
     json_: Json = False,
 ) -> None:
     """Write a run for others: git branch exp/{GPU}/{tag}, results.tsv, session report, signed. See init --from."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(home, book, tag)
+    asked = {"tensorboard": tensorboard, "mlflow": mlflow, "wandb-offline": wandb_offline, "trackio": trackio}
+    wanted = {tool: folder.absolute() for tool, folder in asked.items() if folder is not None}
+    if wanted:
+        _tracked(book, name, wanted, json_)
+        return
     machine = hardware or exporting.hardware()
     try:
         TypeAdapter(exporting.Hardware).validate_python(machine)
@@ -47,6 +56,18 @@ def export(
         f"start from it elsewhere: glovebox init --from {folder.name} --key {public}"
     )
     say(document, json_, text)
+
+
+def _tracked(book: ledger.Ledger, tag: str, wanted: dict[str, Path], json_: bool) -> None:
+    """A tag as other tools keep it."""
+    from runner.people.host import tracking
+
+    rows, lines = book.experiments(tag), []
+    for tool, folder in wanted.items():
+        with console.stderr().status(f"writing for {tool}"):
+            count = tracking.write(tool, rows, tag, folder)
+        lines.append(f"{folder}: {count} runs for {tool}")
+    say({"written": {tool: str(folder) for tool, folder in wanted.items()}}, json_, "\n".join(lines))
 
 
 def check(home: Home, folder: Path, key: str | None) -> importing.Imported:
