@@ -13,7 +13,7 @@ engine_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1
 give_back() {
   [ "$(id -u)" = 0 ] && [ "$(stat -c %u .)" != 0 ] || return 0
   local path
-  for path in .venv .glovebox .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info; do
+  for path in .venv build .glovebox .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info; do
     [ -e "$path" ] && chown -R --reference=. "$path"
   done
   find . -name __pycache__ -user root -not -path './.venv/*' -not -path './.glovebox/*' -exec chown -R --reference=. {} + || true

@@ -75,25 +75,30 @@ class _Kept:
 
     most: int
     texts: dict[int, str] = field(default_factory=dict)
-    keys: set[int] = field(default_factory=set)  # of all that were seen
+    times: dict[int, int] = field(default_factory=dict)  # that each of them was there
     size: int = 0
     seen: int = 0
     end: int = 1 << 64  # the first key that is left out
 
     @property
     def repeated(self) -> int:
-        """How many were there already."""
-        return self.seen - len(self.keys)
+        """How often one of them was there already."""
+        return sum(self.times.values()) - len(self.times)
 
     def add(self, order: int, text: str) -> None:
-        """A document; a long one gives its beginning, for what is scored is not of one book."""
+        """A document; a long one gives its beginning, for what is scored is not of one book.
+
+        Of two that differ in white space and capitals alone the smaller is kept, whichever came first.
+        """
         self.seen += 1
-        if order in self.keys:
+        if order >= self.end:
             return
-        self.keys.add(order)
-        if order < self.end:
-            self.texts[order] = text[: max(_LEAST_CHARS, self.most // _PARTS)]
-            self.size += len(self.texts[order].encode())
+        text = text[: max(_LEAST_CHARS, self.most // _PARTS)]
+        there = self.texts.get(order)
+        if there is None or text < there:
+            self.size += len(text.encode()) - len((there or "").encode())
+            self.texts[order] = text
+        self.times[order] = self.times.get(order, 0) + 1
         if self.size > 2 * self.most:
             self.settle()
 
@@ -103,6 +108,7 @@ class _Kept:
             if self.size <= self.most:
                 break
             self.size -= len(self.texts.pop(order).encode())
+            del self.times[order]
             self.end = order
 
     def documents(self) -> list[str]:
@@ -288,6 +294,6 @@ def _told(
         "sources": weights.encode("utf-8", "replace").decode()[:1000],
         "train_documents": str(heaps.count),
         "train_bytes": str(sum(heaps.sizes)),
-        "validation_documents": f"{len(val.texts)} of {val.seen}, {val.repeated} were there already",
-        "holdout_documents": f"{len(holdout.texts)} of {holdout.seen}, {holdout.repeated} were there already",
+        "validation_documents": f"{len(val.texts)} of {val.seen}, repeated {val.repeated} times",
+        "holdout_documents": f"{len(holdout.texts)} of {holdout.seen}, repeated {holdout.repeated} times",
     }

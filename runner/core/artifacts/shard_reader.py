@@ -142,8 +142,9 @@ def _record(line: bytes, column: str, number: int) -> Iterator[bytes]:
 
 def _pieces(source: Any) -> Iterator[bytes]:
     """Documents of plain text: what stands between BETWEEN, else all of it; long ones in pieces."""
-    rest = b""
+    rest, first = b"", True
     for chunk in _chunks(source):
+        chunk, first = chunk.removeprefix(_BOM if first else b""), False  # noqa: PLW2901 - a chunk is longer than that
         *whole, rest = (rest + chunk).split(BETWEEN)
         for document in whole:
             yield from _cut(document)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from runner.core.artifacts import store
 from runner.core.base import locks
 from runner.core.base.benches import find
-from runner.core.base.errors import ArtifactError, GloveboxError
-from runner.core.base.home import Home
+from runner.core.base.errors import ArtifactError, GloveboxError, UsageError
 from runner.core.decision import standing
 from runner.core.evidence.ledger import Ledger
+from runner.people.cli.common import newest
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ def here() -> Next:
                 ("glovebox prepare --profile small --data FOLDER", "your own text"),
             ),
         )
-    tags = Ledger(home.ledger, read_only=True).tags() if home.ledger.is_file() else []
+    if not home.ledger.is_file():
+        return _ready(version)
+    book = Ledger(home.ledger, read_only=True)
     if locks.held(home.runner_lock):
-        return _running(tags)
-    return _ended(home, tags[0]) if tags else _ready(version)
+        return _running(book.latest() or "a run")
+    try:
+        return _ended(book, newest(home, book, None))
+    except UsageError:
+        return _ready(version)
 
 
 def _ready(version: str) -> Next:
@@ -58,9 +63,9 @@ def _ready(version: str) -> Next:
     )
 
 
-def _running(tags: list[str]) -> Next:
+def _running(tag: str) -> Next:
     return Next(
-        f"{tags[0] if tags else 'a run'} is running",
+        f"{tag} is running",
         (
             ("glovebox watch", "as it goes, here"),
             ("glovebox serve", "as it goes, in a browser"),
@@ -70,8 +75,8 @@ def _running(tags: list[str]) -> Next:
     )
 
 
-def _ended(home: Home, tag: str) -> Next:
-    rows = Ledger(home.ledger, read_only=True).experiments(tag)
+def _ended(book: Ledger, tag: str) -> Next:
+    rows = book.experiments(tag)
     best = standing.best(rows)
     told = "" if best is None else f", the best scores {best.val_bpb:.6f} (experiment {best.id})"
     return Next(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -37,43 +36,46 @@ def serve(
         raise UsageError("no bench there", where=", ".join(map(str, all_ or ())), fix="name folders with a .glovebox")
     token, local = secrets.token_urlsafe(24), on_socket is not None or (port is None and live_server.shared())
     if local:
-        path = (on_socket or _usual()).absolute()
+        path = (on_socket or _usual(benches)).absolute()
         made = live_server.local(path)
-        hosts = None
         how = f"ssh -L 8899:{path} {socket.gethostname()}, then http://127.0.0.1:8899/?token={token}"
         told = {"socket": str(path), "token": token}
     else:
         made = live_server.loopback(8899 if port is None else port)
         number = made.getsockname()[1]
-        hosts = frozenset(f"{name}:{number}" for name in ("127.0.0.1", "localhost"))
         how = f"http://127.0.0.1:{number}/?token={token}"
         told = {"url": how, "token": token}
     say(told, json_, how)
     console.stderr().print("Ctrl-C ends it", markup=False)
     try:
-        live_server.serve(live_server.app(benches, token, hosts), made)
+        live_server.serve(live_server.Pages(benches), token, made)
     finally:
         if local:
             Path(made.getsockname()).unlink(missing_ok=True)
 
 
-def _usual() -> Path:
+def _usual(benches: list[Home]) -> Path:
+    """In the user's own runtime folder; without one of his, in the first bench."""
     base = os.environ.get("XDG_RUNTIME_DIR")
-    return (Path(base) / "glovebox" if base else find().root) / "page.sock"
+    if base and os.access(base, os.W_OK) and Path(base).stat().st_uid == os.getuid():
+        return Path(base) / "glovebox" / "page.sock"
+    return benches[0].root / "page.sock"
 
 
 def _below(folder: Path) -> list[Home]:
     """Benches in a folder or one below it that are ours to read; others are passed over, and said."""
     found = []
-    for parent in [folder, *sorted(path for path in folder.glob("*") if path.is_dir() and not path.is_symlink())]:
-        home = Home(parent.resolve() / NAME)
-        with suppress(PermissionError):  # somebody else's folder
-            if not home.root.is_dir():
+    try:
+        places = [folder, *sorted(folder.iterdir())]
+    except OSError as error:
+        raise UsageError(error.strerror or str(error), where=str(folder), fix="name a folder you can list") from None
+    for parent in places:
+        try:
+            home = Home(parent.resolve() / NAME)
+            if not home.root.is_dir() or parent.is_symlink():
                 continue
-            try:
-                ownership.check(home.root)  # before anything in it is looked at
-            except GloveboxError as error:
-                console.stderr().print(f"passed over: {error}", markup=False)
-            else:
-                found += [home] if home.trust.is_file() else []
+            ownership.check(home.root)  # before anything in it is looked at
+            found += [home] if home.trust.is_file() else []
+        except (GloveboxError, OSError) as error:
+            console.stderr().print(f"passed over: {parent}: {getattr(error, 'what', error)}", markup=False)
     return found

@@ -17,6 +17,7 @@ import stat
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -36,12 +37,14 @@ from runner.core.base import ownership
 from runner.core.base.errors import GloveboxError, PolicyError, UsageError
 from runner.core.base.home import Home
 from runner.core.evidence.ledger import Ledger
+from runner.people.host import tag_book
 from runner.people.pages import live
 
 INTERVAL = 2.0  # seconds between two looks at what runs
 MOST_STREAMS = 32
 _MOST_VIEWS = 64
 _MOST_CONNECTIONS = 512  # of people who are let in and of those who are not
+_TICK = 0.1  # seconds within which a stream ends with the server
 _PING = 15  # looks without a change before a line is sent all the same
 _FIRST_USER, _NOBODY = 1000, 65534
 _STATIC = {"live.css": "text/css", "live.js": "text/javascript"}
@@ -63,6 +66,7 @@ class Pages:
     def __init__(self, benches: Sequence[Home]) -> None:
         self.benches = benches
         self.streams = 0
+        self.over = False  # streams end
         self._views: dict[tuple[int, str], live.View] = {}
         self._lock = threading.Lock()
 
@@ -85,7 +89,7 @@ class Pages:
 
     async def first(self, _: Request) -> Response:
         """All benches; the newest tag where there is one bench alone."""
-        found, wrong = await asyncio.to_thread(live.lines, self.benches)
+        found, wrong = await asyncio.to_thread(live.lines, self.benches, tag_book.read)
         if len(self.benches) == 1 and found:
             return RedirectResponse(f"/b/0/{found[0].tag}", status_code=303)
         return HTMLResponse(live.overview(self.benches, found, wrong))
@@ -93,7 +97,7 @@ class Pages:
     async def tag(self, request: Request) -> Response:
         """One tag, whole."""
         view = await asyncio.to_thread(self.view, request)
-        found, _ = await asyncio.to_thread(live.lines, self.benches)
+        found, _ = await asyncio.to_thread(live.lines, self.benches, tag_book.read)
         several = len(self.benches) > 1
         bench = int(request.path_params["bench"])
         return HTMLResponse(await asyncio.to_thread(view.page, bench, found, several=several))
@@ -111,7 +115,7 @@ class Pages:
         self.streams += 1
         before, quiet = dict[str, str](), 0
         try:
-            while await asyncio.to_thread(view.current):
+            while not self.over and await asyncio.to_thread(view.current):
                 now = await asyncio.to_thread(view.parts)
                 changed = [name for name in live.PARTS if now[name] != before.get(name)]
                 quiet = 0 if changed else quiet + 1
@@ -120,8 +124,11 @@ class Pages:
                 if quiet and quiet % _PING == 0:
                     yield ": still here\n\n"
                 before = now
-                await asyncio.sleep(INTERVAL)
-            yield _event("said", "The record was replaced or removed: load the page again.")
+                for _ in range(round(INTERVAL / _TICK)):
+                    if not self.over:
+                        await asyncio.sleep(_TICK)
+            why = "The server has ended." if self.over else "The record was replaced or removed: load the page again."
+            yield _event("said", why)
         except (GloveboxError, OSError, sqlite3.Error) as error:
             yield _event("said", f"The record cannot be read: {error}")
         finally:
@@ -163,7 +170,7 @@ class Guard:
         given = request.query_params.get("token", "")
         if response is None and given and _same(given, self._token):
             response = RedirectResponse("/" + request.url.path.lstrip("/"), status_code=303)
-            response.set_cookie(self._cookie, self._session, httponly=True, samesite="strict")
+            response.set_cookie(self._cookie, self._session, httponly=True, samesite="lax")
         elif response is None and not _same(request.cookies.get(self._cookie, ""), self._session):
             response = PlainTextResponse("open the address that glovebox serve printed\n", status_code=403)
 
@@ -180,8 +187,11 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("nothing can be changed here\n", status_code=405, headers={"Allow": "GET, HEAD"})
-        if self._hosts is not None and request.headers.get("host", "") not in self._hosts:
-            return PlainTextResponse("not this host\n", status_code=421)
+        name = request.headers.get("host", "").rsplit(":", 1)[0]  # a forwarded port may be another
+        if self._hosts is not None and name not in self._hosts:
+            return PlainTextResponse(
+                f"not this host: open it as one of {', '.join(sorted(self._hosts))}\n", status_code=421
+            )
         return None
 
 
@@ -189,9 +199,11 @@ def _same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
 
 
-def app(benches: Sequence[Home], token: str, hosts: frozenset[str] | None) -> ASGIApp:
+NAMES = frozenset({"127.0.0.1", "localhost"})  # of a loopback socket
+
+
+def app(pages: Pages, token: str, hosts: frozenset[str] | None) -> ASGIApp:
     """The application for some benches."""
-    pages = Pages(benches)
     routes = [
         Route("/", pages.first),
         Route("/b/{bench:int}/{tag}", pages.tag),
@@ -231,11 +243,14 @@ def loopback(port: int) -> socket.socket:
 
 def local(path: Path) -> socket.socket:
     """A Unix socket that its owner alone can reach, in a folder where nobody else can replace it; raises UsageError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        ownership.way(path.parent.resolve())
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ownership.way(path.parent)
     except PolicyError as error:
         raise UsageError(error.what, where=error.where, fix="a --socket in a folder of your own") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(why, where=str(path.parent), fix="a --socket in a folder of your own") from None
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
@@ -261,8 +276,22 @@ def _answers(path: Path) -> bool:
     return True
 
 
-def serve(application: ASGIApp, on: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """Lets the streams end before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, pages: Pages) -> None:
+        super().__init__(config)
+        self._pages = pages
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal."""
+        self._pages.over = True
+        super().handle_exit(sig, frame)
+
+
+def serve(pages: Pages, token: str, on: socket.socket) -> None:
     """Answer until the process is told to end."""
+    application = app(pages, token, NAMES if on.family == socket.AF_INET else None)
     config = uvicorn.Config(
         application,
         log_level="warning",
@@ -272,4 +301,4 @@ def serve(application: ASGIApp, on: socket.socket) -> None:
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=1,
     )
-    uvicorn.Server(config).run(sockets=[on])
+    _Server(config, pages).run(sockets=[on])

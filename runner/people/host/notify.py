@@ -11,7 +11,7 @@ import queue
 import re
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ from runner.core.policy.policy_files import Notify
 
 _ADDRESS = re.compile(rf"(https://{HOST}(:\d{{1,5}})?|http://(127\.0\.0\.1|localhost)(:\d{{1,5}})?)(/[\x21-\x7e]*)?")
 _ATTEMPTS = 3
+_LOOK = 20.0  # seconds between two looks at the clock
 _WAITING = 100  # messages; more are dropped
 _TAMPER_CODES = (4, 8)  # errors.py: artifacts or keys, verification
 _BUDGETS = ("budget", "api_refused")  # why an agent left
 Message = dict[str, Any]
+_NOTHING: Message = {}
 
 
 class Notifier:
@@ -101,34 +103,42 @@ class Notifier:
             self.warn("the webhook is too slow: a notification was dropped")
 
     def _send_all(self) -> None:
+        told = _day(self.policy.morning, datetime.now())  # of today no morning is told that was before us
         with httpx.Client(timeout=self.policy.seconds, follow_redirects=False, trust_env=False) as client:
-            while (message := self._next()) is not None:
+            while True:
                 try:
-                    _post(client, self._address, self.policy.format, message)
-                except httpx.HTTPError as error:
-                    self.warn(f"the webhook was not told of {message['event']}: {_why(error)}")
+                    message = self._queue.get(timeout=_LOOK if self.policy.morning else None)
+                except queue.Empty:
+                    message = _NOTHING
+                if message is None:
+                    return
+                self._post(client, message)
+                if (day := _day(self.policy.morning, datetime.now())) > told:
+                    told = day
+                    self._post(client, self._morning())
 
-    def _next(self) -> Message | None:
-        """What is to be sent next, a morning's summary when it is time; None: nothing more."""
-        now = datetime.now().astimezone()
+    def _post(self, client: httpx.Client, message: Message) -> None:
+        if not message:
+            return
         try:
-            return self._queue.get(timeout=until(self.policy.morning, now) if self.policy.morning else None)
-        except queue.Empty:
-            numbers = {
-                "experiments": self._count,
-                "kept": self._kept,
-                "val_bpb": self._best,
-                "baseline": self._baseline,
-            }
-            return self._message("morning", None, numbers)
+            _post(client, self._address, self.policy.format, message)
+        except httpx.HTTPError as error:
+            self.warn(f"the webhook was not told of {message['event']}: {_why(error)}")
+        except Exception as error:  # noqa: BLE001 - an address that no client takes; the others are still to be sent
+            self.warn(f"the webhook was not told of {message['event']}: {type(error).__name__}")
+
+    def _morning(self) -> Message:
+        numbers = {"experiments": self._count, "kept": self._kept, "val_bpb": self._best, "baseline": self._baseline}
+        return self._message("morning", None, numbers)
 
 
-def until(clock: str, now: datetime) -> float:
-    """Seconds from `now` to the next time that a clock on the wall shows HH:MM; above 0."""
+def _day(clock: str, now: datetime) -> date:
+    """The last day whose HH:MM was before `now`, by the host's own clock: once a day, whatever is done to it."""
+    if not clock:
+        return date.max
     hour, minute = map(int, clock.split(":"))
-    at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    at += timedelta(days=at <= now)
-    return (at - now).total_seconds()
+    passed = (now.hour, now.minute) >= (hour, minute)
+    return now.date() if passed else now.date() - timedelta(days=1)
 
 
 def _body(form: str, message: Message) -> dict[str, Any]:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,8 @@ from runner.core.decision import standing
 
 MOST_KEEPS = 200  # of the kept line, the newest
 PROJECT = "glovebox"
+_SECONDS = 1800
+_NOWHERE = "mlflow-artifacts:/none"  # there are no artifacts
 _MISSING = 66  # exit code: its library is not here
 _INSTALL = "from the checkout: .venv/bin/pip install -e '.[tracking]'"
 
@@ -40,7 +46,7 @@ class Series:
 def series(rows: Sequence[Experiment], tag: str) -> list[Series]:
     """The tag's own and those of its kept line."""
     points, best = [], None
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.id):  # tools drop what comes out of order, and lanes end so
         if row.status is Status.KEEP and row.val_bpb is not None:
             best = row.val_bpb
         values = {"val_bpb": row.val_bpb, "best": best, "expected_gain": row.gain, "probability": row.probability}
@@ -70,15 +76,45 @@ def write(tool: str, rows: Sequence[Experiment], tag: str, folder: Path) -> int:
     with files.whole_folder(folder) as partial:
         command = [sys.executable, "-m", __spec__.name, tool, str(partial)]
         text = json.dumps([asdict(one) for one in found])
-        done = subprocess.run(
-            command, input=text, env=_environment(partial), cwd=partial, capture_output=True, text=True, check=False
-        )
-        if done.returncode == _MISSING:
+        code, why = _ran(command, text, partial)
+        if code == _MISSING:
             raise UsageError(f"{tool} is not installed", where=f"--{tool}", fix=_INSTALL)
-        if done.returncode:
-            why = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
+        if code:
             raise UsageError(f"{tool}'s library failed: {why}", where=f"--{tool}", fix=_INSTALL)
+        _clean(partial)
     return len(found)
+
+
+def _ran(command: list[str], text: str, folder: Path) -> tuple[int, str]:
+    """(exit code, last words) of a tool's process; it and what it started end with us, or when their time is up."""
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=_environment(folder), cwd=folder, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            process.communicate(text, timeout=_SECONDS)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            code = 1
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(max(0, said.seek(0, os.SEEK_END) - 4000))
+        lines = said.read().decode(errors="replace").strip().splitlines()
+    return code, (lines[-1] if lines else f"nothing came in {_SECONDS} s")[:300]
+
+
+def _clean(folder: Path) -> None:
+    """What tools write of this host beside the run: logs, lists of packages, links, its name in a file's."""
+    for path in [*folder.rglob("*")]:
+        if path.is_symlink() or path.name in ("logs", "requirements.txt", ".own", "wandb-metadata.json"):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink(
+                missing_ok=True
+            )
+        elif path.name.startswith("events.out.tfevents."):
+            path.rename(path.with_name("events.out.tfevents.0.glovebox"))
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -105,12 +141,12 @@ def _tensorboard(found: Sequence[Series], folder: Path) -> None:
         writer.close()
 
 
-def _mlflow(found: Sequence[Series], folder: Path) -> None:
+def _mlflow(found: Sequence[Series], _: Path) -> None:
     from mlflow import MlflowClient  # noqa: PLC0415 - an optional dependency
     from mlflow.entities import Metric, Param  # noqa: PLC0415
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
-    experiment = client.create_experiment(found[0].name, artifact_location="mlflow-artifacts:/none")
+    client = MlflowClient(tracking_uri="sqlite:///mlflow.db")  # it runs in the folder
+    experiment = client.create_experiment(found[0].name, artifact_location=_NOWHERE)
     for one in found:
         run = client.create_run(experiment, run_name=one.name)
         metrics = [Metric(name, value, step, step) for step, values in one.points for name, value in values.items()]
@@ -118,13 +154,22 @@ def _mlflow(found: Sequence[Series], folder: Path) -> None:
         for at in range(0, max(1, len(metrics)), 900):  # of a thousand in a batch
             client.log_batch(run.info.run_id, metrics[at : at + 900], parameters if not at else [])
         client.set_terminated(run.info.run_id)
+    with closing(sqlite3.connect("mlflow.db", isolation_level=None)) as db:
+        db.execute("UPDATE experiments SET artifact_location = ?", (_NOWHERE,))  # its own has this folder's path
+        db.execute("VACUUM")
 
 
 def _wandb(found: Sequence[Series], folder: Path) -> None:
     import wandb  # noqa: PLC0415 - an optional dependency
 
     settings = wandb.Settings(
-        console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        host="glovebox",
     )
     for one in found:
         run = wandb.init(
@@ -163,7 +208,6 @@ def main(argv: list[str]) -> int:
         TOOLS[tool](found, folder)
     except ImportError:
         return _MISSING
-    shutil.rmtree(folder / ".own", ignore_errors=True)
     return 0
 
 

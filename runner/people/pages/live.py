@@ -9,9 +9,10 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -36,12 +37,25 @@ _ENVIRONMENT = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, 
 Curve = Sequence[tuple[int, float]]
 
 
+class Names(Protocol):
+    """people/host/tag_book.py, which pages know nothing of."""
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """By tag."""
+
+    @property
+    def archived(self) -> frozenset[str]:
+        """Tags."""
+
+
 @dataclass(frozen=True)
 class Line:
     """A tag in a list."""
 
     bench: int
     tag: str
+    name: str  # as people call it
     experiments: int
     best: float | None
     running: bool
@@ -60,11 +74,12 @@ class View:
         self._events = Events(home, tag, self._policies.decision.uneven_processors, lambda _: None)
         self._lock = threading.Lock()
         self._until, self._parts = 0.0, dict[str, str]()
+        self._count = 0
         self._drawn: tuple[tuple[int, int], str] = (-1, -1), ""  # of how many rows and reruns
 
     def current(self) -> bool:
-        """Whether the bench still has the ledger that is looked at: a restored one is another file."""
-        return _identity(self.home) == self._file
+        """Whether the bench still has the ledger that is looked at: a restored one is another file, or has less."""
+        return _identity(self.home) == self._file and self._book.glance(self.tag).experiments >= self._count
 
     def parts(self) -> dict[str, str]:
         """The page's parts as they are now; raises GloveboxError, OSError, sqlite3.Error."""
@@ -85,7 +100,7 @@ class View:
         state = self._look.now()
         with self._book.at_once():
             reruns = self._book.reruns(self.tag)
-        rows = state.rows
+        rows, self._count = state.rows, len(state.rows)
         kept = standing.line(rows)
         now = _ENVIRONMENT.get_template("live_now.html.j2").render(
             state=state,
@@ -122,24 +137,28 @@ def _identity(home: Home) -> tuple[int, int]:
     return told.st_dev, told.st_ino
 
 
-def lines(benches: Sequence[Home]) -> tuple[list[Line], dict[int, str]]:
-    """The newest tags of every bench, and by its number what keeps one from being looked at."""
+def lines(benches: Sequence[Home], names: Callable[[Home], Names]) -> tuple[list[Line], dict[int, str]]:
+    """The newest tags of every bench, and by its number what keeps one from being looked at.
+
+    `names`: what people call a bench's tags, and have put away.
+    """
     found, wrong = [], dict[int, str]()
     for number, home in enumerate(benches):
         try:
-            found += _tags(number, home)
+            found += _tags(number, home, names)
         except (GloveboxError, OSError, sqlite3.Error) as error:
             wrong[number] = str(error)
     return found, wrong
 
 
-def _tags(number: int, home: Home) -> list[Line]:
+def _tags(number: int, home: Home, names: Callable[[Home], Names]) -> list[Line]:
     if not home.ledger.exists():
         return []
-    book = Ledger(home.ledger, read_only=True)
+    book, known = Ledger(home.ledger, read_only=True), names(home)
     works = book.latest() if locks.held(home.runner_lock) else None
-    told = [(tag, book.glance(tag)) for tag in book.tags()[:SHOWN_TAGS]]
-    return [Line(number, tag, one.experiments, one.best, tag == works) for tag, one in told]
+    tags = [tag for tag in book.tags() if tag not in known.archived][:SHOWN_TAGS]
+    told = [(tag, book.glance(tag)) for tag in tags]
+    return [Line(number, tag, known.names.get(tag, tag), one.experiments, one.best, tag == works) for tag, one in told]
 
 
 def overview(benches: Sequence[Home], found: Sequence[Line], wrong: dict[int, str]) -> str:

@@ -69,11 +69,13 @@ def losses(keeps: Sequence[Experiment]) -> str:
         for row in drawn:
             steps, found = zip(*row.curve, strict=True)
             style: dict[str, Any] = {"color": _GREY, "lw": 0.6, "alpha": 0.7}
-            if row is drawn[0]:
+            if row is keeps[0]:
                 style = {"color": _SOFT, "lw": 1.4, "ls": "--", "label": f"#{row.id}, the baseline"}
-            elif row is drawn[-1]:
+            elif row is keeps[-1]:
                 style = {"color": _GOOD, "lw": 1.8, "label": f"#{row.id}, the best"}
             axes.plot(steps, found, **style)
+        if not {id(keeps[0]), id(keeps[-1])} & {id(row) for row in drawn}:
+            axes.plot([], [], color=_GREY, label="kept")
         _frame(axes, "step", "training loss", "upper right")
         return made
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,9 +22,9 @@ import uvicorn
 
 from runner.core.base import locks
 from runner.core.base.errors import UsageError
-from runner.core.base.home import Home
+from runner.core.base.home import SOURCE, Home
 from runner.core.evidence.ledger import Ledger
-from runner.people.host import live_server
+from runner.people.host import live_server, tag_book
 from runner.people.pages import live
 from tests import chromium
 from tests.people.pages.test_report import EVIL
@@ -36,15 +40,15 @@ def running(*benches: Home, made: socket.socket | None = None) -> Iterator[str]:
     made = made or live_server.loopback(0)
     tcp = made.family == socket.AF_INET
     port = made.getsockname()[1] if tcp else 0
-    hosts = frozenset({f"127.0.0.1:{port}"}) if tcp else None
-    config = uvicorn.Config(live_server.app(benches, TOKEN, hosts), log_level="error", lifespan="off")
-    server = uvicorn.Server(config)
+    pages = live_server.Pages(benches)
+    application = live_server.app(pages, TOKEN, live_server.NAMES if tcp else None)
+    server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [made]}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.should_exit = server.force_exit = True
+        pages.over = server.should_exit = server.force_exit = True
         thread.join(10)
 
 
@@ -69,7 +73,7 @@ def test_without_the_token_nothing_is_shown_and_with_it_everything(home: Home) -
             first = asking.get(f"/?token={TOKEN}")
             assert (first.status_code, first.headers["location"]) == (303, "/")  # the address bar has it no more
             assert "httponly" in first.headers["set-cookie"].lower()
-            assert "samesite=strict" in first.headers["set-cookie"].lower()
+            assert "samesite=lax" in first.headers["set-cookie"].lower()
             assert TOKEN not in first.headers["set-cookie"]  # cookies go to every port of a host
             assert not asking.get(f"{address}//evil.example/x?token={TOKEN}").headers["location"].startswith("//")
             assert asking.get("/", follow_redirects=True).url.path == "/b/0/t"
@@ -79,7 +83,10 @@ def test_another_name_for_this_host_is_refused(home: Home) -> None:
     """A page of somebody else whose name leads to 127.0.0.1 could read ours (DNS rebinding)."""
     night(home, 1)
     with running(home) as address, client(address) as asking:
-        assert asking.get("/b/0/t", headers={"Host": "evil.example"}).status_code == 421
+        for name in ("evil.example", "evil.example:8899", "127.0.0.1.evil.example", ""):
+            assert asking.get("/b/0/t", headers={"Host": name}).status_code == 421, name
+        for name in ("localhost:9000", "127.0.0.1:9000", "localhost"):  # ssh -L 9000:127.0.0.1:8899
+            assert asking.get("/b/0/t", headers={"Host": name}).status_code == 200, name
         assert asking.get("/b/0/t").status_code == 200
 
 
@@ -301,7 +308,7 @@ def test_only_the_tag_that_is_worked_on_runs(home: Home) -> None:
     with running(home) as address, client(address) as asking, locks.hold(home.runner_lock, "a test"):
         assert "Running." in asking.get("/b/0/u").text
         assert "Nothing is running." in asking.get("/b/0/t").text
-        found, _ = live.lines([home])
+        found, _ = live.lines([home], tag_book.read)
         assert {line.tag: line.running for line in found} == {"u": True, "t": False}
 
 
@@ -341,3 +348,43 @@ def test_a_picture_is_sent_when_it_is_drawn_anew_and_not_at_every_look(
                 added = True
     assert seen[:3] == ["event: now", "event: plot", "event: rest"]
     assert seen.count("event: plot") == 2
+
+
+def test_names_of_tags_are_peoples_and_archived_ones_are_away(home: Home) -> None:
+    book = night(home, 2)
+    tag_book.call(home, book, "t", "first-night")
+    with running(home) as address, client(address) as asking:
+        assert "first-night (2)" in asking.get("/b/0/t").text
+        tag_book.archive(home, book, "t", away=True)
+        assert "no run yet" in asking.get("/").text
+
+
+def test_a_record_that_shrank_in_place_is_read_again(home: Home) -> None:
+    book = night(home, 5)
+    with running(home) as address, client(address) as asking:
+        assert "idea 5" in asking.get("/b/0/t").text
+        with book.transaction() as db:
+            db.execute("DELETE FROM experiments WHERE id > 3")
+        assert "idea 5" not in asking.get("/b/0/t").text
+
+
+@pytest.mark.slow
+def test_interrupted_with_a_page_open_it_ends_at_once_and_says_nothing_more(home: Home) -> None:
+    night(home, 2)
+    code = "import sys; from runner.people.cli.main import main; sys.argv = ['glovebox', 'serve', '--port', '0', '--json']; main()"
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "GLOVEBOX_HOME": str(home.root), "PYTHONPATH": str(SOURCE)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        address = told["url"].split("/?")[0]
+        with client(address, told["token"]) as asking, asking.stream("GET", "/b/0/t/events") as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "event: now"
+            process.send_signal(signal.SIGINT)
+            assert any("has ended" in line for line in lines)
+        _, err = process.communicate(timeout=20)
+    assert "Traceback" not in err
+    assert "ERROR" not in err

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -254,30 +254,43 @@ def test_each_service_gets_what_it_takes(hook: Hook, form: str, expected: dict[s
 
 
 @pytest.mark.parametrize(
-    ("now", "clock", "seconds"),
+    ("now", "day"),
     [
-        ("2026-03-01T08:00:00+00:00", "08:30", 1800),
-        ("2026-03-01T08:30:00+00:00", "08:30", 86_400),
-        ("2026-03-01T08:30:01+00:00", "08:30", 86_399),
-        ("2026-03-01T23:59:59+05:30", "00:00", 1),
+        ("2026-03-01T08:29:59", "2026-02-28"),
+        ("2026-03-01T08:30:00", "2026-03-01"),
+        ("2026-03-01T23:59:59", "2026-03-01"),
+        ("2026-03-02T00:00:00", "2026-03-01"),
     ],
 )
-def test_a_morning_comes_once_a_day(now: str, clock: str, seconds: float) -> None:
-    assert notify.until(clock, datetime.fromisoformat(now)) == seconds
+def test_a_morning_is_of_a_day_by_the_clock_on_the_wall(now: str, day: str) -> None:
+    """Wherever summer time begins or ends, and whatever is done to the clock: once a day, after HH:MM."""
+    assert str(notify._day("08:30", datetime.fromisoformat(now))) == day
+    assert notify._day("", datetime.fromisoformat(now)) == date.max
 
 
-def test_a_morning_tells_numbers_alone(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
-    waits = iter([0.05])
-    monkeypatch.setattr(notify, "until", lambda *_: next(waits, 3600.0))
+def test_a_morning_tells_numbers_alone_once_also_if_something_was_being_sent(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = iter([date(2026, 1, 1), date(2026, 1, 2)])  # it became morning while the first message was sent
+    monkeypatch.setattr(notify, "_day", lambda *_: next(days, date(2026, 1, 2)))
+    monkeypatch.setattr(notify, "_LOOK", 0.05)
     told = notify.Notifier(POLICY.model_copy(update={"morning": "08:30"}), hook.address, "t", lambda _: None)
     told.row(experiment(1, description=EVIL).model_dump(mode="json"), old=True)
-    deadline = time.monotonic() + 10
-    while not hook.got and time.monotonic() < deadline:
-        time.sleep(0.02)
+    told.event({"event": "exit", "code": 0})
+    time.sleep(0.5)
     told.close()
-    (got,) = hook.got
-    assert (got["event"], got["experiments"], got["kept"]) == ("morning", 1, 1)
-    assert EVIL not in json.dumps(got)
+    assert [got["event"] for got in hook.got] == ["ended", "morning"]
+    assert (hook.got[1]["experiments"], hook.got[1]["kept"]) == (1, 1)
+    assert EVIL not in json.dumps(hook.got)
+
+
+def test_an_address_that_no_client_takes_is_a_line_and_not_the_end(hook: Hook) -> None:
+    lines: list[str] = []
+    told = notify.Notifier(POLICY, "https://xn--a/x", "t", lines.append)
+    told.event({"event": "exit", "code": 0})
+    told.event({"event": "exit", "code": 1})
+    told.close()
+    assert len(lines) == 2
 
 
 @pytest.mark.parametrize("clock", ["8:30", "24:00", "08:60", "08:30:00", "noon"])

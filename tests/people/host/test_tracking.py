@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -134,3 +135,32 @@ def _without(folder: Path, package: str) -> str:
     )
     path.chmod(0o755)
     return str(path)
+
+
+@pytest.mark.parametrize("tool", tracking.TOOLS)
+def test_nothing_of_the_host_is_in_what_is_written(tmp_path: Path, tool: str) -> None:
+    tracking.write(tool, rows(), "t", tmp_path / "out")
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file() or path.is_symlink()]
+    assert left
+    assert not [path for path in left if path.is_symlink()]
+    here = [socket.gethostname(), str(tmp_path), f"{tmp_path.name}"]
+    for path in left:
+        text = path.read_bytes() + path.name.encode()
+        assert not [word for word in here if len(word) > 3 and word.encode() in text], path
+
+
+def test_experiments_of_lanes_are_all_written_in_order(tmp_path: Path) -> None:
+    """Weights & Biases drops a step below the one before it, and says nothing."""
+    some = [experiment(n, val_bpb=1.0 - n / 100, curve=[]) for n in (1, 3, 2, 5, 4)]
+    assert [step for step, _ in tracking.series(some, "t")[0].points] == [1, 2, 3, 4, 5]
+
+
+def test_a_tool_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "python"
+    path.write_text("#!/bin/sh\nsleep 600 &\nsleep 600\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(path))
+    monkeypatch.setattr(tracking, "_SECONDS", 1)
+    with pytest.raises(UsageError, match="nothing came in 1 s"):
+        tracking.write("tensorboard", rows(), "t", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
