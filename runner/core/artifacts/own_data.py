@@ -1,8 +1,7 @@
 """People's own text as a corpus: files and folders of documents, mixed and split by what they say. TRUSTED reader.
 
-One pass over the files writes every training document into one of some heaps, by a hash of what it says; a heap, read
-whole and put in the hash's order, is a training shard. So sources are mixed, whatever order their files come in, and
-the same files give the same shards. What is scored is held in memory, up to a few times what is needed of it.
+One pass over the files: training documents go to heaps (heaps.py), which become training shards; of those that are
+scored a few times what is needed is held in memory (scored_text.py). The same files give the same shards.
 """
 
 from __future__ import annotations
@@ -11,32 +10,24 @@ import hashlib
 import itertools
 import os
 import shutil
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from runner.core.artifacts import near_duplicates, shards, splitting
+from runner.core.artifacts import heaps, near_duplicates, shards, splitting
 from runner.core.artifacts.corpus import Corpus, Shard
 from runner.core.artifacts.profiles import Profile
 from runner.core.artifacts.progress import Advance, Stages
+from runner.core.artifacts.scored_text import Kept
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file, whole
 
-HEAP = 64 << 20  # bytes of text, about
-_MOST_HEAPS = 256
-_LOOK_EVERY, _DISK_LEFT = 64 << 20, 1 << 30  # bytes written between two looks at the disk, and what is left of it
-_GROUP = 1000  # documents
 _ENOUGH = 12  # bytes of text kept for each token that is scored
-_PARTS, _LEAST_CHARS = 50, 1000  # a document is at most so small a part of what is scored, and is not cut below that
 _COMPARED, _COMPARED_CHARS = 2000, 5000  # validation documents that near duplicates are looked for of; of each document
 _LOOKED_AT = 100_000  # training documents they are compared with
 _MOST_FILES = 100_000
-_HEAD = struct.Struct(">QI")
-_STEP = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
 
 
 @dataclass(frozen=True)
@@ -53,6 +44,9 @@ class Data:
         return f"{self.name or self.path.resolve().name} x {self.weight:g}"
 
 
+File = tuple[Data, Path, shards.Form]
+
+
 def named(text: str) -> Data:
     """PATH or PATH:WEIGHT, also of a dataset (datasets.py); raises ValueError."""
     if not text:
@@ -66,114 +60,29 @@ def named(text: str) -> Data:
     return Data(Path(path).expanduser(), weight)
 
 
-@dataclass
-class _Kept:
-    """Of the documents of a side those first in the order of their keys, so many bytes of them; each once.
-
-    Which they are depends on nothing else: what was left out once stays out, and with it whatever comes after it.
-    """
-
-    most: int
-    texts: dict[int, str] = field(default_factory=dict)
-    times: dict[int, int] = field(default_factory=dict)  # that each of them was there
-    size: int = 0
-    seen: int = 0
-    end: int = 1 << 64  # the first key that is left out
-
-    @property
-    def repeated(self) -> int:
-        """How often one of them was there already."""
-        return sum(self.times.values()) - len(self.times)
-
-    def add(self, order: int, text: str) -> None:
-        """A document; a long one gives its beginning, for what is scored is not of one book.
-
-        Of two that differ in white space and capitals alone the smaller is kept, whichever came first.
-        """
-        self.seen += 1
-        if order >= self.end:
-            return
-        text = text[: max(_LEAST_CHARS, self.most // _PARTS)]
-        there = self.texts.get(order)
-        if there is None or text < there:
-            self.size += len(text.encode()) - len((there or "").encode())
-            self.texts[order] = text
-        self.times[order] = self.times.get(order, 0) + 1
-        if self.size > 2 * self.most:
-            self.settle()
-
-    def settle(self) -> None:
-        """Leave out what is too much."""
-        for order in sorted(self.texts, reverse=True):
-            if self.size <= self.most:
-                break
-            self.size -= len(self.texts.pop(order).encode())
-            del self.times[order]
-            self.end = order
-
-    def documents(self) -> list[str]:
-        """In the order of their keys."""
-        return [self.texts[order] for order in sorted(self.texts)]
-
-
-class _Heaps:
-    """Training documents on their way to the shards they belong to."""
-
-    def __init__(self, files: Sequence[BinaryIO], folder: Path) -> None:
-        self.files, self.folder = files, folder
-        self.hashes = [hashlib.sha256() for _ in files]
-        self.documents = [0] * len(files)
-        self.sizes = [0] * len(files)  # bytes of text
-        self.count = self._unlooked = 0
-
-    def add(self, of: splitting.Key, text: bytes) -> None:
-        """Copies lie apart: each is moved on by a step that visits all places before it comes back (Weyl, 1916)."""
-        order = (of.order + self.count * _STEP) % (1 << 64)
-        at = order * len(self.files) >> 64
-        frame = _HEAD.pack(order, len(text)) + text
-        self.files[at].write(frame)
-        self.hashes[at].update(frame)
-        self.documents[at] += 1
-        self.sizes[at] += len(text)
-        self.count += 1
-        self._unlooked += len(text)
-        if self._unlooked > _LOOK_EVERY:
-            self._unlooked = 0
-            if shutil.disk_usage(self.folder).free < _DISK_LEFT:
-                what = f"the disk is full but for {_DISK_LEFT >> 20} MiB, after {sum(self.sizes) >> 20} MiB of text"
-                raise ArtifactError(what, where=str(self.folder), fix="free disk space, or use less text")
-
-
 def corpus(sources: Sequence[Data], profile: Profile, column: str, folder: Path, stages: Stages) -> Corpus:
     """Read everything once; the heaps lie in `folder`. Raises ArtifactError for what is no text, or too little."""
     found = [(source, path, how) for source in sources for path, how in _files(source.path, column, stages)]
     before = [_state(path) for _, path, _ in found]
-    most = _at_most(found)
     shutil.rmtree(folder, ignore_errors=True)
-    val, holdout = (_Kept(_ENOUGH * tokens) for tokens in (profile.eval_tokens, profile.holdout_tokens))
-    paths = [folder / f"heap_{number:03d}" for number in range(max(1, min(_MOST_HEAPS, most // HEAP)))]
+    val, holdout = (Kept(_ENOUGH * tokens) for tokens in (profile.eval_tokens, profile.holdout_tokens))
+    count = max(1, min(heaps.MOST, _at_most(found) // heaps.HEAP))
+    paths = [folder / f"heap_{number:03d}" for number in range(count)]
     with ExitStack() as stack, stages.stage("reading and splitting", len(found)) as advance:
-        heaps = _Heaps([stack.enter_context(whole(path)) for path in paths], folder)
-        for source, path, how in found:
-            for text in (text for group in shards.groups(path, how) for text in group if text.strip()):
-                of = splitting.key(text)
-                side = splitting.side(of, profile.validation_ppm, holdout=profile.holdout_tokens > 0)
-                copies = splitting.copies(of, source.weight)
-                if side != "train" and copies:
-                    (val if side == "val" else holdout).add(of.order, text)
-                for _ in range(copies if side == "train" else 0):
-                    heaps.add(of, text.encode())
+        piled = heaps.Heaps([stack.enter_context(whole(path)) for path in paths], folder)
+        for file in found:
+            _read(file, profile, {"val": val, "holdout": holdout}, piled)
             advance(1)
     for kept in (val, holdout):
         kept.settle()
-    if not heaps.count or not val.texts or (profile.holdout_tokens and not holdout.texts):
-        raise _too_little(heaps.count, len(val.texts), len(holdout.texts))
+    if not piled.count or not val.texts or (profile.holdout_tokens and not holdout.texts):
+        raise _too_little(piled.count, len(val.texts), len(holdout.texts))
     train = [
-        Shard(path.name, heaps.documents[at], heaps.sizes[at], heaps.hashes[at].hexdigest(), partial(_heap, path))
+        Shard(path.name, piled.documents[at], piled.sizes[at], piled.hashes[at].hexdigest(), partial(heaps.read, path))
         for at, path in enumerate(paths)
-        if heaps.documents[at]
+        if piled.documents[at]
     ]
-    told = _told(sources, found, heaps, val, holdout)
+    told = _told(sources, found, piled, val, holdout)
     for (_, path, _), state in zip(found, before, strict=True):
         if _state(path) != state:
             raise ArtifactError("changed while it was read", where=str(path), fix="prepare again when nobody writes it")
@@ -182,8 +91,21 @@ def corpus(sources: Sequence[Data], profile: Profile, column: str, folder: Path,
         _shard("validation", val),
         f"own data, {len(found)} files",
         holdout=_shard("holdout", holdout) if holdout.texts else None,
-        told=told | {"near_duplicates": _near(val, train, heaps.count, stages)},
+        told=told | {"near_duplicates": _near(val, train, piled.count, stages)},
     )
+
+
+def _read(file: File, profile: Profile, scored: dict[str, Kept], piled: heaps.Heaps) -> None:
+    """Every document of a file to its side."""
+    source, path, how = file
+    for text in (text for group in shards.groups(path, how) for text in group if text.strip()):
+        of = splitting.key(text)
+        side = splitting.side(of, profile.validation_ppm, holdout=profile.holdout_tokens > 0)
+        copies = splitting.copies(of, source.weight)
+        if side != "train" and copies:
+            scored[side].add(of.order, text)
+        for _ in range(copies if side == "train" else 0):
+            piled.add(of, text.encode())
 
 
 def _state(path: Path) -> tuple[int, int, int]:
@@ -191,7 +113,7 @@ def _state(path: Path) -> tuple[int, int, int]:
     return told.st_ino, told.st_size, told.st_mtime_ns
 
 
-def _at_most(found: Sequence[tuple[Data, Path, shards.Form]]) -> int:
+def _at_most(found: Sequence[File]) -> int:
     """Bytes of text there may be, about: more than there is, since heaps that are many are small."""
     return int(
         sum(
@@ -201,7 +123,7 @@ def _at_most(found: Sequence[tuple[Data, Path, shards.Form]]) -> int:
     )
 
 
-def _near(val: _Kept, train: Sequence[Shard], count: int, stages: Stages) -> str:
+def _near(val: Kept, train: Sequence[Shard], count: int, stages: Stages) -> str:
     """How many of the first validation documents nearly are one of the first training documents; said, and signed.
 
     Both are in the order of their hashes, so these are samples; of fewer training documents than there are it is the
@@ -223,22 +145,10 @@ def _counted(documents: Iterable[str], advance: Advance) -> Iterator[str]:
         yield text[:_COMPARED_CHARS]
 
 
-def _shard(name: str, kept: _Kept) -> Shard:
+def _shard(name: str, kept: Kept) -> Shard:
     texts = kept.documents()
     data = "\0".join(texts).encode()
     return Shard(name, len(texts), len(data), hashlib.sha256(data).hexdigest(), lambda: iter([texts]))
-
-
-def _heap(path: Path) -> Iterator[list[str]]:
-    """A heap's documents in their order, in groups."""
-    data, at, found = path.read_bytes(), 0, list[tuple[int, int, int]]()
-    while at < len(data):
-        order, length = _HEAD.unpack_from(data, at)
-        found.append((order, at + _HEAD.size, length))
-        at += _HEAD.size + length
-    found.sort()
-    for first in range(0, len(found), _GROUP):
-        yield [data[start : start + length].decode() for _, start, length in found[first : first + _GROUP]]
 
 
 def _files(path: Path, column: str, stages: Stages) -> list[tuple[Path, shards.Form]]:
@@ -280,10 +190,10 @@ def _too_little(train: int, val: int, holdout: int) -> ArtifactError:
 
 def _told(
     sources: Sequence[Data],
-    found: Sequence[tuple[Data, Path, shards.Form]],
-    heaps: _Heaps,
-    val: _Kept,
-    holdout: _Kept,
+    found: Sequence[File],
+    piled: heaps.Heaps,
+    val: Kept,
+    holdout: Kept,
 ) -> dict[str, str]:
     """What is signed of the sources besides the shards' hashes."""
     lines = (hash_file(path)[0].encode() + b" " + os.fsencode(path.name) + b"\n" for _, path, _ in found)
@@ -292,8 +202,8 @@ def _told(
     return {
         "files_sha256": files,
         "sources": weights.encode("utf-8", "replace").decode()[:1000],
-        "train_documents": str(heaps.count),
-        "train_bytes": str(sum(heaps.sizes)),
+        "train_documents": str(piled.count),
+        "train_bytes": str(sum(piled.sizes)),
         "validation_documents": f"{len(val.texts)} of {val.seen}, repeated {val.repeated} times",
         "holdout_documents": f"{len(holdout.texts)} of {holdout.seen}, repeated {holdout.repeated} times",
     }

@@ -1,16 +1,14 @@
 """`glovebox serve`: pages of benches, live, for who has the address. TRUSTED, reads only; its callers are browsers.
 
-Loopback or a Unix socket, one token as Jupyter has it (in the address once, then in a cookie), the Host header checked
-against DNS rebinding, GET alone, and a policy under which a browser asks nobody else for anything.
+Loopback or a Unix socket; who may look is said in live_guard.py. A page is sent whole once, and then in parts, as
+server-sent events, when they change.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import os
 import pwd
-import secrets
 import socket
 import sqlite3
 import stat
@@ -31,13 +29,14 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from runner.core.base import ownership
 from runner.core.base.errors import GloveboxError, PolicyError, UsageError
 from runner.core.base.home import Home
 from runner.core.evidence.ledger import Ledger
 from runner.people.host import tag_book
+from runner.people.host.live_guard import NAMES, Guard
 from runner.people.pages import live
 
 INTERVAL = 2.0  # seconds between two looks at what runs
@@ -48,14 +47,6 @@ _TICK = 0.1  # seconds within which a stream ends with the server
 _PING = 15  # looks without a change before a line is sent all the same
 _FIRST_USER, _NOBODY = 1000, 65534
 _STATIC = {"live.css": "text/css", "live.js": "text/javascript"}
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; style-src-attr 'unsafe-inline'; "
-    "script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 # The page of a report has its style within it, and no script.
 _REPORT = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -150,56 +141,6 @@ class Pages:
 
 def _event(name: str, text: str) -> str:
     return f"event: {name}\n" + "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
-
-
-class Guard:
-    """Before every page: whose browser it is."""
-
-    def __init__(self, app: ASGIApp, token: str, hosts: frozenset[str] | None) -> None:
-        """`hosts`: as a browser names us; None: whoever reached the socket named it as he liked."""
-        self._app, self._token, self._hosts = app, token, hosts
-        self._session = secrets.token_urlsafe(24)  # in place of the token: cookies go to every port of a host
-        self._cookie = f"glovebox_{secrets.token_hex(4)}"  # another server's cookie is not overwritten
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, answer, or refuse."""
-        if scope["type"] != "http":
-            return
-        request = Request(scope)
-        response = self._refusal(request)
-        given = request.query_params.get("token", "")
-        if response is None and given and _same(given, self._token):
-            response = RedirectResponse("/" + request.url.path.lstrip("/"), status_code=303)
-            response.set_cookie(self._cookie, self._session, httponly=True, samesite="lax")
-        elif response is None and not _same(request.cookies.get(self._cookie, ""), self._session):
-            response = PlainTextResponse("open the address that glovebox serve printed\n", status_code=403)
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                there = list(message.get("headers", []))
-                names = {name for name, _ in there}
-                more = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                message = {**message, "headers": there + [(n, v) for n, v in more if n not in names]}
-            await send(message)
-
-        await (self._app if response is None else response)(scope, receive, sent)
-
-    def _refusal(self, request: Request) -> Response | None:
-        if request.method not in ("GET", "HEAD"):
-            return PlainTextResponse("nothing can be changed here\n", status_code=405, headers={"Allow": "GET, HEAD"})
-        name = request.headers.get("host", "").rsplit(":", 1)[0]  # a forwarded port may be another
-        if self._hosts is not None and name not in self._hosts:
-            return PlainTextResponse(
-                f"not this host: open it as one of {', '.join(sorted(self._hosts))}\n", status_code=421
-            )
-        return None
-
-
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
-
-
-NAMES = frozenset({"127.0.0.1", "localhost"})  # of a loopback socket
 
 
 def app(pages: Pages, token: str, hosts: frozenset[str] | None) -> ASGIApp:

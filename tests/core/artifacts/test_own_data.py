@@ -17,9 +17,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.artifacts import keys, near_duplicates, own_data, pack, prepare, profiles, shards, splitting, store
+from runner.core.artifacts import (
+    heaps,
+    keys,
+    near_duplicates,
+    own_data,
+    pack,
+    prepare,
+    profiles,
+    shards,
+    splitting,
+    store,
+)
 from runner.core.artifacts.own_data import Data
 from runner.core.artifacts.progress import Stages
+from runner.core.artifacts.scored_text import Kept
 from runner.core.artifacts.shard_reader import MAX_TEXT
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
@@ -181,7 +193,7 @@ def test_what_may_be_scored_is_the_same_whatever_came_first(order: list[int], pa
     """A few long documents among short ones: which were kept depended on when they came."""
     documents = [(splitting.key(f"document {n}").order, "x" * (50 + 400 * (n % 7 == 0) + n)) for n in range(60)]
     most = sum(len(text) for _, text in documents) // parts
-    found, again = (own_data._Kept(most) for _ in range(2))
+    found, again = (Kept(most) for _ in range(2))
     for kept, numbers in ((found, range(60)), (again, order)):
         for n in numbers:
             kept.add(*documents[n])
@@ -191,7 +203,7 @@ def test_what_may_be_scored_is_the_same_whatever_came_first(order: list[int], pa
 
 
 def test_one_long_document_does_not_empty_what_is_scored() -> None:
-    kept = own_data._Kept(100_000)
+    kept = Kept(100_000)
     for n in range(1000):
         kept.add(n + 1, "short " * 50)
     kept.add(0, "long " * 100_000)
@@ -262,8 +274,8 @@ def test_a_file_that_is_written_meanwhile_is_refused(tmp_path: Path, monkeypatch
 
 def test_a_disk_that_fills_up_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "in", "a.jsonl", texts())
-    monkeypatch.setattr(own_data, "_LOOK_EVERY", 100)
-    monkeypatch.setattr(own_data, "_DISK_LEFT", 1 << 60)
+    monkeypatch.setattr(heaps, "LOOK_EVERY", 100)
+    monkeypatch.setattr(heaps, "DISK_LEFT", 1 << 60)
     with pytest.raises(ArtifactError, match="the disk is full but for"):
         made(tmp_path, Data(path))
 

@@ -24,7 +24,7 @@ from runner.core.base import locks
 from runner.core.base.errors import UsageError
 from runner.core.base.home import SOURCE, Home
 from runner.core.evidence.ledger import Ledger
-from runner.people.host import live_server, tag_book
+from runner.people.host import live_guard, live_server, tag_book
 from runner.people.pages import live
 from tests import chromium
 from tests.people.pages.test_report import EVIL
@@ -41,7 +41,7 @@ def running(*benches: Home, made: socket.socket | None = None) -> Iterator[str]:
     tcp = made.family == socket.AF_INET
     port = made.getsockname()[1] if tcp else 0
     pages = live_server.Pages(benches)
-    application = live_server.app(pages, TOKEN, live_server.NAMES if tcp else None)
+    application = live_server.app(pages, TOKEN, live_guard.NAMES if tcp else None)
     server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [made]}, daemon=True)
     thread.start()
