@@ -240,6 +240,6 @@ def serve(pages: Pages, token: str, on: socket.socket) -> None:
         server_header=False,
         lifespan="off",
         limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=5,
     )
     _Server(config, pages).run(sockets=[on])

@@ -107,6 +107,7 @@ EXEMPT = {
     "core/evidence/audit_chain.py": "cuts a torn line off the chain, in the bench",
     "people/host/importing.py": "copies in a private temporary folder",
     "people/host/backup.py": "moves within the folder of the bench that is being made",
+    "people/host/tracking.py": "renames within the folder that is being made",
     "core/artifacts/shard_reader.py": "its own standard output",
     "core/artifacts/store.py": "a copy in the bench's store, hashed while it is made",
     "core/artifacts/prepare.py": "the bench's own artifacts",

@@ -55,7 +55,7 @@ def running(*benches: Home, made: socket.socket | None = None) -> Iterator[str]:
 @contextmanager
 def client(address: str, token: str = TOKEN) -> Iterator[httpx.Client]:
     """One that came in with a token, or tried to."""
-    with httpx.Client(base_url=address, trust_env=False) as made:
+    with httpx.Client(base_url=address, trust_env=False, timeout=60) as made:
         if token:
             made.get(f"/?token={token}")
         yield made
