@@ -88,9 +88,8 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
     assert users == {
         "rooms/broker/__main__.py",
         "rooms/broker/upstream.py",
-        "core/artifacts/datasets.py",
         "core/artifacts/download.py",
-        "core/artifacts/kernels.py",
+        "core/artifacts/hub.py",
         "rooms/launcher/__main__.py",
         "rooms/launcher/containers.py",
         "rooms/launcher/server.py",

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from runner.core.artifacts import hub as hugging
 from runner.core.artifacts.progress import Stages
 from runner.core.base import files
 from runner.core.base.errors import ArtifactError
@@ -28,17 +29,18 @@ def fetch(home: Home, name: str, stages: Stages, hub_at: str | None = None) -> t
     if (folder / _WHOLE).is_file():
         stages.say(f"{repo} is here already: {folder}")
         return folder, _told(folder)
-    try:
-        import huggingface_hub as hub  # noqa: PLC0415 - an optional dependency
-    except ImportError:
-        fix = "from the checkout: .venv/bin/pip install -e '.[kernels]'; or download it, and --data FOLDER"
-        raise ArtifactError("huggingface_hub is not installed", where="--data", fix=fix) from None
+    hub = hugging.client("huggingface_hub is not installed", "--data", "download it, and --data FOLDER")
+
+    def download() -> str:
+        commit = str(hub.HfApi(endpoint=hub_at).dataset_info(repo, revision=revision).sha)
+        hub.snapshot_download(
+            repo, repo_type="dataset", revision=commit, local_dir=folder, endpoint=hub_at, allow_patterns=_WANTED
+        )
+        return commit
+
     with stages.stage(f"downloading {repo}", 1) as advance:
         try:
-            commit = hub.HfApi(endpoint=hub_at).dataset_info(repo, revision=revision).sha
-            hub.snapshot_download(
-                repo, repo_type="dataset", revision=commit, local_dir=folder, endpoint=hub_at, allow_patterns=_WANTED
-            )
+            commit = hugging.patient(hub, download, stages.say)
         except Exception as error:  # noqa: BLE001 - the hub's client raises what its transport does
             why = " ".join(str(error).split())[:200] or type(error).__name__
             fix = "see whether it is there and open to you; or download it, and --data FOLDER"

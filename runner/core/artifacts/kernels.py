@@ -22,8 +22,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from runner.core.artifacts import hub as hugging
 from runner.core.artifacts import keys, manifest, store
-from runner.core.artifacts.patience import Again, asked, patiently
 from runner.core.artifacts.progress import Stages
 from runner.core.base import locks
 from runner.core.base.errors import ArtifactError
@@ -38,7 +38,6 @@ Architecture = Annotated[str, Field(pattern=r"^\d{1,2}\.\da?$")]
 ARCHITECTURES = "architectures.json"  # trainer/kernels_offline.py reads it
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_BYTES = 4 << 30  # of one package
-_TOO_MANY, _TROUBLE = 429, 500  # statuses; of the latter, and above
 _KINDS = ("kernel", "model")  # of hub repositories: newer packages have a type of their own (kernels 0.14)
 
 
@@ -128,15 +127,12 @@ def _copy(source: Path, package: Package, target: Path) -> str | None:
 
 def _download(package: Package, target: Path, say: Callable[[str], None]) -> tuple[str | None, str]:
     """(commit that was fetched, "") from the hub; or (None, why it was not). Raises ArtifactError without a client."""
-    try:
-        import huggingface_hub as hub  # noqa: PLC0415 - an optional dependency
-    except ImportError:
-        fix = "from the checkout: .venv/bin/pip install -e '.[kernels]'; or pass --kernels-from FOLDER"
-        raise ArtifactError("downloading kernels needs the kernels package", where=package.repo, fix=fix) from None
+    what = "downloading kernels needs the kernels package"
+    hub = hugging.client(what, package.repo, "pass --kernels-from FOLDER")
     why = ""
     for kind in _KINDS:
         try:
-            commit, found = patiently(partial(_fetch, hub, package, kind), say)
+            commit, found = hugging.patient(hub, partial(_fetch, hub, package, kind), say)
             if sum(path.stat().st_size for path in found.rglob("*") if path.is_file()) > _MAX_BYTES:
                 raise ValueError("too large")
             for build in sorted((found / "build").glob("*")):  # the hub's cache holds links; a copy holds files
@@ -153,21 +149,12 @@ def _download(package: Package, target: Path, say: Callable[[str], None]) -> tup
 
 
 def _fetch(hub: ModuleType, package: Package, kind: str) -> tuple[str, Path]:
-    """(commit, folder in the hub's own cache); raises Again if the hub asks for that, which its client only looks for
-    in files."""
-    try:
-        commit = str(hub.HfApi().repo_info(package.repo, revision=f"v{package.version}", repo_type=kind).sha)
-        if not _COMMIT.fullmatch(commit):
-            raise ValueError("no commit")
-        patterns = [f"build/{_named(variant)}/*" for variant in package.variants]
-        return commit, Path(
-            hub.snapshot_download(package.repo, revision=commit, repo_type=kind, allow_patterns=patterns)
-        )
-    except hub.errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status == _TOO_MANY or status >= _TROUBLE:
-            raise Again(f"the hub answers {status}", asked(error.response.headers)) from None
-        raise
+    """(commit, folder in the hub's own cache)."""
+    commit = str(hub.HfApi().repo_info(package.repo, revision=f"v{package.version}", repo_type=kind).sha)
+    if not _COMMIT.fullmatch(commit):
+        raise ValueError("no commit")
+    patterns = [f"build/{_named(variant)}/*" for variant in package.variants]
+    return commit, Path(hub.snapshot_download(package.repo, revision=commit, repo_type=kind, allow_patterns=patterns))
 
 
 def _wanted(variant: str, package: Package) -> bool:

@@ -16,9 +16,8 @@ from pathlib import Path
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
 
-VERSION = (
-    6  # PRAGMA user_version; 1: no lanes, 2: no reruns, 3: no indices, no origin of a tag, 4: no texts, 5: no holdout
-)
+# PRAGMA user_version; 1 had no lanes, 2 no reruns, 3 no indices and no origin of a tag, 4 no texts, 5 no holdout.
+VERSION = 6
 TABLES = {
     "runs": (
         "CREATE TABLE IF NOT EXISTS runs ("

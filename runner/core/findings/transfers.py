@@ -35,6 +35,11 @@ class Transfer(Frozen):
     gain: float | None  # mean over the seeds both have: positive is better
     interval: tuple[float, float] | None  # at 1 - alpha; None from a single pair
 
+    @property
+    def scored_on(self) -> str:
+        """In words."""
+        return text_of(self.artifact, self.holdout)
+
 
 def text_of(artifact: str, holdout: bool) -> str:
     """What a run was scored on, in words: numbers of the one say nothing beside numbers of the other."""

@@ -131,6 +131,8 @@ def _top(
 ) -> None:
     """A sealed bench for unattended ML research. Alone it says what to do next here."""
     if context.invoked_subcommand is not None:
+        if json_:  # it would be passed over, and a table printed
+            raise typer.BadParameter(f"--json goes behind the command: glovebox {context.invoked_subcommand} --json")
         return
     found = next_step.here()
     width = max((len(command) for command, _ in found.commands), default=0)

@@ -26,10 +26,8 @@ def here() -> Next:
     try:
         home = find()
     except GloveboxError as error:
-        fix = (
-            (("glovebox init", "make a bench here"),) if "no bench" in error.what or "not a bench" in error.what else ()
-        )
-        return Next(f"{error.where}: {error.what}", fix)
+        missing = error.fix == "run: glovebox init"  # else there is one, and it is not to be used
+        return Next(f"{error.where}: {error.what}", (("glovebox init", "make a bench here"),) if missing else ())
     try:
         version = store.latest(home)
     except ArtifactError as error:

@@ -74,7 +74,7 @@ def losses(keeps: Sequence[Experiment]) -> str:
             elif row is keeps[-1]:
                 style = {"color": _GOOD, "lw": 1.8, "label": f"#{row.id}, the best"}
             axes.plot(steps, found, **style)
-        if not {id(keeps[0]), id(keeps[-1])} & {id(row) for row in drawn}:
+        if not (keeps[0].curve or keeps[-1].curve):
             axes.plot([], [], color=_GREY, label="kept")
         _frame(axes, "step", "training loss", "upper right")
         return made

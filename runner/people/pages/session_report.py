@@ -13,7 +13,7 @@ from runner.core.airlock import invisible
 from runner.core.base.values import INTERRUPTED, OUTCOMES, Experiment, Status
 from runner.core.decision import standing
 from runner.core.findings.analysis import Analysis
-from runner.core.findings.transfers import Transfer, gain, text_of
+from runner.core.findings.transfers import Transfer, gain
 
 TOP = 20
 DEAD = 15
@@ -125,7 +125,7 @@ def _transfers(transfers: Sequence[Transfer]) -> list[str]:
             one.against,
             f"{one.budget:.0f} s",
             depth,
-            text_of(one.artifact, one.holdout),
+            one.scored_on,
             delta,
             interval,
         )

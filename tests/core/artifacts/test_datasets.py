@@ -44,3 +44,9 @@ def test_one_that_is_not_to_be_had_is_one_line_and_nothing_is_taken_for_whole(be
         datasets.fetch(bench, "hf:someone/other@v1", Stages(), address)
     assert "\n" not in str(caught.value)
     assert not list(bench.root.rglob(".whole"))
+
+
+def test_a_hub_that_asks_to_wait_is_waited_for(bench: Home) -> None:
+    with serving(REPOS, [(429, {"Retry-After": "1"}), (503, {})]) as address:
+        found, _ = datasets.fetch(bench, "hf:someone/stories@v1", Stages(), address)
+    assert (found / "train.jsonl").is_file()

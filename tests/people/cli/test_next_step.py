@@ -76,6 +76,11 @@ def test_before_during_and_after_a_run(home: Home, monkeypatch: pytest.MonkeyPat
     assert known(during)
 
 
+def test_json_before_a_command_is_refused_and_not_passed_over(glovebox: Glovebox, home: Home) -> None:
+    code, out, _ = glovebox("--json", "tags", "list")
+    assert (code, "goes behind the command" in out) == (2, True)
+
+
 def test_the_command_says_so_and_in_json(glovebox: Glovebox, home: Home) -> None:
     code, out, _ = glovebox()
     assert (code, out.splitlines()[-1]) == (0, "all commands: glovebox -h")
