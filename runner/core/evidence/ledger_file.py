@@ -67,10 +67,7 @@ _FIRST = {"runs", "experiments"}  # tables of every version
 def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """The database, checked and, for a writer, brought up to date; raises GloveboxError, sqlite3.DatabaseError."""
     _plain(path)
-    mode = "mode=ro" if read_only else "mode=rwc"
-    if not os.access(path.parent, os.W_OK):
-        mode = _as_it_lies(path, read_only=read_only)
-    uri = f"{path.absolute().as_uri()}?{mode}"
+    uri = f"{path.absolute().as_uri()}?{way(path, read_only=read_only)}"
     db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
     try:
         _check(db, path, read_only=read_only)
@@ -92,6 +89,13 @@ def _plain(path: Path) -> None:
             continue
         if not stat.S_ISREG(kind):
             raise OSError(errno.EINVAL, "not a regular file", str(place))
+
+
+def way(path: Path, *, read_only: bool) -> str:
+    """How the database is opened as things are now: SQLite's words for it; raises GloveboxError."""
+    if not os.access(path.parent, os.W_OK):
+        return _as_it_lies(path, read_only=read_only)
+    return "mode=ro" if read_only else "mode=rwc"
 
 
 def _as_it_lies(path: Path, *, read_only: bool) -> str:

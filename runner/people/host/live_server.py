@@ -172,13 +172,22 @@ def shared() -> bool:
 
 def loopback(port: int) -> socket.socket:
     """A socket on 127.0.0.1; port 0: any. Raises UsageError where it is taken."""
+    return _bound("127.0.0.1", port)
+
+
+def of_container(port: int) -> socket.socket:
+    """A socket on every address of a container, whose engine says what of it the host has; raises UsageError."""
+    return _bound("0.0.0.0", port)  # noqa: S104 - a network namespace of its own
+
+
+def _bound(address: str, port: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        made.bind(("127.0.0.1", port))
+        made.bind((address, port))
     except OSError as error:
         made.close()
-        raise UsageError(str(error.strerror), where=f"127.0.0.1:{port}", fix="another --port, or 0 for any") from None
+        raise UsageError(str(error.strerror), where=f"{address}:{port}", fix="another --port, or 0 for any") from None
     return made
 
 

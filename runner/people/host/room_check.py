@@ -24,7 +24,12 @@ from runner.rooms.launcher.server import Launcher
 
 ROOMS: tuple[Room, ...] = ("trainer", "evaluator", "agent")
 SERVICES_IMAGE = "glovebox/runner:dev"
-SERVICES = ("runner.rooms.broker", "runner.rooms.launcher", "runner.people.host.service")  # of compose.yaml
+SERVICES = (  # of compose.yaml
+    "runner.rooms.broker",
+    "runner.rooms.launcher",
+    "runner.people.host.service",
+    "runner.people.host.page_service",
+)
 _BEGIN = """
 import importlib, importlib.util, sys
 for name in sys.argv[1].split():

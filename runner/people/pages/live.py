@@ -23,6 +23,7 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Rerun
 from runner.core.decision import standing
+from runner.core.evidence import ledger_file
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.texts import Texts
 from runner.people.pages import plot, watch
@@ -129,12 +130,14 @@ class View:
         return self._drawn[1]
 
 
-def _identity(home: Home) -> tuple[int, int]:
+def _identity(home: Home) -> tuple[object, ...]:
+    """Which file the ledger is, and how it is opened: one that nobody wrote to is read as it lies, where we may not
+    write, and that view of it does not see who begins to."""
     try:
         told = home.ledger.stat()
-    except OSError:
-        return 0, 0
-    return told.st_dev, told.st_ino
+        return told.st_dev, told.st_ino, ledger_file.way(home.ledger, read_only=True)
+    except (GloveboxError, OSError):
+        return ()
 
 
 def lines(benches: Sequence[Home], names: Callable[[Home], Names]) -> tuple[list[Line], dict[int, str]]:

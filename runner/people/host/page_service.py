@@ -1,0 +1,33 @@
+"""`python -m runner.people.host.page_service`: the live page as a service of compose, off by default. TRUSTED, reads only.
+
+It answers on its container's own network; compose publishes that on 127.0.0.1 alone, and the browser's token is told
+in its log, as `glovebox serve` tells it on a terminal. It outlives the tag: people look in the morning.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+
+from runner.core.base import compose
+from runner.core.base.errors import GloveboxError
+from runner.people.host import live_server
+
+PORT = 8899  # within the container; GLOVEBOX_PAGE_PORT is the host's
+
+
+def main() -> int:
+    """Serve the bench of the services until the process is told to end."""
+    try:
+        home, port = compose.bench(), compose.setting("GLOVEBOX_PAGE_PORT", str(PORT))
+        made = live_server.of_container(PORT)
+    except GloveboxError as error:
+        return compose.failed("page", error.exit_code, str(error))
+    token = secrets.token_urlsafe(24)
+    print(f"live page: http://127.0.0.1:{port}/?token={token}", flush=True)
+    live_server.serve(live_server.Pages([home]), token, made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Compose's live page: off by default, on this host's loopback alone, and it can read the bench and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import docker
+import httpx
+import pytest
+
+from runner.core.base.home import Home
+from tests.e2e.project import Project
+from tests.people.pages.test_report_page import night, row_of
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+SERVICE = "page"
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+@pytest.fixture
+def project(
+    glovebox: Callable[..., tuple[int, str, str]], home: Home, engine: docker.DockerClient, port: int
+) -> Iterator[Project]:
+    made = Project(home, engine)
+    code, _, err = glovebox("init", "--env-file", str(made.env_file))
+    assert code == 0, err
+    for folder, name in ((home.key.parent, "secret"), (home.keys, "key.json")):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / name).write_text("not for a browser")
+    with made.env_file.open("a") as file:
+        file.write(f"GLOVEBOX_PAGE_PORT={port}\n")
+    try:
+        yield made
+    finally:
+        made.compose("--profile", SERVICE, "down", "--volumes", "--timeout", "10")
+
+
+def address(project: Project) -> str:
+    """As its log tells it."""
+    found = list[str]()
+
+    def told() -> bool:
+        found[:] = re.findall(r"live page: (http://\S+)", project.compose("logs", "--no-log-prefix", SERVICE))
+        return bool(found)
+
+    project.wait(told, "no address was told")
+    return found[-1]
+
+
+def test_the_page_is_off_unless_its_profile_is_named(project: Project) -> None:
+    assert SERVICE not in project.compose("config", "--services").split()
+    assert SERVICE in project.compose("--profile", SERVICE, "config", "--services").split()
+
+
+def test_the_page_shows_a_run_that_began_after_it_and_can_change_nothing(project: Project, port: int) -> None:
+    project.compose("up", "--detach", "--no-build", SERVICE)
+    entry = address(project)
+    assert entry.startswith(f"http://127.0.0.1:{port}/?token=")
+    with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as browser:
+        _answers(browser, entry)
+        assert browser.get(f"http://127.0.0.1:{port}/b/0/t").status_code == 404  # a bench without a run
+        ledger = night(project.home, 3)  # by another process and with SQLite's own files beside it
+        shown = browser.get(f"http://127.0.0.1:{port}/")
+        assert shown.url.path == "/b/0/t"
+        assert "idea 3:" in shown.text
+        row = row_of(4)
+        ledger.open_experiment("t", started="", description="", snapshot=row.snapshot, size=1, run=row.run)
+        ledger.close_experiment(row)
+        assert _soon(browser, str(shown.url), "idea 4:")
+        ledger.close()  # SQLite's own files are gone
+        assert "idea 4:" in browser.get(str(shown.url)).text
+    with httpx.Client(trust_env=False) as stranger:
+        assert stranger.get(f"http://127.0.0.1:{port}/b/0/t").status_code == 403
+    _walls(project, port)
+
+
+def _answers(browser: httpx.Client, entry: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert browser.get(entry).status_code == 200
+        except httpx.TransportError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _soon(browser: httpx.Client, url: str, text: str) -> bool:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if text in browser.get(url).text:
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def _walls(project: Project, port: int) -> None:
+    container, root = project.container(SERVICE), project.home.root
+    host = container.attrs["HostConfig"]
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["Privileged"]) == (True, ["ALL"], False)
+    assert container.attrs["HostConfig"]["PortBindings"] == {
+        "8899/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
+    }
+    mounts = container.attrs["Mounts"]
+    assert [mount["Destination"] for mount in mounts if mount["Type"] == "bind" and mount["RW"]] == []
+    assert not [mount for mount in mounts if "docker" in mount["Source"]]
+    network = project.engine.networks.get(f"{project.name}_{SERVICE}")
+    assert network.attrs["Options"]["com.docker.network.bridge.enable_ip_masquerade"] == "false"
+    assert list(container.attrs["NetworkSettings"]["Networks"]) == [network.name]
+    look = "import json, os, sys; print(json.dumps([os.listdir(p) for p in sys.argv[1:]]))"
+    seen = container.exec_run(["python", "-c", look, f"{root}/secrets", f"{root}/keys", f"{root}/policies"])
+    secrets, keys, policies = json.loads(seen.output)
+    assert (secrets, keys) == ([], [])
+    assert policies  # else nothing was looked at
+    for place in (root, root / "policies", root / "broker"):
+        written = container.exec_run(["touch", str(place / "planted")])
+        assert written.exit_code != 0
+        assert b"Read-only file system" in written.output
