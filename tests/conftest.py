@@ -27,7 +27,7 @@ from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory
 from runner.rooms.desk.steering import Steering
 from runner.rooms.desk.train_and_score import Stages
-from tests import samples
+from tests import published, samples
 
 # What a user's shell or a git hook may hold, and what is no business of a test's.
 _THEIRS = {"FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "SOURCE_DATE_EPOCH", "GLOVEBOX_KEY_PASSPHRASE_FILE"}
@@ -96,7 +96,10 @@ def engine(policies: policy_files.Policies) -> Iterator[docker.DockerClient]:
 
 @pytest.fixture
 def glovebox(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in a process of its own on `home`: (exit code, stdout, stderr)."""
+    """Run the command line in a process of its own on `home`: (exit code, stdout, stderr).
+
+    What it prints with --json is held against docs/schemas/ every time.
+    """
     import subprocess
 
     def run(*args: str, env: dict[str, str] | None = None, timeout: float = 300) -> tuple[int, str, str]:
@@ -109,6 +112,8 @@ def glovebox(home: Home, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
             timeout=timeout,
             check=False,
         )
+        if "--json" in args:
+            published.check(args, done.stdout)
         return done.returncode, done.stdout, done.stderr
 
     return run

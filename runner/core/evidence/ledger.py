@@ -366,18 +366,3 @@ def start(ledger: Ledger, tag: str) -> dict[str, Any]:
     """All that was recorded when a tag began; what the audit chain has of it, too."""
     origin = ledger.origin(tag)
     return {"tag": tag, **ledger.run_info(tag), "origin": None if origin is None else origin.model_dump(mode="json")}
-
-
-def summary(ledger: Ledger, tag: str) -> dict[str, object]:
-    """What `glovebox status --json` prints for one tag."""
-    rows = ledger.experiments(tag)
-    scored = [e for e in rows if e.val_bpb is not None]
-    keeps = [e for e in scored if e.status is Status.KEEP]
-    return {
-        **start(ledger, tag),
-        "baseline": keeps[0].val_bpb if keeps else None,
-        "best": keeps[-1].val_bpb if keeps else None,
-        "running": ledger.open_numbers(tag),
-        "reruns": len(ledger.reruns(tag)),
-        "experiments": [json.loads(e.model_dump_json()) for e in rows],
-    }

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from runner.core.base import files
 
@@ -16,8 +16,16 @@ _AWAY = "away.json"  # in the broker's folder while it makes no calls
 _MAX_AWAY = 200
 
 
-def spent(path: Path, tag: str) -> dict[str, float] | None:
-    """What a tag's calls have cost: {"dollars", "tokens", "requests"}; None if it made none. Reads only."""
+class Spent(TypedDict):
+    """What calls have cost."""
+
+    dollars: float
+    tokens: int
+    requests: int
+
+
+def spent(path: Path, tag: str) -> Spent | None:
+    """What a tag's calls have cost; None if it made none. Reads only."""
     query = (
         "SELECT COALESCE(SUM(COALESCE(nano, reserved_nano)), 0),"
         " COALESCE(SUM(COALESCE(tokens, reserved_tokens)), 0), COUNT(*) FROM calls WHERE tag = ?"

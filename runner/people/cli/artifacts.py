@@ -15,7 +15,8 @@ from runner.core.artifacts.progress import Stages
 from runner.core.artifacts.shard_reader import COLUMN
 from runner.core.base.benches import find
 from runner.core.base.home import Home
-from runner.people.cli.common import Json, say
+from runner.people.cli.common import Json, emit, say
+from runner.people.cli.documents import bench
 from runner.people.pages import console
 from runner.people.pages.progress import ShownStages
 
@@ -79,7 +80,7 @@ def prepare(
             count=num_shards,
         )
         version = preparation.prepare(home, scale, source, stages, seconds=seconds)
-    say({"version": version}, json_, f"artifact {version} ready")
+    say(bench.Prepared(version=version), json_, f"artifact {version} ready")
 
 
 def _data(home: Home, given: str, stages: Stages) -> own_data.Data:
@@ -102,8 +103,8 @@ def list_(json_: Json = False) -> None:
     threshold = keys.trust(home).threshold
     if json_:
         trusted = {key.keyid: key.public for key in keys.trust(home).keys}
-        listed = [{**row._asdict(), "public": trusted.get(row.keyid)} for row in rows]
-        say({"threshold": threshold, "keys": listed}, json_, "")
+        listed = [bench.KeyLine(**row._asdict(), public=trusted.get(row.keyid)) for row in rows]
+        emit(bench.Keys(threshold=threshold, keys=listed))
         return
     table = Table(title=f"{threshold} of {sum(row.state == 'trusted' for row in rows)} must sign", title_justify="left")
     for column in ("name", "key", "state", "private key here"):
@@ -117,7 +118,7 @@ def list_(json_: Json = False) -> None:
 def new(name: KeyName, json_: Json = False) -> None:
     """Make one more signing key and trust it."""
     key = keys.new(find(), name)
-    say(key.model_dump(), json_, f"key {name}: {key.public}")
+    say(bench.Key(**key.model_dump()), json_, f"key {name}: {key.public}")
 
 
 @keys_app.command("add")
@@ -128,7 +129,7 @@ def add(
 ) -> None:
     """Trust somebody else's public key."""
     key = keys.add(find(), name, public)
-    say(key.model_dump(), json_, f"key {name} is trusted")
+    say(bench.Key(**key.model_dump()), json_, f"key {name} is trusted")
 
 
 @keys_app.command("rotate")
@@ -141,25 +142,25 @@ def rotate(
     key, signed, skipped = resign.rotate(find(), name, successor)
     text = f"key {successor} replaces {name}; signed again: {', '.join(signed) or 'nothing'}"
     text += f"; left alone, not acceptable before: {', '.join(skipped)}" if skipped else ""
-    say({**key.model_dump(), "signed": signed, "skipped": skipped}, json_, text)
+    say(bench.Rotated(**key.model_dump(), signed=signed, skipped=skipped), json_, text)
 
 
 @keys_app.command("revoke")
 def revoke(name: Annotated[str, typer.Argument(help="Name or id of the key.")], json_: Json = False) -> None:
     """Count a key's signatures no more."""
     keys.revoke(find(), name)
-    say({"revoked": name}, json_, f"key {name} is revoked: what only it signed is refused from now on")
+    say(bench.Revoked(revoked=name), json_, f"key {name} is revoked: what only it signed is refused from now on")
 
 
 @keys_app.command("threshold")
 def threshold(number: Annotated[int, typer.Argument(min=1, max=10)], json_: Json = False) -> None:
     """How many keys must sign an artifact."""
     keys.set_threshold(find(), number)
-    say({"threshold": number}, json_, f"{number} signatures are needed from now on")
+    say(bench.Threshold(threshold=number), json_, f"{number} signatures are needed from now on")
 
 
 @keys_app.command("sign")
 def sign(version: Annotated[str, typer.Argument(help="Artifact version.")], json_: Json = False) -> None:
     """Add the signatures of the keys that are here to an artifact another holder has prepared."""
     resign.countersign(find(), version)
-    say({"signed": version}, json_, f"signed {version}")
+    say(bench.Signed(signed=version), json_, f"signed {version}")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from runner.core.base.errors import BusyError, GloveboxError, UsageError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Tag
-from runner.core.evidence import ledger, spending, texts
+from runner.core.evidence import ledger
 from runner.core.policy import policy_files
 from runner.people.host import tag_book
 from runner.people.pages import console
@@ -38,34 +38,17 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def say(document: dict[str, Any], as_json: bool, text: str) -> None:
+def emit(document: BaseModel) -> None:
+    """One document, on a line of its own."""
+    print(json.dumps(document.model_dump(mode="json")), flush=True)
+
+
+def say(document: BaseModel, as_json: bool, text: str) -> None:
     """One result, as a document or in words."""
     if as_json:
-        print(json.dumps(document))
+        emit(document)
     else:
         console.stdout().print(text, markup=False)
-
-
-def show(home: Home, tag: str | None, as_json: bool) -> None:
-    """A run's experiments, baseline, best and cost."""
-    book = ledger.Ledger(home.ledger, read_only=True)
-    document = ledger.summary(book, newest(home, book, tag))
-    page = home.tag(str(document["tag"])) / "report.html"
-    cost, away = spending.spent(home.spent, str(document["tag"])), spending.away(home.broker)
-    paused = texts.paused(home, texts.Texts(book), str(document["tag"]))
-    if as_json:
-        until = None if away is None else away.isoformat()
-        print(json.dumps(document | {"report": str(page), "cost": cost, "away_until": until, "paused": paused}))
-        return
-    out = console.stdout()
-    console.table(document, out)
-    if cost is not None:
-        out.print(f"model: ${cost['dollars']:.4f}, {cost['requests']} calls, {cost['tokens']} tokens", markup=False)
-    if away is not None:
-        out.print(f"model: away, asked again at {away.astimezone():%H:%M:%S}", markup=False)
-    if paused:
-        out.print(f"{document['tag']} is paused (glovebox resume)", markup=False)
-    out.print(f"report: {page}", markup=False)
 
 
 def ended(code: int) -> dict[str, Any]:

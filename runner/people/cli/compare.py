@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -19,7 +18,8 @@ from runner.core.evidence import ledger, spending
 from runner.core.findings import comparing
 from runner.core.findings.comparing import By, Entry, Part
 from runner.core.policy import of_tag
-from runner.people.cli.common import Json, newest, say
+from runner.people.cli.common import Json, emit, newest
+from runner.people.cli.documents import record
 from runner.people.pages import console
 
 
@@ -42,11 +42,11 @@ def compare(
     if output is not None:
         _chart(found, output)
     if json_:
-        print(json.dumps({"tags": names, "by": by, "parts": [one.model_dump(mode="json") for one in found]}))
+        emit(record.Compared(tags=names, by=kind, parts=found))
         return
     _print(found, by)
     if output is not None:
-        say({}, False, f"chart: {output}")
+        console.stdout().print(f"chart: {output}", markup=False)
 
 
 def entries(home: Home, book: ledger.Ledger, tag: str) -> list[Entry]:

@@ -15,6 +15,7 @@ from runner.core.base.home import Home
 from runner.core.evidence import ledger
 from runner.core.policy import policy_files
 from runner.people.cli.common import Json, TagOption, newest, say
+from runner.people.cli.documents import record
 from runner.people.host import export as exporting
 from runner.people.host import importing
 from runner.people.pages import console
@@ -50,9 +51,9 @@ def export(
     with console.stderr().status("collecting and signing"):
         exporting.export(home, begun.under_or_now(home, book.run_info(name)["policy"]), name, machine, folder)
     public = next(key.public for key in keys.trust(home).keys if keys.path_of(home, key.name).exists())
-    document = {"folder": str(folder), "branch": f"exp/{machine}/{name}", "key": public}
+    document = record.Exported(folder=str(folder), branch=f"exp/{machine}/{name}", key=public)
     text = (
-        f"{folder}: branch {document['branch']}, results.tsv, session.md, report.html\n"
+        f"{folder}: branch {document.branch}, results.tsv, session.md, report.html\n"
         f"start from it elsewhere: glovebox init --from {folder.name} --key {public}"
     )
     say(document, json_, text)
@@ -67,7 +68,8 @@ def _tracked(book: ledger.Ledger, tag: str, wanted: dict[str, Path], json_: bool
         with console.stderr().status(f"writing for {tool}"):
             count = tracking.write(tool, rows, tag, folder)
         lines.append(f"{folder}: {count} runs for {tool}")
-    say({"written": {tool: str(folder) for tool, folder in wanted.items()}}, json_, "\n".join(lines))
+    written = record.Tracked(written={tool: str(folder) for tool, folder in wanted.items()})
+    say(written, json_, "\n".join(lines))
 
 
 def check(home: Home, folder: Path, key: str | None) -> importing.Imported:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
 import sqlite3
 import sys
 from contextlib import suppress
@@ -15,11 +13,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from runner.core.artifacts import begun, keys
+from runner.core.artifacts import begun
 from runner.core.base import files
-from runner.core.base.benches import find, make
+from runner.core.base.benches import find
 from runner.core.base.errors import GloveboxError, UsageError
-from runner.core.base.home import place
 from runner.core.evidence import ledger
 from runner.core.evidence import verify as verifier
 from runner.people.cli import (
@@ -34,14 +31,17 @@ from runner.people.cli import (
     redteam,
     run,
     serve,
+    setup,
+    status,
     steering,
     tags,
     up,
     views,
     warm,
 )
-from runner.people.cli.common import Gpu, Json, TagOption, interruptible, newest, say, show, there
-from runner.people.host import importing
+from runner.people.cli.common import Json, TagOption, emit, newest, say, there
+from runner.people.cli.documents import bench, record
+from runner.people.cli.documents.base import Failed, Mistake
 from runner.people.pages import console, report
 from runner.people.pages.progress import ShownStages
 
@@ -88,6 +88,8 @@ app.add_typer(policy.policy_app)
 app.add_typer(tags.tags_app)
 app.add_typer(steering.program_app)
 for command in (
+    setup.init,
+    setup.doctor,
     run.run,
     up.up,
     export.export,
@@ -100,6 +102,7 @@ for command in (
     operations.gc,
     operations.backup,
     operations.restore,
+    status.status,
     views.history,
     views.show,
     views.watch,
@@ -137,17 +140,14 @@ def _top(
     found = next_step.here()
     width = max((len(command) for command, _ in found.commands), default=0)
     lines = [found.now, *(f"  {command:<{width}}  {what}" for command, what in found.commands)]
-    say(
-        {"now": found.now, "next": [c for c, _ in found.commands]},
-        json_,
-        "\n".join([*lines, "all commands: glovebox -h"]),
-    )
+    document = bench.Next(now=found.now, next=[command for command, _ in found.commands])
+    say(document, json_, "\n".join([*lines, "all commands: glovebox -h"]))
 
 
 @app.command("version")
 def version_(json_: Json = False) -> None:
     """Print the version."""
-    say({"version": version("glovebox")}, json_, f"glovebox {version('glovebox')}")
+    say(bench.Version(version=version("glovebox")), json_, f"glovebox {version('glovebox')}")
 
 
 @app.command("help")
@@ -157,106 +157,6 @@ def help_(
 ) -> None:
     """Say what a command does and takes; without one, which there are."""
     app([*(command or []), "--help"], standalone_mode=False, prog_name=context.find_root().info_name)
-
-
-@app.command()
-def init(
-    env_file: Annotated[
-        Path | None, typer.Option(help="Settings for docker compose; default: .env, if compose.yaml is here.")
-    ] = None,
-    from_: Annotated[
-        Path | None, typer.Option("--from", help="Folder of glovebox export: new tags begin with its best train.py.")
-    ] = None,
-    key: Annotated[str | None, typer.Option(help="Public key the export must be signed by, 64 digits.")] = None,
-    json_: Json = False,
-) -> None:
-    """Create a bench here: .glovebox with a signing key and a trust root, and .env for compose. Safe to repeat."""
-    if from_ is not None:
-        there(from_, "folder", "name one that glovebox export made")
-    home, named = place(), env_file is not None
-    found = export.check(home, from_, key) if from_ is not None else None  # before a bench is made of it
-    make(home)
-    fresh = not home.trust.exists()
-    if fresh:
-        keys.create(home)
-        if not os.environ.get("GLOVEBOX_KEY_PASSPHRASE_FILE"):
-            note = "the signing key is not encrypted (for a passphrase set GLOVEBOX_KEY_PASSPHRASE_FILE before init)"
-            console.stderr().print(note, markup=False)
-    directive = steering.provide(home)
-    document: dict[str, Any] = {"home": str(home.root), "created": fresh, "program": str(home.program)}
-    text = f"bench {'created' if fresh else 'exists'}: {home.root}"
-    text += f"\nwhat you want of agents, for you to edit: {home.program}" if directive else ""
-    if found is not None:
-        document["imported"] = importing.begin(home, found)
-        text += f"\nnew tags begin with experiment {found.best.id} of {found.rows.tag}, {found.best.val_bpb:.6f} there"
-    if env_file is None and Path("compose.yaml").exists():
-        env_file = Path.cwd() / ".env"
-    if env_file is not None:
-        from runner.people.host import compose_env
-
-        compose_env.write(env_file, home, named=named)
-        document["env"] = str(env_file)
-        text += f"\nsettings for docker compose: {document['env']}"
-    say(document, json_, text)
-
-
-@app.command("doctor")
-def doctor_(
-    clock: Annotated[
-        bool, typer.Option("--clock", help="Print the newest run's time limit and what it leaves open.")
-    ] = False,
-    kernels: Annotated[
-        bool, typer.Option("--kernels", help="Test whether this machine's kernels keep elements apart.")
-    ] = False,
-    seconds: Annotated[float, typer.Option(min=5, max=3600, help="How long, with --kernels.")] = 60,
-    gpu: Gpu = None,
-    json_: Json = False,
-) -> None:
-    """Check everything a run needs; every failed line says how to fix it."""
-    from runner.people.host import doctor
-
-    if clock:
-        _clock(json_)
-        return
-    interruptible()
-    if kernels:
-        with console.stderr().status(f"kernels: {seconds:.0f} s in the evaluator's container"):
-            one, document = doctor.kernels(seconds, gpu)
-        say({**one.__dict__, **document}, json_, f"{'ok  ' if one.ok else 'FAIL'}  {one.name}: {one.detail}")
-        raise typer.Exit(0 if one.ok else 5)
-    found = list(doctor.checks() if gpu is None else doctor.of_gpu(gpu))
-    if json_:
-        print(json.dumps({"ok": all(c.ok for c in found), "checks": [c.__dict__ for c in found]}))
-    else:
-        out = console.stdout()
-        for check in found:
-            fix = "" if check.ok else f"\n      fix: {check.fix}"
-            out.print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}{fix}", markup=False)
-    raise typer.Exit(0 if all(c.ok for c in found) else 5)
-
-
-def _clock(as_json: bool) -> None:
-    from runner.people.host import doctor
-
-    tag, found = doctor.clock_of(find())
-    document = {**found._asdict(), "tag": tag, "limit": found.limit, "advantage": found.advantage}
-    share = 100 * found.advantage / found.budget
-    basis = "calibrated by the baseline" if found.baseline_overhead is not None else "from policy, no baseline yet"
-    text = (
-        f"training budget        {found.budget:8.1f} s\n"
-        f"allowance              {found.allowance:8.1f} s  ({basis})\n"
-        f"container limit        {found.limit:8.1f} s  (host clock, start to end of hand-over)\n"
-        f"remaining advantage    {found.advantage:8.1f} s  ({share:.0f}% of the budget, for a script that starts and\n"
-        "                                   hands over as fast as the baseline and trains through the rest)"
-    )
-    say(document, as_json, text)
-
-
-@app.command()
-def status(tag: TagOption = None, json_: Json = False) -> None:
-    """Experiments of a run, with the baseline and the best."""
-    home = find()
-    show(home, tag, json_)
 
 
 @app.command("report")
@@ -273,7 +173,7 @@ def report_(
     path = report.write(home, book, policies, name)
     if png is not None:
         files.write(png, report.picture(book, policies, name))
-    say({"report": str(path), "png": png and str(png)}, json_, str(path))
+    say(record.Reported(report=str(path), png=None if png is None else str(png)), json_, str(path))
 
 
 @app.command("verify")
@@ -290,7 +190,7 @@ def verify_(
     shown = ShownStages(console.stderr()) if console.stderr().is_terminal else None
     document = verifier.verify(find(), witness, since=since, shown=shown).document()
     if json_:
-        print(json.dumps(document))
+        emit(record.Verified(**document))
     else:
         out = console.stdout()
         for what, count in document["checked"].items():
@@ -326,8 +226,8 @@ def main() -> None:
 
 def _say_error(error: GloveboxError) -> NoReturn:
     if "--json" in sys.argv:
-        told = {"what": error.what, "where": error.where, "fix": error.fix, "exit_code": error.exit_code}
-        print(json.dumps({"error": told}))
+        told = Mistake(what=error.what, where=error.where, fix=error.fix, exit_code=error.exit_code)
+        emit(Failed(error=told))
     else:
         console.stderr().print(f"glovebox: {error}", markup=False)
     sys.exit(error.exit_code)

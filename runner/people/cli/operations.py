@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,8 @@ from runner.core.base.benches import find
 from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home, place
 from runner.core.policy import policy_files
-from runner.people.cli.common import Json, Yes, interruptible, say, there
+from runner.people.cli.common import Json, Yes, emit, interruptible, say, there
+from runner.people.cli.documents import bench
 from runner.people.host import backup as backups
 from runner.people.pages import console
 
@@ -28,9 +28,9 @@ def gc(
     home = find()
     client = housekeeping.engine(home)
     found, freed = housekeeping.tidy(home, days, client, remove=yes)
-    document = {"removed": yes, "freed_bytes": freed, "found": [one._asdict() | {"path": None} for one in found]}
     if json_:
-        print(json.dumps(document))
+        things = [bench.Thing(**one._asdict() | {"path": None}) for one in found]
+        emit(bench.Tidied(removed=yes, freed_bytes=freed, found=things))
         return
     out = console.stdout()
     for one in found:
@@ -51,7 +51,7 @@ def backup(
     home = find()
     interruptible()
     size = backups.write(home, path.absolute(), artifacts=artifacts)
-    say({"backup": str(path), "bytes": size}, json_, f"{path}: {size / 1e6:.1f} MB")
+    say(bench.BackedUp(backup=str(path), bytes=size), json_, f"{path}: {size / 1e6:.1f} MB")
 
 
 def restore(path: Annotated[Path, typer.Argument(help="File that glovebox backup made.")], json_: Json = False) -> None:
@@ -64,7 +64,7 @@ def restore(path: Annotated[Path, typer.Argument(help="File that glovebox backup
     if changed:
         text += "\nits policies are not this checkout's; `broker.upstream` is where your API key goes:"
         text += "".join(f"\n  {line}" for line in changed)
-    say({"home": str(home.root), **outcome.document(), "policies": changed}, json_, text)
+    say(bench.Restored(home=str(home.root), **outcome.document(), policies=changed), json_, text)
     raise typer.Exit(0 if not outcome.failures else 8)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from runner.core.airlock import leak_budget
@@ -11,7 +9,8 @@ from runner.core.base.benches import find
 from runner.core.base.home import Home
 from runner.core.base.launching import Lane, LaunchRequest
 from runner.core.policy import policy_files, seccomp, users
-from runner.people.cli.common import Json
+from runner.people.cli.common import Json, emit
+from runner.people.cli.documents import bench
 from runner.people.pages import console, explain
 
 policy_app = typer.Typer(name="policy", help="What the rooms may do.", no_args_is_help=True, rich_markup_mode=None)
@@ -23,12 +22,12 @@ def explain_(json_: Json = False) -> None:
     policies = policy_files.load(*find().policies)
     rooms = explain.rooms(policies)
     if json_:
-        told = {
-            "channels": leak_budget.channels(policies),
-            "most": leak_budget.most(policies),
+        told = bench.LeakBits(
+            channels=leak_budget.channels(policies),
+            most=leak_budget.most(policies),
             **policies.metrics.leak.model_dump(),
-        }
-        print(json.dumps({"digest": policies.digest, "terms": policies.terms, "rooms": rooms, "leak_bits": told}))
+        )
+        emit(bench.Explanation(digest=policies.digest, terms=policies.terms, rooms=rooms, leak_bits=told))
         return
     out = console.stdout()
     for room, lines in rooms.items():
@@ -44,7 +43,7 @@ def diff(json_: Json = False) -> None:
     home = find()
     found = differences(home)
     if json_:
-        print(json.dumps({"ok": not any(found.values()), "containers": found}))
+        emit(bench.Differences(ok=not any(found.values()), containers=found))
     else:
         out = console.stdout()
         for name, lines in found.items():

@@ -15,7 +15,8 @@ from runner.core.base.benches import find
 from runner.core.base.errors import PolicyError, UsageError
 from runner.core.base.strict_yaml import parse, read
 from runner.core.policy import walls
-from runner.people.cli.common import Json, say
+from runner.people.cli.common import Json, emit, say
+from runner.people.cli.documents import bench
 from runner.people.pages import console
 
 app = typer.Typer(
@@ -30,7 +31,7 @@ def list_(json_: Json = False) -> None:
     folders = find().policies
     found = {name: profiles.load(folders, name) for name in profiles.names(folders)}
     if json_:
-        say({"profiles": {name: file.model_dump() for name, file in found.items()}}, json_, "")
+        emit(bench.Profiles(profiles=found))
         return
     table = Table(title="profiles", title_justify="left")
     for column in ("name", "for", "tokens a row", "seconds", "vocabulary", "tokens scored"):
@@ -57,7 +58,8 @@ def check(name: Name, json_: Json = False) -> None:
     ]
     if file.max_seq_len & (file.max_seq_len - 1):
         lines.append("note: the seed wants rows of a power of two; another train.py may not")
-    say({"profile": name, **file.model_dump(), "estimate": asdict(found)}, json_, "\n".join(lines))
+    document = bench.ProfileChecked(profile=name, settings=file, estimate=bench.Estimate(**asdict(found)))
+    say(document, json_, "\n".join(lines))
 
 
 @app.command()
@@ -86,8 +88,5 @@ def new(
     profiles.named(name)
     parse(path, text, profiles.File)
     files.write(path, text, replace=False)
-    say(
-        {"profile": name, "path": str(path)},
-        json_,
-        f"profile {name}: {path}\nlook at it: glovebox profile check {name}",
-    )
+    made = bench.ProfileMade(profile=name, path=str(path))
+    say(made, json_, f"profile {name}: {path}\nlook at it: glovebox profile check {name}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import re
 import sys
@@ -25,7 +24,8 @@ from runner.core.base.values import Experiment
 from runner.core.decision import standing
 from runner.core.evidence import ledger
 from runner.core.evidence.git_line import GitLine
-from runner.people.cli.common import Json, TagOption, newest, numbered, say
+from runner.people.cli.common import Json, TagOption, emit, newest, numbered, say
+from runner.people.cli.documents import record
 from runner.people.pages import console, reasons
 
 ROOMS = ("trainer", "evaluator")  # the agent's log is its session's
@@ -47,11 +47,8 @@ def logs(
     row = numbered(home, ledger.Ledger(home.ledger, read_only=True), tag, experiment)
     there = files_of(home, row)
     if not room:
-        say(
-            {"experiment": row.id, "logs": {name: str(path) for name, path in there.items()}},
-            json_,
-            _listed(row, there),
-        )
+        paths = {name: str(path) for name, path in there.items()}
+        say(record.Logs(experiment=row.id, logs=paths), json_, _listed(row, there))
         return
     if room not in ROOMS:
         raise UsageError(f"no room {room}", fix=f"one of: {', '.join(ROOMS)}")
@@ -60,7 +57,7 @@ def logs(
         raise UsageError(f"experiment {row.id} has no log of the {room}", fix=f"logs there are: {known}")
     text = printable(there[room], lines)
     if json_:
-        print(json.dumps({"experiment": row.id, "room": room, "path": str(there[room]), "lines": text}))
+        emit(record.Log(experiment=row.id, room=room, path=str(there[room]), lines=text))
         return
     console.stderr().print(f"words of untrusted code, {there[room]}:", markup=False, soft_wrap=True)
     for line in text:
@@ -107,7 +104,7 @@ def best(
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(home, book, tag)
     row = standing.best(book.experiments(name))
-    if row is None:
+    if row is None or row.val_bpb is None:
         raise UsageError(f"nothing was kept in tag {name}", fix="glovebox history says how its experiments ended")
     data = GitLine(home.line, make=False).content(row.commit)
     if hashlib.sha256(data).hexdigest() != row.snapshot:
@@ -119,16 +116,14 @@ def best(
             files.write(output, data, replace=False)
         except FileExistsError:
             raise UsageError("is there already", where=str(output), fix="name a file that is not") from None
-        say(
-            {"experiment": row.id, "tag": name, "val_bpb": row.val_bpb, "path": str(output)}, json_, f"{output}: {told}"
-        )
+        written = record.BestWritten(experiment=row.id, tag=name, val_bpb=row.val_bpb, path=str(output))
+        say(written, json_, f"{output}: {told}")
         return
+    text = data.decode("utf-8", "replace")
     if json_:
-        text = data.decode("utf-8", "replace")
-        print(json.dumps({"experiment": row.id, "tag": name, "val_bpb": row.val_bpb, "train_py": text}))
+        emit(record.Best(experiment=row.id, tag=name, val_bpb=row.val_bpb, train_py=text))
         return
     console.stderr().print(told, markup=False)
-    text = data.decode("utf-8", "replace")
     if sys.stdout.isatty():  # a restored bench may be a stranger's
         text = "\n".join(map(invisible.printable, text.split("\n")))
     sys.stdout.write(text)
@@ -146,7 +141,7 @@ def explain(
             f"no outcome or reason {reason}", fix=f"near: {', '.join(near)}" if near else "glovebox explain"
         )
     if json_:
-        print(json.dumps({word: one._asdict() for word, one in found.items()}))
+        emit(record.Explained({word: record.Meaning(**one._asdict()) for word, one in found.items()}))
         return
     for word, one in found.items():
         then = f". What to do: {one.remedy}" if one.remedy else ""

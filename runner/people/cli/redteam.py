@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,8 @@ from runner.core.evidence.receipts import Probes
 from runner.core.evidence.recorder import now
 from runner.core.policy import policy_files
 from runner.core.policy.policy_files import Policies
-from runner.people.cli.common import Json, interruptible
+from runner.people.cli.common import Json, emit, interruptible
+from runner.people.cli.documents import bench
 from runner.people.pages import console
 
 if TYPE_CHECKING:
@@ -65,9 +65,15 @@ def redteam(
     if home is not None and not only and policies.sandbox == ours:
         receipts.keep_probes(home, _summary(found, noticed, unnoticed, policies))
     if json_:
-        document = {"ok": good, "runtime": policies.sandbox.runtime, "policy": policies.digest}
-        print(
-            json.dumps({**document, "probes": [asdict(f) for f in found], "unnoticed": unnoticed, "noticed": noticed})
+        emit(
+            bench.Attacked(
+                ok=good,
+                runtime=policies.sandbox.runtime,
+                policy=policies.digest,
+                probes=[bench.Probe(**asdict(finding)) for finding in found],
+                unnoticed=unnoticed,
+                noticed=noticed,
+            )
         )
     else:
         _print(found, noticed, unnoticed, policies.sandbox.runtime)

@@ -12,9 +12,11 @@ from runner.core.airlock.description import clean
 from runner.core.base.benches import find
 from runner.core.base.launching import Lane
 from runner.core.evidence import ledger
-from runner.people.cli.common import Gpu, Json, TagOption, ended, newest, notifying, show, there
+from runner.people.cli.common import Gpu, Json, TagOption, emit, ended, newest, notifying, there
+from runner.people.cli.documents import record
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
 from runner.people.cli.session import AGENTS, Experiments, FromTag, KeyFile, follow, secret_of, settings_of
+from runner.people.cli.status import show
 from runner.people.pages import console
 
 MAX_DESCRIPTION = 200
@@ -58,7 +60,7 @@ def run(
         answer, code, _ = follow(settings, home, secret, told)
         told(ended(code))
     if code == 0 and answer is not None and train_py is not None:
-        print(json.dumps({"feedback": answer["feedback"], "row": answer["row"]}))
+        emit(record.Ran.model_validate_json(json.dumps({"feedback": answer["feedback"], "row": answer["row"]})))
     elif code == 0:
         show(home, tag, json_)
     raise typer.Exit(code)
@@ -103,7 +105,7 @@ def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: 
         if answer["stopped"]:
             console.stderr().print("stopped as asked for; the same command goes on with what is missing", markup=False)
         if as_json:
-            print(json.dumps({"tag": name, "transfers": answer["transfers"]}))
+            emit(record.Measured.model_validate_json(json.dumps({"tag": name, "transfers": answer["transfers"]})))
         elif answer["transfers"] and order.get("top") == 0:
             console.stdout().print(console.measured(answer["transfers"]), markup=False)
         elif answer["transfers"]:

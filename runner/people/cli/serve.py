@@ -15,6 +15,7 @@ from runner.core.base.benches import find
 from runner.core.base.errors import GloveboxError, UsageError
 from runner.core.base.home import NAME, Home
 from runner.people.cli.common import Json, say
+from runner.people.cli.documents import bench
 from runner.people.pages import console
 
 
@@ -39,12 +40,12 @@ def serve(
         path = (on_socket or _usual(benches)).absolute()
         made = live_server.local(path)
         how = f"ssh -L 8899:{path} {socket.gethostname()}, then http://127.0.0.1:8899/?token={token}"
-        told = {"socket": str(path), "token": token}
+        told: bench.Served | bench.ServedLocally = bench.ServedLocally(socket=str(path), token=token)
     else:
         made = live_server.loopback(8899 if port is None else port)
         number = made.getsockname()[1]
         how = f"http://127.0.0.1:{number}/?token={token}"
-        told = {"url": how, "token": token}
+        told = bench.Served(url=how, token=token)
     say(told, json_, how)
     console.stderr().print("Ctrl-C ends it", markup=False)
     try:

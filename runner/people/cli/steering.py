@@ -7,11 +7,10 @@ it acts (core/base/steering.py).
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import sys
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -29,8 +28,9 @@ from runner.core.decision import standing
 from runner.core.evidence import ledger, texts
 from runner.core.evidence.texts import Texts
 from runner.core.findings import comparing
-from runner.people.cli.common import Json, TagOption, newest, numbered, say
+from runner.people.cli.common import Json, TagOption, emit, newest, numbered, say
 from runner.people.cli.compare import entries
+from runner.people.cli.documents import record
 from runner.people.pages import console
 
 program_app = typer.Typer(
@@ -76,11 +76,11 @@ def hint(
 def _hints(home: Home, book: ledger.Ledger, tag: str, as_json: bool) -> None:
     stand = steering.hints(Texts(book).steers(tag))
     coming = [one for _, one in steering.waiting(home, tag) if one is not None and one.verb == "hint"]
-    document = {
-        "tag": tag,
-        "hints": [{"after": one.after, "text": one.text} for one in stand],
-        "waiting": [one.text for one in coming],
-    }
+    document = record.Hints(
+        tag=tag,
+        hints=[record.Hint(after=one.after, text=one.text) for one in stand],
+        waiting=[one.text for one in coming],
+    )
     lines = [f"since experiment {one.after}: {one.text}" for one in stand]
     lines += [f"not taken in yet: {one.text}" for one in coming]
     say(document, as_json, "\n".join(map(invisible.printable, lines)) or f"no hint stands in tag {tag}")
@@ -101,7 +101,7 @@ def notes(
         digest = numbered(home, book, tag, at).notebook
         found = known.read_notebook(digest) if digest else Notebook()
     if json_:
-        print(found.model_dump_json())
+        emit(found)
         return
     lines = [invisible.printable(one) for one in found.notes.split("\n")] if found.notes else ["(no notes)"]
     lines += [f"idea {idea.id}: {invisible.printable(idea.text)}" for idea in found.ideas]
@@ -152,7 +152,7 @@ def _ask(
     made = steering.ask(home, tag, verb, now, text=text, experiment=experiment)
     at_work = locks.held(home.runner_lock)
     who = "the session at work takes it in with its agent's next request" if at_work else "the next session takes it in"
-    document = {"tag": tag, "asked": made.model_dump(mode="json"), "at_work": at_work}
+    document = record.Asked(tag=tag, asked=made, at_work=at_work)
     say(document, as_json, f"{tag}: {verb} asked{then}; {who}")
 
 
@@ -162,7 +162,7 @@ def program(context: typer.Context, json_: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     path = steering.directive(find())
-    say({"program": str(path)}, json_, str(path))
+    say(record.Directive(program=str(path)), json_, str(path))
 
 
 @program_app.command("use")
@@ -178,7 +178,8 @@ def use(
     if home.program.exists():
         files.write(before, home.program.read_bytes(), mode=0o600)
     files.write(home.program, (SHIPPED / _SHIPPED[name]).read_bytes(), mode=0o600)
-    say({"program": str(home.program), "before": str(before)}, json_, f"{home.program}: {name}; before it: {before}")
+    document = record.DirectiveUsed(program=str(home.program), before=str(before))
+    say(document, json_, f"{home.program}: {name}; before it: {before}")
 
 
 @program_app.command("log")
@@ -192,8 +193,9 @@ def log(tag: TagOption = None, json_: Json = False) -> None:
     for row in book.experiments(name):
         rows.setdefault((row.program or "")[:_SHORT], []).append(row)
     if json_:
-        spans = {name: [some[0].id, some[-1].id] if some else None for name, some in rows.items()}
-        print(json.dumps({"tag": name, "versions": [{**one.model_dump(), "span": spans[one.name]} for one in found]}))
+        spans = {name: (some[0].id, some[-1].id) if some else None for name, some in rows.items()}
+        versions = [record.DirectiveVersion(**dict(one), span=spans[one.name]) for one in found]
+        emit(record.DirectiveVersions(tag=name, versions=versions))
         return
     view = Table()
     for column in ("version", "experiments", "kept", "gain", "per hour"):
@@ -211,7 +213,7 @@ def show(version: Version = "now", json_: Json = False) -> None:
     """Print a version."""
     text = _text(find(), version)
     if json_:
-        print(json.dumps({"version": version, "text": text}))
+        emit(record.DirectiveText(version=version, text=text))
     else:
         sys.stdout.write("\n".join(map(invisible.printable, text.split("\n"))))
 
@@ -223,7 +225,7 @@ def diff(old: Version, new: Version = "now", json_: Json = False) -> None:
     lines = list(
         difflib.unified_diff(_text(home, old).splitlines(), _text(home, new).splitlines(), old, new, lineterm="")
     )
-    document: dict[str, Any] = {"old": old, "new": new, "diff": "\n".join(lines)}
+    document = record.DirectiveDiff(old=old, new=new, diff="\n".join(lines))
     say(document, json_, "\n".join(map(invisible.printable, lines)) or "no difference")
 
 

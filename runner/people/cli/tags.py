@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -13,7 +12,8 @@ from runner.core.airlock import invisible
 from runner.core.base.benches import find
 from runner.core.base.errors import UsageError
 from runner.core.evidence import ledger
-from runner.people.cli.common import Json, Yes, say, tag_name
+from runner.people.cli.common import Json, Yes, emit, say, tag_name
+from runner.people.cli.documents import record
 from runner.people.host import tag_book
 from runner.people.pages import console
 
@@ -38,7 +38,7 @@ def list_(
     book, names = ledger.Ledger(home.ledger, read_only=True), tag_book.read(home)
     found = [_tag(book, names, tag) for tag in book.tags() if every or tag not in names.archived]
     if json_:
-        print(json.dumps({"tags": found}))
+        emit(record.Tags(tags=found))
         return
     if not found:
         if names.archived:
@@ -52,30 +52,30 @@ def list_(
     console.stdout().print(view)
 
 
-def _cells(one: dict[str, Any]) -> list[str]:
-    called = f"{one['name']} ({one['tag']})" if one["name"] else one["tag"]
+def _cells(one: record.TagLine) -> list[str]:
+    called = f"{one.name} ({one.tag})" if one.name else one.tag
     return [
-        f"{called}, archived" if one["archived"] else called,
-        escape(invisible.printable(one["started"][:16].replace("T", " "))),
-        f"{one['experiments']} and one running" if one["running"] else str(one["experiments"]),
-        str(one["kept"]),
-        *("" if one[name] is None else f"{one[name]:.6f}" for name in ("baseline", "best")),
-        one["begun_from"] or "",
+        f"{called}, archived" if one.archived else called,
+        escape(invisible.printable(one.started[:16].replace("T", " "))),
+        f"{one.experiments} and one running" if one.running else str(one.experiments),
+        str(one.kept),
+        *("" if value is None else f"{value:.6f}" for value in (one.baseline, one.best)),
+        one.begun_from or "",
     ]
 
 
-def _tag(book: ledger.Ledger, names: tag_book.TagBook, tag: str) -> dict[str, Any]:
+def _tag(book: ledger.Ledger, names: tag_book.TagBook, tag: str) -> record.TagLine:
     origin, info = book.origin(tag), book.run_info(tag)
-    return {
-        "tag": tag,
-        "name": names.names.get(tag),
-        "archived": tag in names.archived,
-        "started": info["started"],
-        "artifact": info["artifact"],
+    return record.TagLine(
+        tag=tag,
+        name=names.names.get(tag),
+        archived=tag in names.archived,
+        started=info["started"],
+        artifact=info["artifact"],
+        running=bool(book.open_numbers(tag)),
+        begun_from=origin.begun_from if origin else None,
         **book.glance(tag).model_dump(),
-        "running": bool(book.open_numbers(tag)),
-        "begun_from": origin.begun_from if origin else None,
-    }
+    )
 
 
 @tags_app.command("rename")
@@ -88,7 +88,7 @@ def rename(
     home = find()
     own = tag_book.tag_of(home, tag)
     tag_book.call(home, ledger.Ledger(home.ledger, read_only=True), own, tag_name(name))
-    say({"tag": own, "name": name}, json_, f"{own} is called {name}")
+    say(record.Renamed(tag=own, name=name), json_, f"{own} is called {name}")
 
 
 @tags_app.command("archive")
@@ -107,7 +107,7 @@ def _put(tag: str, as_json: bool, *, away: bool) -> None:
     home = find()
     own = tag_book.tag_of(home, tag)
     tag_book.archive(home, ledger.Ledger(home.ledger, read_only=True), own, away=away)
-    say({"tag": own, "archived": away}, as_json, f"{own} is {'archived' if away else 'back'}")
+    say(record.Archived(tag=own, archived=away), as_json, f"{own} is {'archived' if away else 'back'}")
 
 
 @tags_app.command("delete")
@@ -119,5 +119,5 @@ def delete(tag: TagName, yes: Yes = False, json_: Json = False) -> None:
     own = tag_book.tag_of(home, tag)
     count, size = tag_book.delete(home, own, remove=yes)
     verb = "removed" if yes else "would be removed (--yes does it)"
-    document = {"tag": own, "removed": yes, "files": count, "bytes": size}
+    document = record.Deleted(tag=own, removed=yes, files=count, bytes=size)
     say(document, json_, f"{own}: {count} files, {size / 1e6:.1f} MB {verb}; its record stays")

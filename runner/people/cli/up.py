@@ -16,9 +16,11 @@ from runner.core.base.benches import find
 from runner.core.base.errors import BusyError, GloveboxError
 from runner.core.base.home import Home
 from runner.core.evidence import ledger
-from runner.people.cli.common import Json, Tell, ended, interruptible, notifying, say, show
+from runner.people.cli.common import Json, Tell, ended, interruptible, notifying, say
+from runner.people.cli.documents import record
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
 from runner.people.cli.session import AGENTS, Experiments, FromTag, KeyFile, follow, secret_of, settings_of
+from runner.people.cli.status import show
 from runner.people.host.restarts import Restarts
 from runner.people.pages import console
 
@@ -104,7 +106,7 @@ def stop(
     paths = [path for path in (home.up_lock, home.runner_lock) if locks.held(path)]
     found = [holder for path in paths if (holder := locks.holder(path))]
     if not found:
-        say({"stopped": None}, json_, "nothing is running")
+        say(record.Stopped(stopped=None), json_, "nothing is running")
         return
     first = found[0]
     _signal(first, signal.SIGTERM, paths[0])
@@ -114,7 +116,7 @@ def stop(
             raise BusyError("it did not stop in 90 s", where=str(paths[0]), fix=f"kill -9 {first.pid}")
         time.sleep(0.1)
     tag = first.name.rsplit("tag ", 1)[-1]
-    say({"stopped": tag}, json_, f"stopped {tag}")
+    say(record.Stopped(stopped=tag), json_, f"stopped {tag}")
 
 
 def _stop_after(home: Home, as_json: bool) -> None:
@@ -130,10 +132,10 @@ def _stop_after(home: Home, as_json: bool) -> None:
         _signal(runner, signal.SIGUSR1, home.runner_lock)
     found = runner or keeper
     if found is None:
-        say({"stopping": None}, as_json, "nothing is running")
+        say(record.Stopping(stopping=None), as_json, "nothing is running")
         return
     tag = found.name.rsplit("tag ", 1)[-1]
-    say({"stopping": tag}, as_json, f"{tag} ends after the experiment in progress")
+    say(record.Stopping(stopping=tag), as_json, f"{tag} ends after the experiment in progress")
 
 
 def _at_work(path: Path) -> locks.Holder | None:

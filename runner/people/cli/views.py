@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -19,7 +18,9 @@ from runner.core.base.values import OUTCOMES, Experiment
 from runner.core.decision import standing
 from runner.core.evidence import audit_chain, ledger
 from runner.core.evidence.git_line import GitLine
-from runner.people.cli.common import Json, TagOption, newest, notifying, numbered
+from runner.people.cli import status as status_
+from runner.people.cli.common import Json, TagOption, emit, newest, notifying, numbered
+from runner.people.cli.documents import record
 from runner.people.cli.records import files_of
 from runner.people.pages import console, views
 from runner.people.pages import watch as watching
@@ -42,13 +43,12 @@ def history(
     rows = book.experiments(name)
     glance = views.history(rows, begun.under_or_now(home, book.run_info(name)["policy"]))
     chosen = [row for row in rows if status in (None, row.outcome)][-(last or len(rows)) :]
-    document = {**ledger.summary(book, name), **glance}
-    document["experiments"] = [row.model_dump(mode="json") for row in chosen]
+    document = record.History(**status_.facts(book, name, chosen), **glance)
     if json_:
-        print(json.dumps(document))
+        emit(document)
         return
     out = console.stdout()
-    console.table(document, out)
+    console.table(document.model_dump(mode="json"), out)
     counts = ", ".join(f"{count} {outcome}" for outcome, count in glance["outcomes"].items() if count)
     out.print(
         f"{counts or 'nothing yet'}; {glance['since_keep']} since the last keep; {glance['hours']} h", markup=False
@@ -102,13 +102,31 @@ def _plainly(look: Callable[[], watching.State], out: Console, interval: float, 
             now = (state.count, [one.number for one in state.running])
             if now != before:
                 if json_:
-                    print(json.dumps(watching.document(state)), flush=True)
+                    emit(_watched(state))
                 else:
                     out.print(watching.frame(state, out.width, unicode=False))
             if once:
                 return
             before = now
             time.sleep(interval)
+
+
+def _watched(state: watching.State) -> record.Watched:
+    return record.Watched(
+        tag=state.tag,
+        experiments=state.count,
+        last=list(state.rows[-watching.SHOWN_ROWS :]),
+        running=[record.Running(**one.__dict__) for one in state.running],
+        cost=None if state.cost is None else record.Cost(**state.cost),
+        away_until=state.away,
+        gpus=state.gpus,
+        hours=round(state.hours, 3),
+        leak_bits=round(state.leak_bits),
+        leak_limit=state.leak_limit,
+        leak_experiments_left=state.leak_left,
+        paused=state.paused,
+        hints=state.hints,
+    )
 
 
 def show(
@@ -126,10 +144,16 @@ def show(
     reruns = [rerun for rerun in book.reruns(name) if rerun.experiment == row.id]
     receipt = audit_chain.by_name(audit_chain.read(home.audit), "finished").get((name, experiment))
     if json_:
-        document = {"experiment": row.model_dump(mode="json"), "compared_with": before.id if before else None}
-        again = [rerun.model_dump(mode="json") for rerun in reruns]
-        logs = {room: str(path) for room, path in files_of(home, row).items()}
-        print(json.dumps({**document, "reruns": again, "diff": diff, "receipt": receipt, "logs": logs}))
+        emit(
+            record.Shown(
+                experiment=row,
+                compared_with=before.id if before else None,
+                reruns=reruns,
+                diff=diff,
+                receipt=receipt,
+                logs={room: str(path) for room, path in files_of(home, row).items()},
+            )
+        )
         return
     details = views.details(row, before, reruns) + [(f"{r} log", str(path)) for r, path in files_of(home, row).items()]
     _print(row, details, diff, receipt is not None)

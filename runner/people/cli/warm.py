@@ -15,6 +15,7 @@ from runner.core.base.launching import Lane, LaunchRequest
 from runner.core.base.run_folder import new_run_id
 from runner.core.policy import policy_files
 from runner.people.cli.common import Gpu, Json, say
+from runner.people.cli.documents import bench
 from runner.people.host import processes
 from runner.people.pages import console
 from runner.people.pages.progress import ShownStages
@@ -35,13 +36,14 @@ def warm(
     home = find()
     if forget:
         gone = compile_cache.forget(home)
-        say({"forgotten": gone}, json_, f"removed: {', '.join(gone) or 'nothing'}")
+        say(bench.Forgotten(forgotten=gone), json_, f"removed: {', '.join(gone) or 'nothing'}")
         return
     text = compile_cache.source(home, train_py)
     with locks.hold(home.runner_lock, "warm"):
         version = _make(home, text, gpu)
-    said = f"compile cache {version} ready: tags begun from now on start with it"
-    say({"version": version, "bytes": _size(home, version)}, json_, f"{said} ({_size(home, version) / 1e6:.1f} MB)")
+    size = (home.artifacts / version / COMPILED_FILE).stat().st_size
+    said = f"compile cache {version} ready: tags begun from now on start with it ({size / 1e6:.1f} MB)"
+    say(bench.Warmed(version=version, bytes=size), json_, said)
 
 
 def _make(home: Home, text: bytes, gpu: str | None) -> str:
@@ -65,7 +67,3 @@ def _make(home: Home, text: bytes, gpu: str | None) -> str:
         launches = LaunchClient(places.launch)
         ShownStages(console.stderr()).say(f"training the baseline for {budget} s to compile it")
         return compile_cache.make(home, text, launches.run, request, seconds, budget)
-
-
-def _size(home: Home, version: str) -> int:
-    return (home.artifacts / version / COMPILED_FILE).stat().st_size

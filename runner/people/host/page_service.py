@@ -1,4 +1,4 @@
-"""`python -m runner.people.host.page_service`: the live page as a service of compose, off by default. TRUSTED, reads only.
+"""`python -m runner.people.host.page_service`: the live page under compose, off by default. TRUSTED, reads only.
 
 It answers on its container's own network; compose publishes that on 127.0.0.1 alone, and the browser's token is told
 in its log, as `glovebox serve` tells it on a terminal. It outlives the tag: people look in the morning.

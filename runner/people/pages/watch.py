@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -52,7 +51,7 @@ class State:
     rows: Sequence[Experiment]  # the newest at least
     keeps: Sequence[float]  # their scores
     running: list[Running]
-    cost: dict[str, float] | None
+    cost: spending.Spent | None
     budget: float  # seconds of training an experiment has
     dollars: float  # policy's ceiling for the tag
     away: str | None  # until when the model API is left alone
@@ -207,22 +206,3 @@ def _results(rows: Sequence[Experiment]) -> Table:
             gain = f"{row.gain:+.4f} real {row.probability:.2f}"
         view.add_row(f"#{row.id}", f"[{color}]{row.outcome}[/]", score, gain, escape(row.description))
     return view
-
-
-def document(state: State) -> dict[str, Any]:
-    """A state as one JSON document."""
-    return {
-        "tag": state.tag,
-        "experiments": state.count,
-        "last": [row.model_dump(mode="json") for row in state.rows[-SHOWN_ROWS:]],
-        "running": [{**one.__dict__} for one in state.running],
-        "cost": state.cost,
-        "away_until": state.away,
-        "gpus": state.gpus,
-        "hours": round(state.hours, 3),
-        "leak_bits": round(state.leak_bits),
-        "leak_limit": state.leak_limit,
-        "leak_experiments_left": state.leak_left,
-        "paused": state.paused,
-        "hints": state.hints,
-    }

@@ -1,0 +1,1 @@
+"""What every command prints with --json: closed models, published as docs/schemas/."""

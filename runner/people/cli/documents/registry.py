@@ -1,0 +1,66 @@
+"""Which documents a command prints with --json. TRUSTED, no logic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel
+
+from runner.people.cli.documents import bench, record
+
+DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the first word alone is ""
+    "": (bench.Next,),
+    "backup": (bench.BackedUp,),
+    "best": (record.Best, record.BestWritten),
+    "compare": (record.Compared,),
+    "confirm": (record.Measured,),
+    "doctor": (bench.Examined, bench.Kernels, bench.Clock),
+    "explain": (record.Explained,),
+    "export": (record.Exported, record.Tracked),
+    "gc": (bench.Tidied,),
+    "hint": (record.Hints, record.Asked),
+    "history": (record.History,),
+    "init": (bench.Initialised,),
+    "keys add": (bench.Key,),
+    "keys list": (bench.Keys,),
+    "keys new": (bench.Key,),
+    "keys revoke": (bench.Revoked,),
+    "keys rotate": (bench.Rotated,),
+    "keys sign": (bench.Signed,),
+    "keys threshold": (bench.Threshold,),
+    "logs": (record.Logs, record.Log),
+    "notes": (record.Notebook,),
+    "pause": (record.Asked,),
+    "policy diff": (bench.Differences,),
+    "policy explain": (bench.Explanation,),
+    "prepare": (bench.Prepared,),
+    "profile check": (bench.ProfileChecked,),
+    "profile list": (bench.Profiles,),
+    "profile new": (bench.ProfileMade,),
+    "program": (record.Directive,),
+    "program diff": (record.DirectiveDiff,),
+    "program log": (record.DirectiveVersions,),
+    "program show": (record.DirectiveText,),
+    "program use": (record.DirectiveUsed,),
+    "redteam": (bench.Attacked,),
+    "report": (record.Reported,),
+    "rerun": (record.Measured,),
+    "restore": (bench.Restored,),
+    "resume": (record.Asked,),
+    "run": (record.Status, record.Ran),
+    "serve": (bench.Served, bench.ServedLocally),
+    "show": (record.Shown,),
+    "status": (record.Status,),
+    "stop": (record.Stopped, record.Stopping),
+    "tags": (record.Tags,),
+    "tags archive": (record.Archived,),
+    "tags delete": (record.Deleted,),
+    "tags rename": (record.Renamed,),
+    "tags unarchive": (record.Archived,),
+    "up": (record.Status,),
+    "verify": (record.Verified,),
+    "version": (bench.Version,),
+    "veto": (record.Asked,),
+    "warm": (bench.Warmed, bench.Forgotten),
+    "watch": (record.Watched,),
+}

@@ -1,0 +1,69 @@
+"""`glovebox status`, and the table that a run ends with. TRUSTED, reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from runner.core.base.benches import find
+from runner.core.base.home import Home
+from runner.core.base.values import Experiment, Status
+from runner.core.evidence import ledger, spending, texts
+from runner.people.cli.common import Json, TagOption, emit, newest
+from runner.people.cli.documents import record
+from runner.people.pages import console
+
+_GPU = ("GPU-", "MIG-")
+
+
+def status(tag: TagOption = None, json_: Json = False) -> None:
+    """Experiments of a run, with the baseline and the best."""
+    show(find(), tag, json_)
+
+
+def show(home: Home, tag: str | None, as_json: bool) -> None:
+    """A run's experiments, baseline, best and cost."""
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(home, book, tag)
+    cost, away = spending.spent(home.spent, name), spending.away(home.broker)
+    document = record.Status(
+        **facts(book, name, book.experiments(name)),
+        report=str(home.tag(name) / "report.html"),
+        cost=None if cost is None else record.Cost(**cost),
+        away_until=None if away is None else away.isoformat(),
+        paused=texts.paused(home, texts.Texts(book), name),
+    )
+    if as_json:
+        emit(document)
+        return
+    out = console.stdout()
+    console.table(document.model_dump(mode="json"), out)
+    if document.cost is not None:
+        told = f"${document.cost.dollars:.4f}, {document.cost.requests} calls, {document.cost.tokens} tokens"
+        out.print(f"model: {told}", markup=False)
+    if away is not None:
+        out.print(f"model: away, asked again at {away.astimezone():%H:%M:%S}", markup=False)
+    if document.paused:
+        out.print(f"{name} is paused (glovebox resume)", markup=False)
+    out.print(f"report: {document.report}", markup=False)
+
+
+def facts(book: ledger.Ledger, tag: str, shown: Sequence[Experiment]) -> dict[str, Any]:
+    """What `status` and `history` say of a tag alike; `shown`: some of its experiments."""
+    rows = book.experiments(tag)
+    keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
+    return {
+        **ledger.start(book, tag),
+        "baseline": keeps[0].val_bpb if keeps else None,
+        "best": keeps[-1].val_bpb if keeps else None,
+        "expected": next((row.total for row in reversed(rows) if row.total is not None), None),
+        "running": book.open_numbers(tag),
+        "reruns": len(book.reruns(tag)),
+        "experiments": [_row(row) for row in shown],
+    }
+
+
+def _row(row: Experiment) -> record.Row:
+    gpu = next((part for part in row.lane.split("/") if part.startswith(_GPU)), None)
+    device = row.speed.name if row.speed is not None else gpu or "cpu"
+    return record.Row(**dict(row), expected=row.gain, device=device)
