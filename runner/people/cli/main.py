@@ -22,6 +22,7 @@ from runner.core.evidence import verify as verifier
 from runner.people.cli import (
     artifacts,
     compare,
+    data,
     export,
     next_step,
     operations,
@@ -58,9 +59,10 @@ _FIXES = {
 }
 # As people meet them: a bench, a run, looking at it, looking after it.
 _ORDER = (
-    "init", "doctor", "profile", "prepare", "run", "up", "stop", "status", "watch", "serve", "history", "show", "logs",
-    "best", "explain", "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto", "rerun",
-    "confirm", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help", "version",
+    "init", "doctor", "profile", "prepare", "data", "run", "up", "stop", "status", "watch", "serve", "history", "show",
+    "logs", "best", "explain", "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto",
+    "rerun", "confirm", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help",
+    "version",
 )  # fmt: skip
 
 
@@ -97,6 +99,7 @@ for command in (
     run.confirm,
     up.stop,
     artifacts.prepare,
+    data.data,
     warm.warm,
     redteam.redteam,
     operations.gc,

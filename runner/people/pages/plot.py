@@ -99,6 +99,22 @@ def kinds(tallies: Mapping[str, Tally]) -> str:
     return _svg(figure)
 
 
+def lengths(counts: Sequence[int]) -> str:
+    """Documents by length, `counts[i]` of 2^i tokens and more, as an <svg> element; empty without any."""
+    if not any(counts):
+        return ""
+
+    def figure() -> Figure:
+        made, axes = _made((10, 3.2))
+        first = next(at for at, count in enumerate(counts) if count)
+        names = [f"{2**at:,}" for at in range(first, len(counts))]
+        axes.bar(names, counts[first:], color=_GOOD, alpha=0.7, width=0.9, label="documents")
+        _frame(axes, "tokens, at least", "documents", "upper right")
+        return made
+
+    return _svg(figure)
+
+
 def _svg(draw: Callable[[], Figure]) -> str:
     """A figure as an <svg> element in the page's own colours."""
     import matplotlib as mpl  # noqa: PLC0415 - half a second, which every other command would wait for

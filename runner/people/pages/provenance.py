@@ -15,17 +15,25 @@ MAX_IMAGES = 4  # of a role; a tag has more only if its images were built again 
 
 
 class Images:
-    """The images that the receipts of a tag name, by role, in the order in which they came."""
+    """The images that the receipts of a tag name, by role, in the order in which they came; and how many those are."""
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
         self.seen: dict[str, list[str]] = {}
+        self._numbers = set[int]()
+
+    @property
+    def receipts(self) -> int:
+        """Experiments that have one."""
+        return len(self._numbers)
 
     def take(self, entry: dict[str, Any]) -> None:
         """The next entry of the audit chain; what has not the form of a receipt is passed over."""
         data = entry.get("data")
         if entry.get("kind") != "finished" or not isinstance(data, dict) or data.get("tag") != self._tag:
             return
+        if isinstance(number := data.get("id"), int):
+            self._numbers.add(number)
         for one in data["containers"] if isinstance(data.get("containers"), list) else ():
             role, image = (one.get("role"), one.get("image")) if isinstance(one, dict) else (None, None)
             if role in ("trainer", "evaluator") and isinstance(image, str) and (match := _IMAGE.fullmatch(image)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from runner.core.airlock import leak_budget, snapshot
-from runner.core.artifacts import store
+from runner.core.artifacts import manifest, store
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
@@ -61,7 +62,7 @@ class Page:
 
     def __init__(self, home: Home, ledger: Ledger, policies: Policies, tag: str) -> None:
         self._home, self._ledger, self._policies, self._tag = home, ledger, policies, tag
-        self._budget: float | None = None
+        self._text: manifest.Predicate | None = None  # of the artifact, as long as that is here
         self._study = analysis.Study(lambda row: snapshot.kept(home, row.snapshot))
         self._images = provenance.Images(tag)
         self._events = Events(home, tag, policies.decision.uneven_processors, self._images.take)
@@ -78,7 +79,9 @@ class Page:
             origin = self._ledger.origin(tag)
         learned = self._learned(rows, reruns)
         noise = learned["noise"].sigma if learned["noise"] else 0.0
-        headline = _headline(rows, reruns, policies, self._seconds(info["artifact"], rows))
+        predicate = self._predicate(info["artifact"])
+        budget = 0.0 if predicate is None else float(predicate.profile["time_budget_s"])
+        headline = _headline(rows, reruns, policies, budget)
         shown = _shown(rows)
         text = self._template.render(
             tag=tag,
@@ -87,6 +90,8 @@ class Page:
             **learned,
             incidents=self._events.found(rows, reruns),
             provenance=provenance.lines(rows, self._images),
+            receipts=self._images.receipts,
+            text=predicate,
             crashes=incidents.crashes(rows),
             **_spent(home, rows, reruns, tag),
             told=self._account.catch_up(rows),
@@ -106,14 +111,12 @@ class Page:
         files.write(path, text)
         return path
 
-    def _seconds(self, artifact: str, rows: Sequence[Experiment]) -> float:
-        """Of training under the tag's artifact; 0 if that is not here any more."""
-        if self._budget is None and rows:
-            try:
-                self._budget = float(store.shown(self._home, artifact).predicate.profile["time_budget_s"])
-            except GloveboxError:
-                self._budget = 0.0
-        return self._budget or 0.0
+    def _predicate(self, artifact: str) -> manifest.Predicate | None:
+        """What was signed of the tag's artifact; None if that is not here any more."""
+        if self._text is None:
+            with suppress(GloveboxError):
+                self._text = store.shown(self._home, artifact).predicate
+        return self._text
 
     def _learned(self, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> dict[str, Any]:
         decision = self._policies.decision

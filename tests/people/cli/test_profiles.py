@@ -18,7 +18,7 @@ def test_all_are_listed_and_one_is_estimated(glovebox: Glovebox, home: Home) -> 
     assert (code, sorted(json.loads(out)["profiles"])) == (0, profiles.names(home.policies))
     code, out, _ = glovebox("profile", "check", "small", "--json")
     told = json.loads(out)
-    assert (code, told["max_seq_len"]) == (0, 512)
+    assert (code, told["settings"]["max_seq_len"]) == (0, 512)
     assert told["estimate"]["passes"] == 256
     assert "rows of 512 tokens" in glovebox("profile", "check", "small")[1]
 

@@ -32,6 +32,17 @@ def test_devices_and_images_of_the_tag_are_named() -> None:
     assert "cccc" not in lines[1]
 
 
+def test_receipts_are_counted_once_for_each_experiment_of_the_tag() -> None:
+    images = provenance.Images("t")
+    for entry in (receipt(TRAINER), receipt(TRAINER), receipt(TRAINER, tag="another"), {"kind": "finished", "data": 7}):
+        images.take(entry)
+    assert images.receipts == 1
+    second = receipt()
+    second["data"]["id"] = 2
+    images.take(second)
+    assert images.receipts == 2
+
+
 def test_a_gpu_is_told_once_for_each_kind() -> None:
     speed = Speed(name="NVIDIA H100", driver="580.1", power_cap_w=700.0, sm_mhz=1980.0)
     rows = [experiment(number, speed=speed, attention=["flash"]) for number in (1, 2)]

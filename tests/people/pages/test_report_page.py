@@ -122,6 +122,8 @@ def test_every_section_is_there(tab: chromium.Page, small: Path) -> None:
         "0.9999 → 0.9969", "What was kept", "What kinds of edits did", "All experiments", "Crashes", "RuntimeError",
         "From the baseline to the best", "glovebox best --tag t", "steps", "tokens/s",
         "Security events", "a model that looks ahead was not scored", "What was not verified", "no calls to a model",
+        "What it was trained and scored on", "Artifact demo-1: a made-up language", "Licence: not said",
+        "How to check it", "0 of 45 experiments have a receipt", "glovebox export --tag t",
     ):  # fmt: skip
         assert part in text
 

@@ -122,6 +122,31 @@ class Prepared(Document):
     version: str
 
 
+class Side(Document):
+    """Text of an artifact that is trained on, scored or held back; `lengths`: documents of 2^i tokens and more."""
+
+    name: str
+    documents: int
+    tokens: int
+    text_bytes: int
+    bytes_per_token: float
+    used: int
+    frequent: float
+    lengths: tuple[int, ...]
+
+
+class Data(Document):
+    """`data`; `profile` and `provenance` as they were signed."""
+
+    version: str
+    expires: str
+    profile: dict[str, int | str]
+    provenance: dict[str, str]
+    vocabulary: int
+    sides: list[Side]
+    page: str | None
+
+
 class Warmed(Document):
     """`warm`: an artifact of a compile cache."""
 

@@ -14,6 +14,7 @@ DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the firs
     "best": (record.Best, record.BestWritten),
     "compare": (record.Compared,),
     "confirm": (record.Measured,),
+    "data": (bench.Data,),
     "doctor": (bench.Examined, bench.Kernels, bench.Clock),
     "explain": (record.Explained,),
     "export": (record.Exported, record.Tracked),

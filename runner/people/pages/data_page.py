@@ -1,0 +1,28 @@
+"""What an artifact's text is like, as one self-contained page. TRUSTED; numbers and what was signed, all escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from runner.core.artifacts.statistics import Statistics
+from runner.people.pages import plot
+
+WORDS = {"train": "trained on", "val": "scored", "holdout": "held back for confirm"}
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
+)
+
+
+def render(found: Statistics) -> str:
+    """The whole page."""
+    train = found.sides[0]
+    return _ENVIRONMENT.get_template("data.html.j2").render(
+        found=found,
+        train=train,
+        words=WORDS,
+        lengths=Markup(plot.lengths(train.lengths)),  # noqa: S704 - made by matplotlib, labels are drawn as paths
+        signed=sorted({**{f"profile {k}": str(v) for k, v in found.profile.items()}, **found.provenance}.items()),
+    )
