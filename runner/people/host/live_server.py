@@ -185,6 +185,7 @@ def _bound(address: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((address, port))
+        made.listen()  # who is told the address now may come before the server answers
     except OSError as error:
         made.close()
         raise UsageError(str(error.strerror), where=f"{address}:{port}", fix="another --port, or 0 for any") from None

@@ -369,6 +369,13 @@ def test_a_record_that_shrank_in_place_is_read_again(home: Home) -> None:
 
 
 @pytest.mark.slow
+def test_who_comes_as_soon_as_the_address_is_told_waits_and_is_not_turned_away() -> None:
+    """On a busy machine the server begins later than its address is read."""
+    for made in (live_server.loopback(0), live_server.of_container(0)):
+        with made, socket.create_connection(("127.0.0.1", made.getsockname()[1]), timeout=5):
+            pass
+
+
 def test_interrupted_with_a_page_open_it_ends_at_once_and_says_nothing_more(home: Home) -> None:
     night(home, 2)
     code = "import sys; from runner.people.cli.main import main; sys.argv = ['glovebox', 'serve', '--port', '0', '--json']; main()"
