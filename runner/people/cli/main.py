@@ -23,6 +23,7 @@ from runner.people.cli import (
     artifacts,
     compare,
     data,
+    early_stop,
     export,
     next_step,
     operations,
@@ -60,9 +61,9 @@ _FIXES = {
 # As people meet them: a bench, a run, looking at it, looking after it.
 _ORDER = (
     "init", "doctor", "profile", "prepare", "data", "run", "up", "stop", "status", "watch", "serve", "history", "show",
-    "logs", "best", "explain", "report", "compare", "tags", "notes", "program", "hint", "pause", "resume", "veto",
-    "rerun", "confirm", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore", "help",
-    "version",
+    "logs", "best", "explain", "report", "compare", "early-stop", "tags", "notes", "program", "hint", "pause", "resume",
+    "veto", "rerun", "confirm", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore",
+    "help", "version",
 )  # fmt: skip
 
 
@@ -89,6 +90,7 @@ app.add_typer(artifacts.keys_app)
 app.add_typer(policy.policy_app)
 app.add_typer(tags.tags_app)
 app.add_typer(steering.program_app)
+app.add_typer(early_stop.early_stop_app)
 for command in (
     setup.init,
     setup.doctor,

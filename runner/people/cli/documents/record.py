@@ -10,6 +10,7 @@ from runner.core.airlock.notebook import Notebook as _Notebook
 from runner.core.base.steering import Request
 from runner.core.base.values import Experiment, Feedback, Rerun
 from runner.core.findings.comparing import By, Part
+from runner.core.findings.early_stopping import Study
 from runner.core.findings.transfers import Transfer
 from runner.people.cli.documents.base import Document
 
@@ -296,6 +297,16 @@ class Measured(Document):
 
     tag: str
     transfers: list[Transfer]
+
+
+class EarlyStopStudied(Document):
+    """`early-stop study`; shares are from 0 to 1."""
+
+    tag: str
+    study: Study
+    faster: float
+    lost: float
+    advice: str
 
 
 class Stopped(Document):

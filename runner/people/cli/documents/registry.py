@@ -16,6 +16,7 @@ DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the firs
     "confirm": (record.Measured,),
     "data": (bench.Data,),
     "doctor": (bench.Examined, bench.Kernels, bench.Clock),
+    "early-stop study": (record.EarlyStopStudied,),
     "explain": (record.Explained,),
     "export": (record.Exported, record.Tracked),
     "gc": (bench.Tidied,),
