@@ -101,6 +101,7 @@ class Code:
     scores: dict[int, float | None] = field(default_factory=dict)
     since: int = FIRST_SEED
     planned: dict[int, float] = field(default_factory=dict)  # scores that are no chance, by seed
+    size: int = SIZE
 
 
 @dataclass
@@ -173,7 +174,7 @@ class Search:
         return Outcome(true, expected / SIGMA, fresh / SIGMA, keeps, self.idle, len(self.rows), covered, self.told)
 
     def _judge(self, code: Code) -> Verdict | Wanted:
-        runs = Runs(code.scores, SIZE)
+        runs = Runs(code.scores, code.size)
         if self.rules.rule == "odds":
             self.line.catch_up(self.rows, self.reruns)
             return self.line.judge(Candidate(code.number, code.parent, "", runs), self.reruns)
@@ -205,10 +206,12 @@ class Search:
                 id=code.number,
                 status=found.status,
                 val_bpb=code.scores[FIRST_SEED],
-                snapshot_size=SIZE,
+                snapshot_size=code.size,
                 parent=code.parent,
                 lane="",
                 memory_gb=0.0,
+                probability=found.probability,
+                veto=None,
             )
         )
         if found.status is Status.KEEP or len(code.scores) > 1:

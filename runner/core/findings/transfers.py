@@ -65,7 +65,7 @@ def transfers(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float)
         group = [rerun for rerun in asked if terms_of(rerun) == terms]
         for number in sorted({rerun.experiment for rerun in group}):
             before = standing.parent(rows, by_number[number]) if number in by_number else None
-            found.append(_transfer(group, number, before.id if before else None, alpha))
+            found.append(side_by_side(group, number, before.id if before else None, alpha))
         beside = {one.against for one in found if one.gain is not None and under(one, terms)}
         found = [one for one in found if one.gain is not None or one.experiment not in beside or not under(one, terms)]
     return found
@@ -76,7 +76,8 @@ def under(one: Transfer, terms: Terms) -> bool:
     return (one.budget, one.depth, one.artifact, one.holdout) == terms
 
 
-def _transfer(group: Sequence[Rerun], number: int, against: int | None, alpha: float) -> Transfer:
+def side_by_side(group: Sequence[Rerun], number: int, against: int | None, alpha: float) -> Transfer:
+    """An experiment next to another, by the draws both have of `group`: reruns under the same terms, one at least."""
     scores, others = _scores(group, number), _scores(group, against)
     pairs = [others[seed] - scores[seed] for seed in sorted(scores.keys() & others.keys())]
     gain = math.fsum(pairs) / len(pairs) if pairs else None
@@ -116,7 +117,7 @@ def overall(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float, b
     artifact, asked = keeps[0].artifact, [r for r in reruns if not r.during and r.depth is None]
     terms = [r for r in asked if r.artifact == artifact and r.budget == budget]
     sides = [[r for r in terms if r.holdout is held] for held in (True, False)]
-    measured = [_transfer(side, keeps[-1].id, keeps[0].id, alpha) for side in sides if side]
+    measured = [side_by_side(side, keeps[-1].id, keeps[0].id, alpha) for side in sides if side]
     found = next((one for one in measured if one.scores and one.others), None)
     if found is None:
         return None

@@ -62,8 +62,8 @@ _FIXES = {
 _ORDER = (
     "init", "doctor", "profile", "prepare", "data", "run", "up", "stop", "status", "watch", "serve", "history", "show",
     "logs", "best", "explain", "report", "compare", "early-stop", "tags", "notes", "program", "hint", "pause", "resume",
-    "veto", "rerun", "confirm", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup", "restore",
-    "help", "version",
+    "veto", "rerun", "confirm", "prune", "export", "verify", "redteam", "policy", "keys", "warm", "gc", "backup",
+    "restore", "help", "version",
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ for command in (
     export.export,
     run.rerun,
     run.confirm,
+    run.prune,
     up.stop,
     artifacts.prepare,
     data.data,

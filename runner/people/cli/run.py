@@ -12,10 +12,21 @@ from runner.core.airlock.description import clean
 from runner.core.base.benches import find
 from runner.core.base.launching import Lane
 from runner.core.evidence import ledger
-from runner.people.cli.common import Gpu, Json, TagOption, emit, ended, newest, notifying, there
+from runner.core.findings.pruning import Pruned
+from runner.people.cli.common import Gpu, Json, TagOption, emit, ended, newest, notifying, say, there
 from runner.people.cli.documents import record
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
-from runner.people.cli.session import AGENTS, Experiments, FromTag, KeyFile, follow, secret_of, settings_of
+from runner.people.cli.session import (
+    AGENTS,
+    Experiments,
+    FromTag,
+    KeyFile,
+    PruneRuns,
+    follow,
+    pruned_after,
+    secret_of,
+    settings_of,
+)
 from runner.people.cli.status import show
 from runner.people.pages import console
 
@@ -32,6 +43,7 @@ def run(
         Path | None, typer.Option(help="Run this one file as one experiment, without an agent.")
     ] = None,
     description: Annotated[str | None, typer.Option(help="One line for the record, with --train-py.")] = None,
+    prune: PruneRuns = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
     from_tag: FromTag = None,
     gpu: Gpus = None,
@@ -45,7 +57,7 @@ def run(
     settings = settings_of(home, tag, agent, artifact, lanes, from_tag)
     if experiments is not None and more is not None:
         raise typer.BadParameter("--experiments counts those of the tag, --more those of this session: give one")
-    settings |= {"until": experiments, "max_experiments": more}
+    settings |= {"until": experiments, "max_experiments": more} | pruned_after(prune, experiments)
     tag = settings["tag"]  # a person's name for it, perhaps
     if train_py is not None:
         if len(lanes) > 1:
@@ -90,6 +102,39 @@ def confirm(
 ) -> None:
     """Measure what a run gained: baseline and best in turns, on seeds nothing was chosen by."""
     _transfer(tag, {"top": top, "seeds": seeds}, gpu, json_)
+
+
+def prune(
+    tag: TagOption = None,
+    below: Annotated[float, typer.Option(min=0.01, max=1, help="Keeps that are real with less probability.")] = 0.7,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Of training, at most, before the best is measured.")] = 24,
+    seeds: Seeds = 3,
+    gpu: Gpu = None,
+    json_: Json = False,
+) -> None:
+    """Take keeps that probably did nothing out of the best, as long as it stays as good: the file to read.
+
+    Each attempt is an experiment of the run; what was the best before is then run beside the best of now.
+    """
+    home = find()
+    book = ledger.Ledger(home.ledger, read_only=True)
+    name = newest(home, book, tag)
+    version = book.run_info(name)["artifact"]
+    order = {"below": below, "runs": runs, "seeds": seeds}
+    settings = settings_of(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None, "prune": order}
+    found = list[Pruned]()
+    with notifying(home, name) as told:
+
+        def seen(event: dict[str, Any]) -> None:
+            if event["event"] == "pruned":
+                found.append(Pruned.model_validate_json(json.dumps(event["pruned"])))
+            told(event)
+
+        _, code, _ = follow(settings, home, None, seen)
+        told(ended(code))
+    if code == 0 and found:
+        say(record.PrunedTag(tag=name, **dict(found[0])), json_, console.pruned(found[0].model_dump(mode="json")))
+    raise typer.Exit(code)
 
 
 def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: bool) -> None:

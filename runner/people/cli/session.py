@@ -21,6 +21,10 @@ AGENTS = get_args(AgentKind)
 KeyFile = Annotated[Path | None, typer.Option(help="File with the API key; default: secrets/ in the bench.")]
 Experiments = Annotated[int | None, typer.Option(min=1, help="End when the tag has this many, and measure its gain.")]
 FromTag = Annotated[str | None, typer.Option(help="A new tag begins with the best train.py of this one.")]
+PruneRuns = Annotated[
+    int | None,
+    typer.Option("--prune", min=1, help="Then take keeps out that probably did nothing, in so many runs at most."),
+]
 _WORK = ("agent_started", "serving", "started")  # events of a session that got to work
 
 
@@ -43,6 +47,15 @@ def settings_of(
     tag, from_tag = tag_book.tag_of(home, tag), from_tag and tag_book.tag_of(home, from_tag)
     asked = {"tag": tag, "from_tag": from_tag, "agent": agent, "artifact": artifact, "lanes": lanes}
     return asked | {"seed": str(home.first())}
+
+
+def pruned_after(runs: int | None, experiments: int | None) -> dict[str, Any]:
+    """What `--prune` adds to the settings; raises BadParameter without an end to prune at."""
+    if runs is None:
+        return {}
+    if experiments is None:
+        raise typer.BadParameter("--prune needs --experiments: it begins when the tag has them all")
+    return {"prune": {"runs": runs}}
 
 
 def secret_of(home: Home, agent: str | None, given: Path | None) -> Path | None:

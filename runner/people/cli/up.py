@@ -19,7 +19,17 @@ from runner.core.evidence import ledger
 from runner.people.cli.common import Json, Tell, ended, interruptible, notifying, say
 from runner.people.cli.documents import record
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
-from runner.people.cli.session import AGENTS, Experiments, FromTag, KeyFile, follow, secret_of, settings_of
+from runner.people.cli.session import (
+    AGENTS,
+    Experiments,
+    FromTag,
+    KeyFile,
+    PruneRuns,
+    follow,
+    pruned_after,
+    secret_of,
+    settings_of,
+)
 from runner.people.cli.status import show
 from runner.people.host.restarts import Restarts
 from runner.people.pages import console
@@ -31,6 +41,7 @@ def up(
     tag: Annotated[str, typer.Option(help="Name of the run: lower case letters, digits, . _ -")],
     agent: Annotated[str, typer.Option(help=f"Who proposes: {', '.join(AGENTS)}.")] = "claude",
     experiments: Experiments = None,
+    prune: PruneRuns = None,
     artifact: Annotated[str | None, typer.Option(help="Artifact version; default: the newest.")] = None,
     from_tag: FromTag = None,
     gpu: Gpus = None,
@@ -41,7 +52,7 @@ def up(
     """Run unattended: runner, launcher and broker as host processes, started again should one of them die."""
     home = find()
     settings = settings_of(home, tag, agent, artifact, lanes_of(gpu, cores), from_tag)
-    settings |= {"until": experiments}
+    settings |= {"until": experiments} | pruned_after(prune, experiments)
     tag = settings["tag"]  # a person's name for it, perhaps
     secret = secret_of(home, agent, key_file)
     after = threading.Event()

@@ -145,6 +145,7 @@ _SENTENCES: dict[str, Callable[[dict[str, Any]], str]] = {
         "leak.night_bits in policies/metrics.yaml before a tag begins, or go on under another with --from-tag)"
     ),
     "measured": lambda e: measured(e["transfers"]),
+    "pruned": lambda e: pruned(e["pruned"]),
     "steered": _steered,
     "not_asked": lambda e: f"{e['file']} was no request of yours, and is removed",
     "program_unreadable": lambda e: f"the directive cannot be read ({e['error']}): the last one stays in force",
@@ -161,6 +162,30 @@ def measured(found: list[dict[str, Any]]) -> str:
     runs = f"{len(one['others'])} runs of the baseline and {len(one['scores'])} of the best, set apart"
     runs += ", on text that was held back" if one["holdout"] else ""
     return f"gain over the baseline, confirmed: {one['gain']:+.4f}{interval}, by {runs}"
+
+
+def pruned(found: dict[str, Any]) -> str:
+    """In a few lines what was taken out of the best, and how the smaller one did beside it."""
+    if not (found["taken_out"] or found["needed"] or found["built_on"] or found["untried"]):
+        return "no keep is doubtful: there is nothing to take out"
+    named = {name: ", ".join(f"#{number}" for number in found[name]) for name in _LISTS}
+    lines = [f"{words}: {named[name]}" for name, words in _LISTS.items() if named[name]]
+    size = f"{found['bytes_before']:,} to {found['bytes_after']:,} bytes in {found['runs']} runs"
+    told = "" if found["before"] == found["after"] else f", experiment {found['after']} is the best now"
+    lines.insert(0, f"train.py: {size}{told}")
+    one = found["measured"]
+    if one is not None and one["gain"] is not None:
+        interval = "" if one["interval"] is None else f" ({one['interval'][0]:+.4f} to {one['interval'][1]:+.4f})"
+        lines.append(f"beside the best before, in {len(one['scores'])} pairs of runs: {one['gain']:+.4f}{interval}")
+    return "\n".join(lines)
+
+
+_LISTS = {
+    "taken_out": "taken out",
+    "needed": "not as good without",
+    "built_on": "others are built on",
+    "untried": "not tried, there were no runs left",
+}
 
 
 def outcome(row: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ class Loop:
         if self.best() is not None:
             return None
         self.launches.ready(LAUNCHER_SECONDS)  # before the row: a launcher that is away must not cost experiments
-        ended = self._experiment(self._written(self.seed), description, _nobody, Made(), first=True)
+        ended = self._experiment(self.written(self.seed), description, _nobody, Made(), first=True)
         feedback = self._answer(ended, None)
         if self.best() is None:
             row = self.ledger.experiments(self.tag)[-1]
@@ -153,7 +153,7 @@ class Loop:
         if before is None:
             return
         self.launches.ready(LAUNCHER_SECONDS)
-        work = self._written(self.line.content(before.commit))
+        work = self.written(self.line.content(before.commit))
         with self.launches.freezing(self.stages.lane.number, self.seat) as frozen:
             told = f"a person took experiment {number} back: experiment {before.id} once more"
             ended = self._experiment(work, told, frozen, Made(before.id, veto=number))
@@ -161,7 +161,7 @@ class Loop:
                 self.restore(source)
         self._answer(ended, None)
 
-    def _written(self, data: bytes) -> Path:
+    def written(self, data: bytes) -> Path:
         """A file of ours to run."""
         path = self.home.run(new_run_id()) / "train.py"
         path.parent.mkdir(parents=True, mode=0o700)

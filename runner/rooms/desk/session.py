@@ -29,12 +29,12 @@ from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger, Origin
 from runner.core.evidence.recorder import Recorder, now
 from runner.core.policy import policy_files
-from runner.rooms.desk import requested_reruns
+from runner.rooms.desk import pruning, requested_reruns
 from runner.rooms.desk.attending import Ending, attend
 from runner.rooms.desk.experiment import BASELINE, Loop
 from runner.rooms.desk.launch_client import LaunchClient
 from runner.rooms.desk.memory import Memory
-from runner.rooms.desk.settings import Order, Settings
+from runner.rooms.desk.settings import Order, Prune, Settings
 from runner.rooms.desk.steering import Steering
 from runner.rooms.desk.train_and_score import Emit, Stages
 
@@ -111,6 +111,9 @@ def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[],
     if settings.order is not None:
         order = settings.order
         return lambda: _reruns(loop, order, ending.after)
+    if settings.prune is not None and settings.until is None:
+        prune = settings.prune
+        return lambda: _pruned(loop, prune, ending.after.is_set)
     places = doors.Places(Path(settings.doors))
     most = settings.max_experiments
     if settings.until is not None:
@@ -128,7 +131,15 @@ def _attended(loops: list[Loop], places: doors.Places, settings: Settings, most:
     over = [ending.now, ending.after]
     found = requested_reruns.carry_out(loop, Order(), lambda: any(one.is_set() for one in over))
     loop.emit("measured", {"transfers": [one.model_dump(mode="json") for one in found]})
+    if settings.prune is not None and not any(one.is_set() for one in over):
+        _pruned(loop, settings.prune, lambda: any(one.is_set() for one in over))
     return code
+
+
+def _pruned(loop: Loop, order: Prune, enough: Callable[[], bool]) -> int:
+    found = pruning.carry_out(loop, order, enough)
+    loop.emit("pruned", {"pruned": found.model_dump(mode="json")})
+    return 0
 
 
 def _loops(settings: Settings, home: Home, ledger: Ledger, line: GitLine, emit: Emit) -> list[Loop]:

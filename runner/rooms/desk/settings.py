@@ -23,6 +23,14 @@ class Order(Frozen):
     profile: str | None = None
 
 
+class Prune(Frozen):
+    """That doubtful keeps are to be taken out of the best."""
+
+    below: Annotated[float, Field(gt=0, le=1)] = 0.7  # probability that a keep is real
+    runs: Annotated[int, Field(ge=1, le=1000)] = 24  # of training, but for those that measure it at the end
+    seeds: Annotated[int, Field(ge=1, le=20)] = 3  # of those, on each of the two files
+
+
 class Settings(Frozen):
     """What `glovebox` or compose asks of one desk."""
 
@@ -35,6 +43,7 @@ class Settings(Frozen):
     train_py: str | None = None  # run just this file, without an agent
     description: str = ""
     order: Order | None = None  # rerun what was recorded, without an agent
+    prune: Prune | None = None  # without an agent and `until`: at once; else when the tag has all its experiments
     max_experiments: int | None = None  # of this session
     until: int | None = None  # experiments of the tag in all, interrupted ones not counted
     artifact: str | None = None

@@ -11,6 +11,7 @@ from runner.core.base.steering import Request
 from runner.core.base.values import Experiment, Feedback, Rerun
 from runner.core.findings.comparing import By, Part
 from runner.core.findings.early_stopping import Study
+from runner.core.findings.pruning import Pruned
 from runner.core.findings.transfers import Transfer
 from runner.people.cli.documents.base import Document
 
@@ -307,6 +308,12 @@ class EarlyStopStudied(Document):
     faster: float
     lost: float
     advice: str
+
+
+class PrunedTag(Pruned):
+    """`prune`."""
+
+    tag: str
 
 
 class Stopped(Document):

@@ -44,6 +44,7 @@ DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the firs
     "program log": (record.DirectiveVersions,),
     "program show": (record.DirectiveText,),
     "program use": (record.DirectiveUsed,),
+    "prune": (record.PrunedTag,),
     "redteam": (bench.Attacked,),
     "report": (record.Reported,),
     "rerun": (record.Measured,),

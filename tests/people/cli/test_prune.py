@@ -1,0 +1,59 @@
+"""`glovebox prune`: what it prints, and what `--prune` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runner.core.findings.pruning import Pruned
+from runner.people.pages import console
+
+FOUND: dict[str, Any] = {
+    "before": 9, "after": 12, "bytes_before": 10_400, "bytes_after": 10_000, "taken_out": [3, 5], "needed": [7],
+    "built_on": [4], "untried": [], "runs": 6, "measured": None,
+}  # fmt: skip
+MEASURED: dict[str, Any] = {
+    "experiment": 12, "against": 9, "budget": 6.0, "depth": None, "artifact": "demo-1", "scores": {1000: 1.0},
+    "others": {1000: 1.1}, "failed": 0, "gain": -0.0001, "interval": (-0.0012, 0.0010),
+}  # fmt: skip
+
+
+def test_what_was_pruned_is_told_in_lines() -> None:
+    told = console.pruned(Pruned(**FOUND).model_dump(mode="json")).splitlines()
+    assert told == [
+        "train.py: 10,400 to 10,000 bytes in 6 runs, experiment 12 is the best now",
+        "taken out: #3, #5",
+        "not as good without: #7",
+        "others are built on: #4",
+    ]
+    beside = Pruned(**{**FOUND, "measured": MEASURED}).model_dump(mode="json")
+    assert console.pruned(beside).splitlines()[-1] == (
+        "beside the best before, in 1 pairs of runs: -0.0001 (-0.0012 to +0.0010)"
+    )
+    assert console.sentence({"event": "pruned", "pruned": beside}) == console.pruned(beside)
+
+
+def test_nothing_doubtful_is_told_in_one() -> None:
+    found = {**FOUND, "after": 9, "bytes_after": 10_400, "taken_out": [], "needed": [], "built_on": []}
+    assert console.pruned(Pruned(**found).model_dump(mode="json")) == (
+        "no keep is doubtful: there is nothing to take out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("prune",), "no experiment has been run yet"),
+        (("prune", "--below", "2"), "0.01<=x<=1"),
+        (("run", "--tag", "t", "--prune", "3"), "--prune needs --experiments"),
+        (("up", "--tag", "t", "--prune", "3"), "--prune needs --experiments"),
+    ],
+)
+def test_what_cannot_be_pruned_is_one_line(
+    glovebox: Callable[..., tuple[int, str, str]], args: tuple[str, ...], told: str
+) -> None:
+    code, _, err = glovebox(*args)
+    assert code == 2
+    assert told in err
