@@ -46,7 +46,7 @@ def test_nothing_doubtful_is_told_in_one() -> None:
     ("args", "told"),
     [
         (("prune",), "no experiment has been run yet"),
-        (("prune", "--below", "2"), "0.01<=x<=1"),
+        (("prune", "--below", "2"), "less than or equal to 1"),
         (("run", "--tag", "t", "--prune", "3"), "--prune needs --experiments"),
         (("up", "--tag", "t", "--prune", "3"), "--prune needs --experiments"),
     ],
