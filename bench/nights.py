@@ -112,6 +112,7 @@ class Search:
     night: Night
     chance: random.Random
     first: float = SIGMA  # noise of the baseline; 0: it ignores its seed
+    start: float = START  # its true val_bpb
     rows: list[Experiment] = field(default_factory=list)
     reruns: list[Rerun] = field(default_factory=list)
     spent: int = 0
@@ -121,7 +122,7 @@ class Search:
     misled: float = 0.0
 
     def __post_init__(self) -> None:
-        self.best = Code(START, 1, None, self.first)
+        self.best = Code(self.start, 1, None, self.first)
         self.codes = {1: self.best}
         self.line = Line(self.rules)
         self._run(self.best, FIRST_SEED)

@@ -4,7 +4,7 @@
 
 Each idea adds code (log-normal, 120 bytes on the middle) whether or not it has an effect. After a night of 126 runs the
 doubtful keeps are taken out in blocks as the desk does it (core/findings/pruning.py); effects add up, so a file without
-some keeps scores what the others are worth. Two thresholds of doubt, and nights of two kinds.
+some keeps scores what the others are worth. Thresholds of doubt, prices of code (`code_sigmas`), two kinds of nights.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def figures(rules: Decision, kind: str, below: float, nights: int) -> dict[str, 
     mean = math.fsum(lost) / nights
     error = math.sqrt(math.fsum((one - mean) ** 2 for one in lost) / max(1, nights - 1) / nights)
     return {
-        "code left": round(total["left"] / total["added"], 3),
-        "code without effect": round(total["idle"] / total["added"], 3),
+        "bytes added": round(total["added"] / nights),
+        "left of them": round(total["left"] / total["added"], 3),
+        "without effect": round(total["idle"] / total["added"], 3),
         "gain": round(total["gain"] / nights, 2),
         "lost": round(mean, 2),
         "lost (95%)": (round(mean - 1.96 * error, 2), round(mean + 1.96 * error, 2)),
@@ -114,9 +115,9 @@ def main() -> None:
     asked = parser.parse_args()
     found = {}
     for kind in ("real", MIXTURE):
-        for below in (0.5, 0.7, 0.9):
-            name = f"{kind}, keeps below {below}"
-            found[name] = figures(rule("odds"), kind, below, asked.nights)
+        for below, price in ((0.5, 0.0), (0.7, 0.0), (0.9, 0.0), (0.7, 0.05), (0.7, 0.1), (0.7, 0.2), (0.7, 0.4)):
+            name = f"{kind}, keeps below {below}, code at {price} sigma for 100 bytes"
+            found[name] = figures(rule("odds", code_sigmas=price), kind, below, asked.nights)
             if not asked.json:
                 print(f"{name}: {json.dumps(found[name])}", flush=True)
     print(json.dumps(found))
