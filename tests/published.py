@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import jsonschema
 
@@ -23,13 +24,23 @@ def command_of(args: Sequence[str]) -> str:
 
 @cache
 def _schema(name: str) -> jsonschema.Draft202012Validator:
-    schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+    schema = _closed(json.loads((SCHEMAS / f"{name}.json").read_text()))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
+def _closed(schema: Any) -> Any:
+    """As published, but that nothing more may be there."""
+    if isinstance(schema, dict):
+        found = {key: _closed(value) for key, value in schema.items()}
+        extra = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
+        return {**extra, **found} if schema.get("type") == "object" else found
+    return [_closed(one) for one in schema] if isinstance(schema, list) else schema
+
+
 def check(args: Sequence[str], out: str) -> None:
     """Raises AssertionError, or jsonschema's, if something else was printed."""
+    assert out.strip(), f"nothing was printed by {' '.join(args)}"
     for line in out.splitlines():
         document = json.loads(line)
         name = "error" if set(document) == {"error"} else command_of(args).replace(" ", "-") or "glovebox"

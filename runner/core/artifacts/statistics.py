@@ -26,7 +26,7 @@ class Side:
     """Training text whole; of what is scored its rows as they are, in which documents begin and are cut off."""
 
     name: str  # train, val or holdout
-    documents: int
+    begun: int  # documents that begin in it; where there is little to score one begins several times
     tokens: int
     text_bytes: int
     used: int  # tokens of the vocabulary that occur
@@ -52,7 +52,15 @@ class Statistics:
 
 
 def of(folder: Path, statement: Statement, stages: Stages) -> Statistics:
-    """Of an artifact that was admitted, at `folder`; raises ArtifactError for one without text."""
+    """Of an artifact whose files are what was signed, at `folder`; raises ArtifactError for one without text."""
+    try:
+        return _of(folder, statement, stages)
+    except (ValueError, IndexError, TypeError) as error:
+        fix = "run: glovebox prepare again"
+        raise ArtifactError(f"its arrays are not as ours: {error}", where=str(folder), fix=fix) from None
+
+
+def _of(folder: Path, statement: Statement, stages: Stages) -> Statistics:
     names = {subject.name for subject in statement.subject}
     said = statement.predicate
     if "tokenizer/token_bytes_true.npy" not in names:
@@ -100,7 +108,7 @@ def _side(
     last = int(np.max(np.nonzero(lengths)[0], initial=-1)) + 1
     return Side(
         name=name,
-        documents=documents,
+        begun=documents,
         tokens=total,
         text_bytes=int(counts @ text_bytes),
         used=int(np.count_nonzero(words)),

@@ -22,6 +22,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from runner.core.artifacts import keys, manifest
 from runner.core.artifacts.manifest import Statement, Subject
 from runner.core.artifacts.parallel import in_parallel
@@ -29,6 +31,7 @@ from runner.core.base import locks
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import CHUNK, hash_file, open_plain, read_plain, whole
 from runner.core.base.home import Home
+from runner.core.base.launching import Version
 from trainer.wire import strict_json
 
 _MAX_NOTES = 64 << 20  # bytes, of ten thousands of files
@@ -106,6 +109,33 @@ def shown(home: Home, version: str) -> Statement:
         fix = f"prepare it again: glovebox prepare --profile {profile}; or restore a backup made with --artifacts"
         raise ArtifactError("is not here", where=f"artifact {version}", fix=fix)
     return manifest.verified(folder, keys.trust(home), datetime.fromtimestamp(0, UTC))[0]
+
+
+def looked_at(home: Home, version: str) -> tuple[Path, Statement]:
+    """An artifact for people to look into: its folder, every file held against its hash; whatever its age.
+
+    Takes no lock and writes nothing. Raises ArtifactError.
+    """
+    try:
+        TypeAdapter(Version).validate_python(version)
+    except ValidationError:
+        raise ArtifactError("no name of an artifact", where=version[:80], fix="as prepare printed it") from None
+    statement = shown(home, version)
+    there = home.store / version
+    folder = there if there.is_dir() else home.artifacts / version
+    same_files(folder, statement)
+    hashed = in_parallel(lambda subject: hash_file(folder / subject.name)[0], statement.subject)
+    for subject, digest in zip(statement.subject, hashed, strict=True):
+        if digest != subject.digest.sha256:
+            where = str(folder / subject.name)
+            raise ArtifactError("not the file that was signed", where=where, fix="run: glovebox prepare again")
+    return folder, statement
+
+
+def newest_of_any_age(home: Home) -> str:
+    """The newest artifact of text, expired or not; raises ArtifactError when there is none."""
+    found = _versions(home, DATA)
+    return found[max(found)] if found else latest(home)
 
 
 def admit(home: Home, version: str) -> Statement:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from runner.core.base import files
+from runner.core.base.errors import GloveboxError
+from runner.core.evidence import ledger_file
 
 NANO = 1_000_000_000
 _AWAY = "away.json"  # in the broker's folder while it makes no calls
@@ -35,10 +37,14 @@ def spent(path: Path, tag: str) -> Spent | None:
 
 
 def _read(path: Path, query: str, tag: str) -> list[tuple[Any, ...]]:
-    """Rows of a query about a tag's calls; none if there is no meter."""
-    if not path.exists():
+    """Rows of a query about a tag's calls; none if there is no meter, or it cannot be read where we may not write."""
+    try:
+        way = ledger_file.way(path, read_only=True) if path.exists() else None
+    except GloveboxError:
+        way = None
+    if way is None:
         return []
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?{way}", uri=True)
     try:
         return db.execute(query, (tag,)).fetchall()
     finally:

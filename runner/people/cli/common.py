@@ -51,6 +51,13 @@ def say(document: BaseModel, as_json: bool, text: str) -> None:
         console.stdout().print(text, markup=False)
 
 
+def before_a_command(context: typer.Context, as_json: bool) -> bool:
+    """Whether a command follows; raises BadParameter for a --json before it, which would be passed over."""
+    if context.invoked_subcommand is not None and as_json:
+        raise typer.BadParameter(f"--json goes behind the command: {context.invoked_subcommand} --json")
+    return context.invoked_subcommand is not None
+
+
 def ended(code: int) -> dict[str, Any]:
     """The event of a run's end, as the webhook is told of it."""
     return {"event": "exit", "code": code}

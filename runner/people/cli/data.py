@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from runner.people.cli.documents import bench
 from runner.people.pages import console
 from runner.people.pages.progress import ShownStages
 
-_FIGURES = ("documents", "tokens", "bytes of text", "bytes a token", "vocabulary used")
+_FIGURES = ("documents begun", "tokens", "bytes of text", "bytes a token", "vocabulary used")
 
 
 def data(
@@ -31,14 +32,14 @@ def data(
     from runner.core.artifacts import statistics
     from runner.people.pages import data_page
 
-    home, stages = find(), ShownStages(console.stderr())
-    statement = store.admit(home, version or store.latest(home))
-    found = statistics.of(home.store / statement.predicate.version, statement, stages)
+    home = find()
+    if page is not None and (os.path.lexists(page) or not page.parent.is_dir()):
+        what = "is there already" if os.path.lexists(page) else "its folder is not there"
+        raise UsageError(what, where=str(page), fix="name a new file in a folder that is there")
+    folder, statement = store.looked_at(home, version or store.newest_of_any_age(home))
+    found = statistics.of(folder, statement, ShownStages(console.stderr()))
     if page is not None:
-        try:
-            files.write(page, data_page.render(found), replace=False)
-        except FileExistsError:
-            raise UsageError("is there already", where=str(page), fix="name a file that is not") from None
+        files.write(page, data_page.render(found), replace=False)
     if json_:
         sides = [bench.Side(**asdict(side), bytes_per_token=side.bytes_per_token) for side in found.sides]
         told = {**asdict(found), "sides": sides}
@@ -51,7 +52,7 @@ def data(
     for column in ("", *_FIGURES):
         table.add_column(column, justify="right" if column else "left")
     for side in found.sides:
-        numbers = (side.documents, side.tokens, side.text_bytes)
+        numbers = (side.begun, side.tokens, side.text_bytes)
         name = data_page.WORDS[side.name]
         table.add_row(name, *(f"{n:,}" for n in numbers), f"{side.bytes_per_token:.3f}", f"{side.used:,}")
     out.print(table)

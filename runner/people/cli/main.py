@@ -41,7 +41,7 @@ from runner.people.cli import (
     views,
     warm,
 )
-from runner.people.cli.common import Json, TagOption, emit, newest, say, there
+from runner.people.cli.common import Json, TagOption, before_a_command, emit, newest, say, there
 from runner.people.cli.documents import bench, record
 from runner.people.cli.documents.base import Failed, Mistake
 from runner.people.pages import console, report
@@ -139,9 +139,7 @@ def _top(
     json_: Json = False,
 ) -> None:
     """A sealed bench for unattended ML research. Alone it says what to do next here."""
-    if context.invoked_subcommand is not None:
-        if json_:  # it would be passed over, and a table printed
-            raise typer.BadParameter(f"--json goes behind the command: glovebox {context.invoked_subcommand} --json")
+    if before_a_command(context, json_):
         return
     found = next_step.here()
     width = max((len(command) for command, _ in found.commands), default=0)

@@ -22,6 +22,7 @@ from runner.people.cli.session import (
     FromTag,
     KeyFile,
     PruneRuns,
+    failed,
     follow,
     pruned_after,
     secret_of,
@@ -69,8 +70,9 @@ def run(
         }
     secret = secret_of(home, settings["agent"], key_file)
     with notifying(home, tag) as told:
-        answer, code, _ = follow(settings, home, secret, told)
+        answer, code, _, error = follow(settings, home, secret, told)
         told(ended(code))
+    failed(code, error, json_)
     if code == 0 and answer is not None and train_py is not None:
         emit(record.Ran.model_validate_json(json.dumps({"feedback": answer["feedback"], "row": answer["row"]})))
     elif code == 0:
@@ -130,8 +132,9 @@ def prune(
                 found.append(Pruned.model_validate_json(json.dumps(event["pruned"])))
             told(event)
 
-        _, code, _ = follow(settings, home, None, seen)
+        _, code, _, error = follow(settings, home, None, seen)
         told(ended(code))
+    failed(code, error, json_)
     if code == 0 and found:
         say(record.PrunedTag(tag=name, **dict(found[0])), json_, console.pruned(found[0].model_dump(mode="json")))
     raise typer.Exit(code)
@@ -144,8 +147,9 @@ def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: 
     version = book.run_info(name)["artifact"]
     settings = settings_of(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None, "order": order}
     with notifying(home, name) as told:
-        answer, code, _ = follow(settings, home, None, told)
+        answer, code, _, error = follow(settings, home, None, told)
         told(ended(code))
+    failed(code, error, as_json)
     if code == 0 and answer is not None:
         if answer["stopped"]:
             console.stderr().print("stopped as asked for; the same command goes on with what is missing", markup=False)

@@ -12,7 +12,8 @@ from runner.core.base.errors import BusyError
 from runner.core.base.home import Home
 from runner.core.base.launching import AgentKind, Lane
 from runner.core.policy import policy_files
-from runner.people.cli.common import Tell, interruptible, tag_name
+from runner.people.cli.common import Tell, emit, interruptible, tag_name
+from runner.people.cli.documents.base import Failed, Mistake
 from runner.people.host import processes, tag_book
 from runner.people.host.page_writer import writing
 from runner.people.pages import console
@@ -25,6 +26,7 @@ PruneRuns = Annotated[
     int | None,
     typer.Option("--prune", min=1, help="Then take keeps out that probably did nothing, in so many runs at most."),
 ]
+_INTERRUPTED = 130
 _WORK = ("agent_started", "serving", "started")  # events of a session that got to work
 
 
@@ -34,6 +36,7 @@ class Followed(NamedTuple):
     answer: dict[str, Any] | None
     code: int
     worked: bool
+    error: str = ""  # what it said of its failure
 
 
 def settings_of(
@@ -80,7 +83,7 @@ def follow(settings: dict[str, Any], home: Home, key_file: Path | None, told: Te
         found = locks.holder(home.runner_lock)
         who = f"{found.name}, pid {found.pid}" if found else "by another process"
         raise BusyError(f"already running: {who}", where=str(home.runner_lock), fix="wait, or run: glovebox stop")
-    answer, code, worked, stopped, err = None, 1, False, False, console.stderr()
+    answer, code, worked, stopped, err, error = None, 1, False, False, console.stderr(), ""
     interruptible()
     with writing(home, settings["tag"]) as page:
         try:
@@ -89,7 +92,8 @@ def follow(settings: dict[str, Any], home: Home, key_file: Path | None, told: Te
                 stopped = stopped or event["event"] == "stopped"
                 page.event(event)
                 if event["event"] == "failed":
-                    err.print(f"glovebox: {event['error']}", markup=False)
+                    error = str(event["error"])
+                    err.print(f"glovebox: {error}", markup=False)
                 elif event["event"] == "answer":
                     answer = event
                 elif event["event"] == "exit":
@@ -99,4 +103,11 @@ def follow(settings: dict[str, Any], home: Home, key_file: Path | None, told: Te
         except KeyboardInterrupt:
             err.print("stopped: the running experiment is recorded as interrupted", markup=False)
             code = 130
-    return Followed(answer, 130 if stopped and code == 0 else code, worked)
+    return Followed(answer, 130 if stopped and code == 0 else code, worked, error)
+
+
+def failed(code: int, error: str, as_json: bool) -> None:
+    """What `--json` prints of a session that did not end well, besides its lines on stderr."""
+    if as_json and code != 0:
+        what = error or ("stopped" if code == _INTERRUPTED else f"the session ended with exit code {code}")
+        emit(Failed(error=Mistake(what=what, where="session", fix="see the lines on stderr", exit_code=code)))

@@ -65,5 +65,5 @@ def facts(book: ledger.Ledger, tag: str, shown: Sequence[Experiment]) -> dict[st
 
 def _row(row: Experiment) -> record.Row:
     gpu = next((part for part in row.lane.split("/") if part.startswith(_GPU)), None)
-    device = row.speed.name if row.speed is not None else gpu or "cpu"
+    device = row.speed.name if row.speed is not None else gpu or ("cpu" if row.train_seconds else None)
     return record.Row(**dict(row), expected=row.gain, device=device)

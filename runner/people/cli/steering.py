@@ -28,7 +28,7 @@ from runner.core.decision import standing
 from runner.core.evidence import ledger, texts
 from runner.core.evidence.texts import Texts
 from runner.core.findings import comparing
-from runner.people.cli.common import Json, TagOption, emit, newest, numbered, say
+from runner.people.cli.common import Json, TagOption, before_a_command, emit, newest, numbered, say
 from runner.people.cli.compare import entries
 from runner.people.cli.documents import record
 from runner.people.pages import console
@@ -159,7 +159,7 @@ def _ask(
 @program_app.callback()
 def program(context: typer.Context, json_: Json = False) -> None:
     """What a person wants of agents: where it is, for you to edit. Every experiment is made under it as it is then."""
-    if context.invoked_subcommand is not None:
+    if before_a_command(context, json_):
         return
     path = steering.directive(find())
     say(record.Directive(program=str(path)), json_, str(path))

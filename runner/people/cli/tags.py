@@ -12,7 +12,7 @@ from runner.core.airlock import invisible
 from runner.core.base.benches import find
 from runner.core.base.errors import UsageError
 from runner.core.evidence import ledger
-from runner.people.cli.common import Json, Yes, emit, say, tag_name
+from runner.people.cli.common import Json, Yes, before_a_command, emit, say, tag_name
 from runner.people.cli.documents import record
 from runner.people.host import tag_book
 from runner.people.pages import console
@@ -32,7 +32,7 @@ def list_(
     json_: Json = False,
 ) -> None:
     """All tags of this bench, newest first."""
-    if context.invoked_subcommand is not None:
+    if before_a_command(context, json_):
         return
     home = find()
     book, names = ledger.Ledger(home.ledger, read_only=True), tag_book.read(home)

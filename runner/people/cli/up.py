@@ -25,6 +25,7 @@ from runner.people.cli.session import (
     FromTag,
     KeyFile,
     PruneRuns,
+    failed,
     follow,
     pruned_after,
     secret_of,
@@ -63,6 +64,7 @@ def up(
         except KeyboardInterrupt:  # between two sessions
             code = 130
         told(ended(code))
+    failed(code, "", json_)
     if code == 0:
         show(home, tag, json_)
     raise typer.Exit(code)
@@ -75,7 +77,7 @@ def _keep_up(home: Home, settings: dict[str, Any], secret: Path | None, told: Te
     while True:
         before = _recorded(home, tag)
         try:
-            _, code, worked = follow(settings, home, secret, told)
+            _, code, worked, _ = follow(settings, home, secret, told)
             pause = restarts.session(code, worked=worked, recorded=_recorded(home, tag) > before)
         except (GloveboxError, OSError) as error:
             problem = error if isinstance(error, GloveboxError) else GloveboxError(f"could not be started: {error}")

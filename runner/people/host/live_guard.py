@@ -44,7 +44,7 @@ class Guard:
             response = RedirectResponse("/" + request.url.path.lstrip("/"), status_code=303)
             response.set_cookie(self._cookie, self._session, httponly=True, samesite="lax")
         elif response is None and not _same(request.cookies.get(self._cookie, ""), self._session):
-            response = PlainTextResponse("open the address that glovebox serve printed\n", status_code=403)
+            response = PlainTextResponse("open the address that was printed, with its token\n", status_code=403)
 
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -132,10 +132,11 @@ class View:
 
 def _identity(home: Home) -> tuple[object, ...]:
     """Which file the ledger is, and how it is opened: one that nobody wrote to is read as it lies, where we may not
-    write, and that view of it does not see who begins to."""
+    write, and that view of it sees neither who begins to nor what was written since."""
     try:
-        told = home.ledger.stat()
-        return told.st_dev, told.st_ino, ledger_file.way(home.ledger, read_only=True)
+        told, way = home.ledger.stat(), ledger_file.way(home.ledger, read_only=True)
+        lies = (told.st_size, told.st_mtime_ns) if "immutable" in way else ()
+        return told.st_dev, told.st_ino, way, lies
     except (GloveboxError, OSError):
         return ()
 

@@ -22,17 +22,16 @@ class Images:
         self.seen: dict[str, list[str]] = {}
         self._numbers = set[int]()
 
-    @property
-    def receipts(self) -> int:
-        """Experiments that have one."""
-        return len(self._numbers)
+    def receipts(self, rows: Sequence[Experiment]) -> int:
+        """How many of these experiments have one."""
+        return len(self._numbers & {row.id for row in rows})
 
     def take(self, entry: dict[str, Any]) -> None:
         """The next entry of the audit chain; what has not the form of a receipt is passed over."""
         data = entry.get("data")
         if entry.get("kind") != "finished" or not isinstance(data, dict) or data.get("tag") != self._tag:
             return
-        if isinstance(number := data.get("id"), int):
+        if type(number := data.get("id")) is int:
             self._numbers.add(number)
         for one in data["containers"] if isinstance(data.get("containers"), list) else ():
             role, image = (one.get("role"), one.get("image")) if isinstance(one, dict) else (None, None)

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from runner.core.airlock import leak_budget, snapshot
+from runner.core.airlock import invisible, leak_budget, snapshot
 from runner.core.artifacts import manifest, store
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
@@ -90,8 +90,8 @@ class Page:
             **learned,
             incidents=self._events.found(rows, reruns),
             provenance=provenance.lines(rows, self._images),
-            receipts=self._images.receipts,
-            text=predicate,
+            receipts=self._images.receipts(rows),
+            text=_of_text(predicate),
             crashes=incidents.crashes(rows),
             **_spent(home, rows, reruns, tag),
             told=self._account.catch_up(rows),
@@ -148,6 +148,15 @@ class Page:
         if (old, new) not in self._diffs:
             self._diffs[old, new] = GitLine(self._home.line, make=False).diff(old, new)[:MAX_DIFF_CHARS]
         return self._diffs[old, new]
+
+
+def _of_text(found: manifest.Predicate | None) -> dict[str, str] | None:
+    """What a page says of the text: words of whoever prepared it, made visible; None if the artifact is not here."""
+    if found is None:
+        return None
+    words = ("source", "sources", "license", "origin")
+    told = {name: invisible.printable(found.provenance.get(name, "")) for name in words}
+    return told | {name: f"{int(found.profile.get(name, 0)):,}" for name in ("eval_tokens", "holdout_tokens")}
 
 
 def _below(rows: Sequence[Experiment]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_the_page_reads_well_and_asks_nobody(
     (tmp_path / "own.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     small = ("--set", "eval_tokens=4096", "--set", "holdout_tokens=4096", "--set", "vocab_size=300")
     assert glovebox("profile", "new", "mine", "--from", "demo", *small)[0] == 0
-    evil = "<script>alert(1)</script>"
+    evil = "<script>alert(1)</script>\u202e"
     code, _, err = glovebox(
         "prepare", "--profile", "mine", "--data", str(tmp_path / "own.jsonl"), "--license", evil, "--origin", "here"
     )
@@ -56,7 +57,8 @@ def test_the_page_reads_well_and_asks_nobody(
         assert tab.evaluate(WORDS) == []
         assert tab.evaluate(CONTRAST) >= 4.5
     text = tab.evaluate("document.body.innerText")
-    for part in ("mine-2", evil, "here", "documents to train on", "How long documents are", "near duplicates"):
+    assert "\u202e" not in text
+    for part in ("mine-2", evil[:-1], "here", "documents to train on", "How long documents are", "near duplicates"):
         assert part in text
     code, _, err = glovebox("data", "--page", str(page))
     assert (code, "is there already" in err) == (2, True)
@@ -71,5 +73,27 @@ def test_a_changed_file_is_no_text_to_count(glovebox: Glovebox, home: Home) -> N
     path.write_bytes(data)
     code, _, err = glovebox("data")
     assert code == 4, err
-    code, _, err = glovebox("data", "none-7")
-    assert (code, "none-7" in err) == (4, True)
+    for name in ("none-7", "../demo-1", "demo-1/", ".", "DEMO"):
+        code, _, err = glovebox("data", name)
+        assert (code, name in err) == (4, True)
+
+
+def test_where_nothing_may_be_written_and_whatever_its_age_it_is_shown(glovebox: Glovebox, home: Home) -> None:
+    there = sorted(path for path in home.root.rglob("*") if "/keys" not in str(path))
+    shutil.rmtree(home.store)
+    assert glovebox("data")[0] == 0  # from artifacts/, without a copy in the store
+    assert not home.store.exists()
+    assert sorted(path for path in home.root.rglob("*") if path in there) == [
+        path for path in there if not path.is_relative_to(home.store)
+    ]
+
+
+def test_a_page_is_written_where_there_is_room_for_it(glovebox: Glovebox, tmp_path: Path) -> None:
+    code, _, err = glovebox("data", "--page", str(tmp_path / "no" / "folder.html"))
+    assert (code, "its folder is not there" in err) == (2, True)
+    assert not (tmp_path / "no").exists()
+    for taken in (tmp_path, tmp_path / "link"):
+        if taken.name == "link":
+            taken.symlink_to(tmp_path / "nowhere")
+        code, _, err = glovebox("data", "--page", str(taken))
+        assert (code, "is there already" in err) == (2, True)

@@ -182,3 +182,10 @@ def test_a_tags_own_name_comes_before_what_another_is_called(glovebox: Glovebox,
     assert glovebox("tags", "delete", "third", "--yes")[0] == 0
     assert (two.tag("t") / "report.html").exists()
     assert json.loads(glovebox("status", "--tag", "third", "--json")[1])["tag"] == "t"  # and now it is the name again
+
+
+@pytest.mark.parametrize("group", ["tags", "program"])
+def test_json_before_a_command_of_a_group_is_refused(glovebox: Callable[..., tuple[int, str, str]], group: str) -> None:
+    """It was passed over, and words came."""
+    code, out, _ = glovebox(group, "--json", "rename" if group == "tags" else "show")
+    assert (code, "--json goes behind" in json.loads(out)["error"]["what"]) == (2, True)

@@ -32,15 +32,17 @@ def test_devices_and_images_of_the_tag_are_named() -> None:
     assert "cccc" not in lines[1]
 
 
-def test_receipts_are_counted_once_for_each_experiment_of_the_tag() -> None:
-    images = provenance.Images("t")
+def test_receipts_are_counted_once_for_each_experiment_that_is_there() -> None:
+    images, rows = provenance.Images("t"), [experiment(1), experiment(2)]
     for entry in (receipt(TRAINER), receipt(TRAINER), receipt(TRAINER, tag="another"), {"kind": "finished", "data": 7}):
         images.take(entry)
-    assert images.receipts == 1
-    second = receipt()
-    second["data"]["id"] = 2
-    images.take(second)
-    assert images.receipts == 2
+    assert images.receipts(rows) == 1
+    for number in (2, 9, True, "1", None):
+        entry = receipt()
+        entry["data"]["id"] = number
+        images.take(entry)
+    assert images.receipts(rows) == 2
+    assert images.receipts([]) == 0
 
 
 def test_a_gpu_is_told_once_for_each_kind() -> None:

@@ -123,10 +123,11 @@ class Prepared(Document):
 
 
 class Side(Document):
-    """Text of an artifact that is trained on, scored or held back; `lengths`: documents of 2^i tokens and more."""
+    """Text that is trained on, scored or held back; `begun`: documents that begin in it, in what is scored perhaps
+    several times; `lengths`: documents of 2^i tokens and more."""
 
     name: str
-    documents: int
+    begun: int
     tokens: int
     text_bytes: int
     bytes_per_token: float

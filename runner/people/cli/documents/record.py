@@ -32,10 +32,10 @@ class Cost(Document):
 
 
 class Row(Experiment):
-    """A row of the ledger; `expected`: its gain (rule `odds`); `device`: what it trained on."""
+    """A row of the ledger; `expected`: its gain (rule `odds`); `device`: what it trained on, if it did."""
 
     expected: float | None
-    device: str
+    device: str | None
 
 
 class _Tag(Document):
