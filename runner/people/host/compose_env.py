@@ -94,6 +94,7 @@ def write(path: Path, home: Home, *, named: bool = True) -> None:
     cards = nvidia.cards()
     ours = values(home, sandbox, cards)
     files.write(_agent_seccomp(home), seccomp.profile(policies.seccomp, "agent"))
+    files.write(home.root / "empty", b"", mode=0o600)  # mounted over a key that a service must not see
     ownership.way(path.absolute().parent.resolve())
     old = _there(path).split("\n")
     _of_another(path, old, home, named=named)
