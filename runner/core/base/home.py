@@ -9,7 +9,7 @@ In its folder; whose that may be is said in ownership.py:
     work/train.py work-LANE/train.py   what an agent edits; seed.py: what new tags begin with
     program.md asked/TAG/      what a person wants of agents; hints and vetoes no session has taken in
     broker/ secrets/           spending and calls; API key and webhook
-    redteam.json kernels.json  newest results; agent.seccomp.json empty: for compose
+    redteam.json kernels.json  newest results; agent.seccomp.json hidden/: for compose
     *.lock reserve             one runner, up, launcher, red team; room for a last record on a full disk
 """
 

@@ -94,7 +94,8 @@ def write(path: Path, home: Home, *, named: bool = True) -> None:
     cards = nvidia.cards()
     ours = values(home, sandbox, cards)
     files.write(_agent_seccomp(home), seccomp.profile(policies.seccomp, "agent"))
-    files.write(home.root / "empty", b"", mode=0o600)  # mounted over a key that a service must not see
+    (home.root / "hidden" / "folder").mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.write(home.root / "hidden" / "file", b"", mode=0o600)  # both mounted over what a service must not see
     ownership.way(path.absolute().parent.resolve())
     old = _there(path).split("\n")
     _of_another(path, old, home, named=named)
