@@ -20,7 +20,7 @@ _EVEN = 0.5  # chance that none of a block is needed
 
 
 class Pruned(Frozen):
-    """What came of it. Keeps by number; every keep that was doubtful is in one of the four lists."""
+    """What came of it. Keeps by number; every keep that was doubtful is in one of the five lists."""
 
     before: int  # the best that it began with
     after: int  # the best now
@@ -29,6 +29,7 @@ class Pruned(Frozen):
     taken_out: list[int]
     needed: list[int]  # without one of them alone the file was not as good
     built_on: list[int]  # what came later changed the same lines
+    small: list[int]  # fewer bytes than policy calls smaller
     untried: list[int]  # there were no runs left
     runs: int
     measured: Transfer | None  # the best of now beside the best before, on draws nothing was chosen by

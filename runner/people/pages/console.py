@@ -166,7 +166,7 @@ def measured(found: list[dict[str, Any]]) -> str:
 
 def pruned(found: dict[str, Any]) -> str:
     """In a few lines what was taken out of the best, and how the smaller one did beside it."""
-    if not (found["taken_out"] or found["needed"] or found["built_on"] or found["untried"]):
+    if not any(found[name] for name in _LISTS):
         return "no keep is doubtful: there is nothing to take out"
     named = {name: ", ".join(f"#{number}" for number in found[name]) for name in _LISTS}
     lines = [f"{words}: {named[name]}" for name, words in _LISTS.items() if named[name]]
@@ -184,6 +184,7 @@ _LISTS = {
     "taken_out": "taken out",
     "needed": "not as good without",
     "built_on": "others are built on",
+    "small": "too small to matter",
     "untried": "not tried, there were no runs left",
 }
 

@@ -42,7 +42,8 @@ class _Pruning:
         self._began = self._runs()
         self._before = {new.id: (old, new) for old, new in itertools.pairwise(standing.line(rows))}
         self._blocks = Blocks((row.id, row.probability or 0.0) for row in pruning.doubtful(rows, order.below))
-        self._taken, self._needed, self._built_on = list[int](), list[int](), list[int]()
+        self._taken, self._needed = list[int](), list[int]()
+        self._built_on, self._small = list[int](), list[int]()
 
     def run(self) -> Pruned:
         while not self._over() and (block := self._blocks.next()):
@@ -56,17 +57,18 @@ class _Pruning:
             taken_out=sorted(self._taken),
             needed=sorted(self._needed),
             built_on=sorted(self._built_on),
+            small=sorted(self._small),
             untried=sorted(self._blocks.left),
             measured=None if best.id == self._first.id else self._measured(best),
             runs=runs,
         )
 
     def _try(self, block: tuple[int, ...]) -> None:
-        source, out = self._without(block)
+        loop, (source, out) = self._loop, self._without(block)
         self._built_on += [number for number in block if number not in out]
-        if not out:
+        if self._best().snapshot_size - len(source) < loop.policies.decision.simplicity_bytes:
+            self._small += out
             return
-        loop = self._loop
         told = f"without {', '.join(f'#{number}' for number in sorted(out))}: probably no effect"
         loop.best_source()  # it is made from that
         try:
@@ -81,20 +83,15 @@ class _Pruning:
             self._blocks.halve(tuple(out))
 
     def _without(self, block: tuple[int, ...]) -> tuple[bytes, list[int]]:
-        """The best without what these keeps changed, the newest first; and those of which that could be done.
-
-        Together they must save what policy calls smaller.
-        """
+        """The best without what these keeps changed, the newest first; and those of which that could be done."""
         line, out = self._loop.line, list[int]()
-        whole = source = line.content(self._best().commit)
+        source = line.content(self._best().commit)
         for number in sorted(block, reverse=True):
             old, new = self._before[number]
             found = line.merged(line.content(new.commit), source, line.content(old.commit))
             if found is not None and len(found) < len(source) and _is_python(found):
                 source = found
                 out.append(number)
-        if len(whole) - len(source) < self._loop.policies.decision.simplicity_bytes:
-            return whole, []
         return source, [number for number in block if number in out]
 
     def _measured(self, best: Experiment) -> Transfer | None:

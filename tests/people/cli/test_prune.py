@@ -12,7 +12,7 @@ from runner.people.pages import console
 
 FOUND: dict[str, Any] = {
     "before": 9, "after": 12, "bytes_before": 10_400, "bytes_after": 10_000, "taken_out": [3, 5], "needed": [7],
-    "built_on": [4], "untried": [], "runs": 6, "measured": None,
+    "built_on": [4], "small": [2, 6], "untried": [], "runs": 6, "measured": None,
 }  # fmt: skip
 MEASURED: dict[str, Any] = {
     "experiment": 12, "against": 9, "budget": 6.0, "depth": None, "artifact": "demo-1", "scores": {1000: 1.0},
@@ -27,6 +27,7 @@ def test_what_was_pruned_is_told_in_lines() -> None:
         "taken out: #3, #5",
         "not as good without: #7",
         "others are built on: #4",
+        "too small to matter: #2, #6",
     ]
     beside = Pruned(**{**FOUND, "measured": MEASURED}).model_dump(mode="json")
     assert console.pruned(beside).splitlines()[-1] == (
@@ -36,7 +37,7 @@ def test_what_was_pruned_is_told_in_lines() -> None:
 
 
 def test_nothing_doubtful_is_told_in_one() -> None:
-    found = {**FOUND, "after": 9, "bytes_after": 10_400, "taken_out": [], "needed": [], "built_on": []}
+    found = {**FOUND, "after": 9, "bytes_after": 10_400, "taken_out": [], "needed": [], "built_on": [], "small": []}
     assert console.pruned(Pruned(**found).model_dump(mode="json")) == (
         "no keep is doubtful: there is nothing to take out"
     )

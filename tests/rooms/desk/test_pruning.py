@@ -154,6 +154,18 @@ def test_what_others_are_built_on_stays(tag: Tag) -> None:
     assert (found.taken_out, found.built_on) == ([second], [first])
 
 
+def test_a_change_of_a_dial_is_too_small_to_matter(tag: Tag) -> None:
+    large = tag.keep(2, 0.0, 1.6)
+    source = tag.loop.best_source().replace(b"# quiet line 2", b"# quiet line 22", 1)
+    LUCK[source] = 2.6
+    dial = tag.propose(source, Status.KEEP)
+    tag.ideas_without_effect()
+    assert tag.probability(dial) < BELOW
+    found = prune(tag.loop)
+    assert {*found.small, *found.taken_out} == {dial, large}
+    assert sorted([*found.taken_out, *found.small, *found.needed, *found.built_on]) == [large, dial]
+
+
 def test_it_ends_with_its_runs_and_when_it_is_told_to(tag: Tag) -> None:
     idle = [tag.keep(section, 0.0, luck) for section, luck in ((2, 1.6), (3, 2.1))]
     unlucky = tag.keep(5, 9.0, -5.8)
