@@ -384,14 +384,17 @@ def test_interrupted_with_a_page_open_it_ends_at_once_and_says_nothing_more(home
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        address = told["url"].split("/?")[0]
-        with client(address, told["token"]) as asking, asking.stream("GET", "/b/0/t/events") as stream:
-            lines = stream.iter_lines()
-            assert next(lines) == "event: now"
-            process.send_signal(signal.SIGINT)
-            assert any("has ended" in line for line in lines)
-        _, err = process.communicate(timeout=20)
+        try:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            address = told["url"].split("/?")[0]
+            with client(address, told["token"]) as asking, asking.stream("GET", "/b/0/t/events") as stream:
+                lines = stream.iter_lines()
+                assert next(lines) == "event: now"
+                process.send_signal(signal.SIGINT)
+                assert any("has ended" in line for line in lines)
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()  # a server that nobody told to end would be waited for
     assert "Traceback" not in err
     assert "ERROR" not in err
