@@ -12,7 +12,7 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import standing
 from runner.core.evidence import ledger_file
-from runner.core.evidence.ledger import Ledger, Origin, summary
+from runner.core.evidence.ledger import Ledger, Origin, start
 from tests.samples import experiment
 
 
@@ -111,15 +111,6 @@ def test_a_reader_sees_completed_rows_while_the_writer_is_open(ledger: Ledger, t
         reader.begin_run("x", "", "", "")
 
 
-def test_summary_has_the_published_fields(ledger: Ledger) -> None:
-    accept(ledger, experiment(1))
-    ledger.close_experiment(experiment(1))
-    document = summary(ledger, "t")
-    assert {"tag", "baseline", "best", "experiments"} <= set(document)
-    (row,) = document["experiments"]  # type: ignore[misc]
-    assert {"id", "status", "val_bpb", "claimed", "confirmed", "causality", "description", "seconds"} <= set(row)
-
-
 def test_reading_before_the_first_run_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(GloveboxError, match="glovebox run"):
         Ledger(tmp_path / "none.sqlite", read_only=True)
@@ -127,7 +118,7 @@ def test_reading_before_the_first_run_says_what_to_do(tmp_path: Path) -> None:
 
 def test_an_unknown_tag_says_so(ledger: Ledger) -> None:
     with pytest.raises(GloveboxError, match="nope"):
-        summary(ledger, "nope")
+        start(ledger, "nope")
 
 
 def test_rows_are_parsed_once_and_the_list_is_the_callers(ledger: Ledger) -> None:
@@ -264,7 +255,7 @@ def test_a_tag_knows_whose_best_it_began_with(ledger: Ledger) -> None:
     origin = Origin(begun_from="t", experiment=7)
     ledger.begin_run("u", "", "demo-1", "p", origin)
     assert (ledger.origin("u"), ledger.origin("t")) == (origin, None)
-    assert summary(ledger, "u")["origin"] == {"begun_from": "t", "experiment": 7}
+    assert start(ledger, "u")["origin"] == {"begun_from": "t", "experiment": 7}
 
 
 def rerun(number: int) -> Rerun:
