@@ -15,9 +15,9 @@ from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import Status
 from runner.core.evidence import disk_reserve, recorder, verify
-from runner.core.evidence import ledger as ledgers
 from runner.core.evidence.ledger import Ledger
 from runner.core.policy.policy_files import Policies
+from runner.people.cli import status
 from tests.rooms.desk.test_reruns import Bench
 
 pytestmark = pytest.mark.slow
@@ -140,4 +140,4 @@ def test_a_clock_that_jumps_back_changes_no_order(
     assert [row.id for row in bench.ledger.experiments("t")] == [1, 2]
     assert bench.ledger.tags()[0] == "later"
     assert verify.verify(home).failures == []
-    assert ledgers.summary(bench.ledger, "t")["best"] == 2.0
+    assert status.facts(bench.ledger, "t", [])["best"] == 2.0

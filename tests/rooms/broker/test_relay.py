@@ -149,7 +149,8 @@ def test_the_host_header_has_no_say_in_where_a_call_goes(start: Start) -> None:
 
 def test_a_flood_of_refused_bodies_is_a_few_lines(start: Start) -> None:
     broker = start(concurrent="16")
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+    # A place is given back after its answer has left: half as many clients never find all of them taken.
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: broker.post(b"{}"), range(40)))
     refused = [entry for entry in broker.log() if entry["kind"] == "refused"]
     assert [entry["data"]["times"] for entry in refused] == [1, 2, 4, 8, 16, 32]

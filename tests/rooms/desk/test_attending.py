@@ -256,7 +256,7 @@ def test_what_a_tag_gained_is_measured_by_the_session_that_ended_it(
     monkeypatch.setattr(attending.users, "agents", lambda _: frozenset({os.geteuid()}))
     monkeypatch.setattr(attending.users, "ids", lambda *_: ours)
     monkeypatch.setattr(Scripted, "prepare", lambda _: None)
-    settings: Any = SimpleNamespace(agent=None, meter=False, until=most, tag=driver.TAG)
+    settings: Any = SimpleNamespace(agent=None, meter=False, until=most, prune=None, tag=driver.TAG)
 
     def propose() -> None:
         bench = Bench(str(places.desk(0)))
@@ -296,7 +296,7 @@ def test_a_tag_that_has_all_its_experiments_is_measured(
     )
     monkeypatch.setattr(session, "attend", lambda *_: code)
     monkeypatch.setattr(session.requested_reruns, "carry_out", lambda *_: [])
-    settings: Any = SimpleNamespace(agent=None, meter=False, until=until, tag="t")
+    settings: Any = SimpleNamespace(agent=None, meter=False, until=until, prune=None, tag="t")
     never = threading.Event()
     assert session._attended([loop], places, settings, None, Ending(never, never)) == code
     assert (told == ["measured"]) is measured
