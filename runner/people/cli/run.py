@@ -124,19 +124,13 @@ def prune(
     version = book.run_info(name)["artifact"]
     order = {"below": below, "runs": runs, "seeds": seeds}
     settings = settings_of(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None, "prune": order}
-    found = list[Pruned]()
     with notifying(home, name) as told:
-
-        def seen(event: dict[str, Any]) -> None:
-            if event["event"] == "pruned":
-                found.append(Pruned.model_validate_json(json.dumps(event["pruned"])))
-            told(event)
-
-        _, code, _, error = follow(settings, home, None, seen)
+        answer, code, _, error = follow(settings, home, None, told)
         told(ended(code))
     failed(code, error, json_)
-    if code == 0 and found:
-        say(record.PrunedTag(tag=name, **dict(found[0])), json_, console.pruned(found[0].model_dump(mode="json")))
+    if code == 0 and answer is not None:
+        found = Pruned.model_validate_json(json.dumps(answer["pruned"]))
+        say(record.PrunedTag(tag=name, **dict(found)), json_, console.pruned(answer["pruned"]))
     raise typer.Exit(code)
 
 

@@ -176,7 +176,9 @@ def pruned(found: dict[str, Any]) -> str:
     one = found["measured"]
     if one is not None and one["gain"] is not None:
         interval = "" if one["interval"] is None else f" ({one['interval'][0]:+.4f} to {one['interval'][1]:+.4f})"
-        lines.append(f"beside the best before, in {len(one['scores'])} pairs of runs: {one['gain']:+.4f}{interval}")
+        count = len(one["scores"])
+        pairs = f"{count} pair{'s' if count != 1 else ''} of runs"
+        lines.append(f"beside the best before, in {pairs}: {one['gain']:+.4f}{interval}")
     return "\n".join(lines)
 
 

@@ -69,7 +69,7 @@ class _Pruning:
         if self._best().snapshot_size - len(source) < loop.policies.decision.simplicity_bytes:
             self._small += out
             return
-        told = f"without {', '.join(f'#{number}' for number in sorted(out))}: probably no effect"
+        told = f"prune: without {', '.join(f'#{number}' for number in sorted(out))}"
         loop.best_source()  # it is made from that
         try:
             kept = loop.experiment(loop.written(source), told).status is Status.KEEP

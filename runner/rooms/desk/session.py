@@ -113,7 +113,7 @@ def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[],
         return lambda: _reruns(loop, order, ending.after)
     if settings.prune is not None and settings.until is None:
         prune = settings.prune
-        return lambda: _pruned(loop, prune, ending.after.is_set)
+        return lambda: _pruned(loop, prune, ending.after.is_set, "answer")
     places = doors.Places(Path(settings.doors))
     most = settings.max_experiments
     if settings.until is not None:
@@ -132,13 +132,13 @@ def _attended(loops: list[Loop], places: doors.Places, settings: Settings, most:
     found = requested_reruns.carry_out(loop, Order(), lambda: any(one.is_set() for one in over))
     loop.emit("measured", {"transfers": [one.model_dump(mode="json") for one in found]})
     if settings.prune is not None and not any(one.is_set() for one in over):
-        _pruned(loop, settings.prune, lambda: any(one.is_set() for one in over))
+        _pruned(loop, settings.prune, lambda: any(one.is_set() for one in over), "pruned")
     return code
 
 
-def _pruned(loop: Loop, order: Prune, enough: Callable[[], bool]) -> int:
+def _pruned(loop: Loop, order: Prune, enough: Callable[[], bool], event: str) -> int:
     found = pruning.carry_out(loop, order, enough)
-    loop.emit("pruned", {"pruned": found.model_dump(mode="json")})
+    loop.emit(event, {"pruned": found.model_dump(mode="json")})
     return 0
 
 

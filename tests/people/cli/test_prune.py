@@ -31,7 +31,7 @@ def test_what_was_pruned_is_told_in_lines() -> None:
     ]
     beside = Pruned(**{**FOUND, "measured": MEASURED}).model_dump(mode="json")
     assert console.pruned(beside).splitlines()[-1] == (
-        "beside the best before, in 1 pairs of runs: -0.0001 (-0.0012 to +0.0010)"
+        "beside the best before, in 1 pair of runs: -0.0001 (-0.0012 to +0.0010)"
     )
     assert console.sentence({"event": "pruned", "pruned": beside}) == console.pruned(beside)
 
