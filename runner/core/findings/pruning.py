@@ -20,7 +20,7 @@ _EVEN = 0.5  # chance that none of a block is needed
 
 
 class Pruned(Frozen):
-    """What came of it. Keeps by number; every keep that was doubtful is in one of the five lists."""
+    """What came of it. Keeps by number; each that was doubtful, and not out already, is in one of the five lists."""
 
     before: int  # the best that it began with
     after: int  # the best now

@@ -65,7 +65,8 @@ class _Pruning:
 
     def _try(self, block: tuple[int, ...]) -> None:
         loop, (source, out) = self._loop, self._without(block)
-        self._built_on += [number for number in block if number not in out]
+        if not out:
+            return
         if self._best().snapshot_size - len(source) < loop.policies.decision.simplicity_bytes:
             self._small += out
             return
@@ -83,7 +84,10 @@ class _Pruning:
             self._blocks.halve(tuple(out))
 
     def _without(self, block: tuple[int, ...]) -> tuple[bytes, list[int]]:
-        """The best without what these keeps changed, the newest first; and those of which that could be done."""
+        """The best without what these keeps changed, the newest first; and those of which that could be done.
+
+        Of one that is out already there is nothing to say.
+        """
         line, out = self._loop.line, list[int]()
         source = line.content(self._best().commit)
         for number in sorted(block, reverse=True):
@@ -92,6 +96,8 @@ class _Pruning:
             if found is not None and len(found) < len(source) and _is_python(found):
                 source = found
                 out.append(number)
+            elif found != source:
+                self._built_on.append(number)
         return source, [number for number in block if number in out]
 
     def _measured(self, best: Experiment) -> Transfer | None:
