@@ -11,9 +11,10 @@ import math
 from collections.abc import Sequence
 
 from runner.core.base.launching import Frozen
-from runner.core.base.values import Experiment, Status
-from runner.core.decision import early_stop
-from runner.core.policy.policy_files import EarlyStop
+from runner.core.base.values import Experiment, Rerun, Status
+from runner.core.decision import early_stop, standing
+from runner.core.decision.odds import Line
+from runner.core.policy.policy_files import Decision, EarlyStop
 
 LEAST_RUNS = 30  # scored runs, below which nothing is recommended
 LEAST_SAVED = 0.05  # of the time of training, below which it is not worth a lost idea
@@ -37,7 +38,7 @@ class Study(Frozen):
     together: dict[float, float]  # correlation of loss and score by look
     keeps: int
     gain: float  # of all keeps, val_bpb
-    saved: float  # share of the time of training
+    saved: float  # share of the time of all training, reruns too
 
     @property
     def faster(self) -> float:
@@ -52,6 +53,8 @@ class Study(Frozen):
     @property
     def advice(self) -> str:
         """In a sentence."""
+        if not self.together:
+            return "no run told a loss at these looks"
         if self.runs < LEAST_RUNS:
             return f"too few runs to say: {LEAST_RUNS} scored ones with a loss are needed"
         if self.saved < LEAST_SAVED:
@@ -61,28 +64,42 @@ class Study(Frozen):
         return "it would pay: early_stop.enabled in policies/decision.yaml, for tags begun from then on"
 
 
-def study(policy: EarlyStop, rows: Sequence[Experiment]) -> Study:
-    """Look at a tag's runs again under `policy`; `rows` in the order in which they ended."""
-    known, scored, keeps = list[Experiment](), list[Experiment](), list[Experiment]()
-    ended = list[Ended]()
+def study(decision: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun] = ()) -> Study:
+    """Look at a tag's runs again under its own rule; `rows` in the order in which they ended."""
+    policy, believed = decision.early_stop, Line(decision) if decision.rule == "odds" else None
+    known, scored, kept = list[Experiment](), list[Experiment](), list[Experiment]()
+    ended, own = list[Ended](), dict[int, list[Rerun]]()
+    for rerun in reruns:
+        own.setdefault(rerun.during, []).append(rerun)
     for row in rows:
-        look = None
-        if row.val_bpb is not None and keeps and row.pace:
+        look, best = None, kept[-1].val_bpb if kept else None
+        against = best if believed is None else believed.to_beat(row.lane)
+        if row.val_bpb is not None and row.veto is None and kept and any(at in policy.looks for at, _ in row.pace):
             scored.append(row)
-            look = _given_up(policy, known, row, keeps[-1].val_bpb or 0.0)
+            look = None if against is None else _given_up(policy, known, row, against)
         if look is not None:
-            ended.append(Ended(experiment=row.id, look=look, kept=_kept(row), gain=_gain(row)))
+            ended.append(Ended(experiment=row.id, look=look, kept=False, gain=0.0))
         told = {"hopeless": None} if look is None else {"hopeless": None, "val_bpb": None}
         known.append(row.model_copy(update=told))
-        keeps += [row] if _kept(row) else []
+        if row.status is Status.KEEP and row.val_bpb is not None:
+            standing.follow(kept, row)
+        if believed is not None:
+            believed.take(row, own.get(row.id, []))
+    gains = {row.id: _gain(row) for row in kept[1:] if row.veto is None}  # of the line as it is now
+    time = {row.id: row.train_seconds for row in rows}
+    whole = math.fsum(time.values()) + math.fsum(rerun.seconds for rerun in reruns)
+    saved = math.fsum((1 - one.look) * time[one.experiment] for one in ended)
     return Study(
         runs=len(scored),
         unknown=sum(row.reason == "early_stop" for row in rows),
-        ended=ended,
+        ended=[
+            one.model_copy(update={"kept": one.experiment in gains, "gain": gains.get(one.experiment, 0.0)})
+            for one in ended
+        ],
         together={look: together for look in policy.looks if (together := _together(scored, look)) is not None},
-        keeps=max(0, len(keeps) - 1),
-        gain=math.fsum(_gain(row) for row in keeps[1:]),
-        saved=math.fsum(1 - one.look for one in ended) / len(scored) if scored else 0.0,
+        keeps=len(gains),
+        gain=math.fsum(gains.values()),
+        saved=saved / whole if whole else 0.0,
     )
 
 
@@ -95,13 +112,8 @@ def _given_up(policy: EarlyStop, known: Sequence[Experiment], row: Experiment, b
     return None
 
 
-def _kept(row: Experiment) -> bool:
-    return row.status is Status.KEEP and row.val_bpb is not None and row.veto is None
-
-
 def _gain(row: Experiment) -> float:
-    found = next((one for one in (row.gain, row.confirmed, row.claimed) if one is not None), 0.0)
-    return max(0.0, found) if _kept(row) else 0.0
+    return max(0.0, next((one for one in (row.gain, row.confirmed, row.claimed) if one is not None), 0.0))
 
 
 def _together(rows: Sequence[Experiment], look: float) -> float | None:

@@ -31,8 +31,10 @@ def study(
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(home, book, tag)
-    policy = begun.under_or_now(home, book.run_info(name)["policy"]).decision.early_stop
-    found = early_stopping.study(policy, book.experiments(name))
+    decision = begun.under_or_now(home, book.run_info(name)["policy"]).decision
+    with book.at_once():
+        rows, reruns = book.experiments(name), book.reruns(name)
+    found = early_stopping.study(decision, rows, reruns)
     document = record.EarlyStopStudied(
         tag=name, study=found, faster=round(found.faster, 3), lost=round(found.lost, 4), advice=found.advice
     )

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from runner.core.base.values import Experiment, Status
+from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision.early_stop import Lookout
+from runner.core.decision.odds import Line
 from runner.core.findings import early_stopping
-from runner.core.policy.policy_files import Policies
+from runner.core.policy.policy_files import Decision, Policies
 from tests.samples import experiment
 
 LOOKS = (0.3, 0.5, 0.7)
@@ -47,11 +48,64 @@ def test_it_ends_what_the_production_code_ends_live(policies: Policies) -> None:
         known.append(row if at is None else row.model_copy(update={"val_bpb": None, "hopeless": lookout.found}))
         if row.status is Status.KEEP:
             best = row.val_bpb
-    found = early_stopping.study(policy, rows)
+    decision = policies.decision.model_copy(update={"rule": "upstream", "early_stop": policy})
+    found = early_stopping.study(decision, rows)
     assert {one.experiment: one.look for one in found.ended} == ended
     assert len(ended) > 20  # else nothing was looked at
-    assert found.saved == pytest.approx(sum(1 - look for look in ended.values()) / 119)
+    assert found.saved == pytest.approx(sum(1 - look for look in ended.values()) / 120)
     assert found.faster == pytest.approx(1 / (1 - found.saved))
+
+
+def upstream(policies: Policies) -> Decision:
+    return policies.decision.model_copy(update={"rule": "upstream"})
+
+
+def test_under_odds_a_run_is_held_against_what_is_believed(policies: Policies) -> None:
+    """As the desk does live; a lucky best is no wall."""
+    policy = policies.decision.early_stop.model_copy(update={"enabled": True, "audit": 0.0})
+    decision = policies.decision.model_copy(update={"early_stop": policy})
+    rows, line, known = night(120, 6, told=0.95), Line(decision), list[Experiment]()
+    scale = Rerun.model_construct(
+        experiment=1, during=2, seed=43, val_bpb=1.0004, lane="", reason=None, pair=0, seconds=8.0
+    )  # the baseline's second run, before anything is decided
+    ended: dict[int, float] = {}
+    for row in rows:
+        lookout = Lookout(policy, row.lane, partial(_known, known, line.to_beat(row.lane)), audited=False)
+        at = next((look for look, loss in row.pace if known and lookout.judge(look, loss)), None)
+        ended |= {} if at is None else {row.id: at}
+        known.append(row if at is None else row.model_copy(update={"val_bpb": None, "hopeless": lookout.found}))
+        line.take(row, [scale] if row.id == scale.during else [])
+    found = early_stopping.study(decision, rows, [scale])
+    assert {one.experiment: one.look for one in found.ended} == ended
+    assert len(ended) > 20
+
+
+def test_a_keep_that_a_person_took_back_is_no_score_to_beat(policies: Policies) -> None:
+    rows = night(60, 7, told=0.95)
+    lucky = experiment(61, status=Status.KEEP, val_bpb=0.5, pace=rows[-1].pace, claimed=0.4)
+    best = [row for row in rows if row.status is Status.KEEP][-1]
+    again = experiment(62, status=Status.KEEP, val_bpb=best.val_bpb, pace=[], veto=61)
+    later = [row.model_copy(update={"id": 62 + row.id}) for row in night(60, 8, told=0.95)[1:]]
+    without, found = (
+        early_stopping.study(upstream(policies), some) for some in ([*rows, *later], [*rows, lucky, again, *later])
+    )
+    assert 61 not in {one.experiment for one in found.ended if one.kept}
+    assert found.gain == pytest.approx(without.gain)
+    assert len(found.ended) <= len(without.ended) + 3
+
+
+def test_time_is_of_all_training(policies: Policies) -> None:
+    """Runs that tell nothing cannot be ended, and take time."""
+    rows = night(120, 1, told=0.95)
+    half = [row if row.id % 2 else row.model_copy(update={"pace": []}) for row in rows]
+    found = early_stopping.study(upstream(policies), half)
+    time = sum((1 - one.look) * 8.0 for one in found.ended)
+    assert found.saved == pytest.approx(time / (120 * 8.0))
+    other = policies.decision.model_copy(
+        update={"rule": "upstream", "early_stop": policies.decision.early_stop.model_copy(update={"looks": (0.9,)})}
+    )
+    nothing = early_stopping.study(other, rows)
+    assert (nothing.runs, nothing.advice) == (0, "no run told a loss at these looks")
 
 
 def _known(rows: list[Experiment], best: float | None) -> tuple[list[Experiment], float | None]:
@@ -59,7 +113,7 @@ def _known(rows: list[Experiment], best: float | None) -> tuple[list[Experiment]
 
 
 def test_losses_that_tell_pay_and_losses_that_say_nothing_do_not(policies: Policies) -> None:
-    policy = policies.decision.early_stop
+    policy = upstream(policies)
     good = early_stopping.study(policy, night(150, 2, told=0.95))
     assert "it would pay" in good.advice
     assert all(value > 0.8 for value in good.together.values())
@@ -74,7 +128,7 @@ def test_a_keep_that_would_have_been_ended_is_a_loss(policies: Policies) -> None
     rows = night(100, 3, told=0.95)
     late = next(row for row in rows if row.id > 60 and row.status is Status.KEEP)
     rows = [row.model_copy(update={"pace": [(look, 9.0) for look in LOOKS]}) if row is late else row for row in rows]
-    found = early_stopping.study(policies.decision.early_stop, rows)
+    found = early_stopping.study(upstream(policies), rows)
     assert [one for one in found.ended if one.kept] == [
         early_stopping.Ended(experiment=late.id, look=0.3, kept=True, gain=late.claimed or 0.0)
     ]
@@ -87,7 +141,7 @@ def test_a_keep_that_would_have_been_ended_is_a_loss(policies: Policies) -> None
 )
 def test_rows_that_say_less_are_no_error(policies: Policies, changes: dict[str, Any]) -> None:
     rows = [row.model_copy(update=changes) if row.id % 7 == 3 else row for row in night(60, 4, told=0.9)]
-    found = early_stopping.study(policies.decision.early_stop, rows)
+    found = early_stopping.study(upstream(policies), rows)
     assert found.runs <= 59
     assert 0 <= found.saved < 1
 
@@ -96,11 +150,11 @@ def test_runs_that_were_ended_in_fact_are_unknown(policies: Policies) -> None:
     rows = night(60, 5, told=0.9)
     gone = {"val_bpb": None, "reason": "early_stop", "status": Status.DISCARD}
     rows[40] = rows[40].model_copy(update=gone)
-    found = early_stopping.study(policies.decision.early_stop, rows)
+    found = early_stopping.study(upstream(policies), rows)
     assert (found.unknown, found.runs) == (1, 58)
 
 
 def test_nothing_is_no_error(policies: Policies) -> None:
     for rows in ([], night(1, 0, told=0.5)):
-        found = early_stopping.study(policies.decision.early_stop, rows)
+        found = early_stopping.study(upstream(policies), rows)
         assert (found.runs, found.ended, found.saved, found.lost, found.keeps) == (0, [], 0.0, 0.0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from runner.core.base.home import Home
+from runner.core.base.home import SOURCE, Home
 from runner.core.evidence.ledger import Ledger
 from tests.core.findings.test_early_stopping import night
 
@@ -13,6 +13,9 @@ from tests.core.findings.test_early_stopping import night
 def test_a_tag_is_studied(glovebox: Callable[..., tuple[int, str, str]], home: Home) -> None:
     code, _, err = glovebox("early-stop", "study")
     assert (code, "no experiment" in err) == (2, True)
+    text = (SOURCE / "policies" / "decision.yaml").read_text()
+    (home.root / "policies").mkdir(exist_ok=True)
+    (home.root / "policies" / "decision.yaml").write_text(text.replace("rule: odds ", "rule: upstream "))
     ledger = Ledger(home.ledger)
     ledger.begin_run("t", "2026-01-01T00:00:00+00:00", "demo-1", "f" * 64)
     for row in night(80, 1, told=0.95):
