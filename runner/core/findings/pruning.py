@@ -38,10 +38,14 @@ class Pruned(Frozen):
 def doubtful(rows: Sequence[Experiment], below: float) -> list[Experiment]:
     """Keeps of the line that are real with a probability below this, the least probable first.
 
-    Those that made the file smaller are none of them: to take them out would add code.
+    Those that made the file smaller are none of them: to take them out would add code. Nor are those that were made
+    from an earlier file than the best: they took out what came between, which would come back.
     """
-    pairs = itertools.pairwise(standing.line(rows))
-    found = [new for old, new in pairs if new.veto is None and new.snapshot_size > old.snapshot_size]
+    found = [
+        new
+        for old, new in itertools.pairwise(standing.line(rows))
+        if new.veto is None and new.parent in (None, old.id) and new.snapshot_size > old.snapshot_size
+    ]
     unsure = [(row.probability, row.id, row) for row in found if row.probability is not None]
     return [row for probability, _, row in sorted(unsure, key=lambda one: one[:2]) if probability < below]
 
@@ -62,6 +66,10 @@ class Blocks:
     def next(self) -> tuple[int, ...]:
         """The next block; empty when there is none."""
         return self._waiting.pop() if self._waiting else ()
+
+    def again(self, numbers: Iterable[int]) -> None:
+        """These, one by one, once more: what stood in their way is gone."""
+        self._waiting += [(number,) for number in numbers]
 
     def halve(self, block: tuple[int, ...]) -> None:
         """It was not as good without this block: one of it is needed, perhaps not the others."""

@@ -114,9 +114,10 @@ def prune(
     gpu: Gpu = None,
     json_: Json = False,
 ) -> None:
-    """Take keeps that probably did nothing out of the best, as long as it stays as good: the file to read.
+    """Take keeps whose effect is in doubt out of the best, as long as it stays as good: the file to read.
 
-    Each attempt is an experiment of the run; what was the best before is then run beside the best of now.
+    Each attempt is an experiment of the run; what was the best before is then run beside the best of now. What the run
+    gained is to be measured again: glovebox confirm.
     """
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)

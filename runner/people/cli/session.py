@@ -24,7 +24,9 @@ Experiments = Annotated[int | None, typer.Option(min=1, help="End when the tag h
 FromTag = Annotated[str | None, typer.Option(help="A new tag begins with the best train.py of this one.")]
 PruneRuns = Annotated[
     int | None,
-    typer.Option("--prune", min=1, help="Then take keeps out that probably did nothing, in so many runs at most."),
+    typer.Option(
+        "--prune", min=1, help="Then take keeps whose effect is in doubt out of the best, in so many runs at most."
+    ),
 ]
 _INTERRUPTED = 130
 _WORK = ("agent_started", "serving", "started")  # events of a session that got to work

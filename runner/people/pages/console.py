@@ -185,9 +185,9 @@ def pruned(found: dict[str, Any]) -> str:
 _LISTS = {
     "taken_out": "taken out",
     "needed": "not as good without",
-    "built_on": "others are built on",
+    "built_on": "cannot be taken out alone",
     "small": "too small to matter",
-    "untried": "not tried, there were no runs left",
+    "untried": "not tried",
 }
 
 

@@ -9,6 +9,7 @@ the one before, in pairs, on draws that nothing was chosen by.
 from __future__ import annotations
 
 import ast
+import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -24,14 +25,20 @@ from runner.rooms.desk.settings import Prune
 
 def carry_out(loop: Loop, order: Prune, enough: Callable[[], bool]) -> Pruned:
     """Try it and return what came of it; `enough` is asked before each run. Raises GloveboxError."""
-    if loop.policies.decision.rule == "upstream":
-        what = "rule upstream keeps lower scores alone: it has no word for as good and smaller"
-        raise PolicyError(what, where=f"tag {loop.tag}", fix="prune a tag begun under odds or paired")
+    check(loop)
     rows = loop.ledger.experiments(loop.tag)
     best = standing.best(rows)
     if best is None:
         raise PolicyError("nothing was kept yet", where=f"tag {loop.tag}", fix="glovebox status")
     return _Pruning(loop, order, enough, rows, best).run()
+
+
+def check(loop: Loop) -> None:
+    """Raises PolicyError for a tag whose rule says of no keep how probably it is real."""
+    rule = loop.policies.decision.rule
+    if rule != "odds":
+        what = f"rule {rule} says of no keep how probably it is real"
+        raise PolicyError(what, where=f"tag {loop.tag}", fix="prune a tag begun under rule odds")
 
 
 class _Pruning:
@@ -43,7 +50,7 @@ class _Pruning:
         self._before = {new.id: (old, new) for old, new in itertools.pairwise(standing.line(rows))}
         self._blocks = Blocks((row.id, row.probability or 0.0) for row in pruning.doubtful(rows, order.below))
         self._taken, self._needed = list[int](), list[int]()
-        self._built_on, self._small = list[int](), list[int]()
+        self._built_on, self._small, self._absent = list[int](), list[int](), list[int]()
 
     def run(self) -> Pruned:
         while not self._over() and (block := self._blocks.next()):
@@ -70,18 +77,29 @@ class _Pruning:
         if self._best().snapshot_size - len(source) < loop.policies.decision.simplicity_bytes:
             self._small += out
             return
+        tried = hashlib.sha256(source).hexdigest()
+        rows = loop.ledger.experiments(loop.tag)
+        if any(row.snapshot == tried and row.counts and row.status is not Status.KEEP for row in rows):
+            self._not_without(out)  # it ran before, and was not kept
+            return
         told = f"prune: without {', '.join(f'#{number}' for number in sorted(out))}"
         loop.best_source()  # it is made from that
         try:
             kept = loop.experiment(loop.written(source), told).status is Status.KEEP
         except SnapshotError:  # a person took this very file back
             kept = False
-        if kept:
-            self._taken += out
-        elif len(out) == 1:
-            self._needed += out
+        if not kept:
+            self._not_without(out)
+            return
+        self._taken += out
+        self._blocks.again([*self._absent, *self._built_on])  # what was taken out stood in their way, or in their place
+        self._absent, self._built_on = [], []
+
+    def _not_without(self, block: list[int]) -> None:
+        if len(block) == 1:
+            self._needed += block
         else:
-            self._blocks.halve(tuple(out))
+            self._blocks.halve(tuple(block))
 
     def _without(self, block: tuple[int, ...]) -> tuple[bytes, list[int]]:
         """The best without what these keeps changed, the newest first; and those of which that could be done.
@@ -96,8 +114,10 @@ class _Pruning:
             if found is not None and len(found) < len(source) and _is_python(found):
                 source = found
                 out.append(number)
-            elif found != source:
+            elif found != source and _adds(line.content(old.commit), line.content(new.commit), source):
                 self._built_on.append(number)
+            else:
+                self._absent.append(number)
         return source, [number for number in block if number in out]
 
     def _measured(self, best: Experiment) -> Transfer | None:
@@ -125,6 +145,11 @@ class _Pruning:
 
     def _over(self) -> bool:
         return self._enough() or self._runs() - self._began >= self._order.runs or self._loop.told_enough()
+
+
+def _adds(old: bytes, new: bytes, source: bytes) -> bool:
+    """Whether a line of those that came from `old` to `new` is in `source`."""
+    return not {*new.splitlines()}.difference(old.splitlines()).isdisjoint(source.splitlines())
 
 
 def _is_python(source: bytes) -> bool:

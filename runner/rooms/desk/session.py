@@ -106,6 +106,8 @@ def _lasts(loop: Loop, emit: Emit) -> None:
 
 def _work(loops: list[Loop], settings: Settings, ending: Ending) -> Callable[[], int]:
     loop = loops[0]
+    if settings.prune is not None:
+        pruning.check(loop)  # before a night, not at its end
     if settings.train_py is not None:
         return lambda: _single(loop, settings)
     if settings.order is not None:
@@ -129,10 +131,10 @@ def _attended(loops: list[Loop], places: doors.Places, settings: Settings, most:
     if code or settings.until is None or done < settings.until or loop.policies.decision.rule != "odds":
         return code
     over = [ending.now, ending.after]
+    if settings.prune is not None:  # before the gain is measured: it is the best of the end that is
+        _pruned(loop, settings.prune, lambda: any(one.is_set() for one in over), "pruned")
     found = requested_reruns.carry_out(loop, Order(), lambda: any(one.is_set() for one in over))
     loop.emit("measured", {"transfers": [one.model_dump(mode="json") for one in found]})
-    if settings.prune is not None and not any(one.is_set() for one in over):
-        _pruned(loop, settings.prune, lambda: any(one.is_set() for one in over), "pruned")
     return code
 
 

@@ -26,7 +26,7 @@ def test_what_was_pruned_is_told_in_lines() -> None:
         "train.py: 10,400 to 10,000 bytes in 6 runs, experiment 12 is the best now",
         "taken out: #3, #5",
         "not as good without: #7",
-        "others are built on: #4",
+        "cannot be taken out alone: #4",
         "too small to matter: #2, #6",
     ]
     beside = Pruned(**{**FOUND, "measured": MEASURED}).model_dump(mode="json")

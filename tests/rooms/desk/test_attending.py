@@ -14,7 +14,7 @@ from agent.client import Bench
 from bench import standin
 from bench.standin import Scripted
 from runner.core.base import doors
-from runner.core.base.errors import EngineError, GloveboxError
+from runner.core.base.errors import EngineError, GloveboxError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.launching import MAX_LANES, EndReason, EngineResult
 from runner.core.base.values import INTERRUPTED, Status
@@ -23,6 +23,7 @@ from runner.rooms.desk import attending, session
 from runner.rooms.desk.attending import GAVE_UP, Ending, attend
 from runner.rooms.desk.quota import Quota, Turns
 from runner.rooms.desk.rounds import Rounds
+from runner.rooms.desk.settings import Prune
 from tests.faults import driver
 from tests.samples import experiment
 
@@ -300,3 +301,31 @@ def test_a_tag_that_has_all_its_experiments_is_measured(
     never = threading.Event()
     assert session._attended([loop], places, settings, None, Ending(never, never)) == code
     assert (told == ["measured"]) is measured
+
+
+def test_what_is_pruned_at_the_end_is_pruned_before_the_gain_is_measured(
+    monkeypatch: pytest.MonkeyPatch, places: doors.Places
+) -> None:
+    """The gain that is measured is that of the best of the end."""
+    told: list[str] = []
+    loop: Any = SimpleNamespace(
+        ledger=SimpleNamespace(experiments=lambda _: [experiment(1)]),
+        policies=SimpleNamespace(decision=SimpleNamespace(rule="odds")),
+        emit=lambda event, _: told.append(event),
+    )
+    monkeypatch.setattr(session, "attend", lambda *_: 0)
+    monkeypatch.setattr(session.requested_reruns, "carry_out", lambda *_: [])
+    monkeypatch.setattr(session.pruning, "carry_out", lambda *_: SimpleNamespace(model_dump=lambda **_: {}))
+    settings: Any = SimpleNamespace(agent=None, meter=False, until=1, prune=Prune(), tag="t")
+    never = threading.Event()
+    assert session._attended([loop], places, settings, None, Ending(never, never)) == 0
+    assert told == ["pruned", "measured"]
+
+
+@pytest.mark.parametrize("rule", ["paired", "upstream"])
+def test_a_night_whose_end_cannot_be_pruned_does_not_begin(rule: str) -> None:
+    loop: Any = SimpleNamespace(tag="t", policies=SimpleNamespace(decision=SimpleNamespace(rule=rule)))
+    settings: Any = SimpleNamespace(prune=Prune(), until=100, train_py=None, order=None)
+    never = threading.Event()
+    with pytest.raises(PolicyError, match="prune a tag begun under rule odds"):
+        session._work([loop], settings, Ending(never, never))

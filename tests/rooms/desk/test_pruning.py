@@ -144,14 +144,15 @@ def test_a_doubtful_keep_that_was_real_is_found_and_stays(tag: Tag, home: Home) 
 
 
 def test_what_others_are_built_on_stays(tag: Tag) -> None:
-    first = tag.keep(2, 0.0, 1.6)
-    source = tag.loop.best_source()
-    built = source.replace(b"gain_2 = 0.0  # luck 1.6", b"gain_2 = 6.0  # luck 0.0")
+    source = added(tag.loop.best_source(), 2, 0.0, 1.6).replace(b"# quiet line 0", b"# loud line\n# quiet line 0", 1)
+    LUCK[source] = 1.6
+    first = tag.propose(source, Status.KEEP)
+    built = source.replace(b"# loud line", b"gain_3 = 6.0  # luck 0.0")
+    LUCK[built] = 0.0
     tag.propose(built, Status.KEEP)
     second = tag.keep(6, 0.0, 1.6)
-    tag.ideas_without_effect()
     found = prune(tag.loop)
-    assert (found.taken_out, found.built_on) == ([second], [first])
+    assert (found.built_on, [*found.taken_out, *found.needed]) == ([first], [second])
 
 
 def test_a_change_of_a_dial_is_too_small_to_matter(tag: Tag) -> None:
@@ -187,9 +188,47 @@ def test_nothing_doubtful_costs_no_run(tag: Tag) -> None:
     assert len(tag.loop.ledger.experiments("t")) == before
 
 
-def test_a_rule_without_as_good_and_smaller_is_refused(home: Home, tmp_path: Path) -> None:
-    under(home, "rule: odds ", "rule: upstream ")
+@pytest.mark.parametrize("rule", ["upstream", "paired"])
+def test_a_rule_without_probabilities_is_refused(home: Home, rule: str) -> None:
+    under(home, "rule: odds ", f"rule: {rule} ")
     made = standin.loop(home, "t", SEED, score)
     made.begin()
-    with pytest.raises(PolicyError, match="rule upstream"):
+    with pytest.raises(PolicyError, match=f"rule {rule} says of no keep"):
         prune(made)
+
+
+def test_what_was_found_needed_is_not_run_again(tag: Tag) -> None:
+    tag.keep(2, 0.0, 1.6)
+    unlucky = tag.keep(5, 9.0, -5.8)
+    first = prune(tag.loop)
+    assert unlucky in first.needed
+    again = prune(tag.loop)
+    assert unlucky in again.needed
+    assert again.runs < first.runs
+
+
+def test_what_stood_in_the_way_is_tried_again_when_it_is_gone(tag: Tag) -> None:
+    first = tag.keep(2, 0.0, 1.6)
+    source = tag.loop.best_source()
+    built = source.replace(
+        b"gain_2 = 0.0  # luck 1.6", b"gain_2 = 0.0  # luck 2.2, and a remark of some forty bytes on it"
+    )
+    LUCK[built] = 2.3
+    second = tag.propose(built, Status.KEEP)
+    tag.ideas_without_effect()
+    found = prune(tag.loop)
+    assert second in found.taken_out
+    assert first in [*found.taken_out, *found.needed]  # its line came back, and was tried
+
+
+def test_a_keep_made_from_an_earlier_file_brings_nothing_back(tag: Tag) -> None:
+    idle = [tag.keep(section, 0.0, luck) for section, luck in ((2, 1.6), (3, 2.1))]
+    base = tag.loop.ledger.experiments("t")[0]
+    tag.loop.go_on_from(base, tag.work)
+    source = added(tag.work.read_bytes(), 6, 9.0)
+    tag.work.write_bytes(source)
+    LUCK[source] = 0.0
+    assert tag.loop.experiment(tag.work, "from the first again").status is Status.KEEP
+    found = prune(tag.loop, below=1.0)
+    assert not {*found.taken_out, *found.needed, *found.built_on, *found.small} - {*idle}
+    assert re.findall(rb"gain_(\d)", tag.loop.best_source()) == [b"6"]
