@@ -30,7 +30,7 @@ from runner.core.evidence.texts import Texts
 from runner.core.findings import comparing
 from runner.people.cli.common import Json, TagOption, before_a_command, emit, newest, numbered, say
 from runner.people.cli.compare import entries
-from runner.people.cli.documents import record
+from runner.people.cli.documents import asked
 from runner.people.pages import console
 
 program_app = typer.Typer(
@@ -76,9 +76,9 @@ def hint(
 def _hints(home: Home, book: ledger.Ledger, tag: str, as_json: bool) -> None:
     stand = steering.hints(Texts(book).steers(tag))
     coming = [one for _, one in steering.waiting(home, tag) if one is not None and one.verb == "hint"]
-    document = record.Hints(
+    document = asked.Hints(
         tag=tag,
-        hints=[record.Hint(after=one.after, text=one.text) for one in stand],
+        hints=[asked.Hint(after=one.after, text=one.text) for one in stand],
         waiting=[one.text for one in coming],
     )
     lines = [f"since experiment {one.after}: {one.text}" for one in stand]
@@ -152,7 +152,7 @@ def _ask(
     made = steering.ask(home, tag, verb, now, text=text, experiment=experiment)
     at_work = locks.held(home.runner_lock)
     who = "the session at work takes it in with its agent's next request" if at_work else "the next session takes it in"
-    document = record.Asked(tag=tag, asked=made, at_work=at_work)
+    document = asked.Asked(tag=tag, asked=made, at_work=at_work)
     say(document, as_json, f"{tag}: {verb} asked{then}; {who}")
 
 
@@ -162,7 +162,7 @@ def program(context: typer.Context, json_: Json = False) -> None:
     if before_a_command(context, json_):
         return
     path = steering.directive(find())
-    say(record.Directive(program=str(path)), json_, str(path))
+    say(asked.Directive(program=str(path)), json_, str(path))
 
 
 @program_app.command("use")
@@ -178,7 +178,7 @@ def use(
     if home.program.exists():
         files.write(before, home.program.read_bytes(), mode=0o600)
     files.write(home.program, (SHIPPED / _SHIPPED[name]).read_bytes(), mode=0o600)
-    document = record.DirectiveUsed(program=str(home.program), before=str(before))
+    document = asked.DirectiveUsed(program=str(home.program), before=str(before))
     say(document, json_, f"{home.program}: {name}; before it: {before}")
 
 
@@ -194,8 +194,8 @@ def log(tag: TagOption = None, json_: Json = False) -> None:
         rows.setdefault((row.program or "")[:_SHORT], []).append(row)
     if json_:
         spans = {name: (some[0].id, some[-1].id) if some else None for name, some in rows.items()}
-        versions = [record.DirectiveVersion(**dict(one), span=spans[one.name]) for one in found]
-        emit(record.DirectiveVersions(tag=name, versions=versions))
+        versions = [asked.DirectiveVersion(**dict(one), span=spans[one.name]) for one in found]
+        emit(asked.DirectiveVersions(tag=name, versions=versions))
         return
     view = Table()
     for column in ("version", "experiments", "kept", "gain", "per hour"):
@@ -213,7 +213,7 @@ def show(version: Version = "now", json_: Json = False) -> None:
     """Print a version."""
     text = _text(find(), version)
     if json_:
-        emit(record.DirectiveText(version=version, text=text))
+        emit(asked.DirectiveText(version=version, text=text))
     else:
         sys.stdout.write("\n".join(map(invisible.printable, text.split("\n"))))
 
@@ -225,7 +225,7 @@ def diff(old: Version, new: Version = "now", json_: Json = False) -> None:
     lines = list(
         difflib.unified_diff(_text(home, old).splitlines(), _text(home, new).splitlines(), old, new, lineterm="")
     )
-    document = record.DirectiveDiff(old=old, new=new, diff="\n".join(lines))
+    document = asked.DirectiveDiff(old=old, new=new, diff="\n".join(lines))
     say(document, json_, "\n".join(map(invisible.printable, lines)) or "no difference")
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 from pydantic import RootModel
 
-from runner.core.airlock.notebook import Notebook as _Notebook
-from runner.core.base.steering import Request
 from runner.core.base.values import Experiment, Feedback, Rerun
 from runner.core.findings.comparing import By, Part
 from runner.core.findings.early_stopping import Study
@@ -223,74 +221,6 @@ class Deleted(Document):
     removed: bool
     files: int
     bytes: int
-
-
-class Notebook(_Notebook):
-    """`notes`."""
-
-
-class Hint(Document):
-    """Words that stand since an experiment."""
-
-    after: int
-    text: str
-
-
-class Hints(Document):
-    """`hint` without words; `waiting`: not taken in by a session yet."""
-
-    tag: str
-    hints: list[Hint]
-    waiting: list[str]
-
-
-class Asked(Document):
-    """`hint` with words, `pause`, `resume` and `veto`."""
-
-    tag: str
-    asked: Request
-    at_work: bool
-
-
-class Directive(Document):
-    """`program`."""
-
-    program: str
-
-
-class DirectiveUsed(Document):
-    """`program use`."""
-
-    program: str
-    before: str
-
-
-class DirectiveVersion(Part):
-    """Of `program log`; `span`: first and last experiment."""
-
-    span: tuple[int, int] | None
-
-
-class DirectiveVersions(Document):
-    """`program log`."""
-
-    tag: str
-    versions: list[DirectiveVersion]
-
-
-class DirectiveText(Document):
-    """`program show`."""
-
-    version: str
-    text: str
-
-
-class DirectiveDiff(Document):
-    """`program diff`."""
-
-    old: str
-    new: str
-    diff: str
 
 
 class Measured(Document):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from runner.people.cli.documents import bench, record
+from runner.people.cli.documents import asked, bench, record
 
 DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the first word alone is ""
     "": (bench.Next,),
@@ -20,7 +20,7 @@ DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the firs
     "explain": (record.Explained,),
     "export": (record.Exported, record.Tracked),
     "gc": (bench.Tidied,),
-    "hint": (record.Hints, record.Asked),
+    "hint": (asked.Hints, asked.Asked),
     "history": (record.History,),
     "init": (bench.Initialised,),
     "keys add": (bench.Key,),
@@ -31,25 +31,25 @@ DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the firs
     "keys sign": (bench.Signed,),
     "keys threshold": (bench.Threshold,),
     "logs": (record.Logs, record.Log),
-    "notes": (record.Notebook,),
-    "pause": (record.Asked,),
+    "notes": (asked.Notebook,),
+    "pause": (asked.Asked,),
     "policy diff": (bench.Differences,),
     "policy explain": (bench.Explanation,),
     "prepare": (bench.Prepared,),
     "profile check": (bench.ProfileChecked,),
     "profile list": (bench.Profiles,),
     "profile new": (bench.ProfileMade,),
-    "program": (record.Directive,),
-    "program diff": (record.DirectiveDiff,),
-    "program log": (record.DirectiveVersions,),
-    "program show": (record.DirectiveText,),
-    "program use": (record.DirectiveUsed,),
+    "program": (asked.Directive,),
+    "program diff": (asked.DirectiveDiff,),
+    "program log": (asked.DirectiveVersions,),
+    "program show": (asked.DirectiveText,),
+    "program use": (asked.DirectiveUsed,),
     "prune": (record.PrunedTag,),
     "redteam": (bench.Attacked,),
     "report": (record.Reported,),
     "rerun": (record.Measured,),
     "restore": (bench.Restored,),
-    "resume": (record.Asked,),
+    "resume": (asked.Asked,),
     "run": (record.Status, record.Ran),
     "serve": (bench.Served, bench.ServedLocally),
     "show": (record.Shown,),
@@ -63,7 +63,7 @@ DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the firs
     "up": (record.Status,),
     "verify": (record.Verified,),
     "version": (bench.Version,),
-    "veto": (record.Asked,),
+    "veto": (asked.Asked,),
     "warm": (bench.Warmed, bench.Forgotten),
     "watch": (record.Watched,),
 }
