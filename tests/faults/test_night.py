@@ -78,7 +78,7 @@ def test_an_agent_that_prints_without_end_is_ended_at_its_limit(
     """From its first moment: it does not keep the launcher from hearing the runner."""
     agent(home, "yes")
     code, out, err = glovebox("run", "--tag", "n", "--agent", "command", "--more", "3", "--json", timeout=120)
-    assert (code, out) == (1, "")
+    assert (code, json.loads(out)["error"]["exit_code"]) == (1, 1)
     assert "the agent failed" in err
     (log,) = home.root.glob("runs/*/agent.log")
     assert 0 < log.stat().st_size <= 64 << 20
