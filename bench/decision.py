@@ -127,6 +127,12 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / max(1, len(values))
 
 
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half its 95% interval."""
+    mean, count = _mean(values), len(values)
+    return mean, 1.96 * math.sqrt(math.fsum((one - mean) ** 2 for one in values) / max(1, count - 1) / count)
+
+
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
     """Ratio of two paired means and half its 95% interval, by the delta method."""
     ratio, count = _mean(ours) / _mean(theirs), len(ours)

@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
-from bench.decision import rule
+from bench.decision import interval, rule
 from bench.nights import MIXTURE, SIGMA, START, Code, Night, Search, ideas
 from runner.core.base.values import Status
 from runner.core.decision.beliefs import REAL
@@ -93,16 +93,14 @@ def figures(rules: Decision, kind: str, below: float, nights: int) -> dict[str, 
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(partial(night, rules, kind, below), range(nights), chunksize=10))
     total = {name: math.fsum(getattr(one, name) for one in found) for name in Outcome._fields}
-    lost = [one.lost for one in found]
-    mean = math.fsum(lost) / nights
-    error = math.sqrt(math.fsum((one - mean) ** 2 for one in lost) / max(1, nights - 1) / nights)
+    lost, width = interval([one.lost for one in found])
     return {
         "bytes added": round(total["added"] / nights),
         "left of them": round(total["left"] / total["added"], 3),
         "without effect": round(total["idle"] / total["added"], 3),
         "gain": round(total["gain"] / nights, 2),
-        "lost": round(mean, 2),
-        "lost (95%)": (round(mean - 1.96 * error, 2), round(mean + 1.96 * error, 2)),
+        "lost": round(lost, 2),
+        "lost (95%)": (round(lost - width, 2), round(lost + width, 2)),
         "runs": round(total["runs"] / nights, 1),
     }
 

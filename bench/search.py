@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from bench.decision import rule
+from bench.decision import interval, rule
 from bench.nights import MIXTURE, SIGMA, START, Night, Search, ideas
 
 RUNS = 126
@@ -229,9 +229,7 @@ def figures(kind: str, interactions: float, nights: int) -> dict[str, Any]:
         found = list(pool.map(partial(night, kind, interactions), range(nights), chunksize=5))
     made, base = {}, math.fsum(one["line"] for one in found) / nights
     for name in WAYS:
-        apart = [one[name] - one["line"] for one in found]
-        mean = math.fsum(apart) / nights
-        width = 1.96 * math.sqrt(math.fsum((a - mean) ** 2 for a in apart) / max(1, nights - 1) / nights)
+        mean, width = interval([one[name] - one["line"] for one in found])
         ratio = [round((base + at) / base, 2) for at in (mean, mean - width, mean + width)]
         made[name] = {"gain": round(base + mean, 1), "of the line's": ratio[0], "95%": ratio[1:]}
     return made

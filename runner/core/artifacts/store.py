@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -102,8 +103,7 @@ def shown(home: Home, version: str) -> Statement:
 
     Takes no lock and writes nothing. Raises ArtifactError.
     """
-    there = home.store / version
-    folder = there if there.is_dir() else home.artifacts / version
+    folder = _folder(home, version)
     if not folder.is_dir():
         profile = version.rsplit("-", 1)[0]
         fix = f"prepare it again: glovebox prepare --profile {profile}; or restore a backup made with --artifacts"
@@ -120,15 +120,12 @@ def looked_at(home: Home, version: str) -> tuple[Path, Statement]:
         TypeAdapter(Version).validate_python(version)
     except ValidationError:
         raise ArtifactError("no name of an artifact", where=version[:80], fix="as prepare printed it") from None
-    statement = shown(home, version)
-    there = home.store / version
-    folder = there if there.is_dir() else home.artifacts / version
+    statement, folder = shown(home, version), _folder(home, version)
     same_files(folder, statement)
-    hashed = in_parallel(lambda subject: hash_file(folder / subject.name)[0], statement.subject)
-    for subject, digest in zip(statement.subject, hashed, strict=True):
-        if digest != subject.digest.sha256:
-            where = str(folder / subject.name)
-            raise ArtifactError("not the file that was signed", where=where, fix="run: glovebox prepare again")
+    other = _other(folder, statement.subject)
+    if other is not None:
+        where = str(folder / other.name)
+        raise ArtifactError("not the file that was signed", where=where, fix="run: glovebox prepare again")
     return folder, statement
 
 
@@ -146,8 +143,7 @@ def admit(home: Home, version: str) -> Statement:
 
 
 def _admit(home: Home, version: str) -> Statement:
-    target = home.store / version
-    source = target if target.is_dir() else home.artifacts / version
+    target, source = home.store / version, _folder(home, version)
     statement, data = manifest.verified(source, keys.trust(home))
     if statement.predicate.version != version or statement.predicate.serial != serial_of(version):
         raise ArtifactError(
@@ -155,7 +151,7 @@ def _admit(home: Home, version: str) -> Statement:
             where=str(source),
             fix="do not rename artifact folders",
         )
-    if source is target:
+    if source == target:
         _check_copy(home, target, statement)
     else:
         _copy(source, target, statement, data)
@@ -170,12 +166,24 @@ def _check_copy(home: Home, target: Path, statement: Statement) -> None:
     changed = [s for s in statement.subject if noted.get(s.name) != _stamp(target, s)]
     if not changed:
         return
-    for subject, (digest, _) in zip(changed, in_parallel(lambda s: hash_file(target / s.name), changed), strict=True):
-        if digest != subject.digest.sha256:
-            raise ArtifactError(
-                "changed in the store", where=str(target / subject.name), fix=f"remove {target} and run again"
-            )
+    other = _other(target, changed)
+    if other is not None:
+        where = str(target / other.name)
+        raise ArtifactError("changed in the store", where=where, fix=f"remove {target} and run again")
     _note(home, target, statement)
+
+
+def _folder(home: Home, version: str) -> Path:
+    """Where an artifact is: the store's copy if there is one."""
+    there = home.store / version
+    return there if there.is_dir() else home.artifacts / version
+
+
+def _other(folder: Path, subjects: Sequence[Subject]) -> Subject | None:
+    """The first of these files that is not what was signed."""
+    hashed = in_parallel(lambda subject: hash_file(folder / subject.name)[0], subjects)
+    found = zip(subjects, hashed, strict=True)
+    return next((subject for subject, digest in found if digest != subject.digest.sha256), None)
 
 
 def same_files(folder: Path, statement: Statement) -> None:

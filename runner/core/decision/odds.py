@@ -219,6 +219,30 @@ class Line:
         return number if number is not None and beliefs.knows(number) else beliefs.best
 
 
+class Replay:
+    """Rule `odds` over a tag, row by row, each with the runs that were its own or the baseline's by then."""
+
+    def __init__(self, rules: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> None:
+        self.line, self._during = Line(rules), dict[int, list[Rerun]]()
+        for rerun in reruns:
+            self._during.setdefault(rerun.during, []).append(rerun)
+        first = standing.baseline(rows)
+        self._scale = [rerun for rerun in reruns if first is not None and rerun.experiment == first.id and rerun.during]
+
+    def judge(self, row: Experiment) -> Verdict | Wanted:
+        """The verdict on a scored row that was not taken in yet."""
+        own = standing.runs(row, self._during.get(row.id, ()), row.lane)
+        return self.line.judge(Candidate(row.id, row.parent, row.lane, own), self._known(row))
+
+    def take(self, row: Experiment) -> float | None:
+        """Take the next row in; what the tag expects after it."""
+        self.line.take(row, self._known(row))
+        return self.line.total()
+
+    def _known(self, row: Experiment) -> list[Rerun]:
+        return self._during.get(row.id, []) + [rerun for rerun in self._scale if rerun.during < row.id]
+
+
 def _measure(beliefs: Beliefs, again: Sequence[Rerun], higher: float) -> None:
     for rerun in again:
         if rerun.val_bpb is not None:

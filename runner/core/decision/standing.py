@@ -86,6 +86,11 @@ def best(rows: Sequence[Experiment]) -> Experiment | None:
     return next((row for row in reversed(rows) if _kept(row)), None)
 
 
+def expected(rows: Sequence[Experiment]) -> float | None:
+    """What the best was believed to gain over the baseline at the newest row that says so; None under other rules."""
+    return next((row.total for row in reversed(rows) if row.total is not None), None)
+
+
 def line(rows: Sequence[Experiment]) -> list[Experiment]:
     """The kept line, oldest first: keeps, but for those that a person took back and what was built on them."""
     found: list[Experiment] = []

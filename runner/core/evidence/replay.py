@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import decide, early_stop, standing
-from runner.core.decision.odds import Candidate, Line
+from runner.core.decision.odds import Replay
 from runner.core.policy.policy_files import Decision
 
 
@@ -27,7 +27,7 @@ def replay(
     `since`: rows before this index are taken as they are.
     """
     wrong, count = [], 0
-    line = _Line(rules, rows, reruns) if rules.rule == "odds" else None
+    line = Replay(rules, rows, reruns) if rules.rule == "odds" else None
     for at, row in enumerate(rows):
         advance(1)
         looked_at = at >= since and digest in (None, row.policy)
@@ -76,27 +76,3 @@ def _again(
     if against is None or best is None:
         return decide.Verdict(Status.KEEP)
     return decide.judge(rules, against, standing.runs(row, standing.paired(best.id, known), row.lane))
-
-
-class _Line:
-    """Rule `odds` over a tag, row by row, each with the runs that were its own or the baseline's by then."""
-
-    def __init__(self, rules: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun]) -> None:
-        self._line, self._during = Line(rules), dict[int, list[Rerun]]()
-        for rerun in reruns:
-            self._during.setdefault(rerun.during, []).append(rerun)
-        first = standing.baseline(rows)
-        self._scale = [rerun for rerun in reruns if first is not None and rerun.experiment == first.id and rerun.during]
-
-    def judge(self, row: Experiment) -> decide.Verdict | decide.Wanted:
-        """The verdict on a scored row that was not taken in yet."""
-        own = standing.runs(row, self._during.get(row.id, ()), row.lane)
-        return self._line.judge(Candidate(row.id, row.parent, row.lane, own), self._known(row))
-
-    def take(self, row: Experiment) -> float | None:
-        """Take the next row in; what the tag expects after it."""
-        self._line.take(row, self._known(row))
-        return self._line.total()
-
-    def _known(self, row: Experiment) -> list[Rerun]:
-        return self._during.get(row.id, []) + [rerun for rerun in self._scale if rerun.during < row.id]

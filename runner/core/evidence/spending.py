@@ -38,11 +38,11 @@ def spent(path: Path, tag: str) -> Spent | None:
 
 def _read(path: Path, query: str, tag: str) -> list[tuple[Any, ...]]:
     """Rows of a query about a tag's calls; none if there is no meter, or it cannot be read where we may not write."""
+    if not path.exists():
+        return []
     try:
-        way = ledger_file.way(path, read_only=True) if path.exists() else None
+        way = ledger_file.way(path, read_only=True)
     except GloveboxError:
-        way = None
-    if way is None:
         return []
     db = sqlite3.connect(f"{path.absolute().as_uri()}?{way}", uri=True)
     try:

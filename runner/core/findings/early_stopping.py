@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from runner.core.base.launching import Frozen
 from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import early_stop, standing
-from runner.core.decision.odds import Line
+from runner.core.decision.odds import Replay
 from runner.core.policy.policy_files import Decision, EarlyStop
 
 LEAST_RUNS = 30  # scored runs, below which nothing is recommended
@@ -66,14 +66,13 @@ class Study(Frozen):
 
 def study(decision: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun] = ()) -> Study:
     """Look at a tag's runs again under its own rule; `rows` in the order in which they ended."""
-    policy, believed = decision.early_stop, Line(decision) if decision.rule == "odds" else None
+    policy = decision.early_stop
+    believed = Replay(decision, rows, reruns) if decision.rule == "odds" else None
     known, scored, kept = list[Experiment](), list[Experiment](), list[Experiment]()
-    ended, own = list[Ended](), dict[int, list[Rerun]]()
-    for rerun in reruns:
-        own.setdefault(rerun.during, []).append(rerun)
+    ended = list[Ended]()
     for row in rows:
         look, best = None, kept[-1].val_bpb if kept else None
-        against = best if believed is None else believed.to_beat(row.lane)
+        against = best if believed is None else believed.line.to_beat(row.lane)
         if row.val_bpb is not None and row.veto is None and kept and any(at in policy.looks for at, _ in row.pace):
             scored.append(row)
             look = None if against is None else _given_up(policy, known, row, against)
@@ -84,7 +83,7 @@ def study(decision: Decision, rows: Sequence[Experiment], reruns: Sequence[Rerun
         if row.status is Status.KEEP and row.val_bpb is not None:
             standing.follow(kept, row)
         if believed is not None:
-            believed.take(row, own.get(row.id, []))
+            believed.take(row)
     gains = {row.id: _gain(row) for row in kept[1:] if row.veto is None}  # of the line as it is now
     time = {row.id: row.train_seconds for row in rows}
     whole = math.fsum(time.values()) + math.fsum(rerun.seconds for rerun in reruns)

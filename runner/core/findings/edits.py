@@ -27,6 +27,14 @@ _MAX_SOURCE = 1 << 20
 _MAX_STATEMENTS = 5000
 
 
+def parsed(source: bytes) -> ast.Module | None:
+    """The syntax tree of a train.py, None if it has none: an agent may write anything."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
 def kinds(before: bytes | None, after: bytes | None) -> tuple[Kind, ...]:
     """What was changed between two versions of train.py; `other` for what cannot be parsed or compared."""
     try:

@@ -118,7 +118,7 @@ def list_(json_: Json = False) -> None:
 def new(name: KeyName, json_: Json = False) -> None:
     """Make one more signing key and trust it."""
     key = keys.new(find(), name)
-    say(bench.Key(**key.model_dump()), json_, f"key {name}: {key.public}")
+    say(key, json_, f"key {name}: {key.public}")
 
 
 @keys_app.command("add")
@@ -129,7 +129,7 @@ def add(
 ) -> None:
     """Trust somebody else's public key."""
     key = keys.add(find(), name, public)
-    say(bench.Key(**key.model_dump()), json_, f"key {name} is trusted")
+    say(key, json_, f"key {name} is trusted")
 
 
 @keys_app.command("rotate")

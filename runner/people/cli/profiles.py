@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -58,7 +57,7 @@ def check(name: Name, json_: Json = False) -> None:
     ]
     if file.max_seq_len & (file.max_seq_len - 1):
         lines.append("note: the seed wants rows of a power of two; another train.py may not")
-    document = bench.ProfileChecked(profile=name, settings=file, estimate=bench.Estimate(**asdict(found)))
+    document = bench.ProfileChecked(profile=name, settings=file, estimate=found)
     say(document, json_, "\n".join(lines))
 
 

@@ -13,20 +13,20 @@ from runner.core.base.benches import find
 from runner.core.base.launching import Lane
 from runner.core.evidence import ledger
 from runner.core.findings.pruning import Pruned
-from runner.people.cli.common import Gpu, Json, TagOption, emit, ended, newest, notifying, say, there
+from runner.people.cli.common import Gpu, Json, TagOption, emit, newest, say, there
 from runner.people.cli.documents import record
 from runner.people.cli.lanes import CoreSets, Gpus, lanes_of
 from runner.people.cli.session import (
     AGENTS,
     Experiments,
+    Followed,
     FromTag,
     KeyFile,
     PruneRuns,
-    failed,
-    follow,
     pruned_after,
     secret_of,
     settings_of,
+    waited,
 )
 from runner.people.cli.status import show
 from runner.people.pages import console
@@ -69,10 +69,7 @@ def run(
             "description": clean(description or train_py.name, MAX_DESCRIPTION),
         }
     secret = secret_of(home, settings["agent"], key_file)
-    with notifying(home, tag) as told:
-        answer, code, _, error = follow(settings, home, secret, told)
-        told(ended(code))
-    failed(code, error, json_)
+    answer, code, _, _ = waited(settings, home, secret, json_)
     if code == 0 and answer is not None and train_py is not None:
         emit(record.Ran.model_validate_json(json.dumps({"feedback": answer["feedback"], "row": answer["row"]})))
     elif code == 0:
@@ -119,32 +116,25 @@ def prune(
     Each attempt is an experiment of the run; what was the best before is then run beside the best of now. What the run
     gained is to be measured again: glovebox confirm.
     """
-    home = find()
-    book = ledger.Ledger(home.ledger, read_only=True)
-    name = newest(home, book, tag)
-    version = book.run_info(name)["artifact"]
-    order = {"below": below, "runs": runs, "seeds": seeds}
-    settings = settings_of(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None, "prune": order}
-    with notifying(home, name) as told:
-        answer, code, _, error = follow(settings, home, None, told)
-        told(ended(code))
-    failed(code, error, json_)
+    name, (answer, code, _, _) = _asked(tag, {"prune": {"below": below, "runs": runs, "seeds": seeds}}, gpu, json_)
     if code == 0 and answer is not None:
         found = Pruned.model_validate_json(json.dumps(answer["pruned"]))
         say(record.PrunedTag(tag=name, **dict(found)), json_, console.pruned(answer["pruned"]))
     raise typer.Exit(code)
 
 
-def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: bool) -> None:
+def _asked(tag: str | None, what: dict[str, Any], gpu: str | None, as_json: bool) -> tuple[str, Followed]:
+    """A session without an agent on a tag that was begun; its name, and how that went."""
     home = find()
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(home, book, tag)
     version = book.run_info(name)["artifact"]
-    settings = settings_of(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None, "order": order}
-    with notifying(home, name) as told:
-        answer, code, _, error = follow(settings, home, None, told)
-        told(ended(code))
-    failed(code, error, as_json)
+    settings = settings_of(home, name, "scripted", version, (Lane(gpu=gpu),)) | {"agent": None} | what
+    return name, waited(settings, home, None, as_json)
+
+
+def _transfer(tag: str | None, order: dict[str, Any], gpu: str | None, as_json: bool) -> None:
+    name, (answer, code, _, _) = _asked(tag, {"order": order}, gpu, as_json)
     if code == 0 and answer is not None:
         if answer["stopped"]:
             console.stderr().print("stopped as asked for; the same command goes on with what is missing", markup=False)

@@ -12,7 +12,7 @@ from runner.core.base.errors import BusyError
 from runner.core.base.home import Home
 from runner.core.base.launching import AgentKind, Lane
 from runner.core.policy import policy_files
-from runner.people.cli.common import Tell, emit, interruptible, tag_name
+from runner.people.cli.common import Tell, emit, ended, interruptible, notifying, tag_name
 from runner.people.cli.documents.base import Failed, Mistake
 from runner.people.host import processes, tag_book
 from runner.people.host.page_writer import writing
@@ -106,6 +106,15 @@ def follow(settings: dict[str, Any], home: Home, key_file: Path | None, told: Te
             err.print("stopped: the running experiment is recorded as interrupted", markup=False)
             code = 130
     return Followed(answer, 130 if stopped and code == 0 else code, worked, error)
+
+
+def waited(settings: dict[str, Any], home: Home, key_file: Path | None, as_json: bool) -> Followed:
+    """A session that a person waits for, to its end; whoever is told of runs is told of it."""
+    with notifying(home, settings["tag"]) as told:
+        found = follow(settings, home, key_file, told)
+        told(ended(found.code))
+    failed(found.code, found.error, as_json)
+    return found
 
 
 def failed(code: int, error: str, as_json: bool) -> None:

@@ -158,10 +158,15 @@ def measured(found: list[dict[str, Any]]) -> str:
     if not found:
         return "nothing was kept over the baseline: there is no gain to measure"
     (one,) = found
-    interval = "" if one["interval"] is None else f" ({one['interval'][0]:+.4f} to {one['interval'][1]:+.4f})"
     runs = f"{len(one['others'])} runs of the baseline and {len(one['scores'])} of the best, set apart"
     runs += ", on text that was held back" if one["holdout"] else ""
-    return f"gain over the baseline, confirmed: {one['gain']:+.4f}{interval}, by {runs}"
+    return f"gain over the baseline, confirmed: {_gain(one)}, by {runs}"
+
+
+def _gain(one: dict[str, Any]) -> str:
+    """A measured gain, with its interval if there is one."""
+    interval = "" if one["interval"] is None else f" ({one['interval'][0]:+.4f} to {one['interval'][1]:+.4f})"
+    return f"{one['gain']:+.4f}{interval}"
 
 
 def pruned(found: dict[str, Any]) -> str:
@@ -175,10 +180,9 @@ def pruned(found: dict[str, Any]) -> str:
     lines.insert(0, f"train.py: {size}{told}")
     one = found["measured"]
     if one is not None and one["gain"] is not None:
-        interval = "" if one["interval"] is None else f" ({one['interval'][0]:+.4f} to {one['interval'][1]:+.4f})"
         count = len(one["scores"])
         pairs = f"{count} pair{'s' if count != 1 else ''} of runs"
-        lines.append(f"beside the best before, in {pairs}: {one['gain']:+.4f}{interval}")
+        lines.append(f"beside the best before, in {pairs}: {_gain(one)}")
     return "\n".join(lines)
 
 

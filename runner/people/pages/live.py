@@ -107,7 +107,7 @@ class View:
             state=state,
             baseline=kept[0] if kept else None,
             best=kept[-1] if kept else None,
-            expected=next((row.total for row in reversed(rows) if row.total is not None), None),
+            expected=standing.expected(rows),
             lanes=[(one, curves(one.curve, kept[-1].curve if kept else ())) for one in state.running],
         )
         asked = [request for _, request in steering.waiting(self.home, self.tag) if request is not None]

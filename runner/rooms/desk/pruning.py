@@ -8,7 +8,6 @@ the one before, in pairs, on draws that nothing was chosen by.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 from runner.core.base.errors import PolicyError, SnapshotError
 from runner.core.base.values import Experiment, Status
 from runner.core.decision import standing
-from runner.core.findings import pruning, transfers
+from runner.core.findings import edits, pruning, transfers
 from runner.core.findings.pruning import Blocks, Pruned
 from runner.core.findings.transfers import FIRST_ASKED, Transfer
 from runner.rooms.desk.experiment import Loop
@@ -111,7 +110,7 @@ class _Pruning:
         for number in sorted(block, reverse=True):
             old, new = self._before[number]
             found = line.merged(line.content(new.commit), source, line.content(old.commit))
-            if found is not None and len(found) < len(source) and _is_python(found):
+            if found is not None and len(found) < len(source) and edits.parsed(found):
                 source = found
                 out.append(number)
             elif found != source and _adds(line.content(old.commit), line.content(new.commit), source):
@@ -150,11 +149,3 @@ class _Pruning:
 def _adds(old: bytes, new: bytes, source: bytes) -> bool:
     """Whether a line of those that came from `old` to `new` is in `source`."""
     return not {*new.splitlines()}.difference(old.splitlines()).isdisjoint(source.splitlines())
-
-
-def _is_python(source: bytes) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True

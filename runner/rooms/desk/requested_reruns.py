@@ -16,7 +16,7 @@ from runner.core.artifacts import store
 from runner.core.base.errors import GloveboxError
 from runner.core.base.values import Experiment, Rerun, Snapshot, Status
 from runner.core.decision import standing
-from runner.core.findings import transfers
+from runner.core.findings import edits, transfers
 from runner.core.findings.transfers import FIRST_ASKED, Terms, Transfer, gain
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.reruns import Trials
@@ -121,10 +121,7 @@ def _source(loop: Loop, taken: Snapshot, depth: int | None) -> Snapshot:
 
 def with_depth(source: bytes, depth: int) -> bytes:
     """The file with its top-level constant DEPTH set; raises GloveboxError unless there is just one."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        tree = ast.Module([], [])
+    tree = edits.parsed(source) or ast.Module([], [])
     values = [
         node.value
         for node in tree.body

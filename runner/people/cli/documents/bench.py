@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from runner.core.artifacts import profiles
+from runner.core.artifacts.estimates import Estimate
+from runner.core.artifacts.keys import TrustedKey
 from runner.people.cli.documents.base import Document
 from runner.people.cli.documents.record import Verified
 
@@ -83,18 +85,6 @@ class Clock(Document):
     advantage: float
 
 
-class Estimate(Document):
-    """Of the seed under a profile; `rows`: in a pass that should fit, by a card's GiB."""
-
-    parameters: int
-    token_flops: float
-    rows: dict[int, int]
-    text_bytes: int
-    passes: int
-    evaluation_flops: float
-    evaluation_seconds: float
-
-
 class Profiles(Document):
     """`profile list`, by name."""
 
@@ -161,14 +151,6 @@ class Forgotten(Document):
     forgotten: list[str]
 
 
-class Key(Document):
-    """A signing key's public half: `keys new`, `keys add`."""
-
-    name: str
-    keyid: str
-    public: str
-
-
 class KeyLine(Document):
     """A line of `keys list`; `private`: how its other half is kept here, if it is."""
 
@@ -186,7 +168,7 @@ class Keys(Document):
     keys: list[KeyLine]
 
 
-class Rotated(Key):
+class Rotated(TrustedKey):
     """`keys rotate`: the new key, artifacts signed again, and those left alone."""
 
     signed: list[str]

@@ -7,18 +7,12 @@ from typing import Any
 from pydantic import RootModel
 
 from runner.core.base.values import Experiment, Feedback, Rerun
+from runner.core.evidence.ledger import Origin
 from runner.core.findings.comparing import By, Part
 from runner.core.findings.early_stopping import Study
 from runner.core.findings.pruning import Pruned
 from runner.core.findings.transfers import Transfer
 from runner.people.cli.documents.base import Document
-
-
-class Origin(Document):
-    """The experiment of another tag that a tag begins with."""
-
-    begun_from: str
-    experiment: int
 
 
 class Cost(Document):
@@ -27,6 +21,16 @@ class Cost(Document):
     dollars: float
     tokens: int
     requests: int
+
+
+class Running(Document):
+    """An experiment in progress; `curve`: (step, loss); `rerun`: what is run for its sake."""
+
+    number: int
+    description: str
+    seconds: float
+    curve: list[tuple[int, float]]
+    rerun: str
 
 
 class Row(Experiment):
@@ -77,16 +81,6 @@ class Ran(Document):
 
     feedback: Feedback
     row: Experiment
-
-
-class Running(Document):
-    """An experiment in progress; `curve`: (step, loss); `rerun`: what is run for its sake."""
-
-    number: int
-    description: str
-    seconds: float
-    curve: list[tuple[int, float]]
-    rerun: str
 
 
 class Watched(Document):

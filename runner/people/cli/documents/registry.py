@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
+from runner.core.artifacts.keys import TrustedKey
 from runner.people.cli.documents import asked, bench, record
 
 DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the first word alone is ""
@@ -23,9 +24,9 @@ DOCUMENTS: Mapping[str, tuple[type[BaseModel], ...]] = {  # by command; the firs
     "hint": (asked.Hints, asked.Asked),
     "history": (record.History,),
     "init": (bench.Initialised,),
-    "keys add": (bench.Key,),
+    "keys add": (TrustedKey,),
     "keys list": (bench.Keys,),
-    "keys new": (bench.Key,),
+    "keys new": (TrustedKey,),
     "keys revoke": (bench.Revoked,),
     "keys rotate": (bench.Rotated,),
     "keys sign": (bench.Signed,),
