@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runner.core.base.values import Experiment, Rerun, Status
+from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
 from runner.core.decision.early_stop import Lookout
 from runner.core.decision.odds import Line
 from runner.core.findings import early_stopping
@@ -78,6 +78,18 @@ def test_under_odds_a_run_is_held_against_what_is_believed(policies: Policies) -
     found = early_stopping.study(decision, rows, [scale])
     assert {one.experiment: one.look for one in found.ended} == ended
     assert len(ended) > 20
+
+
+def test_the_baselines_run_during_an_interrupted_row_is_counted(policies: Policies) -> None:
+    """Its draw was made, and the desk scales by it at the next row: the study must, or it holds runs against nothing."""
+    rows = night(120, 6, told=0.95)
+    rows[1] = rows[1].model_copy(update={"status": Status.CRASH, "reason": INTERRUPTED, "val_bpb": None, "pace": ()})
+    scale = Rerun.model_construct(
+        experiment=1, during=2, seed=43, val_bpb=1.0004, lane="", reason=None, pair=0, seconds=8.0
+    )
+    decision = policies.decision.model_copy(update={"rule": "odds"})
+    assert len(early_stopping.study(decision, rows, [scale]).ended) > 20
+    assert not early_stopping.study(decision, rows).ended  # a baseline that ran once tells no noise
 
 
 def test_a_keep_that_a_person_took_back_is_no_score_to_beat(policies: Policies) -> None:
