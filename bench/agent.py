@@ -20,7 +20,7 @@ from typing import Any
 from agent import context, conversation
 from agent.model import marked
 from agent.toolbox import TOOLS, Toolbox
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.policy import policy_files
 from runner.core.policy.broker import Price
 

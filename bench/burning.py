@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import soak
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Status
 from runner.core.evidence import verify
 from runner.core.evidence.ledger import Ledger

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.nights import MIXTURE, Code, Night, Outcome, Search, simulate
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Status
 from runner.core.decision.beliefs import Beliefs
 from runner.core.policy import policy_files

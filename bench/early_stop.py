@@ -23,7 +23,8 @@ from unittest import mock
 
 from bench import loader, overhead
 from runner.core.artifacts import profiles
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Experiment, Status
 from runner.core.decision.early_stop import Lookout
 from runner.core.policy import policy_files

@@ -20,7 +20,7 @@ from typing import Any
 
 import docker
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.policy import policy_files
 from runner.people.redteam.stage import Stage, stage
 from runner.rooms.launcher.freezing import Freezer

@@ -17,7 +17,7 @@ from typing import Any
 
 import grimp
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 TOPS = ("runner", "trainer", "agent")
 PROCESSES = {

@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from trainer import hand_over
 from trainer.evaluator import audit, score
 from trainer.evaluator.causality import prove

@@ -26,7 +26,8 @@ from unittest import mock
 
 from bench import loader
 from runner.core.artifacts import profiles, store
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine

@@ -32,7 +32,8 @@ from rich.console import Console
 
 from bench import standin
 from runner.core.airlock import snapshot
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Proposal, Telemetry
 from runner.core.evidence.ledger import Ledger
 from runner.core.policy import policy_files

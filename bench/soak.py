@@ -27,7 +27,8 @@ from typing import Any
 import docker
 
 from bench import scale, standin
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence import verify
 from runner.core.evidence.ledger import Ledger
 from runner.people.host import processes

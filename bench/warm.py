@@ -22,8 +22,9 @@ from unittest import mock
 from bench import loader, overhead
 from runner.core.airlock import snapshot
 from runner.core.artifacts import compile_cache, profiles
-from runner.core.base.home import COMPILED_FILE, SOURCE, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import Cache, LaunchRequest
+from runner.core.base.mountable import COMPILED_FILE, SOURCE
 from runner.core.base.run_folder import new_run_id
 from runner.people.host import processes
 from runner.rooms.desk.reruns import Trials

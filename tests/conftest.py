@@ -13,7 +13,8 @@ import hypothesis
 import pytest
 
 from runner.core.artifacts import store
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.decision import clock
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer

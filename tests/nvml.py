@@ -13,7 +13,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from runner.core.base import nvidia
+from runner.core.base import gpus, nvidia
 
 MIB = 1 << 20
 GPU = "GPU-00000000-1111-2222-3333-444444444444"
@@ -143,5 +143,6 @@ def _known(value: Any) -> Any:
 
 def install(monkeypatch: pytest.MonkeyPatch, nvml: Nvml) -> Nvml:
     """Let the product ask this one."""
-    monkeypatch.setattr(nvidia, "pynvml", nvml)
+    for module in (nvidia, gpus):
+        monkeypatch.setattr(module, "pynvml", nvml)
     return nvml

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.people.cli.documents.registry import DOCUMENTS
 
 SCHEMAS = SOURCE / "docs" / "schemas"

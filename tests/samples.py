@@ -10,7 +10,8 @@ from bench.standin import AUDITED as AUDITED  # noqa: PLC0414 - what tests score
 from bench.standin import COSTS as COSTS  # noqa: PLC0414
 from bench.standin import scored as scored  # noqa: PLC0414
 from runner.core.artifacts import keys, prepare, profiles, store
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Experiment, Status
 
 

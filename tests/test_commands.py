@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 SCRIPT, TARGET = SOURCE / "scripts" / "commands.py", SOURCE / "docs" / "commands.md"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 pytestmark = pytest.mark.slow
 _ASKED = re.compile(r'<(?:script|link|img|iframe)[^>]+(?:src|href)="(https?:)?//[^"]+"')

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 _PIN = re.compile(r"(?m)^([a-z0-9][a-z0-9._-]*)(?:\[[^]]*\])?==([^ ;\\\n]+)")
 SOURCES = {"agent": "agent/requirements.txt", "gateway": "locks/gateway.in", "docs": "locks/docs.in"}

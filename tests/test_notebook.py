@@ -13,7 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Status
 from runner.core.evidence import results_tsv
 from runner.core.evidence.ledger import Ledger

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runner.core.base import faults
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 DOCUMENT = (SOURCE / "docs" / "operations.md").read_text()
 ROWS = re.findall(r"^\| (.+?) \| .+? \| .+? \| (`tests/.+?) \|$", DOCUMENT, re.MULTILINE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 
 def modules(folder: str) -> list[Path]:

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import typer
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.people.cli.documents.registry import DOCUMENTS
 from runner.people.cli.main import app
 from tests import published

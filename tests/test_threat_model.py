@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.core.airlock import leak_budget
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.policy.policy_files import Policies
 from runner.people.redteam.campaign import SCENARIOS
 from runner.people.redteam.probes import PROBES

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 pytestmark = pytest.mark.slow
 Installed = Callable[..., subprocess.CompletedProcess[str]]

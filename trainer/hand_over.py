@@ -26,6 +26,7 @@ from trainer.evaluator.model.weights import DTYPES
 from trainer.export.capture import MODES, Batch, Logits
 from trainer.export.lower import lower
 from trainer.export.refusals import NotExportable, Why
+from trainer.wire import variables
 from trainer.wire.refusal import Reason, Refused
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -248,7 +249,7 @@ _REFUSALS = {Reason.GRAPH_LIMIT: Why.LIMIT, Reason.COMPUTE_LIMIT: Why.LIMIT, Rea
 
 def limits() -> dry.Limits:
     """The policy's, as the bench told this room; the evaluator's own defaults where it did not."""
-    given = json.loads(os.environ.get("GLOVEBOX_LIMITS", "{}"))
+    given = json.loads(os.environ.get(variables.LIMITS, "{}"))
     return dry.Limits(**{field.name: given[field.name] for field in fields(dry.Limits) if field.name in given})
 
 

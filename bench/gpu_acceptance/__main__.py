@@ -18,10 +18,10 @@ from bench.gpu_acceptance import engine, host, upstream
 from bench.gpu_acceptance.figures import Figure, explain, holds, line, told
 from bench.gpu_acceptance.rooms import Bench, RoomFailed
 from runner.core.artifacts import store
-from runner.core.base import nvidia
+from runner.core.base import gpus
 from runner.core.base.benches import find
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 Step = Callable[[Bench], Iterator[Figure]]
 
@@ -62,7 +62,7 @@ WITHOUT_ENGINE = [name for name in STEPS if name != "engine"]
 def main() -> int:
     """All steps, or those that are named; 1 if a figure misses its limit or a step fails."""
     asked = _arguments()
-    card = nvidia.card(asked.gpu) if asked.gpu else next(iter(nvidia.cards()), None)
+    card = gpus.card(asked.gpu) if asked.gpu else next(iter(gpus.cards()), None)
     if card is None:
         explain("no GPU: nvidia-smi -L names none")
         return 1

@@ -19,8 +19,8 @@ from pathlib import Path
 from bench.gpu_acceptance import rooms, walled
 from bench.gpu_acceptance.figures import Figure, above, below, holds, measured, noted
 from bench.gpu_acceptance.rooms import Bench
-from runner.core.base import nvidia
-from runner.core.base.home import SOURCE
+from runner.core.base import gpus, nvidia
+from runner.core.base.mountable import SOURCE
 from runner.core.decision import clock
 from runner.rooms.launcher import gpu as lending
 
@@ -34,7 +34,7 @@ _TORCH = (
 
 def probe(bench: Bench) -> Iterator[Figure]:
     """What is here."""
-    driver, card = nvidia.driver(), nvidia.card(bench.gpu)
+    driver, card = nvidia.driver(), gpus.card(bench.gpu)
     yield noted("card", f"{card.name}, {card.memory_mib} MiB")
     yield noted("driver", f"{driver.version}, CUDA {'.'.join(map(str, driver.cuda))}" if driver else "none")
     command = [sys.executable, "-c", _TORCH]
@@ -247,7 +247,7 @@ time.sleep(600)
 
 def leave(bench: Bench) -> Iterator[Figure]:
     """How soon a trainer that is killed has left the GPU."""
-    card = nvidia.card(bench.gpu)
+    card = gpus.card(bench.gpu)
     held = int(0.5 * (card.memory_mib or 8192)) << 20
     folder = bench.folder("leave")
     (folder / "train.py").write_text(HOLD.format(bytes=held))

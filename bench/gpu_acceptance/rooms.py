@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu_acceptance import walled
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.policy import policy_files, seccomp
-from trainer.wire import device
+from trainer.wire import variables
 
 POLICIES = policy_files.load(SOURCE / "policies")
 
@@ -50,7 +50,7 @@ class Bench:
             "PYTHONPATH": site,
             "PYTHONUNBUFFERED": "1",
             "HOME": str(folder),
-            device.VARIABLE: device.CUDA,
+            variables.DEVICE: variables.CUDA,
             "CUDA_VISIBLE_DEVICES": self.gpu,  # as a container sees one GPU
             "OMP_NUM_THREADS": str(os.cpu_count() or 1),
             "GLOVEBOX_ARTIFACTS": str(self.artifact),

@@ -18,7 +18,7 @@ import pytest
 from agent.client import Bench
 from agent.tools import Editor
 from agent.workspace import Workspace
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from tests.agent.conftest import SEED, FakeDesk
 
 Desk = tuple[FakeDesk, Callable[[], Bench], Editor]

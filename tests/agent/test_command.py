@@ -14,7 +14,7 @@ from agent import command, relay
 from agent.client import CLOSING, Bench
 from agent.tools import Editor
 from agent.workspace import Workspace
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from tests.agent.conftest import PASSED, SEED, FakeDesk
 
 Desk = tuple[FakeDesk, Callable[[], Bench], Editor]

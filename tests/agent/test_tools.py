@@ -9,7 +9,7 @@ import pytest
 
 from agent import scripted
 from agent.tools import EditError, Editor
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pytest
 from bench.gpu_acceptance import host, rooms, walled
 from bench.gpu_acceptance.figures import Figure, above, below, holds, line, told
 from runner.core.artifacts import store
-from runner.core.base.home import SOURCE, Home
-from trainer.wire import device
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
+from trainer.wire import variables
 
 QUICK = "import os, prepare\nprint('seed', os.environ['GLOVEBOX_SEED'], prepare.TIME_BUDGET)\n"
 
@@ -22,7 +23,7 @@ QUICK = "import os, prepare\nprint('seed', os.environ['GLOVEBOX_SEED'], prepare.
 @pytest.fixture
 def bench(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> rooms.Bench:
     """Rooms over the demo's artifact that are promised a CPU."""
-    monkeypatch.setattr(device, "CUDA", device.CPU)
+    monkeypatch.setattr(variables, "CUDA", variables.CPU)
     statement = store.admit(home, store.latest(home))
     return rooms.Bench(home.store / statement.predicate.version, tmp_path / "work", "")
 

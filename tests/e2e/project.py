@@ -11,7 +11,8 @@ from typing import Any
 import docker
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence.ledger import Ledger
 
 EXPERIMENTS = 4

@@ -17,7 +17,8 @@ import docker
 import pytest
 
 from runner.core.base import locks
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence.ledger import Ledger
 from runner.rooms.launcher import containers
 from tests.samples import begun

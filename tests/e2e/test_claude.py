@@ -18,7 +18,7 @@ import pytest
 
 from runner.core.base.home import Home
 from runner.core.evidence import audit_chain
-from runner.rooms.launcher import containers
+from runner.rooms.launcher import specification
 from tests.rooms.broker.conftest import KEY, edited
 from tests.samples import quickly
 from tests.standin.server import Block, Serving, Standin
@@ -125,7 +125,7 @@ def test_the_agents_container_has_no_network_no_key_and_one_writable_file(
     seen: list[Any] = []
 
     def brain(asked: dict[str, Any]) -> list[Block]:
-        for container in engine.containers.list(filters={"label": f"{containers.ROLE_LABEL}=agent"}):
+        for container in engine.containers.list(filters={"label": f"{specification.ROLE_LABEL}=agent"}):
             script = (
                 "import os, socket\n"
                 "lines = open('/proc/self/net/dev').readlines()\n"

@@ -14,7 +14,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from tests.e2e.project import EXPERIMENTS, Project
 from tests.rooms.broker.conftest import edited
 from tests.samples import plainly

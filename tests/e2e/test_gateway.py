@@ -13,7 +13,8 @@ from typing import Any
 import docker
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence import audit_chain
 from tests.e2e.project import Project
 from tests.rooms.broker.conftest import edited

@@ -13,7 +13,7 @@ import pytest
 from runner.core.base.home import Home
 from runner.core.evidence import verify
 from runner.core.evidence.ledger import Ledger
-from runner.rooms.launcher import containers
+from runner.rooms.launcher import containers, specification
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -32,7 +32,7 @@ def mounted(engine: docker.DockerClient, home: Home) -> Iterator[list[tuple[str,
                 if one.id in seen:
                     continue
                 seen.add(str(one.id))
-                role = one.labels[containers.ROLE_LABEL]
+                role = one.labels[specification.ROLE_LABEL]
                 found.extend(
                     (role, Path(mount["Source"]).name)
                     for mount in one.attrs["Mounts"]

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 import docker
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.rooms.launcher import containers
 from tests.samples import plainly
 

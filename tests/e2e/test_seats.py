@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 import docker
 import pytest
 
-from runner.core.base.home import SOURCE, Home
-from runner.rooms.launcher import containers, freezing
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
+from runner.rooms.launcher import containers, freezing, specification
 from tests.e2e.test_lanes import proposing
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -78,4 +79,4 @@ def test_proposers_that_would_disturb_what_trains_are_refused(glovebox: Glovebox
 
 def _role(container: object) -> str:
     labels: dict[str, str] = getattr(container, "labels", {})
-    return labels.get(containers.ROLE_LABEL, "")
+    return labels.get(specification.ROLE_LABEL, "")

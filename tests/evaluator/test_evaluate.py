@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from runner.core.airlock import score_file
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from tests.evaluator import zoo
 from trainer import hand_over
 from trainer.evaluator import __main__ as evaluator

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from tests.fuzz_causality import generate
 from tests.fuzz_causality.check import Outcome, examine
 from tests.fuzz_causality.controls import CONTROLS, search

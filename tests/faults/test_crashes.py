@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.core.base import faults
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import INTERRUPTED, Status
 from runner.core.evidence.ledger import Ledger
 from tests.faults import driver

@@ -18,8 +18,9 @@ import docker
 import pytest
 
 from runner.core.base import faults
-from runner.core.base.home import SOURCE, Home
-from runner.rooms.launcher import containers
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
+from runner.rooms.launcher import containers, specification
 from tests.faults.proxy import ENGINE, Proxy
 from tests.samples import begun, plainly
 
@@ -57,7 +58,7 @@ class Run:
     def container(self, engine: docker.DockerClient, role: str) -> Any:
         """The running container of a role of this bench."""
         labels: dict[str, Any] = {
-            "label": [f"{containers.ROLE_LABEL}={role}", f"{containers.BENCH_LABEL}={self.home.id}"]
+            "label": [f"{specification.ROLE_LABEL}={role}", f"{specification.BENCH_LABEL}={self.home.id}"]
         }
         for _ in range(3600):
             found = engine.containers.list(filters={**labels, "status": "running"})

@@ -14,7 +14,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.policy.policy_files import Policies
 from runner.rooms.launcher import containers
 from tests.faults import own_engine

@@ -12,7 +12,8 @@ import docker
 import pytest
 
 from runner.core.artifacts import keys, manifest, prepare, profiles
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.rooms.launcher import containers
 from tests.samples import plainly, quickly
 

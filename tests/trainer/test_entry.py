@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from trainer import entry
 from trainer.wire import device
 

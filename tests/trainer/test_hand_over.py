@@ -16,6 +16,7 @@ from tests.trainer.conftest import Told
 from trainer import attention, hand_over
 from trainer.evaluator.model import graph, program, weights
 from trainer.export.refusals import NotExportable, Why
+from trainer.wire import variables
 
 CPU = torch.device("cpu")
 ROWS = 2
@@ -226,12 +227,12 @@ def test_of_several_hand_overs_the_last_that_succeeds_counts(tmp_path: Path, idx
 
 def test_what_the_policy_does_not_admit_is_refused_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = zoo.FAMILIES["sdpa"]().eval()
-    monkeypatch.setenv("GLOVEBOX_LIMITS", json.dumps({"weight_bytes": 1000, "threads": 3}))
+    monkeypatch.setenv(variables.LIMITS, json.dumps({"weight_bytes": 1000, "threads": 3}))
     with pytest.raises(NotExportable, match="weights of 0 MiB, at most 0 are admitted") as caught:
         hand_over.hand_over(net, tmp_path, rows=ROWS, seq_len=zoo.SEQ)
     assert caught.value.why is Why.LIMIT
-    monkeypatch.setenv("GLOVEBOX_LIMITS", json.dumps({"elements": 10}))
+    monkeypatch.setenv(variables.LIMITS, json.dumps({"elements": 10}))
     with pytest.raises(NotExportable):
         hand_over.hand_over(net, tmp_path, rows=ROWS, seq_len=zoo.SEQ)
-    monkeypatch.setenv("GLOVEBOX_LIMITS", json.dumps({"weight_bytes": 1 << 20}))
+    monkeypatch.setenv(variables.LIMITS, json.dumps({"weight_bytes": 1 << 20}))
     hand_over.hand_over(net, tmp_path, rows=ROWS, seq_len=zoo.SEQ)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from tests.core.artifacts.test_kernels import write_package
 from trainer import attention, kernels_offline
 

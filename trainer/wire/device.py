@@ -11,22 +11,22 @@ import os
 import sys
 from pathlib import Path
 
-VARIABLE = "GLOVEBOX_DEVICE"
+from trainer.wire import variables
+
 NO_DEVICE = 75  # exit code; EX_TEMPFAIL of sysexits.h
-CUDA, CPU = "cuda", "cpu"
 
 
 def name() -> str:
     """ "cuda" or "cpu": as promised; without a promise (a plain process) whatever torch finds."""
     import torch  # noqa: PLC0415 - see above
 
-    return os.environ.get(VARIABLE) or (CUDA if torch.cuda.is_available() else CPU)
+    return os.environ.get(variables.DEVICE) or (variables.CUDA if torch.cuda.is_available() else variables.CPU)
 
 
 def there() -> bool:
     """Whether what was promised can be used; if not, says why on stderr. Creates no context on a GPU."""
-    promised = os.environ.get(VARIABLE)
-    if promised != CUDA:
+    promised = os.environ.get(variables.DEVICE)
+    if promised != variables.CUDA:
         return True
     import torch  # noqa: PLC0415
 
@@ -44,7 +44,7 @@ def openable() -> bool:
 
     A container that got its GPU through the legacy hook loses it when systemd reloads its units.
     """
-    if os.environ.get(VARIABLE) != CUDA:
+    if os.environ.get(variables.DEVICE) != variables.CUDA:
         return True
     for path in sorted(Path("/dev").glob("nvidia[0-9]*")):
         try:

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, manifest, store
-from runner.core.base import device, locks
+from runner.core.base import device, locks, nvidia
 from runner.core.base.errors import ArtifactError, GloveboxError
-from runner.core.base.home import COMPILED_FILE, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import Cache, EndReason, EngineResult, LaunchRequest, Release
+from runner.core.base.mountable import COMPILED_FILE
 
 _MAX_SECONDS = 86_400.0
 Train = Callable[[LaunchRequest, Release], EngineResult]
@@ -70,7 +71,7 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
             serial=store.serial_of(version),
             provenance={
                 "image": engine.image,
-                "device": device.kind(request.lane.gpu),
+                "device": device.kind(nvidia.model(request.lane.gpu) if request.lane.gpu else None),
                 "train_py": taken.sha256,
                 "cold_seconds": f"{max(0.0, engine.seconds - budget):.1f}",
             },
@@ -91,6 +92,17 @@ def admit(home: Home, version: str) -> Cache:
         device=made.get("device", ""),
         cold_seconds=None if cold is None else _seconds(cold, version),
     )
+
+
+def check_fit(cache: Cache, image: str, gpu: str | None) -> None:
+    """Raises ArtifactError unless it was made for this image and device; `gpu`: the kind that was lent, if any."""
+    for what, made, found in (("image", cache.image, image), ("device", cache.device, device.kind(gpu))):
+        if made != found:
+            raise ArtifactError(
+                f"compile cache {cache.version} was made for {what} {made[:40]}, this is {found[:40]}",
+                where="store",
+                fix="run: glovebox warm, and begin a new --tag; or without one: glovebox warm --forget",
+            )
 
 
 def _seconds(text: str, version: str) -> float:

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from runner.core.base.errors import PolicyError
-from runner.core.base.home import SHIPPED
+from runner.core.base.mountable import SHIPPED
 from runner.core.base.strict_yaml import Strict, load_yaml
 from runner.core.policy import walls
 

@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError
 from runner.core.artifacts.shard_reader import COLUMN, END_OF_FILE, END_OF_GROUP, PACKED, WRONG
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import open_plain
-from runner.core.base.home import SOURCE
 from runner.core.base.launching import Frozen
+from runner.core.base.mountable import SOURCE
 from trainer.wire import strict_json
 
 MAX_VALUE = 16 << 20  # bytes of one document

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner.core.base import ownership
+from runner.core.base import compose, ownership
 from runner.core.base.errors import PolicyError
-from runner.core.base.home import NAME, Home, place
+from runner.core.base.home import NAME, Home
 
 
 def folders(path: Path) -> None:
@@ -46,3 +46,16 @@ def find(start: Path | None = None) -> Home:
             if Home(folder / NAME).trust.is_file():
                 return Home(folder / NAME)
     raise PolicyError("no bench here or above", where=str(here), fix="run: glovebox init")
+
+
+def place() -> Home:
+    """Where a bench is, or would be made: $GLOVEBOX_HOME, else `.glovebox` here; raises PolicyError if not ours."""
+    root = Path(os.path.abspath(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME))
+    ownership.check(root)
+    return Home(root.resolve())
+
+
+def of_service() -> Home:
+    """The bench of compose's services; raises PolicyError if it is not ours."""
+    compose.setting("GLOVEBOX_HOME")
+    return place()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from runner.core.base.doors import Places
 from runner.core.base.errors import FINAL_CODES, PolicyError
-from runner.core.base.home import Home, place
 
 DOORS = Places(Path("/run/glovebox"))
 
@@ -31,12 +30,6 @@ def until_over(ending: threading.Event, door: Path) -> None:
     """Return when told to end, or when the tag is over."""
     while not (ending.wait(1.0) or over(door).exists()):
         pass
-
-
-def bench() -> Home:
-    """The bench of the services."""
-    setting("GLOVEBOX_HOME")
-    return place()
 
 
 def failed(room: str, code: int, error: str) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from runner.core.base.nvidia import Card, Driver, Version
+from runner.core.base.gpus import Card
+from runner.core.base.nvidia import Driver, Version
 
 
 class Build(NamedTuple):

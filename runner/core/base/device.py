@@ -6,16 +6,14 @@ import hashlib
 import platform
 from pathlib import Path
 
-from runner.core.base import nvidia
-
 _CPU = Path("/proc/cpuinfo")
 _MAX_CPU = 1 << 20
 
 
 def kind(gpu: str | None) -> str:
-    """What compiled code depends on: the kind of GPU, or of the processor and its instructions."""
+    """What compiled code depends on: the kind of GPU that was lent, or of the processor and its instructions."""
     if gpu is not None:
-        return nvidia.model(gpu)
+        return gpu
     try:
         with _CPU.open(encoding="utf-8", errors="replace") as file:
             lines = file.read(_MAX_CPU).split("\n\n")[0].splitlines()

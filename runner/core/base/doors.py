@@ -1,4 +1,4 @@
-"""Unix-socket doors between rooms: one JSON object per line, capped, peers checked. TRUSTED.
+"""Unix-socket doors between rooms: one JSON object per line, capped, peers checked. TRUSTED. How to call: dialing.py.
 
 A door is a socket in a directory of its own, so a container can be given the one without the others.
 The kernel names the peer (SO_PEERCRED); a peer of another uid is hung up on without an answer.
@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -185,29 +184,3 @@ def _handle(line: Line, handle: Callable[[Line], None], free: threading.BoundedS
     finally:
         line.close()
         free.release()
-
-
-def connect(path: Path, timeout: float | None = None) -> Line:
-    """A line to the door at `path`; raises DoorError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout)
-    try:
-        sock.connect(str(path))
-    except OSError as error:
-        sock.close()
-        raise DoorError(f"cannot be reached: {error.strerror}", where=str(path)) from None
-    return Line(sock)
-
-
-def main(argv: list[str]) -> int:
-    """`python -m runner.core.base.doors SOCKET`: exit 0 if somebody accepts connections there, for compose."""
-    try:
-        connect(Path(argv[1]), 3).close()
-    except DoorError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

@@ -15,33 +15,15 @@ In its folder; whose that may be is said in ownership.py:
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from runner.core.base import ownership
-from runner.core.base.errors import GloveboxError
+from runner.core.base.mountable import SOURCE, Mountable, part_of_path
 
 NAME = ".glovebox"
-COMPILED_FILE = "cache/compiled.tar"  # in the folder of a compile cache
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-SOURCE = Path(__file__).resolve().parents[3]  # what holds our packages: a checkout, or an environment's site-packages
-_WHEEL = SOURCE / "runner" / "shipped"  # made with a wheel, in no checkout
-SHIPPED = _WHEEL if _WHEEL.is_dir() else SOURCE  # policies/ and program.md as they come with Glovebox
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(Mountable):
     """All paths of one bench."""
-
-    root: Path
-
-    @property
-    def id(self) -> str:
-        """Short name of this bench on its engine."""
-        return hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
 
     @property
     def keys(self) -> Path:
@@ -54,14 +36,6 @@ class Home:
     @property
     def artifacts(self) -> Path:
         return self.root / "artifacts"
-
-    @property
-    def store(self) -> Path:
-        return self.root / "store"
-
-    @property
-    def snapshots(self) -> Path:
-        return self.root / "snapshots"
 
     @property
     def line(self) -> Path:
@@ -81,11 +55,6 @@ class Home:
         return self.root / "audit.pem"
 
     @property
-    def policies(self) -> tuple[Path, Path]:
-        """Where policy files are looked for, file by file: the bench's own folder, then the checkout's."""
-        return self.root / "policies", SHIPPED / "policies"
-
-    @property
     def runner_lock(self) -> Path:
         return self.root / "runner.lock"
 
@@ -94,18 +63,9 @@ class Home:
         return self.root / "up.lock"
 
     @property
-    def launcher_lock(self) -> Path:
-        return self.root / "launcher.lock"
-
-    @property
     def work(self) -> Path:
         """The train.py the agent edits: one file, kept in place, since a container is mounted on it."""
         return self.root / "work" / "train.py"
-
-    def work_of(self, lane: int, seat: int = 0) -> Path:
-        """The train.py that an agent of a lane edits."""
-        name = f"work-{lane}.{seat}" if seat else f"work-{lane}" if lane else "work"
-        return self.root / name / "train.py"
 
     @property
     def broker(self) -> Path:
@@ -138,31 +98,13 @@ class Home:
 
     def source(self, sha256: str) -> Path:
         """The stored train.py of that content."""
-        return self.snapshots / f"{_part(sha256)}.py"
+        return self.snapshots / f"{part_of_path(sha256)}.py"
 
     @property
     def program(self) -> Path:
         """What the person wants of agents; theirs to edit, read again for every experiment."""
         return self.root / "program.md"
 
-    def run(self, run: str) -> Path:
-        """Files of one run: hand-over, telemetry, quarantined output."""
-        return self.root / "runs" / _part(run)
-
     def tag(self, tag: str) -> Path:
         """Files of one tag for people: results.tsv and report.html."""
-        return self.root / "tags" / _part(tag)
-
-
-def _part(name: str) -> str:
-    """`name`, if it names a file in its folder and nothing else; raises GloveboxError."""
-    if not _PART.fullmatch(name):
-        raise GloveboxError(f"no part of a path: {name[:40]!r}", where="ledger", fix="restore it from a backup")
-    return name
-
-
-def place() -> Home:
-    """Where a bench is, or would be made: $GLOVEBOX_HOME, else `.glovebox` here; raises PolicyError if not ours."""
-    root = Path(os.path.abspath(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME))
-    ownership.check(root)
-    return Home(root.resolve())
+        return self.root / "tags" / part_of_path(tag)

@@ -25,9 +25,9 @@ from runner.core.base.errors import EngineError
 
 TOOLKIT_VARIABLE = "GLOVEBOX_TOOLKIT"  # where the launcher is a container: what `glovebox init` found on the host
 _VERSION = re.compile(r"\b(\d{1,4})\.(\d{1,4})\.(\d{1,4})(?![-.\w])")  # a release candidate is not its release
-_MIB = 1 << 20
+MIB = 1 << 20
+MAX_NAME = 100
 _PATIENCE_SECONDS = 10.0
-_WORD = 64  # bits of a mask of processors
 # nvml.h, nvmlClocksEventReasons: what holds a clock down although there is work. The first is common at full load.
 HeldBack = Literal["power_cap", "hardware", "heat", "power_brake"]
 _REASONS: dict[int, HeldBack] = {0x04: "power_cap", 0x08: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power_brake"}
@@ -48,17 +48,6 @@ class Driver(NamedTuple):
 
     version: str
     cuda: Version
-
-
-class Card(NamedTuple):
-    """One GPU of this host."""
-
-    uuid: str
-    name: str
-    capability: Version | None
-    memory_mib: int | None
-    processors: frozenset[int]  # of its NUMA node; empty: not known
-    mig: bool
 
 
 class Use(NamedTuple):
@@ -98,25 +87,13 @@ def check_toolkit(minimum: str) -> Version:
 def driver() -> Driver | None:
     """The driver of this host, None without one that answers."""
     with suppress(EngineError):
-        return _ask("driver", _driver)
+        return ask("driver", _driver)
     return None
-
-
-def cards() -> list[Card]:
-    """Every GPU of this host, none without a driver that answers."""
-    with suppress(EngineError):
-        return _ask("GPUs", lambda _: [_card(pynvml.nvmlDeviceGetHandleByIndex(at)) for at in range(_count())])
-    return []
-
-
-def card(gpu: str) -> Card:
-    """One GPU by its UUID; raises EngineError if the driver knows none of that name."""
-    return _ask(gpu, _card)
 
 
 def model(gpu: str) -> str:
     """What kind of GPU it is; raises EngineError if the driver does not say."""
-    return card(gpu).name
+    return ask(gpu, lambda handle: str(pynvml.nvmlDeviceGetName(handle))[:MAX_NAME])
 
 
 def use(gpu: str) -> Use:
@@ -124,19 +101,12 @@ def use(gpu: str) -> Use:
 
     A launcher in a container (compose) is shown no process of another one: there memory alone tells.
     """
-    return _ask(gpu, _use)
+    return ask(gpu, use_of)
 
 
 def pace(gpu: str) -> Pace:
     """Clock, power cap and what holds the clock down now; raises EngineError if the driver does not answer."""
-    return _ask(gpu, _pace)
-
-
-def lines() -> list[str]:
-    """A line about each GPU of this host, for people; none without a driver that answers."""
-    with suppress(EngineError):
-        return _ask("GPUs", lambda _: [_line(pynvml.nvmlDeviceGetHandleByIndex(at)) for at in range(_count())])
-    return []
+    return ask(gpu, pace_of)
 
 
 # ---------------------------------------------------------------------------
@@ -149,61 +119,27 @@ def _driver(_: Any) -> Driver:
     return Driver(str(pynvml.nvmlSystemGetDriverVersion()), (cuda // 1000, cuda % 1000 // 10))
 
 
-def _count() -> int:
-    return int(pynvml.nvmlDeviceGetCount())
-
-
-def _use(handle: Any) -> Use:
-    memory = _told(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle, pynvml.nvmlMemory_v2).used))
+def use_of(handle: Any) -> Use:
+    """Of an open handle."""
+    memory = answered(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle, pynvml.nvmlMemory_v2).used))
     compute = _processes(pynvml.nvmlDeviceGetComputeRunningProcesses, handle)
     drawing = _processes(pynvml.nvmlDeviceGetGraphicsRunningProcesses, handle)
-    return Use(None if memory is None else memory // _MIB, compute - drawing)
+    return Use(None if memory is None else memory // MIB, compute - drawing)
 
 
-def _pace(handle: Any) -> Pace:
-    clock = _told(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)))
-    cap = _told(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
-    bits = _told(lambda: int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle))) or 0
+def pace_of(handle: Any) -> Pace:
+    """Of an open handle."""
+    clock = answered(lambda: int(pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM)))
+    cap = answered(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
+    bits = answered(lambda: int(pynvml.nvmlDeviceGetCurrentClocksEventReasons(handle))) or 0
     return Pace(clock, cap, frozenset(word for bit, word in _REASONS.items() if bits & bit))
 
 
-def _line(handle: Any) -> str:
-    card, now, memory = _card(handle), _pace(handle), _use(handle).memory_mib
-    busy = _told(lambda: int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu))
-    heat = _told(lambda: int(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)))
-    told = [
-        card.name,
-        "" if busy is None else f"{busy} %",
-        "" if memory is None else f"{memory} of {card.memory_mib} MiB",
-        "" if heat is None else f"{heat} C",
-        "" if now.sm_mhz is None else f"{now.sm_mhz} MHz",
-        *sorted(f"held back by {reason.replace('_', ' ')}" for reason in now.reasons),
-    ]
-    return ", ".join(part for part in told if part)
-
-
-def _card(handle: Any) -> Card:
-    memory = _told(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
-    capability = _told(lambda: tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)))
-    words = (max(os.cpu_count() or 1, 1) + _WORD - 1) // _WORD
-    masks = _told(lambda: [int(word) for word in pynvml.nvmlDeviceGetCpuAffinity(handle, words)]) or []
-    mig = _told(lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0]))
-    near = (_WORD * at + bit for at, mask in enumerate(masks) for bit in range(_WORD) if mask >> bit & 1)
-    return Card(
-        uuid=str(pynvml.nvmlDeviceGetUUID(handle)),
-        name=str(pynvml.nvmlDeviceGetName(handle))[:100],
-        capability=capability,
-        memory_mib=None if memory is None else memory // _MIB,
-        processors=frozenset(near),
-        mig=bool(mig),
-    )
-
-
 def _processes(ask: Callable[[Any], list[Any]], handle: Any) -> frozenset[int]:
-    return frozenset(int(process.pid) for process in _told(lambda: ask(handle)) or [])
+    return frozenset(int(process.pid) for process in answered(lambda: ask(handle)) or [])
 
 
-def _told(ask: Callable[[], T]) -> T | None:
+def answered(ask: Callable[[], T]) -> T | None:
     """An answer, None from a card that has none to this question."""
     try:
         return ask()
@@ -211,7 +147,7 @@ def _told(ask: Callable[[], T]) -> T | None:
         return None
 
 
-def _ask(what: str, question: Callable[[Any], T]) -> T:
+def ask(what: str, question: Callable[[Any], T]) -> T:
     """The answer to one question about a GPU, if `what` is one, else about the host; raises EngineError.
 
     Asked from a thread of its own: a driver that is stuck answers nobody, and must not stop who asks.

@@ -1,4 +1,4 @@
-"""The files of one run: what a container is given, what it leaves, and what of that is kept. TRUSTED, names only."""
+"""What is kept of the files of one run (their names: mountable.py), and what a run is called. TRUSTED."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
-HAND_OVER = ("graph.json", "weights.safetensors", "telemetry.jsonl")  # what a trainer writes
-SCORE = "score.json"  # what an evaluator writes
-GO = "{role}.go.json"  # empty until the container is released (trainer/wire/release.py)
+from runner.core.base.mountable import HAND_OVER
+
 _INPUTS = ("train.py", "trainer.go.json", "evaluator.go.json")  # the snapshots folder keeps every train.py
 
 

@@ -17,8 +17,9 @@ from pydantic import Field, ValidationError
 
 from runner.core.base import files
 from runner.core.base.errors import UsageError
-from runner.core.base.home import SHIPPED, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import Frozen
+from runner.core.base.mountable import SHIPPED
 from runner.core.base.values import Tag
 
 HINT_CHARS = 1000

@@ -34,68 +34,19 @@ AGENT_REQUESTS = (
 )  # of terminals and descriptors; not GETFSMAP, the map of all blocks of the disk that train.py lies on: 2,046 of 2,046
 # bits went from a trainer's holes in a file of its own to an agent that read it
 NEVER = frozenset(
-    [
-        "ptrace",
-        "process_vm_readv",
-        "process_vm_writev",
-        "process_madvise",
-        "kcmp",
-        "keyctl",
-        "add_key",
-        "request_key",
-        "bpf",
-        "perf_event_open",
-        "io_uring_setup",
-        "io_uring_enter",
-        "io_uring_register",
-        "userfaultfd",
-        "personality",
-        "modify_ldt",
-        "iopl",
-        "ioperm",
-        "vmsplice",
-        "mount",
-        "umount2",
-        "pivot_root",
-        "chroot",
-        "unshare",
-        "setns",
-        "move_mount",
-        "open_tree",
-        "fsopen",
-        "fsmount",
-        "fsconfig",
-        "fspick",
-        "mount_setattr",
-        "name_to_handle_at",
-        "open_by_handle_at",
-        "fanotify_init",
-        "quotactl",
-        "lookup_dcookie",
-        "mknod",
-        "mknodat",
-        "sethostname",
-        "setdomainname",
-        "init_module",
-        "finit_module",
-        "delete_module",
-        "kexec_load",
-        "kexec_file_load",
-        "reboot",
-        "swapon",
-        "swapoff",
-        "acct",
-        "syslog",
-        "settimeofday",
-        "clock_settime",
-        "adjtimex",
-        "clock_adjtime",
-        "socket",
-        "clone",
-        "clone3",
-        "ioctl",
-    ]
-)  # the last four have rules of their own, below
+    {
+        *("ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "kcmp"),  # another process
+        *("keyctl", "add_key", "request_key"),  # keys are no namespace
+        *("bpf", "perf_event_open", "userfaultfd", "vmsplice", "personality", "modify_ldt", "iopl", "ioperm"),
+        *("io_uring_setup", "io_uring_enter", "io_uring_register"),  # calls that no filter sees
+        *("mount", "umount2", "pivot_root", "chroot", "unshare", "setns", "move_mount", "open_tree", "fsopen"),
+        *("fsmount", "fsconfig", "fspick", "mount_setattr", "name_to_handle_at", "open_by_handle_at"),
+        *("fanotify_init", "quotactl", "lookup_dcookie", "mknod", "mknodat", "sethostname", "setdomainname"),
+        *("init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load", "reboot"),
+        *("swapon", "swapoff", "acct", "syslog", "settimeofday", "clock_settime", "adjtimex", "clock_adjtime"),
+        *("socket", "clone", "clone3", "ioctl"),  # these have rules of their own, below
+    }
+)
 Call = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{1,40}$")]
 
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from runner.core.base.benches import find
+from runner.core.base.benches import find, place
 from runner.core.base.errors import PolicyError
-from runner.core.base.home import Home, place
+from runner.core.base.home import Home
 from runner.core.policy import policy_files
 from runner.people.cli.common import Json, Yes, emit, interruptible, say, there
 from runner.people.cli.documents import bench

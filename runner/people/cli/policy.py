@@ -57,14 +57,14 @@ def diff(json_: Json = False) -> None:
 
 def differences(home: Home) -> dict[str, list[str]]:
     """What the engine says otherwise than policy, by container; raises EngineError, PolicyError."""
-    from runner.rooms.launcher import containers, inspection
+    from runner.rooms.launcher import specification
     from runner.rooms.launcher.engine import connect_engine
 
     policies = policy_files.load(*home.policies)
     client = connect_engine(policies.sandbox)
     out = {}
-    for container in client.containers.list(filters={"label": f"{containers.BENCH_LABEL}={home.id}"}):
-        role = container.labels.get(containers.ROLE_LABEL, "")
+    for container in client.containers.list(filters={"label": f"{specification.BENCH_LABEL}={home.id}"}):
+        role = container.labels.get(specification.ROLE_LABEL, "")
         name = f"{role or 'unknown role'} {container.short_id}"
         if role not in ("trainer", "evaluator", "agent"):
             out[name] = ["a role that policy does not know"]
@@ -72,17 +72,17 @@ def differences(home: Home) -> dict[str, list[str]]:
         # What differs from run to run (files, command, GPU) is the launcher's to choose; it checked it at the start.
         attrs = container.attrs
         host, gpus = attrs["HostConfig"], attrs["HostConfig"].get("DeviceRequests") or []
-        lanes = container.labels.get(containers.LANES_LABEL, "1")
+        lanes = container.labels.get(specification.LANES_LABEL, "1")
         lane = Lane(cores=host.get("CpusetCpus") or None, of=int(lanes) if lanes.isdecimal() else 1)
         named = {"role": role, "run": "0" * 16, "policy": policies.digest, "lane": lane}
         request = LaunchRequest.model_validate(named)
         gid = users.ids(policies.sandbox, getattr(policies.sandbox, role).uid).gid
-        spec = containers.specification(
+        spec = specification.build(
             policies.sandbox,
             request,
             command=attrs["Config"]["Cmd"],
             mounts=[
-                containers.bind(m["Source"], m["Target"], writable=not m.get("ReadOnly"))
+                specification.bind(m["Source"], m["Target"], writable=not m.get("ReadOnly"))
                 for m in host.get("Mounts") or []
             ],
             gid=gid,
@@ -92,5 +92,5 @@ def differences(home: Home) -> dict[str, list[str]]:
         )
         if role != "agent":
             spec["device_requests"] = gpus
-        out[name] = inspection.differences(attrs, spec)
+        out[name] = specification.differences(attrs, spec)
     return out

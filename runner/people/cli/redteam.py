@@ -10,7 +10,8 @@ from rich.table import Table
 
 from runner.core.base.benches import find
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SHIPPED, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SHIPPED
 from runner.core.evidence import receipts
 from runner.core.evidence.receipts import Probes
 from runner.core.evidence.recorder import now

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from runner.core.artifacts import keys
-from runner.core.base.benches import find, make
-from runner.core.base.home import place
+from runner.core.base.benches import find, make, place
 from runner.people.cli import export, steering
 from runner.people.cli.common import Gpu, Json, emit, interruptible, say, there
 from runner.people.cli.documents import bench

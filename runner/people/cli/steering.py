@@ -21,7 +21,8 @@ from runner.core.airlock.notebook import Notebook
 from runner.core.base import files, locks, steering
 from runner.core.base.benches import find
 from runner.core.base.errors import UsageError
-from runner.core.base.home import SHIPPED, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SHIPPED
 from runner.core.base.steering import Verb
 from runner.core.base.values import Experiment
 from runner.core.decision import standing

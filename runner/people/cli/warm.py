@@ -10,8 +10,9 @@ import typer
 from runner.core.artifacts import compile_cache, store
 from runner.core.base import locks
 from runner.core.base.benches import find
-from runner.core.base.home import COMPILED_FILE, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import Lane, LaunchRequest
+from runner.core.base.mountable import COMPILED_FILE
 from runner.core.base.run_folder import new_run_id
 from runner.core.policy import policy_files
 from runner.people.cli.common import Gpu, Json, say

@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 
 from runner.core.airlock import snapshot
-from runner.core.base import files, locks, nvidia, ownership
+from runner.core.base import files, gpus, locks, nvidia, ownership
 from runner.core.base.errors import EngineError, PolicyError
 from runner.core.base.home import Home
 from runner.core.base.launching import GPU_PATTERN
 from runner.core.policy import policy_files, seccomp, users, walls
-from runner.rooms.launcher import cores, gpu
+from runner.rooms.launcher import gpu, specification
 
 _MAX_BYTES = 64 << 10
 _CDI = (Path("/etc/cdi"), Path("/var/run/cdi"))
@@ -24,7 +24,7 @@ HEADER = (
 )
 
 
-def values(home: Home, sandbox: walls.Sandbox, cards: list[nvidia.Card]) -> dict[str, str]:
+def values(home: Home, sandbox: walls.Sandbox, cards: list[gpus.Card]) -> dict[str, str]:
     """The lines we write."""
     engine = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if not engine.startswith("unix://"):
@@ -49,7 +49,7 @@ def values(home: Home, sandbox: walls.Sandbox, cards: list[nvidia.Card]) -> dict
         "GLOVEBOX_CDI": next((str(path) for path in _CDI if path.is_dir()), str(home.artifacts)),
         "GLOVEBOX_BENCH": home.id,
         "GLOVEBOX_AGENT_SECCOMP": str(_agent_seccomp(home)) if sandbox.seccomp == "glovebox" else "builtin",
-        "GLOVEBOX_AGENT_CORES": cores.of_agents(sandbox) or "",
+        "GLOVEBOX_AGENT_CORES": specification.cores_of_agents(sandbox) or "",
         "GLOVEBOX_DOCKER_GID": str(group),
         "GLOVEBOX_DOCKER_SOCKET": str(socket),
     }
@@ -91,7 +91,7 @@ def write(path: Path, home: Home, *, named: bool = True) -> None:
     """
     policies = policy_files.load(*home.policies)
     sandbox = policies.sandbox
-    cards = nvidia.cards()
+    cards = gpus.cards()
     ours = values(home, sandbox, cards)
     files.write(_agent_seccomp(home), seccomp.profile(policies.seccomp, "agent"))
     (home.root / "hidden" / "folder").mkdir(mode=0o700, parents=True, exist_ok=True)

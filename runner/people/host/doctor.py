@@ -26,8 +26,9 @@ from runner.core.artifacts import keys, store
 from runner.core.artifacts.manifest import Statement
 from runner.core.base.benches import find
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SHIPPED, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import Lane
+from runner.core.base.mountable import SHIPPED
 from runner.core.decision import clock, standing
 from runner.core.evidence import audit_chain, receipts
 from runner.core.evidence.ledger import Ledger
@@ -39,8 +40,7 @@ from runner.people.host.checks import Check, guarded, safely
 from runner.people.redteam.campaign import unfit_because
 from runner.people.redteam.probes import PROBES
 from runner.people.redteam.stage import stage
-from runner.rooms.launcher import layers
-from runner.rooms.launcher.engine import connect_engine
+from runner.rooms.launcher.engine import check_apart, connect_engine
 from trainer.wire import strict_json
 
 MIN_FREE_BYTES = 5 << 30
@@ -227,7 +227,7 @@ def _engine(client: docker.DockerClient, policies: policy_files.Policies) -> Ite
         except docker.errors.ImageNotFound:
             yield Check(f"image {image}", False, "missing", "make images")
     yield guarded(
-        "images apart", lambda: layers.check_apart(client, policies.sandbox), lambda _: "the agent's shares no layer"
+        "images apart", lambda: check_apart(client, policies.sandbox), lambda _: "the agent's shares no layer"
     )[1]
 
 

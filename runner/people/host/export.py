@@ -19,7 +19,7 @@ from pydantic import Field
 
 from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, signing, store
-from runner.core.base import files, nvidia
+from runner.core.base import files, gpus
 from runner.core.base.errors import UsageError
 from runner.core.base.home import Home
 from runner.core.base.launching import Frozen, Sha256
@@ -66,7 +66,7 @@ class Manifest(Frozen):
 
 def hardware() -> str:
     """Short name of the machine's first GPU for a branch name, CPU without one."""
-    found = nvidia.cards()
+    found = gpus.cards()
     return short(found[0].name) if found else "CPU"
 
 

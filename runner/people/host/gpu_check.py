@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 
 from runner.core.artifacts import profiles
-from runner.core.base import cuda, nvidia
+from runner.core.base import cuda, gpus, nvidia
 from runner.core.base.errors import EngineError
-from runner.core.base.home import SHIPPED, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import Lane
+from runner.core.base.mountable import SHIPPED
 from runner.core.policy.policy_files import Policies
 from runner.people.host.checks import Check, guarded, safely
 from runner.people.redteam.probes import Room
@@ -48,7 +49,7 @@ _LAST = 300  # characters of what a room that failed said
 
 def of_host(client: Client, policies: Policies) -> Iterator[Check]:
     """Of every doctor: the GPUs here and what they need; nothing runs on them."""
-    driver, cards = nvidia.driver(), nvidia.cards()
+    driver, cards = nvidia.driver(), gpus.cards()
     if driver is None and "nvidia" not in (client.info().get("Runtimes") or {}):
         yield Check("GPU", True, "none: CPU only")
         return
@@ -62,7 +63,7 @@ def of_host(client: Client, policies: Policies) -> Iterator[Check]:
 
 def on(gpu: str, client: Client, policies: Policies, home: Home | None) -> Iterator[Check]:
     """Everything about one GPU, what it takes to run on it included; raises EngineError if there is no such GPU."""
-    card, driver = nvidia.card(gpu), nvidia.driver()
+    card, driver = gpus.card(gpu), nvidia.driver()
     if driver is None:
         raise EngineError("the driver does not answer", where=gpu, fix="check: nvidia-smi -L")
     yield _card(driver, card, _folders(home))
@@ -85,7 +86,7 @@ def _folders(home: Home | None) -> tuple[Path, ...]:
     return home.policies if home else (SHIPPED / "policies",)
 
 
-def _card(driver: nvidia.Driver, card: nvidia.Card, folders: tuple[Path, ...]) -> Check:
+def _card(driver: nvidia.Driver, card: gpus.Card, folders: tuple[Path, ...]) -> Check:
     capability = ".".join(map(str, card.capability or ())) or "unknown"
     memory = "" if card.memory_mib is None else f", {card.memory_mib / 1024:.0f} GiB"
     detail = f"{card.name}{memory}, compute capability {capability}, driver {driver.version}"
@@ -126,7 +127,7 @@ def _asked(client: Client, gpu: str) -> Check:
     return Check("GPU request", True, f"{detail}. Better: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml")
 
 
-def _near(card: nvidia.Card) -> str:
+def _near(card: gpus.Card) -> str:
     if not card.processors:
         return "the driver does not say which are near"
     return f"near the GPU: --cores {_listed(card.processors)}"
@@ -153,7 +154,7 @@ def _said_of(found: str, driver: nvidia.Driver) -> str:
     return f"torch with CUDA {found or 'none'}; driver {driver.version} serves up to {'.'.join(map(str, driver.cuda))}"
 
 
-def _rebuild(driver: nvidia.Driver, card: nvidia.Card) -> str:
+def _rebuild(driver: nvidia.Driver, card: gpus.Card) -> str:
     build = cuda.build_for(driver, card)
     return cuda.remedy(card) if build is None else f"GLOVEBOX_TORCH={build.name} make images (docs/gpu.md)"
 

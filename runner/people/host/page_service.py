@@ -11,7 +11,7 @@ import re
 import secrets
 import sys
 
-from runner.core.base import compose
+from runner.core.base import benches, compose
 from runner.core.base.errors import GloveboxError, PolicyError
 from runner.people.host import live_server
 
@@ -22,7 +22,7 @@ PORT = 8899  # within the container; GLOVEBOX_PAGE_PORT is the host's
 def main() -> int:
     """Serve the bench of the services until the process is told to end."""
     try:
-        home, port = compose.bench(), compose.setting("GLOVEBOX_PAGE_PORT", str(PORT))
+        home, port = benches.of_service(), compose.setting("GLOVEBOX_PAGE_PORT", str(PORT))
         if not re.fullmatch(r"[1-9]\d{0,4}", port) or int(port) > _LAST:
             raise PolicyError(f"is no port: {port[:20]}", where="GLOVEBOX_PAGE_PORT", fix=f"1 to {_LAST}, in .env")
         if not home.trust.is_file():

@@ -21,7 +21,8 @@ from typing import Any
 
 from runner.core.base.doors import PREFIX, Places
 from runner.core.base.errors import GloveboxError, RelayedError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.rooms.broker.settings import Settings as BrokerSettings
 from runner.rooms.desk.settings import Settings
 

@@ -26,6 +26,7 @@ ROOMS: tuple[Room, ...] = ("trainer", "evaluator", "agent")
 SERVICES_IMAGE = "glovebox/runner:dev"
 SERVICES = (  # of compose.yaml
     "runner.rooms.broker",
+    "runner.people.host.enter",
     "runner.rooms.launcher",
     "runner.people.host.service",
     "runner.people.host.page_service",

@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any
 
-from runner.core.base import compose, files
+from runner.core.base import benches, compose, files
 from runner.core.base.errors import GloveboxError
 from runner.people.host import processes
 from runner.people.host.page_writer import writing
@@ -22,7 +22,7 @@ _DOORS = (compose.DOORS.launch, compose.DOORS.meter)
 def main() -> int:
     """Follow one desk to its end."""
     try:
-        home, tag = compose.bench(), compose.setting("GLOVEBOX_TAG")
+        home, tag = benches.of_service(), compose.setting("GLOVEBOX_TAG")
         for door in _DOORS:
             compose.over(door).unlink(missing_ok=True)
         desk, signals, out = processes.start("runner.rooms.desk"), list[int](), console.stdout()

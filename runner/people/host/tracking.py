@@ -22,7 +22,7 @@ from typing import Any
 
 from runner.core.base import files
 from runner.core.base.errors import UsageError
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Experiment, Status
 from runner.core.decision import standing
 

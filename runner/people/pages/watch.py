@@ -18,7 +18,7 @@ from rich.text import Text
 
 from runner.core.airlock import leak_budget, telemetry_file
 from runner.core.artifacts import store
-from runner.core.base import locks, nvidia, steering
+from runner.core.base import gpus, locks, steering
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.launching import MAX_LANES
@@ -99,7 +99,7 @@ class Look:
             budget=self._budget,
             dollars=self._policies.broker.night.dollars,
             away=_clock(spending.away(home.broker)),
-            gpus=nvidia.lines(),
+            gpus=gpus.lines(),
             hours=_hours(began, rows, running=works),
             leak_bits=told.bits,
             leak_limit=told.limit,

@@ -1,6 +1,6 @@
 """The controls of a container, and how to take each away: what `--mutate` does, one after another. TRUSTED.
 
-A removal changes the specification (containers.py) and nothing else. Weakened containers run our own probes only.
+A removal changes the specification (specification.py) and nothing else. Weakened containers run our own probes only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from docker.types import Mount
 
 from runner.core.policy import counters
 from runner.core.policy.walls import Sandbox
-from runner.rooms.launcher import containers
+from runner.rooms.launcher import specification
 
 Spec = dict[str, Any]
 
@@ -54,13 +54,13 @@ def _unlimited(name: str) -> Callable[[Spec], Spec]:
 
 
 def _writable(spec: Spec) -> Spec:
-    return spec | {"mounts": [containers.bind(m["Source"], m["Target"], writable=True) for m in spec["mounts"]]}
+    return spec | {"mounts": [specification.bind(m["Source"], m["Target"], writable=True) for m in spec["mounts"]]}
 
 
 def mounted(*pairs: tuple[str, str]) -> Callable[[Spec], Spec]:
     """A removal that mounts what must not be there: (source, target)."""
     return lambda spec: (
-        spec | {"mounts": [*spec["mounts"], *(containers.bind(source, target) for source, target in pairs)]}
+        spec | {"mounts": [*spec["mounts"], *(specification.bind(source, target) for source, target in pairs)]}
     )
 
 
@@ -75,7 +75,7 @@ def _environment(name: str, value: str | None) -> Callable[[Spec], Spec]:
 def _replace_mount(target: str, source: Path, instead: str) -> Callable[[Spec], Spec]:
     def remove(spec: Spec) -> Spec:
         kept: list[Mount] = [m for m in spec["mounts"] if m["Target"] != target]
-        return spec | {"mounts": [*kept, containers.bind(str(source), instead, writable=True)]}
+        return spec | {"mounts": [*kept, specification.bind(str(source), instead, writable=True)]}
 
     return remove
 

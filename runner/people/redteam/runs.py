@@ -18,7 +18,7 @@ import docker
 from runner.core.base.launching import EndReason
 from runner.people.redteam.scenario import Blocked, Scenario, Unable
 from runner.people.redteam.stage import Stage
-from runner.rooms.launcher import inspection
+from runner.rooms.launcher import specification
 
 _SOON_SECONDS = 15.0
 _Seen = TypeVar("_Seen")
@@ -143,7 +143,7 @@ def _another_container(stage: Stage, intact: bool) -> None:
         container.reload()
         attrs = container.attrs
     attrs["Config"]["Cmd"] = spec["command"]
-    if intact and inspection.differences(attrs, spec):
+    if intact and specification.differences(attrs, spec):
         raise Blocked
 
 

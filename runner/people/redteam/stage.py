@@ -30,7 +30,7 @@ from runner.core.policy.walls import Box
 from runner.people.redteam import inside
 from runner.people.redteam.controls import CONTROLS, Control, Spec, of_stage
 from runner.people.redteam.probes import Room
-from runner.rooms.launcher import containers
+from runner.rooms.launcher import containers, specification
 from runner.rooms.launcher.server import Launcher
 
 RUN = "0" * 16
@@ -100,7 +100,7 @@ class Stage:
             lane=lane,
         )
         spec = self.launcher(small=small).specification(request, self.home.run(RUN))
-        return spec | {"mounts": [*spec["mounts"], containers.bind(str(self.home.root / "probe"), "/probe")]}
+        return spec | {"mounts": [*spec["mounts"], specification.bind(str(self.home.root / "probe"), "/probe")]}
 
     def without(self, spec: Spec, names: tuple[str, ...]) -> Spec:
         """The specification with these controls taken away; a user namespace behind them would hide that they are."""
@@ -170,7 +170,7 @@ def stage(client: docker.DockerClient, policies: Policies, below: Path | None) -
                 _furnish(made)
                 yield made
         finally:
-            _remove(client, f"{containers.BENCH_LABEL}={made.home.id}")
+            _remove(client, f"{specification.BENCH_LABEL}={made.home.id}")
             shutil.rmtree(folder, ignore_errors=True)
 
 

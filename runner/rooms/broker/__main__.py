@@ -24,7 +24,7 @@ import httpx
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from runner.core.base import compose, doors, locks, secret_file
+from runner.core.base import benches, compose, doors, locks, secret_file
 from runner.core.base.errors import GloveboxError, PolicyError
 from runner.core.evidence import spending
 from runner.core.evidence.audit_chain import AuditLog
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
 
 
 def _of_compose() -> Settings:
-    home = compose.bench()
+    home = benches.of_service()
     return Settings(
         policies=[str(folder) for folder in home.policies],
         state=str(home.broker),

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runner.core.base import compose
+from runner.core.base import benches, compose
 from runner.core.base.errors import FINAL_CODES, GloveboxError, PolicyError
 from runner.core.base.launching import Lane
 from runner.rooms.desk import session
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
 def _of_compose() -> Settings:
     """GLOVEBOX_TAG; GLOVEBOX_EXPERIMENTS in all, empty: no end; GLOVEBOX_GPU, empty: CPU."""
-    home, tag = compose.bench(), compose.setting("GLOVEBOX_TAG")
+    home, tag = benches.of_service(), compose.setting("GLOVEBOX_TAG")
     count = os.environ.get("GLOVEBOX_EXPERIMENTS")
     try:
         return Settings(

@@ -17,7 +17,8 @@ from runner.core.airlock import leak_budget, snapshot
 from runner.core.base import faults, files
 from runner.core.base.errors import BaselineError, GloveboxError, SnapshotError
 from runner.core.base.home import Home
-from runner.core.base.run_folder import HAND_OVER, new_run_id
+from runner.core.base.mountable import HAND_OVER
+from runner.core.base.run_folder import new_run_id
 from runner.core.base.values import Experiment, Feedback, Proposal, Scored, Snapshot, Status, Telemetry, Trained
 from runner.core.decision import clock, standing
 from runner.core.decision.decide import BPB_DIGITS, Verdict

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from runner.core.base import doors
+from runner.core.artifacts import compile_cache
+from runner.core.base import dialing, doors
 from runner.core.base.errors import DoorError, GloveboxError, RelayedError
 from runner.core.base.launching import EngineResult, LaunchRequest, Release
 
@@ -25,15 +26,22 @@ class Launch:
     """One container's life as a connection: close it and the container ends."""
 
     def __init__(self, door: Path, request: LaunchRequest) -> None:
-        self._line = doors.connect(door)
+        self._line = dialing.connect(door)
         self._line.send(request.model_dump(mode="json"))
         self.run = request.run
+        self._cache = request.cache
         self._started = False
 
     def started(self) -> None:
-        """Wait until the engine has started the container; raises what the launcher says if it cannot be."""
+        """Wait until the engine has started the container; raises what the launcher says if it cannot be.
+
+        Compiled code that was made for another image or device is refused; nothing of a candidate has run by then.
+        """
         if not self._started:
-            self._receive("started")
+            told = self._receive("started")
+            if self._cache is not None:
+                gpu = told.get("gpu")
+                compile_cache.check_fit(self._cache, str(told.get("image")), None if gpu is None else str(gpu))
             self._started = True
 
     def release(self, work: Release) -> None:
@@ -94,7 +102,7 @@ class LaunchClient:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                doors.connect(self.door).close()
+                dialing.connect(self.door).close()
                 return
             except DoorError:
                 if self._closed or time.monotonic() > deadline:
@@ -121,7 +129,7 @@ class LaunchClient:
         What this gives waits until it does, and raises what the launcher says if it cannot be; who asks it again need
         not wait.
         """
-        line = doors.connect(self.door)
+        line = dialing.connect(self.door)
         try:
             line.send({"freeze": lane, "seat": seat})
             yield cache(lambda: _frozen(line))  # it is told once

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from runner.core.base import doors
+from runner.core.base import dialing
 from runner.core.base.errors import DoorError
 from runner.core.base.launching import Frozen
 
@@ -45,7 +45,7 @@ class MeterClient:
         if self.door is None:
             return None
         try:
-            line = doors.connect(self.door, _TIMEOUT)
+            line = dialing.connect(self.door, _TIMEOUT)
         except DoorError:
             return None
         try:

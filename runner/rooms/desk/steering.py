@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from runner.core.base.errors import UsageError
-from runner.core.base.home import SHIPPED
+from runner.core.base.mountable import SHIPPED
 from runner.core.base.steering import Steer, directive, hints, paused, waiting
 from runner.core.decision import standing
 from runner.core.evidence.recorder import Recorder

@@ -20,7 +20,8 @@ from runner.core.airlock import score_file, telemetry_file
 from runner.core.artifacts.manifest import Statement
 from runner.core.base.home import Home
 from runner.core.base.launching import WHOLE_HOST, Cache, Costs, EndReason, Lane, LaunchRequest, Release, Role
-from runner.core.base.run_folder import SCORE, new_run_id, tidy
+from runner.core.base.mountable import SCORE
+from runner.core.base.run_folder import new_run_id, tidy
 from runner.core.base.values import Scored, Snapshot, Trained
 from runner.core.decision.decide import CONTRADICTED, FIRST_SEED
 from runner.core.policy.policy_files import Policies

@@ -1,10 +1,10 @@
 """The launcher as a process of its own. TRUSTED, the only one with the engine's socket.
 
-    python -m runner.rooms.launcher HOME DOORS   serve until stdin closes, which `glovebox` holds
-    python -m runner.rooms.launcher HOME         only remove what a dead launcher of this bench left behind
-    python -m runner.rooms.launcher              as a service of compose: until SIGTERM, or the tag is over
+    python -m runner.rooms.launcher HOME DOORS       serve until stdin closes, which `glovebox` holds
+    python -m runner.rooms.launcher HOME             only remove what a dead launcher of this bench left behind
+    python -m runner.rooms.launcher --service HOME   under compose: until SIGTERM, or the tag is over
 
-Prints one event, ready or failed, as a line of JSON.
+Whose bench it is was looked at by who starts it (ownership.py). Prints one event, ready or failed, as a line of JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from requests.exceptions import RequestException
 
 from runner.core.base import compose, doors, locks
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import Home
+from runner.core.base.mountable import Mountable
 from runner.core.policy import walls
 from runner.rooms.launcher import containers
 from runner.rooms.launcher.engine import SECONDS, connect_engine
@@ -36,10 +36,11 @@ _MAX_PEERS = 64  # containers at a time; each is a connection
 
 def main(argv: list[str]) -> int:
     """Serve, or only tidy up; returns the exit code, and prints what went wrong as an event."""
+    service = argv[1] == "--service"
     try:
-        home = compose.bench() if len(argv) == 1 else Home(Path(argv[1]))
+        home = Mountable(Path(argv[-1] if service else argv[1]))
         with locks.hold(home.launcher_lock, "launcher", _HANDOVER_SECONDS):  # a bench has one
-            if len(argv) == 1:
+            if service:
                 ending = threading.Event()
                 signal.signal(signal.SIGTERM, lambda *_: ending.set())
                 _serve(home, compose.DOORS, partial(compose.until_over, ending, compose.DOORS.launch), watch=True)
@@ -49,14 +50,14 @@ def main(argv: list[str]) -> int:
                 _serve(home, doors.Places(Path(argv[2])), sys.stdin.read, watch=False)
     except (GloveboxError, docker.errors.DockerException, RequestException, OSError) as error:
         told = failed(error)
-        if len(argv) == 1:
+        if service:
             return compose.failed("launcher", int(told["code"]), str(told["error"]))
         print(json.dumps(told), flush=True)
         return int(told["code"])
     return 0
 
 
-def _serve(home: Home, places: doors.Places, until: Callable[[], object], *, watch: bool) -> None:
+def _serve(home: Mountable, places: doors.Places, until: Callable[[], object], *, watch: bool) -> None:
     """Answer launch requests until `until` returns; `watch`: agents are started by somebody else (freezing.py)."""
     launcher = Launcher(connect_engine(walls.load(*home.policies).sandbox), home, places, watch=watch)
     reaped = containers.reap(launcher.client, home.id)  # we hold the lock, so these are a dead launcher's

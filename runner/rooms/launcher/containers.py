@@ -1,42 +1,31 @@
-"""One fresh, hardened container: build its specification, run it, tell how it ended. TRUSTED.
+"""One fresh container: make it, run it, drain what it prints, tell how it ended, remove it. TRUSTED.
 
-Used by the launcher alone. Fixed here, with no setting to loosen it: no network, read-only root, all
-capabilities dropped, no new privileges, non-root user, private namespaces, no restart, no log driver,
-docker-init as PID 1 and no swap (CIS Docker Benchmark 5.x). Policy sets sizes only.
+Used by the launcher alone. What it prints is taken from the engine's attach stream, counted and capped; the bytes are
+not read.
 """
 
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import os
 import select
 import socket
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import docker
 from docker.models.containers import Container
-from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 from requests.exceptions import Timeout
 
 from runner.core.base import faults
 from runner.core.base.errors import EngineError
-from runner.core.base.launching import WHOLE_HOST, EndReason, EngineResult, Lane, LaunchRequest, named_processors
-from runner.core.policy import counters
-from runner.core.policy.walls import Box, Sandbox
-from runner.rooms.launcher import cores, inspection, usage
-from runner.rooms.launcher.freezing import agent_labels
-from runner.rooms.launcher.output import Output
-from trainer.wire import device
+from runner.core.base.launching import EndReason, EngineResult
+from runner.rooms.launcher import specification, usage
+from runner.rooms.launcher.specification import BENCH_LABEL, ROLE_LABEL
 
-ROLE_LABEL = "glovebox.role"
-RUN_LABEL = "glovebox.run"
-BENCH_LABEL = "glovebox.bench"
-LANES_LABEL = "glovebox.lanes"
 _CONTAINER = (
     "image",
     "command",
@@ -49,104 +38,7 @@ _CONTAINER = (
     "use_config_proxy",
 )
 _KILL_SECONDS = 30.0
-_LAST = 2  # of a control group's processor shares: whoever else wants to run goes first
 _OOM_SECONDS, _KILLED = 0.5, 137
-_NO_GPU = {"NVIDIA_VISIBLE_DEVICES": "void"}  # where NVIDIA's runtime is the default, an image's wish is a grant
-
-
-def specification(
-    sandbox: Sandbox,
-    request: LaunchRequest,
-    *,
-    command: list[str],
-    mounts: list[Mount],
-    gid: int,
-    environment: dict[str, str],
-    bench: str,
-    seccomp: str | None = None,
-    gpus: list[DeviceRequest] | None = None,
-) -> dict[str, Any]:
-    """Keyword arguments of docker's containers.create for one role; `seccomp` is a profile's JSON text."""
-    box: Box = getattr(sandbox, request.role)
-    devices = [] if request.role == "agent" else gpus or []
-    lane = request.lane if request.role != "agent" else WHOLE_HOST
-    lane = lane.model_copy(update={"cores": cores.of(sandbox, request)})
-    sizes = _sizes(box, lane)
-    threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
-    # Threads that wait for each other would take what others need, and count as work (evaluator/costs.py).
-    given = {"OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-    given |= {device.VARIABLE: device.CUDA} if devices else {device.VARIABLE: device.CPU, **_NO_GPU}
-    return {
-        **_walls(seccomp),
-        "host_config": {"MaskedPaths": counters.masked(request.role)},
-        **sizes,
-        "image": box.image,
-        "command": command,
-        "runtime": sandbox.runtime_of(request.role),
-        "user": f"{box.uid}:{gid}",
-        "mounts": mounts,
-        "device_requests": devices,
-        "cpuset_cpus": lane.cores,
-        "use_config_proxy": False,  # a user's docker client may hold a proxy's password
-        "environment": given | environment,
-        "cpu_shares": _LAST if request.role == "agent" else 0,
-        "labels": {
-            ROLE_LABEL: request.role,
-            RUN_LABEL: request.run,
-            BENCH_LABEL: bench,
-            LANES_LABEL: str(lane.of),
-        }
-        | (agent_labels(bench, request.lane.number, request.seat) if request.role == "agent" else {}),
-    }
-
-
-def _walls(seccomp: str | None) -> dict[str, Any]:
-    """What no policy can change."""
-    profile = [f"seccomp={seccomp}"] if seccomp is not None else []  # absent: the engine's own, never none
-    return {
-        "network_mode": "none",
-        "read_only": True,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true", *profile],
-        "privileged": False,
-        "init": True,
-        "ipc_mode": "private",
-        "cgroupns": "private",
-        "log_config": LogConfig(type="none"),
-        "working_dir": "/work",
-        "stdin_open": False,
-        "tty": False,
-        "auto_remove": False,
-        "restart_policy": {"Name": "no"},
-    }
-
-
-def _sizes(box: Box, lane: Lane) -> dict[str, Any]:
-    """Policy's ceilings, cut to what there is; several lanes share it, so that none takes what another needs."""
-    processors = len(named_processors(lane.cores)) if lane.cores else (os.cpu_count() or 1) / lane.of
-    cpus = min(box.cpus, float(processors))
-    memory = box.memory(lane.of)
-    tmpfs = {"/tmp": f"rw,noexec,nosuid,nodev,size={box.tmp_bytes},mode=1777"}  # noqa: S108 - inside the container
-    if box.exec_cache_bytes:
-        tmpfs["/cache"] = f"rw,exec,nosuid,nodev,size={box.exec_cache_bytes},mode=1777"
-    return {
-        "pids_limit": box.pids,
-        "mem_limit": memory,
-        "memswap_limit": memory,
-        "nano_cpus": int(cpus * 1e9),
-        "shm_size": box.shm_bytes,
-        "ulimits": [
-            Ulimit(name="nofile", soft=box.open_files, hard=box.open_files),
-            Ulimit(name="fsize", soft=box.file_bytes, hard=box.file_bytes),
-            Ulimit(name="core", soft=0, hard=0),
-        ],
-        "tmpfs": tmpfs,
-    }
-
-
-def bind(source: str, target: str, *, writable: bool = False) -> Mount:
-    """A bind mount that fails if the source is missing (a `-v` volume would create a directory)."""
-    return Mount(target=target, source=source, type="bind", read_only=not writable, propagation="rprivate")
 
 
 def create(client: docker.DockerClient, spec: dict[str, Any]) -> Container:
@@ -186,12 +78,12 @@ def run(
     try:
         container.reload()
         image = client.images.get(str(container.attrs["Image"])).attrs["Config"]
-        if found := inspection.differences(container.attrs, spec, image):
+        if found := specification.differences(container.attrs, spec, image):
             fix = "check the engine's defaults (daemon.json), then: glovebox doctor"
             raise EngineError(f"the engine made another container than asked for: {'; '.join(found)[:500]}", fix=fix)
         ended = attend(container, client, output_bytes, sink, hang_up, begin, look)
         faults.reach("launcher.ended")
-        return ended.model_copy(update={"specification": specification_digest(spec)})
+        return ended.model_copy(update={"specification": specification.digest(spec)})
     finally:
         _remove(container)
         gc.collect()  # docker-py's responses hold connections in cycles: a launcher lives for a whole night
@@ -308,12 +200,6 @@ def _close(sock: socket.socket, attached: Any) -> None:
         os.close(descriptor)
 
 
-def specification_digest(spec: dict[str, Any]) -> str:
-    """SHA-256 over a container's specification."""
-    text = json.dumps(spec, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def of_bench(client: docker.DockerClient, bench: str) -> list[Container]:
     """Every container of this bench, running or not; other benches may be at work on the same engine."""
     labels: dict[str, str | list[str] | bool] = {"label": [ROLE_LABEL, f"{BENCH_LABEL}={bench}"]}
@@ -334,3 +220,54 @@ def reap(client: docker.DockerClient, bench: str) -> list[str]:
             gone[str(container.short_id)] = None
         time.sleep(0.02)
     return list(gone)
+
+
+class Output:
+    """What a container prints: taken out of the attached stream into a sink, counted, at most `cap` bytes kept."""
+
+    def __init__(self, stream: socket.socket, sink: Callable[[bytes], None], cap: int) -> None:
+        self._stream, self._sink, self._cap = stream, sink, cap
+        self._demultiplexer = Demultiplexer()
+        self.total = 0
+
+    def fileno(self) -> int:
+        """For select."""
+        return self._stream.fileno()
+
+    def read(self) -> bool:
+        """Take what is there; False at the end of the stream."""
+        data = self._stream.recv(65536)
+        for chunk in self._demultiplexer.feed(data):
+            self._sink(chunk[: max(0, self._cap - self.total)])
+            self.total += len(chunk)
+        return bool(data)
+
+    @property
+    def flooded(self) -> bool:
+        """Whether it was more than is kept."""
+        return self.total > self._cap
+
+
+class Demultiplexer:
+    """Incremental parser of the attach stream: 8-byte header (stream, 3 zero, length), then payload."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Payload chunks in `data`; holds no more than an incomplete header between calls."""
+        at = 0
+        while at < len(data):
+            if self._left == 0:
+                need = 8 - len(self._header)
+                self._header += data[at : at + need]
+                at += need
+                if len(self._header) == 8:
+                    (self._left,) = struct.unpack(">I", self._header[4:])
+                    self._header = b""
+                continue
+            chunk = data[at : at + self._left]
+            self._left -= len(chunk)
+            at += len(chunk)
+            yield chunk

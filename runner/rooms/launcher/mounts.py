@@ -15,11 +15,11 @@ from docker.types import Mount
 
 from runner.core.base import doors
 from runner.core.base.errors import DoorError
-from runner.core.base.home import COMPILED_FILE, Home
 from runner.core.base.launching import LaunchRequest
-from runner.core.base.run_folder import GO, HAND_OVER, SCORE
+from runner.core.base.mountable import COMPILED_FILE, GO, HAND_OVER, SCORE, Mountable
 from runner.core.policy import users, walls
-from runner.rooms.launcher import containers
+from runner.rooms.launcher import specification
+from trainer.wire import variables
 
 
 class Room(NamedTuple):
@@ -34,7 +34,7 @@ class Room(NamedTuple):
 class Rooms:
     """Furnishes the containers of one bench."""
 
-    home: Home
+    home: Mountable
     places: doors.Places
     policies: walls.Walls
 
@@ -48,18 +48,18 @@ class Rooms:
         mounts = [
             _input(folder / "train.py", "/work/train.py"),
             _input(folder / GO.format(role=request.role), "/work/go.json"),
-            *(containers.bind(str(store / part), f"/artifacts/{part}") for part in ("tokenizer", "train")),
+            *(specification.bind(str(store / part), f"/artifacts/{part}") for part in ("tokenizer", "train")),
         ]
         if request.kernels is not None:
-            mounts.append(containers.bind(str(self._stored(request.kernels) / "kernels"), "/kernels"))
+            mounts.append(specification.bind(str(self._stored(request.kernels) / "kernels"), "/kernels"))
         if request.cache is not None:
-            mounts.append(containers.bind(str(self._stored(request.cache.version) / COMPILED_FILE), "/warm.tar"))
+            mounts.append(specification.bind(str(self._stored(request.cache.version) / COMPILED_FILE), "/warm.tar"))
         names = (*HAND_OVER, "cache.tar") if request.keep_cache else HAND_OVER
         mounts += self._outputs(folder, names, self.policies.sandbox.trainer)
         environment = {
             "TORCHINDUCTOR_CACHE_DIR": "/cache/inductor",
             "TRITON_CACHE_DIR": "/cache/triton",
-            "GLOVEBOX_LIMITS": self.policies.evaluator.limits.model_dump_json(),  # what can be scored at all
+            variables.LIMITS: self.policies.evaluator.limits.model_dump_json(),  # what can be scored at all
         }
         return ["python", "-m", "trainer.entry"], mounts, environment
 
@@ -67,10 +67,10 @@ class Rooms:
         rows = self._stored(request.artifact, "holdout" if request.holdout else "val")
         mounts = [
             _input(folder / GO.format(role=request.role), "/work/go.json"),
-            containers.bind(str(folder / "graph.json"), "/handed/graph.json"),
-            containers.bind(str(folder / "weights.safetensors"), "/handed/weights.safetensors"),
-            containers.bind(str(rows.with_name("tokenizer")), "/artifacts/tokenizer"),
-            containers.bind(str(rows), "/artifacts/val"),
+            specification.bind(str(folder / "graph.json"), "/handed/graph.json"),
+            specification.bind(str(folder / "weights.safetensors"), "/handed/weights.safetensors"),
+            specification.bind(str(rows.with_name("tokenizer")), "/artifacts/tokenizer"),
+            specification.bind(str(rows), "/artifacts/val"),
         ]
         mounts += self._outputs(folder, (SCORE,), self.policies.sandbox.evaluator)
         settings = self.policies.evaluator.model_dump_json()
@@ -79,11 +79,11 @@ class Rooms:
     def _agent(self, request: LaunchRequest, _: Path) -> tuple[list[str], list[Mount], dict[str, str]]:
         lane, seat = request.lane.number, request.seat
         mounts = [
-            containers.bind(str(self.home.work_of(lane, seat)), "/work/train.py", writable=True),
-            containers.bind(str(self.places.desk(lane, seat).parent), "/run/glovebox/bench"),
+            specification.bind(str(self.home.work_of(lane, seat)), "/work/train.py", writable=True),
+            specification.bind(str(self.places.desk(lane, seat).parent), "/run/glovebox/bench"),
         ]
         if request.agent == "claude" or self.places.llm.parent.is_dir():  # a command may need no model
-            mounts.append(containers.bind(str(self.places.llm.parent), "/run/glovebox/llm"))
+            mounts.append(specification.bind(str(self.places.llm.parent), "/run/glovebox/llm"))
         return ["python", "-m", "agent", request.agent], mounts, {}
 
     def _outputs(self, folder: Path, names: tuple[str, ...], limits: walls.Box) -> list[Mount]:
@@ -97,7 +97,7 @@ class Rooms:
                 os.fchown(descriptor, -1, group)
             os.fchmod(descriptor, 0o660)
             os.close(descriptor)
-            mounts.append(containers.bind(str(path), f"/out/{name}", writable=True))
+            mounts.append(specification.bind(str(path), f"/out/{name}", writable=True))
         return mounts
 
     def _stored(self, version: str | None, part: str = "") -> Path:
@@ -113,4 +113,4 @@ def _input(path: Path, target: str) -> Mount:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     os.fchmod(descriptor, 0o644)
     os.close(descriptor)
-    return containers.bind(str(path), target)
+    return specification.bind(str(path), target)

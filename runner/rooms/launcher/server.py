@@ -23,16 +23,15 @@ import docker
 from pydantic import ValidationError
 from requests.exceptions import RequestException
 
-from runner.core.base import device, doors, faults, nvidia
-from runner.core.base.errors import ArtifactError, DoorError, EngineError, GloveboxError, PolicyError
-from runner.core.base.home import Home
-from runner.core.base.launching import Cache, EngineResult, Freeze, Frozen, LaunchRequest, Release, named_processors
-from runner.core.base.run_folder import GO
+from runner.core.base import doors, faults, nvidia
+from runner.core.base.errors import DoorError, EngineError, GloveboxError, PolicyError
+from runner.core.base.launching import EngineResult, Freeze, Frozen, LaunchRequest, Release, named_processors
+from runner.core.base.mountable import GO, Mountable
 from runner.core.policy import seccomp, users, walls
-from runner.rooms.launcher import containers, gpu, layers, usage
+from runner.rooms.launcher import containers, engine, gpu, specification, usage
+from runner.rooms.launcher.containers import Output
 from runner.rooms.launcher.freezing import EVERY_LANE, Freezer, place
 from runner.rooms.launcher.mounts import Rooms
-from runner.rooms.launcher.output import Output
 
 _FINISH_SECONDS = 10.0  # for what was asked for before
 _IMPORT_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a trainer's imports: at most, and between two looks
@@ -46,7 +45,7 @@ class Launcher:
     def __init__(
         self,
         client: docker.DockerClient,
-        home: Home,
+        home: Mountable,
         places: doors.Places,
         policies: walls.Walls | None = None,
         *,
@@ -58,7 +57,6 @@ class Launcher:
         self.rooms = Rooms(home, places, self.policies)
         self.freezer = Freezer(client, home.id, watch=watch)
         self._watch = watch
-        self._fitting: set[tuple[Cache, str, str | None]] = set()
         self._busy: set[int] = set()  # threads that may be making a container
 
     def handle(self, line: doors.Line) -> None:
@@ -121,7 +119,7 @@ class Launcher:
                     _imported(folder / "telemetry.jsonl", line, output)
                 if request.role == "agent":
                     self.freezer.settle()
-                line.send({"event": "started", "container": container})
+                line.send({"event": "started", "container": container, **self._made_of(container, request)})
                 # An agent works from its first moment, and may print without end or leave at once.
                 work = _read(line, Release) if request.role == "agent" else _released(line, output)
                 if request.role != "agent":
@@ -166,14 +164,12 @@ class Launcher:
     def specification(self, request: LaunchRequest, folder: Path) -> dict[str, Any]:
         """The container for a request, its output files made in `folder`; raises GloveboxError."""
         if request.role == "agent" or self._watch:
-            layers.check_apart(self.client, self.policies.sandbox, self.home.id)
+            engine.check_apart(self.client, self.policies.sandbox, self.home.id)
         room = self.rooms.furnish(request, folder)
-        if request.cache is not None:
-            self._fits(request.cache, request.lane.gpu)
         limits: walls.Box = getattr(self.policies.sandbox, request.role)
         uuid = request.lane.gpu if request.role != "agent" else None
         gpus = [gpu.request(self.client.info(), uuid)] if uuid else []
-        return containers.specification(
+        return specification.build(
             self.policies.sandbox,
             request,
             command=room.command,
@@ -185,16 +181,12 @@ class Launcher:
             seccomp=seccomp.of_role(self.policies.sandbox.seccomp, self.policies.seccomp, request.role),
         )
 
-    def _fits(self, cache: Cache, uuid: str | None) -> None:
-        """Refuse compiled code of another image or device; the driver is asked once for each."""
-        name = self.policies.sandbox.trainer.image
-        try:
-            asked = (cache, str(self.client.images.get(name).id), uuid)
-        except docker.errors.ImageNotFound:
-            raise EngineError(f"image {name} is missing", fix="run: make images") from None
-        if asked not in self._fitting:
-            check_fit(*asked)
-            self._fitting.add(asked)
+    def _made_of(self, container: str, request: LaunchRequest) -> dict[str, Any]:
+        """What the runner compares compiled code with: the image, and the kind of GPU."""
+        if request.cache is None:
+            return {}
+        image = self.client.api.inspect_container(container)["Image"]
+        return {"image": image, "gpu": nvidia.model(request.lane.gpu) if request.lane.gpu else None}
 
     def _snapshot(self, work: Release) -> bytes:
         path = self.home.snapshots / f"{work.snapshot}.py"
@@ -205,17 +197,6 @@ class Launcher:
         if hashlib.sha256(data).hexdigest() != work.snapshot:
             raise DoorError("the snapshot does not match its name")
         return data
-
-
-def check_fit(cache: Cache, image: str, uuid: str | None) -> None:
-    """Raises ArtifactError unless compiled code was made for this image and for the device it would run on."""
-    for what, made, found in (("image", cache.image, image), ("device", cache.device, device.kind(uuid))):
-        if made != found:
-            raise ArtifactError(
-                f"compile cache {cache.version} was made for {what} {made[:40]}, this is {found[:40]}",
-                where="store",
-                fix="run: glovebox warm, and begin a new --tag; or without one: glovebox warm --forget",
-            )
 
 
 def _asked(line: doors.Line) -> LaunchRequest | Freeze:

@@ -12,8 +12,9 @@ import pytest
 from runner.core.artifacts import compile_cache, store
 from runner.core.base import device
 from runner.core.base.errors import ArtifactError, GloveboxError
-from runner.core.base.home import COMPILED_FILE, SOURCE, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import Cache, EndReason, EngineResult, LaunchRequest, Release
+from runner.core.base.mountable import COMPILED_FILE, SOURCE
 from runner.core.policy import policy_files
 from tests.samples import QUICK, quickly
 
@@ -51,6 +52,23 @@ def test_it_is_signed_with_what_it_was_made_of_and_for(home: Home) -> None:
     made = compile_cache.admit(home, version)
     assert made.cold_seconds == 0.0  # it ended before its budget
     assert made == Cache(version=version, image="sha256:one", device=device.kind(None), cold_seconds=0.0)
+
+
+def test_it_fits_what_it_was_made_for_and_nothing_else() -> None:
+    made = Cache(version="cache-2", image="sha256:one", device=device.kind(None))
+    compile_cache.check_fit(made, "sha256:one", None)
+    with pytest.raises(ArtifactError, match=r"made for image .* glovebox warm"):
+        compile_cache.check_fit(made, "sha256:two", None)
+    with pytest.raises(ArtifactError, match="this is NVIDIA H100"):
+        compile_cache.check_fit(made, "sha256:one", "NVIDIA H100")
+    compile_cache.check_fit(made.model_copy(update={"device": "NVIDIA H100"}), "sha256:one", "NVIDIA H100")
+
+
+@pytest.mark.parametrize("missing", ["image", "device"])
+def test_a_manifest_that_does_not_say_fits_nothing(missing: str) -> None:
+    made = Cache(version="cache-2", image="sha256:one", device=device.kind(None))
+    with pytest.raises(ArtifactError, match=f"made for {missing} , this is"):
+        compile_cache.check_fit(made.model_copy(update={missing: ""}), "sha256:one", None)
 
 
 def test_an_altered_one_is_refused(home: Home) -> None:

@@ -15,7 +15,8 @@ import pytest
 from runner.core.artifacts import kernels, keys, store
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import ArtifactError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from tests.core.artifacts import hub
 from tests.samples import quickly
 

@@ -25,7 +25,8 @@ import tiktoken
 from runner.core.artifacts import corpus, keys, manifest, pack, prepare, profiles, store
 from runner.core.base.errors import ArtifactError, BusyError
 from runner.core.base.files import hash_file
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 
 Glovebox = Callable[..., tuple[int, str, str]]
 MADE = str(int(time.time()))  # the same for all of a test's runs

@@ -8,7 +8,7 @@ import pytest
 
 from runner.core.artifacts import estimates, profiles
 from runner.core.base.errors import PolicyError
-from runner.core.base.home import SHIPPED
+from runner.core.base.mountable import SHIPPED
 
 SHIPPED_ONLY = (SHIPPED / "policies",)
 TEXT = (SHIPPED / "policies" / "profiles" / "small.yaml").read_text()

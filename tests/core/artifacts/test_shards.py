@@ -18,7 +18,7 @@ import pytest
 
 from runner.core.artifacts import confine, shards
 from runner.core.base.errors import ArtifactError
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 
 def wrote(path: Path, texts: list[str | None], rows: int = 100, **options: object) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runner.core.base import cuda
-from runner.core.base.nvidia import Card, Driver
+from runner.core.base.gpus import Card
+from runner.core.base.nvidia import Driver
 
 CARDS = {  # name: (compute capability, build under a driver for CUDA 13, and under one for CUDA 12)
     "Tesla V100": ((7, 0), "cu126", "cu126"),

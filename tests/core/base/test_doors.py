@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.base import doors
+from runner.core.base import dialing, doors
 from runner.core.base.errors import DoorError
 
 
@@ -30,7 +30,7 @@ def door(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_message_comes_back(door: Path) -> None:
-    line = doors.connect(door, 5)
+    line = dialing.connect(door, 5)
     line.send({"a": [1, 2]})
     assert line.receive() == {"got": {"a": [1, 2]}}
     line.close()
@@ -65,7 +65,7 @@ def test_a_stranger_is_hung_up_on_and_the_owner_is_not(tmp_path: Path) -> None:
     with doors.listening(path, gid=os.getegid(), mode=0o660) as sock:
         stranger = frozenset({os.geteuid() + 1})
         threading.Thread(target=doors.serve, args=(sock, stranger, echo), daemon=True).start()
-        line = doors.connect(path, 5)
+        line = dialing.connect(path, 5)
         with pytest.raises(DoorError):
             line.send({})
             if line.receive() is None:
@@ -74,4 +74,4 @@ def test_a_stranger_is_hung_up_on_and_the_owner_is_not(tmp_path: Path) -> None:
 
 def test_a_missing_door_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(DoorError, match="cannot be reached"):
-        doors.connect(tmp_path / "none.sock")
+        dialing.connect(tmp_path / "none.sock")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.core.base import files
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ import threading
 import pynvml
 import pytest
 
-from runner.core.base import nvidia
+from runner.core.base import gpus, nvidia
 from runner.core.base.errors import EngineError
 from tests import nvml
 from tests.nvml import GPU, Card, Nvml
 
 
 def test_a_host_without_a_driver_has_no_gpus_and_a_question_about_one_says_what_to_check() -> None:
-    assert (nvidia.driver(), nvidia.cards(), nvidia.lines()) == (None, [], [])  # the real library: there is none here
+    assert (nvidia.driver(), gpus.cards(), gpus.lines()) == (None, [], [])  # the real library: there is none here
     with pytest.raises(EngineError, match="nvidia-smi -L"):
         nvidia.use(GPU)
 
@@ -24,10 +24,10 @@ def test_driver_card_use_and_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card(used=70_000, compute=[7], reasons=0x4 | 0x40)
     nvml.install(monkeypatch, Nvml([card]))
     assert nvidia.driver() == ("580.159.04", (13, 0))
-    assert nvidia.card(GPU) == (GPU, card.name, (9, 0), 81559, frozenset({0, 1, 2, 3}), False)
+    assert gpus.card(GPU) == (GPU, card.name, (9, 0), 81559, frozenset({0, 1, 2, 3}), False)
     assert nvidia.use(GPU) == (70_000, {7})
     assert nvidia.pace(GPU) == (1980, 700.0, {"power_cap", "heat"})
-    (line,) = nvidia.lines()
+    (line,) = gpus.lines()
     assert "97 %, 70000 of 81559 MiB, 61 C, 1980 MHz, held back by heat, held back by power cap" in line
 
 
@@ -37,8 +37,8 @@ def test_a_card_that_does_not_say_is_none_and_not_an_error(monkeypatch: pytest.M
     nvml.install(monkeypatch, Nvml([silent]))
     assert nvidia.use(GPU) == (None, frozenset())
     assert nvidia.pace(GPU) == (None, None, frozenset())
-    assert nvidia.card(GPU)[3:] == (None, frozenset(), False)
-    assert nvidia.lines() == [f"{silent.name}, 97 %, 61 C"]
+    assert gpus.card(GPU)[3:] == (None, frozenset(), False)
+    assert gpus.lines() == [f"{silent.name}, 97 %, 61 C"]
 
 
 def test_what_draws_a_desktop_does_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_stuck_driver_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(nvidia, "_PATIENCE_SECONDS", 0.1)
     with pytest.raises(EngineError, match="does not answer in"):
         nvidia.use(GPU)
-    assert nvidia.cards() == []
+    assert gpus.cards() == []
     stuck.set()
 
 

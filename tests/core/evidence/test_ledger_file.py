@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence import ledger_file
 from runner.core.evidence.ledger import Ledger
 

@@ -12,7 +12,7 @@ from runner.core.base.values import Crash, Status
 from runner.core.evidence import audit_chain, receipts, verify
 from runner.core.evidence.receipts import Probes
 from runner.rooms.desk.experiment import Loop
-from runner.rooms.launcher import containers
+from runner.rooms.launcher import specification
 from tests.core.evidence.test_checkpoints import bench as bench  # noqa: PLC0414 - a fixture
 from tests.core.evidence.test_checkpoints import ended
 from tests.core.evidence.test_checkpoints import witness as witness  # noqa: PLC0414 - a fixture
@@ -50,8 +50,8 @@ def test_a_red_team_result_counts_only_under_the_policies_it_was_taken_under(hom
 
 def test_a_specification_that_differs_in_anything_has_another_hash() -> None:
     one: dict[str, Any] = {"image": "a", "cap_drop": ["ALL"]}
-    assert containers.specification_digest(one) == containers.specification_digest(dict(reversed(one.items())))
-    assert containers.specification_digest(one) != containers.specification_digest(one | {"cap_drop": []})
+    assert specification.digest(one) == specification.digest(dict(reversed(one.items())))
+    assert specification.digest(one) != specification.digest(one | {"cap_drop": []})
 
 
 @pytest.mark.parametrize(

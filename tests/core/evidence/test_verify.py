@@ -24,7 +24,8 @@ from runner.core.artifacts import manifest
 from runner.core.artifacts.progress import Stages
 from runner.core.base import files, locks
 from runner.core.base.errors import GloveboxError, VerifyError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import INTERRUPTED, Experiment
 from runner.core.evidence import audit_chain, beside, results_tsv, verify
 from runner.core.evidence.checkpoints import Sealer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Status
 from runner.core.decision.noise import Noise
 from runner.core.findings import analysis

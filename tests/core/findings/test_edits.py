@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.findings import edits
 from runner.people.pages import session_report
 

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 
 WAITING = (
     "import signal, sys, time\n"

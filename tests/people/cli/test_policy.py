@@ -14,7 +14,7 @@ import pytest
 from runner.core.base.home import Home
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import explain
-from runner.rooms.launcher import containers
+from runner.rooms.launcher import specification
 from tests.samples import begun
 
 Glovebox = Callable[..., tuple[int, str, str]]
@@ -81,7 +81,7 @@ def test_running_containers_agree_with_policy_until_one_does_not(
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    label = f"{containers.BENCH_LABEL}={home.id}"
+    label = f"{specification.BENCH_LABEL}={home.id}"
     stray = None
     try:
         deadline = time.monotonic() + 60
@@ -92,7 +92,7 @@ def test_running_containers_agree_with_policy_until_one_does_not(
         assert [name.split()[0] for name in json.loads(out)["containers"]] == ["trainer"]
         stray = engine.containers.run(
             "glovebox/trainer:dev", ["sleep", "60"], detach=True, network_mode="none",
-            labels={containers.BENCH_LABEL: home.id, containers.ROLE_LABEL: "trainer"},
+            labels={specification.BENCH_LABEL: home.id, specification.ROLE_LABEL: "trainer"},
         )  # fmt: skip
         code, out, _ = glovebox("policy", "diff")
         assert code == 8

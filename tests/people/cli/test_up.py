@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from runner.core.base.errors import EngineError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import INTERRUPTED
 from runner.core.evidence.ledger import Ledger
 from runner.core.evidence.recorder import now

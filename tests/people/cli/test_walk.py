@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence.ledger import Ledger
 from tests.core.evidence.test_checkpoints import bench as bench  # noqa: PLC0414 - a fixture
 from tests.core.evidence.test_checkpoints import witness as witness  # noqa: PLC0414 - a fixture

@@ -13,7 +13,8 @@ import pytest
 from runner.core.artifacts import keys
 from runner.core.base import locks
 from runner.core.base.errors import BusyError, GloveboxError, VerifyError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence import git_shape, verify
 from runner.core.policy.policy_files import Policies
 from runner.people.host import backup

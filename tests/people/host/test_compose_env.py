@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from runner.core.base.errors import PolicyError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.policy.policy_files import Policies
 from runner.people.host import compose_env
 from tests import nvml

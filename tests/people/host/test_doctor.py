@@ -15,7 +15,7 @@ from runner.core.evidence.audit_chain import AuditLog
 from runner.core.policy.broker import Price
 from runner.core.policy.policy_files import Policies
 from runner.people.host import checks, doctor
-from runner.rooms.launcher import containers
+from runner.rooms.launcher import specification
 
 Glovebox = Callable[..., tuple[int, str, str]]
 
@@ -37,7 +37,7 @@ def test_a_bench_in_order_passes_and_the_live_attempts_ran(glovebox: Glovebox, h
 def test_a_weak_container_fails_the_live_attempts(
     engine: docker.DockerClient, policies: Policies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(containers, "_walls", weak(containers._walls))
+    monkeypatch.setattr(specification, "_walls", weak(specification._walls))
     found = list(doctor._attempts(engine, policies, None))
     failed = {check.name for check in found if not check.ok}
     assert {"must fail: net-route", "must fail: fs-root"} <= failed

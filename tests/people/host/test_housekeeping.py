@@ -92,10 +92,10 @@ def test_nothing_is_tidied_while_a_run_is_on(bench: Bench) -> None:
 def test_containers_of_this_bench_go_and_others_stay(
     bench: Bench, engine: docker.DockerClient, policies: Policies
 ) -> None:
-    from runner.rooms.launcher import containers
+    from runner.rooms.launcher import specification
 
     def make(bench_id: str) -> str:
-        labels = {containers.ROLE_LABEL: "trainer", containers.BENCH_LABEL: bench_id}
+        labels = {specification.ROLE_LABEL: "trainer", specification.BENCH_LABEL: bench_id}
         return str(engine.containers.create(policies.sandbox.trainer.image, "true", labels=labels).id)
 
     ours, theirs = make(bench.home.id), make("f" * 16)

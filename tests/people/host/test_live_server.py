@@ -22,7 +22,8 @@ import uvicorn
 
 from runner.core.base import locks
 from runner.core.base.errors import UsageError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.evidence.ledger import Ledger
 from runner.people.host import live_guard, live_server, tag_book
 from runner.people.pages import live

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from runner.core.base.errors import BusyError, EngineError, PolicyError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Status
 from runner.core.policy.policy_files import Notify
 from runner.people.cli import up

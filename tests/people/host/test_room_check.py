@@ -14,7 +14,8 @@ from typing import Any
 import docker
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.policy.policy_files import Policies
 from runner.people.host import room_check
 from runner.people.redteam.stage import stage
@@ -50,7 +51,7 @@ def test_an_image_whose_files_nobody_may_read_fails_by_its_own_line(
     if closed == "runner":
         monkeypatch.setattr(room_check, "SERVICES_IMAGE", CLOSED)
         monkeypatch.setattr(room_check.os, "getuid", lambda: 1000)
-    monkeypatch.setattr("runner.rooms.launcher.layers.check_apart", lambda *_: None)  # they are not what is looked at
+    monkeypatch.setattr("runner.rooms.launcher.engine.check_apart", lambda *_: None)  # they are not what is looked at
     with stage(engine, policies.model_copy(update={"sandbox": sandbox}), None) as made:
         found = {check.name: check for check in room_check.of_rooms(made)}
     failed = {name for name, check in found.items() if not check.ok}

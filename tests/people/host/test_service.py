@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 
 
 @pytest.mark.parametrize(

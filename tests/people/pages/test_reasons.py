@@ -7,8 +7,8 @@ import re
 import pytest
 
 from runner.core.airlock.telemetry_file import NOT_EXPORTABLE
-from runner.core.base.home import SOURCE
 from runner.core.base.launching import EndReason
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import INTERRUPTED, NOTHING_PROPOSED, Status
 from runner.core.decision.decide import DEATHS
 from runner.people.pages import reasons

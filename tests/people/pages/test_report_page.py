@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Crash, Experiment, Status
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger

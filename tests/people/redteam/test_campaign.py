@@ -13,7 +13,7 @@ import docker
 import pytest
 
 from runner.core.base.errors import BusyError
-from runner.core.base.home import SOURCE
+from runner.core.base.mountable import SOURCE
 from runner.core.policy.policy_files import Policies
 from runner.people.redteam import campaign, inside
 from runner.people.redteam.campaign import SCENARIOS, Finding

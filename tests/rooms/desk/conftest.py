@@ -16,7 +16,8 @@ from agent.client import Bench
 from bench import standin
 from runner.core.airlock import snapshot
 from runner.core.base import doors
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Experiment
 from runner.core.evidence import verify
 from runner.rooms.desk.desk import Desk

@@ -15,7 +15,7 @@ import pytest
 from agent.client import Bench, Interrupted, Refused
 from runner.core.airlock import description
 from runner.core.artifacts import store
-from runner.core.base import doors
+from runner.core.base import dialing, doors
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Status
@@ -222,7 +222,7 @@ def test_the_brief_tells_policy_and_nothing_else(served: tuple[desk.Desk, Path])
     ],
 )
 def test_other_requests_are_a_reason_code(served: tuple[desk.Desk, Path], request_: dict[str, object]) -> None:
-    line = doors.connect(served[1], 5)
+    line = dialing.connect(served[1], 5)
     line.send(request_)
     answer = line.receive()
     assert answer is not None
@@ -231,7 +231,7 @@ def test_other_requests_are_a_reason_code(served: tuple[desk.Desk, Path], reques
 
 
 def test_a_lone_surrogate_is_hung_up_on(served: tuple[desk.Desk, Path]) -> None:
-    line = doors.connect(served[1], 5)
+    line = dialing.connect(served[1], 5)
     line.sock.sendall(b'{"verb":"run_experiment","description":"\\ud800"}\n')
     assert line.receive() is None
 

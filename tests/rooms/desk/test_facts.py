@@ -8,8 +8,9 @@ import pytest
 
 from runner.core.airlock.leak_budget import BARE, NO_CURVE
 from runner.core.artifacts import store
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import Lane, Speed
+from runner.core.base.mountable import SOURCE
 from runner.core.policy.policy_files import Policies
 from runner.rooms.desk.facts import facts
 from runner.rooms.desk.launch_client import LaunchClient

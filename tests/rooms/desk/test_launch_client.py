@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from runner.core.base import doors
-from runner.core.base.errors import DoorError, RelayedError
-from runner.core.base.launching import EndReason, EngineResult, LaunchRequest, Release
+from runner.core.base import device, doors
+from runner.core.base.errors import ArtifactError, DoorError, RelayedError
+from runner.core.base.launching import Cache, EndReason, EngineResult, LaunchRequest, Release
 from runner.rooms.desk.launch_client import Ahead, LaunchClient
 
 RESULT = EngineResult(
@@ -27,6 +27,7 @@ class Launcher:
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
         self.fails = False
+        self.told: dict[str, Any] = {}  # of a container that started
         self.left = threading.Event()
 
     def handle(self, line: doors.Line) -> None:
@@ -38,7 +39,7 @@ class Launcher:
             line.send({"event": "failed", "code": 5, "error": "no engine"})
             return
         try:
-            line.send({"event": "started", "container": "c"})
+            line.send({"event": "started", "container": "c", **self.told})
             released: dict[str, Any] | None = line.receive()
         except DoorError:
             released = None
@@ -131,6 +132,33 @@ def test_what_stands_by_ends_with_a_drop_and_with_the_session(launcher: Launcher
     assert launcher.left.wait(10)
     ahead.prepare(request(4))
     assert ("asked", request(4).run) not in launcher.seen
+
+
+CACHE = Cache(version="cache-2", image="sha256:one", device=device.kind(None))
+
+
+def test_compiled_code_is_used_where_it_was_made_for(launcher: Launcher, client: LaunchClient) -> None:
+    launcher.told = {"image": "sha256:one", "gpu": None}
+    assert client.run(request(1).model_copy(update={"cache": CACHE}), WORK) == RESULT
+
+
+@pytest.mark.parametrize("told", [{"image": "sha256:two", "gpu": None}, {"image": "sha256:one", "gpu": "H100"}, {}])
+def test_compiled_code_for_something_else_ends_the_container_before_it_works(
+    launcher: Launcher, client: LaunchClient, told: dict[str, Any]
+) -> None:
+    """A launcher that tells nothing is one of another version."""
+    launcher.told = told
+    with pytest.raises(ArtifactError, match=r"compile cache cache-2 was made for .* glovebox warm"):
+        client.run(request(1).model_copy(update={"cache": CACHE}), WORK)
+    assert launcher.left.wait(10)
+    assert ("released", request(1).run) not in launcher.seen
+    launcher.left.clear()
+    ahead = Ahead(client)
+    ahead.prepare(request(2).model_copy(update={"cache": CACHE}))
+    with pytest.raises(ArtifactError):
+        ahead.check()  # as a session begins, and not at its first candidate
+    ahead.drop()
+    assert launcher.left.wait(10)
 
 
 def test_that_an_agent_stands_still_is_told_once_and_may_be_asked_again(tmp_path: Path) -> None:

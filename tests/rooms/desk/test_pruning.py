@@ -11,7 +11,8 @@ import pytest
 
 from bench import standin
 from runner.core.base.errors import PolicyError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Status
 from runner.core.evidence import verify
 from runner.rooms.desk import pruning

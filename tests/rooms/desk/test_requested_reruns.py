@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Status
 from runner.core.evidence import verify
 from runner.core.findings import transfers

@@ -17,8 +17,9 @@ import pytest
 from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, store
 from runner.core.base.errors import GloveboxError
-from runner.core.base.home import SOURCE, Home
+from runner.core.base.home import Home
 from runner.core.base.launching import EndReason, EngineResult, Lane
+from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Experiment, Score, Scored, Snapshot, Status, Telemetry, Trained
 from runner.core.decision import standing
 from runner.core.decision.decide import Verdict

@@ -17,8 +17,8 @@ from runner.core.base.errors import EngineError
 from runner.core.base.launching import EndReason, EngineResult, LaunchRequest
 from runner.core.policy import seccomp
 from runner.core.policy.policy_files import Policies
-from runner.rooms.launcher import containers
-from runner.rooms.launcher.output import Demultiplexer
+from runner.rooms.launcher import containers, specification
+from runner.rooms.launcher.containers import Demultiplexer
 
 pytestmark = pytest.mark.engine
 BENCH = f"test-bench-{os.getpid()}"
@@ -41,7 +41,7 @@ def run(engine: docker.DockerClient, policies: Policies) -> Iterator[Run]:
         limits = policies.sandbox.trainer.model_copy(update={"memory_bytes": 512 << 20, "pids": 64, **changes})
         sandbox = policies.sandbox.model_copy(update={"trainer": limits})
         request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64)
-        spec = containers.specification(
+        spec = specification.build(
             sandbox,
             request,
             command=["python", "-c", source],
@@ -241,10 +241,10 @@ def test_forks_are_limited(run: Run) -> None:
 
 def test_a_bench_reaps_its_own_containers_and_no_others(engine: docker.DockerClient, policies: Policies) -> None:
     image = policies.sandbox.trainer.image
-    labels = {containers.ROLE_LABEL: "trainer", containers.BENCH_LABEL: BENCH}
+    labels = {specification.ROLE_LABEL: "trainer", specification.BENCH_LABEL: BENCH}
     left = engine.containers.create(image, ["sleep", "60"], labels=labels, network_mode="none")
     other = engine.containers.create(
-        image, ["sleep", "60"], labels={**labels, containers.BENCH_LABEL: "another-bench"}, network_mode="none"
+        image, ["sleep", "60"], labels={**labels, specification.BENCH_LABEL: "another-bench"}, network_mode="none"
     )
     try:
         reaped = containers.reap(engine, BENCH)
@@ -263,11 +263,11 @@ def test_a_missing_mount_source_is_an_error_not_a_new_directory(
     engine: docker.DockerClient, policies: Policies
 ) -> None:
     request = LaunchRequest(role="trainer", run="0" * 16, policy="0" * 64)
-    spec = containers.specification(
+    spec = specification.build(
         policies.sandbox,
         request,
         command=["true"],
-        mounts=[containers.bind("/nonexistent/file", "/work/train.py")],
+        mounts=[specification.bind("/nonexistent/file", "/work/train.py")],
         gid=65532,
         environment={},
         bench=BENCH,

@@ -21,7 +21,7 @@ from runner.core.base.run_folder import new_run_id
 from runner.core.policy import policy_files, walls
 from runner.people.host import processes
 from runner.rooms.desk.launch_client import LaunchClient
-from runner.rooms.launcher import containers, cores, freezing
+from runner.rooms.launcher import containers, freezing, specification
 from runner.rooms.launcher.freezing import AGENT_LABEL, EVERY_LANE, LANE_LABEL, Freezer
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -241,10 +241,10 @@ def test_apart_agents_have_a_processor_no_trainer_has_and_only_their_own_experim
         assert last not in named_processors(container.attrs["HostConfig"]["CpusetCpus"])
         launches.end(launch)
     request = LaunchRequest(role="agent", run=new_run_id(), policy=apart.digest)
-    assert cores.of(apart.sandbox, request) == str(last)
+    assert specification.cores_of(apart.sandbox, request) == str(last)
     with pytest.raises(EngineError, match="agents have the only processor"):
-        cores.of(apart.sandbox, trainer(apart, Lane(cores=str(last))))
-    assert cores.of(policies.sandbox, request) is None
+        specification.cores_of(apart.sandbox, trainer(apart, Lane(cores=str(last))))
+    assert specification.cores_of(policies.sandbox, request) is None
 
 
 def test_what_is_no_lane_is_refused(launches: LaunchClient) -> None:

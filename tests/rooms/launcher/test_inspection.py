@@ -16,7 +16,7 @@ from runner.core.base.errors import EngineError
 from runner.core.base.launching import LaunchRequest
 from runner.core.policy import seccomp
 from runner.core.policy.policy_files import Policies
-from runner.rooms.launcher import containers, inspection
+from runner.rooms.launcher import containers, specification
 
 pytestmark = pytest.mark.engine
 
@@ -26,11 +26,11 @@ def spec(policies: Policies, tmp_path: Path) -> dict[str, Any]:
     """The trainer's specification as the launcher makes it, with one mount."""
     (tmp_path / "train.py").write_text("pass\n")
     request = LaunchRequest(role="trainer", run="1" * 16, policy="0" * 64)
-    return containers.specification(
+    return specification.build(
         policies.sandbox,
         request,
         command=["python", "-c", "pass"],
-        mounts=[containers.bind(str(tmp_path / "train.py"), "/work/train.py")],
+        mounts=[specification.bind(str(tmp_path / "train.py"), "/work/train.py")],
         gid=65532,
         environment={"A": "b"},
         bench="inspect",
@@ -55,7 +55,7 @@ def made(engine: docker.DockerClient) -> Iterator[Callable[[dict[str, Any]], dic
 
 
 def test_the_production_container_is_what_was_asked_for(spec: dict[str, Any], made: Any) -> None:
-    assert inspection.differences(made(spec), spec) == []
+    assert specification.differences(made(spec), spec) == []
 
 
 HERE = str(Path(__file__).parent)
@@ -95,7 +95,7 @@ LOOSENED: dict[str, dict[str, Any]] = {
     "a published port": {"port_bindings": {"80/tcp": 8080}},
     "a volume of another container": {"volume_driver": "other"},
     "no end by memory": {"oom_kill_disable": True},
-    "fewer masked paths": {"host_config": {"MaskedPaths": sorted(inspection.MASKED)}},
+    "fewer masked paths": {"host_config": {"MaskedPaths": sorted(specification.MASKED)}},
     "another command": {"command": ["sh"]},
     "a terminal": {"tty": True},
 }
@@ -105,8 +105,8 @@ LOOSENED: dict[str, dict[str, Any]] = {
 def test_a_wall_that_is_taken_away_shows(spec: dict[str, Any], made: Any, name: str) -> None:
     loose = {**copy.copy(spec), **LOOSENED[name]}
     if name == "a mount made writable":
-        loose["mounts"] = [containers.bind(m["Source"], m["Target"], writable=True) for m in spec["mounts"]]
-    assert inspection.differences(made(loose), spec), name
+        loose["mounts"] = [specification.bind(m["Source"], m["Target"], writable=True) for m in spec["mounts"]]
+    assert specification.differences(made(loose), spec), name
 
 
 def test_a_container_that_differs_is_not_started(
@@ -131,7 +131,10 @@ def test_a_container_that_differs_is_not_started(
 def test_a_variable_or_an_entry_point_nobody_asked_for_is_a_difference(spec: dict[str, Any], made: Any) -> None:
     attrs = made(spec)
     image = {"Env": list(attrs["Config"]["Env"]), "Entrypoint": attrs["Config"]["Entrypoint"]}
-    assert inspection.differences(attrs, spec, image) == []
+    assert specification.differences(attrs, spec, image) == []
     attrs["Config"]["Env"] = [*attrs["Config"]["Env"], "HTTP_PROXY=http://user:secret@proxy"]
     attrs["Config"]["Entrypoint"] = ["/bin/evil"]
-    assert inspection.differences(attrs, spec, image) == ["Env HTTP_PROXY, not asked for", "Entrypoint: ['/bin/evil']"]
+    assert specification.differences(attrs, spec, image) == [
+        "Env HTTP_PROXY, not asked for",
+        "Entrypoint: ['/bin/evil']",
+    ]

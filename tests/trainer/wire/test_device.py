@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from runner.core.base.home import SOURCE
-from trainer.wire import device
+from runner.core.base.mountable import SOURCE
+from trainer.wire import device, variables
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A GPU was promised, and torch is built for one and finds it."""
-    monkeypatch.setenv(device.VARIABLE, device.CUDA)
+    monkeypatch.setenv(variables.DEVICE, variables.CUDA)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     return monkeypatch
@@ -33,12 +33,12 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # What it is called
 
 
-@pytest.mark.parametrize("promised", [device.CUDA, device.CPU])
+@pytest.mark.parametrize("promised", [variables.CUDA, variables.CPU])
 @pytest.mark.parametrize("found", [True, False])
 def test_a_promise_is_the_device_whatever_torch_finds(
     monkeypatch: pytest.MonkeyPatch, promised: str, found: bool
 ) -> None:
-    monkeypatch.setenv(device.VARIABLE, promised)
+    monkeypatch.setenv(variables.DEVICE, promised)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: found)
     assert device.name() == promised
 
@@ -46,9 +46,9 @@ def test_a_promise_is_the_device_whatever_torch_finds(
 @pytest.mark.parametrize("found", [True, False])
 @pytest.mark.parametrize("empty", [True, False])
 def test_without_a_promise_it_is_what_torch_finds(monkeypatch: pytest.MonkeyPatch, found: bool, empty: bool) -> None:
-    monkeypatch.setenv(device.VARIABLE, "")
+    monkeypatch.setenv(variables.DEVICE, "")
     if not empty:
-        monkeypatch.delenv(device.VARIABLE)
+        monkeypatch.delenv(variables.DEVICE)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: found)
     assert device.name() == ("cuda" if found else "cpu")
 
@@ -84,22 +84,22 @@ def test_torch_that_finds_no_gpu_is_told_with_its_version(
     assert "glovebox doctor --gpu" in said
 
 
-@pytest.mark.parametrize("promised", [device.CPU, None])
+@pytest.mark.parametrize("promised", [variables.CPU, None])
 def test_where_no_gpu_was_promised_none_is_missed(monkeypatch: pytest.MonkeyPatch, promised: str | None) -> None:
-    monkeypatch.delenv(device.VARIABLE, raising=False)
+    monkeypatch.delenv(variables.DEVICE, raising=False)
     if promised:
-        monkeypatch.setenv(device.VARIABLE, promised)
+        monkeypatch.setenv(variables.DEVICE, promised)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.there()
 
 
-@pytest.mark.parametrize(("promised", "imported"), [(device.CPU, False), (device.CUDA, True)])
+@pytest.mark.parametrize(("promised", "imported"), [(variables.CPU, False), (variables.CUDA, True)])
 def test_torch_is_imported_only_to_look_for_a_gpu(promised: str, imported: bool) -> None:
     script = (
         "import sys\nfrom trainer.wire import device\n"
         "device.there(), device.openable()\nprint('torch' in sys.modules)\n"
     )
-    environment = os.environ | {device.VARIABLE: promised}
+    environment = os.environ | {variables.DEVICE: promised}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=SOURCE, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"{imported}\n"
@@ -145,12 +145,12 @@ def test_no_descriptor_stays_open(gpu: pytest.MonkeyPatch, dev: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("promised", [device.CPU, None])
+@pytest.mark.parametrize("promised", [variables.CPU, None])
 def test_where_no_gpu_was_promised_no_file_is_opened(
     monkeypatch: pytest.MonkeyPatch, dev: Path, promised: str | None
 ) -> None:
-    monkeypatch.delenv(device.VARIABLE, raising=False)
+    monkeypatch.delenv(variables.DEVICE, raising=False)
     if promised:
-        monkeypatch.setenv(device.VARIABLE, promised)
+        monkeypatch.setenv(variables.DEVICE, promised)
     (dev / "nvidia0").symlink_to(dev / "taken-away")
     assert device.openable()

@@ -11,7 +11,7 @@ from runner.core.base.home import Home
 from runner.core.base.launching import LaunchRequest
 from runner.core.policy.policy_files import Policies
 from runner.core.policy.walls import Sandbox
-from runner.rooms.launcher import layers
+from runner.rooms.launcher.engine import check_apart
 from runner.rooms.launcher.freezing import AGENT_LABEL
 from runner.rooms.launcher.server import Launcher
 
@@ -24,7 +24,7 @@ def with_agent(policies: Policies, image: str) -> Sandbox:
 
 
 def test_the_images_that_are_built_share_nothing(engine: docker.DockerClient, policies: Policies) -> None:
-    layers.check_apart(engine, policies.sandbox)
+    check_apart(engine, policies.sandbox)
 
 
 def test_an_agent_on_the_trainers_base_is_refused(engine: docker.DockerClient, policies: Policies) -> None:
@@ -33,7 +33,7 @@ def test_an_agent_on_the_trainers_base_is_refused(engine: docker.DockerClient, p
     image = container.commit("glovebox/test-agent", "shared")
     try:
         with pytest.raises(EngineError, match=r"share \d+ layers.*make images"):
-            layers.check_apart(engine, with_agent(policies, "glovebox/test-agent:shared"))
+            check_apart(engine, with_agent(policies, "glovebox/test-agent:shared"))
     finally:
         container.remove(force=True)
         engine.images.remove(str(image.id), force=True)
@@ -45,21 +45,21 @@ def test_what_somebody_elses_agent_runs_counts_and_not_what_policy_calls_it(
     """Compose names its agent's image itself."""
     request = LaunchRequest(role="trainer", run="0" * 16, policy=policies.digest)
     watching = Launcher(engine, home, Places(home.root / "doors"), policies, watch=True)
-    layers.check_apart(engine, policies.sandbox, home.id)
+    check_apart(engine, policies.sandbox, home.id)
     label = {AGENT_LABEL: home.id}
     agent = engine.containers.run(policies.sandbox.trainer.image, ["sleep", "600"], detach=True, network_mode="none",
                                   labels=label)  # fmt: skip
     try:
         with pytest.raises(EngineError, match="page cache"):
             watching.specification(request, home.run(request.run))
-        layers.check_apart(engine, policies.sandbox)
-        layers.check_apart(engine, policies.sandbox, "another bench")
+        check_apart(engine, policies.sandbox)
+        check_apart(engine, policies.sandbox, "another bench")
     finally:
         agent.remove(force=True)
 
 
 def test_an_image_that_is_missing_is_somebody_elses_error(engine: docker.DockerClient, policies: Policies) -> None:
-    layers.check_apart(engine, with_agent(policies, "glovebox/none:dev"))
+    check_apart(engine, with_agent(policies, "glovebox/none:dev"))
 
 
 def test_an_engine_that_tells_no_layers_is_refused(
@@ -69,4 +69,4 @@ def test_an_engine_that_tells_no_layers_is_refused(
     image.attrs["RootFS"] = {"Type": "layers", "Layers": []}
     monkeypatch.setattr(type(engine.images), "get", lambda *_: image)
     with pytest.raises(EngineError, match="does not say"):
-        layers.check_apart(engine, policies.sandbox)
+        check_apart(engine, policies.sandbox)
