@@ -11,9 +11,8 @@ from runner.core.policy.policy_files import Policies, load, terms
 def known(folders: tuple[Path, Path]) -> Iterator[Policies]:
     """Those in force first, then older ones; `folders`: the bench's own policies, then the shipped.
 
-    A new version may ship another decision.yaml; a tag goes on under the one it was begun with (policies/past,
-    six complete files a version). The
-    digest stays that of the policies in force. Raises PolicyError.
+    A new version may ship another decision.yaml; a tag goes on under the one it was begun with (policies/past, six
+    complete files a version). The digest stays that of the policies in force. Raises PolicyError.
     """
     own, shipped = folders
     now = load(own, shipped)
