@@ -49,11 +49,11 @@ build_options() {
   [ -n "$bundle" ] && [ -f "$bundle" ] && OPTIONS+=(--secret "id=ca_bundle,src=$bundle")
   [ -n "$conf" ] && [ -f "$conf" ] && OPTIONS+=(--secret "id=pip_conf,src=$conf")
   case ${GLOVEBOX_TORCH:-} in
-    '') [ -n "$wheels" ] || [ "$ROOMS" = gateway ] || torch_from_pip ;;
-    cpu | cu126 | cu130) OPTIONS+=(--build-arg "TORCH_BUILD=$GLOVEBOX_TORCH" --build-arg "TORCH_INDEX=${GLOVEBOX_TORCH_INDEX:-}") ;;
+    '' | cpu | cu126 | cu130) ;;
     *) fail "GLOVEBOX_TORCH=$GLOVEBOX_TORCH is no build of torch (fix: cpu, cu126 or cu130)" ;;
   esac
-  return 0
+  OPTIONS+=(--build-arg "TORCH=$(torch_build)" --build-arg "TORCH_INDEX=${GLOVEBOX_TORCH_INDEX:-}")
+  [ "$(torch_build)" != cuda ] || [ "$ROOMS" = gateway ] || torch_from_pip
 }
 
 # What pip's own index gives, said before the download begins.

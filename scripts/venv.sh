@@ -14,17 +14,29 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 
 stamp=.venv/.installed-${extra:-base}
-if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt locks/runner.txt ]; then exit 0; fi
+if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt locks/runner.txt ] \
+  && [ "$stamp" -nt locks/test.txt ]; then exit 0; fi
 [ -x .venv/bin/pip ] || { say "creating .venv"; python3 -m venv --clear .venv; }
 say "installing the project${extra:+ with [$extra]} into .venv"
 pip=(.venv/bin/pip install -q --disable-pip-version-check)
+from_index() { "${pip[@]}" ${GLOVEBOX_TORCH_INDEX:+--extra-index-url "$GLOVEBOX_TORCH_INDEX"} "$@"; }
+IMAGES_PYTHON='import platform, sys; sys.exit((sys.version_info[:2], platform.machine()) != ((3, 11), "x86_64"))'
 "${pip[@]}" --require-hashes -r locks/runner.txt
 "${pip[@]}" --no-deps --no-build-isolation -e .
 if [ -n "$extra" ]; then
-  # The tests' torch is the images' (images.sh), else pip's own: from PyPI the CUDA build, 2.6 GB.
-  [ -z "${GLOVEBOX_TORCH:-}" ] || "${pip[@]}" ${GLOVEBOX_TORCH_INDEX:+--extra-index-url "$GLOVEBOX_TORCH_INDEX"} \
-    "$(sed -n 's/^ *"\(torch==[0-9.]*\)",$/\1/p' pyproject.toml)+$GLOVEBOX_TORCH"
-  "${pip[@]}" --no-build-isolation -e ".[$extra]"
+  # The tests' torch is the images' (Dockerfile.trainer); from PyPI that is the CUDA build, 2.6 GB.
+  "${pip[@]}" --require-hashes -r locks/test.txt
+  torch=$(torch_build)
+  if [ "$torch" = cpu ] && ! .venv/bin/python -c "$IMAGES_PYTHON"; then
+    say "torch for another Python than the images': pinned by its version, not by its hash"
+    torch=+cpu
+  fi
+  case $torch in
+    cuda) "${pip[@]}" --require-hashes -r locks/torch-cuda.txt ;;
+    cpu) from_index --require-hashes -r locks/torch-cpu.txt ;;
+    *) from_index "$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' locks/torch-cuda.txt)+${torch#+}" ;;
+  esac
+  "${pip[@]}" --no-deps --no-build-isolation -e ".[$extra]"
 fi
 touch "$stamp"
 [ -z "$extra" ] || touch .venv/.installed-base
