@@ -19,7 +19,7 @@ from runner.core.base import benches, compose
 from runner.core.base.errors import FINAL_CODES, GloveboxError, PolicyError
 from runner.core.base.launching import Lane
 from runner.rooms.desk import session
-from runner.rooms.desk.settings import Settings
+from runner.rooms.desk.settings import Prune, Settings
 
 
 def main(argv: list[str]) -> int:
@@ -35,9 +35,12 @@ def main(argv: list[str]) -> int:
 
 
 def _of_compose() -> Settings:
-    """GLOVEBOX_TAG; GLOVEBOX_EXPERIMENTS in all, empty: no end; GLOVEBOX_GPU, empty: CPU."""
+    """GLOVEBOX_TAG; GLOVEBOX_EXPERIMENTS in all, empty: no end; GLOVEBOX_PRUNE runs after it; GLOVEBOX_GPU, or CPU."""
     home, tag = benches.of_service(), compose.setting("GLOVEBOX_TAG")
-    count = os.environ.get("GLOVEBOX_EXPERIMENTS")
+    count, pruning = os.environ.get("GLOVEBOX_EXPERIMENTS"), os.environ.get("GLOVEBOX_PRUNE")
+    if pruning and not count:
+        fix = "set GLOVEBOX_EXPERIMENTS too: pruning begins when the tag has them all"
+        raise PolicyError("is set for a tag without an end", where="GLOVEBOX_PRUNE", fix=fix)
     try:
         return Settings(
             home=str(home.root),
@@ -46,10 +49,14 @@ def _of_compose() -> Settings:
             seed=str(home.first()),
             meter=True,
             until=int(count) if count else None,
+            prune=Prune(runs=int(pruning)) if pruning else None,
             lanes=(Lane(gpu=os.environ.get("GLOVEBOX_GPU") or None),),
         )
     except (ValidationError, ValueError):
-        fix = "GLOVEBOX_TAG: lower case letters, digits, . _ -; GLOVEBOX_EXPERIMENTS: a number; GLOVEBOX_GPU: GPU-UUID"
+        fix = (
+            "GLOVEBOX_TAG: lower case letters, digits, . _ -; GLOVEBOX_EXPERIMENTS, GLOVEBOX_PRUNE: a number; "
+            "GLOVEBOX_GPU: GPU-UUID"
+        )
         raise PolicyError("a setting is malformed", where="environment", fix=fix) from None
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from runner.core.base.home import Home
 from runner.core.base.mountable import SOURCE
+from runner.rooms.desk.__main__ import _of_compose
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,8 @@ from runner.core.base.mountable import SOURCE
         ({}, "GLOVEBOX_TAG: is not set (fix: run: glovebox init"),
         ({"GLOVEBOX_TAG": "night", "GLOVEBOX_EXPERIMENTS": "many"}, "environment: a setting is malformed"),
         ({"GLOVEBOX_TAG": "Night"}, "environment: a setting is malformed"),
+        ({"GLOVEBOX_TAG": "night", "GLOVEBOX_PRUNE": "9"}, "GLOVEBOX_PRUNE: is set for a tag without an end"),
+        ({"GLOVEBOX_TAG": "n", "GLOVEBOX_PRUNE": "0", "GLOVEBOX_EXPERIMENTS": "9"}, "environment: a setting is malf"),
     ],
 )
 def test_a_setting_that_is_missing_or_malformed_is_said_in_one_line(
@@ -30,3 +33,16 @@ def test_a_setting_that_is_missing_or_malformed_is_said_in_one_line(
     assert "session" not in done.stdout
     assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("given", "runs"), [("", None), ("12", 12)])
+def test_a_tag_of_compose_is_pruned_if_it_is_asked_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch, given: str, runs: int | None
+) -> None:
+    """compose.yaml passes an empty word where nothing is set."""
+    named = {"HOME": str(home.root), "TAG": "night", "EXPERIMENTS": "40", "PRUNE": given, "GPU": ""}
+    for name, value in named.items():
+        monkeypatch.setenv(f"GLOVEBOX_{name}", value)
+    settings = _of_compose()
+    assert settings.until == 40
+    assert (settings.prune and settings.prune.runs) == runs
