@@ -56,7 +56,7 @@ def build(
     box: Box = getattr(sandbox, request.role)
     devices = [] if request.role == "agent" else gpus or []
     lane = request.lane if request.role != "agent" else WHOLE_HOST
-    lane = lane.model_copy(update={"cores": _cores(sandbox, request)})
+    lane = lane.model_copy(update={"cores": cores_of(sandbox, request)})
     sizes = _sizes(box, lane)
     threads = str(max(1, int(sizes["nano_cpus"] / 1e9)))
     # Threads that wait for each other would take what others need, and count as work (evaluator/costs.py).
@@ -146,7 +146,7 @@ def cores_of_agents(sandbox: Sandbox) -> str | None:
     return str(max(os.sched_getaffinity(0))) if sandbox.agents == "apart" else None
 
 
-def _cores(sandbox: Sandbox, request: LaunchRequest) -> str | None:
+def cores_of(sandbox: Sandbox, request: LaunchRequest) -> str | None:
     """Processors of a container's own; raises EngineError if the agents leave nothing to train on."""
     theirs = cores_of_agents(sandbox)
     if request.role == "agent" or theirs is None:

@@ -163,7 +163,9 @@ def test_runs_begin_with_what_the_baseline_compiled_and_leave_nothing_to_the_nex
     assert glovebox("verify")[0] == 0
     other = home.root / "policies" / "sandbox.yaml"
     other.write_text((SOURCE / "policies" / "sandbox.yaml").read_text().replace("trainer:dev", "trainer:other", 1))
-    engine.images.get("glovebox/runner:dev").tag("glovebox/trainer", "other")
+    made = engine.containers.create("glovebox/trainer:dev")
+    made.commit("glovebox/trainer", "other", conf={"Labels": {"glovebox.image": "trainer of another day"}})
+    made.remove()
     try:
         code, _, err = glovebox("run", "--tag", "new", "--train-py", str(candidate))
         assert code != 0

@@ -80,7 +80,7 @@ def test_people_who_are_not_root_have_a_page_and_services(project: Project) -> N
     with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as browser:
         _answers(browser, address(project))
     for service in ("runner", "launcher"):
-        look = ("-P", "-c", "from runner.core.base import compose; print(benches.of_service().root)")
+        look = ("-P", "-c", "from runner.core.base import benches; print(benches.of_service().root)")
         told = project.compose("run", "--rm", "--no-deps", "--entrypoint", "python", service, *look)
         assert told.strip() == str(project.home.root)
 
