@@ -4,7 +4,8 @@
 
 Each idea adds code (log-normal, 120 bytes on the middle) whether or not it has an effect. After a night of 126 runs the
 doubtful keeps are taken out in blocks as the desk does it (core/findings/pruning.py); effects add up, so a file without
-some keeps scores what the others are worth. Thresholds of doubt, prices of code (`code_sigmas`), two kinds of nights.
+some keeps scores what the others are worth. What is left then runs beside what was, and goes if it is surely worse.
+Thresholds of doubt, prices of code (`code_sigmas`), two kinds of nights.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from bench.decision import interval, rule
 from bench.nights import MIXTURE, SIGMA, START, Code, Night, Search, ideas
 from runner.core.base.values import Status
 from runner.core.decision.beliefs import REAL
+from runner.core.decision.noise import believed
 from runner.core.findings import pruning
 from runner.core.findings.pruning import Blocks
 from runner.core.policy.policy_files import Decision
@@ -29,6 +31,7 @@ from runner.core.policy.policy_files import Decision
 RUNS = 126
 MIDDLE, SPREAD = 120, 0.8  # bytes of an idea
 MOST_RUNS = 24  # of a pruning
+PAIRS = 3
 
 
 class Outcome(NamedTuple):
@@ -38,6 +41,8 @@ class Outcome(NamedTuple):
     left: int  # of them after the pruning
     idle: int  # bytes of keeps without effect
     lost: float  # true gain that went with it, in sigma; less than nothing where harmful keeps went
+    undone: bool  # by the runs side by side
+    known: float  # of those runs: how much the loss may be, half of the interval, in sigma
     gain: float  # of the night, in sigma
     runs: int
 
@@ -57,11 +62,14 @@ def night(rules: Decision, kind: str, below: float, seed: int) -> Outcome:
             effects[search.best.number], sizes[search.best.number] = made[1], size
     before, spent = search.best, search.spent
     gone = _prune(search, effects, sizes, below)
+    undone, known = _beside(search, before.true, chance) if gone else (False, 0.0)
     return Outcome(
         added=sum(sizes.values()),
-        left=sum(size for number, size in sizes.items() if number not in gone),
+        left=sum(size for number, size in sizes.items() if undone or number not in gone),
         idle=sum(size for number, size in sizes.items() if effects[number] <= REAL),
-        lost=(search.best.true - before.true) / SIGMA,
+        lost=0.0 if undone else (search.best.true - before.true) / SIGMA,
+        undone=undone,
+        known=known,
         gain=(START - before.true) / SIGMA,
         runs=search.spent - spent,
     )
@@ -88,6 +96,14 @@ def _prune(search: Search, effects: dict[int, float], sizes: dict[int, int], bel
     return gone
 
 
+def _beside(search: Search, before: float, chance: random.Random) -> tuple[bool, float]:
+    """Whether the smaller file goes again (core/findings/transfers.py), and half of the interval in sigma."""
+    sides = [[true + SIGMA * chance.gauss(0, 1) for _ in range(PAIRS)] for true in (before, search.best.true)]
+    learned = next(row.sigma for row in reversed(search.rows) if row.sigma is not None)
+    width = believed(learned, sides).bound(search.rules.alpha / 2, 2 / PAIRS)
+    return math.fsum(sides[0]) / PAIRS - math.fsum(sides[1]) / PAIRS + width < 0, width / SIGMA
+
+
 def figures(rules: Decision, kind: str, below: float, nights: int) -> dict[str, Any]:
     """Means over so many nights, on all processors."""
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -101,6 +117,10 @@ def figures(rules: Decision, kind: str, below: float, nights: int) -> dict[str, 
         "gain": round(total["gain"] / nights, 2),
         "lost": round(lost, 2),
         "lost (95%)": (round(lost - width, 2), round(lost + width, 2)),
+        "one night's deviation": round(width / 1.96 * math.sqrt(nights), 2),
+        "nights that lost more than 1": round(sum(one.lost > 1 for one in found) / nights, 3),
+        "undone": round(total["undone"] / nights, 3),
+        "half of the interval": round(total["known"] / nights, 2),
         "runs": round(total["runs"] / nights, 1),
     }
 

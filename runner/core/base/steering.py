@@ -25,17 +25,21 @@ from runner.core.base.values import Tag
 HINT_CHARS = 1000
 MAX_WAITING = 200  # requests of one tag that no session has taken in
 _MAX_BYTES = 16 << 10
-Verb = Literal["hint", "clear", "pause", "resume", "veto"]
+Verb = Literal["hint", "clear", "pause", "resume", "veto", "prune", "pruned"]
+_OF_SESSIONS = ("prune", "pruned")  # noted by the session itself: no file asks for them
 
 
 class Request(Frozen):
-    """`hint`: words for the agent, told until `clear`; `veto`: take a keep back; pause and resume."""
+    """`hint`: words for the agent, told until `clear`; `veto`: take a keep back; pause and resume.
+
+    `prune`: a pruning began at this best; `pruned`: it is over, with this one.
+    """
 
     request: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     asked: str  # UTC time stamp
     verb: Verb
     text: Annotated[str, Field(max_length=HINT_CHARS)] = ""  # of a hint, on one line
-    experiment: Annotated[int, Field(ge=0)] = 0  # of a veto
+    experiment: Annotated[int, Field(ge=0)] = 0  # of a veto or a pruning
 
 
 class Steer(Request):
@@ -71,6 +75,11 @@ def vetoes(steers: Sequence[Steer]) -> dict[int, int]:
     return {one.experiment: one.after for one in reversed(steers) if one.verb == "veto"}
 
 
+def request(verb: Verb, asked: str, *, text: str = "", experiment: int = 0) -> Request:
+    """A request of its own name."""
+    return Request(request=uuid.uuid4().hex, asked=asked, verb=verb, text=text, experiment=experiment)
+
+
 def ask(home: Home, tag: str, verb: Verb, asked: str, *, text: str = "", experiment: int = 0) -> Request:
     """Leave a request for the tag's session; raises UsageError if too many wait for one."""
     folder = asked_of(home, tag)
@@ -81,7 +90,7 @@ def ask(home: Home, tag: str, verb: Verb, asked: str, *, text: str = "", experim
             where=str(folder),
             fix="start the tag again, or remove them",
         )
-    made = Request(request=uuid.uuid4().hex, asked=asked, verb=verb, text=text, experiment=experiment)
+    made = request(verb, asked, text=text, experiment=experiment)
     files.write(folder / f"{time.time_ns():020d}-{made.request}.json", made.model_dump_json() + "\n", mode=0o600)
     return made
 
@@ -105,5 +114,6 @@ def _names(folder: Path) -> list[str]:
 
 def _read(path: Path) -> Request | None:
     with suppress(OSError, ValidationError):
-        return Request.model_validate_json(files.read_plain(path, _MAX_BYTES))
+        found = Request.model_validate_json(files.read_plain(path, _MAX_BYTES))
+        return None if found.verb in _OF_SESSIONS else found
     return None

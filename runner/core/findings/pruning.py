@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from runner.core.base.launching import Frozen
 from runner.core.base.values import Experiment
 from runner.core.decision import standing
 from runner.core.findings.transfers import Transfer
 
+Ended = Literal["done", "runs", "leak", "stopped"]  # all was tried; runs or leak budget are used; `stop --after`
 _EVEN = 0.5  # chance that none of a block is needed
 
 
 class Pruned(Frozen):
-    """What came of it. Keeps by number; each that was doubtful, and not out already, is in one of the five lists."""
+    """What came of it. Keeps by number; each that was doubtful, and not out already, is in one of the lists."""
 
     before: int  # the best that it began with
     after: int  # the best now
@@ -28,11 +30,15 @@ class Pruned(Frozen):
     bytes_after: int
     taken_out: list[int]
     needed: list[int]  # without one of them alone the file was not as good
+    failed: list[int]  # without one of them alone the file gave no score, twice
+    refused: list[int]  # without it the file is one that a person took back
     built_on: list[int]  # what came later changed the same lines
     small: list[int]  # fewer bytes than policy calls smaller
     untried: list[int]  # there were no runs left
+    undone: list[int]  # taken out, but the file was worse beside the one before, which is the best again
     runs: int
-    measured: Transfer | None  # the best of now beside the best before, on draws nothing was chosen by
+    measured: Transfer | None  # the smaller file beside the one before, on draws by which no keep was chosen
+    ended: Ended
 
 
 def doubtful(rows: Sequence[Experiment], below: float) -> list[Experiment]:
@@ -70,6 +76,10 @@ class Blocks:
     def again(self, numbers: Iterable[int]) -> None:
         """These, one by one, once more: what stood in their way is gone."""
         self._waiting += [(number,) for number in numbers]
+
+    def together(self, numbers: Iterable[int]) -> None:
+        """These at once: one of them alone cannot be taken out."""
+        self._waiting.append(tuple(numbers))
 
     def halve(self, block: tuple[int, ...]) -> None:
         """It was not as good without this block: one of it is needed, perhaps not the others."""

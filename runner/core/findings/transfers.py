@@ -17,6 +17,8 @@ from runner.core.decision.noise import believed, pooled
 
 LEAST = 1e-6  # val_bpb: a deviation of pairs is never taken to be less
 FIRST_ASKED = 1000  # number of the first draw a person asks for
+FIRST_PRUNED = 2000  # of the first draw that a pruning ends with, which decides whether what it left stays
+PRUNED_APART = 100  # each pruning has draws of its own
 Terms = tuple[float, int | None, str, bool]  # budget, depth, artifact, whether on the holdout
 
 
@@ -58,7 +60,7 @@ def terms_of(rerun: Rerun) -> Terms:
 
 def transfers(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float) -> list[Transfer]:
     """What all reruns that people asked for say, by terms and experiment."""
-    asked = [rerun for rerun in reruns if not rerun.during]
+    asked = [rerun for rerun in reruns if not rerun.during and rerun.seed < FIRST_PRUNED]
     by_number = {row.id: row for row in rows}
     found = []
     for terms in sorted({terms_of(rerun) for rerun in asked}, key=str):
@@ -68,6 +70,20 @@ def transfers(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float)
             found.append(side_by_side(group, number, before.id if before else None, alpha))
         beside = {one.against for one in found if one.gain is not None and under(one, terms)}
         found = [one for one in found if one.gain is not None or one.experiment not in beside or not under(one, terms)]
+    return found + [one for one in prunings(rows, reruns, alpha) if one is not None]
+
+
+def prunings(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float) -> list[Transfer | None]:
+    """What each pruning left beside what it began with, by the runs that it ended with; None without them."""
+    groups: dict[int, list[Rerun]] = {}
+    for one in reruns:
+        if not one.during and one.seed >= FIRST_PRUNED:
+            groups.setdefault((one.seed - FIRST_PRUNED) // PRUNED_APART, []).append(one)
+    found: list[Transfer | None] = [None] * (max(groups, default=-1) + 1)
+    for number, group in groups.items():
+        before, after = min(one.experiment for one in group), max(one.experiment for one in group)
+        if before != after:
+            found[number] = _of_means(side_by_side(group, after, before, alpha), rows, alpha)
     return found
 
 
@@ -114,14 +130,23 @@ def overall(rows: Sequence[Experiment], reruns: Sequence[Rerun], alpha: float, b
     keeps = [row for row in rows if row.status is Status.KEEP and row.val_bpb is not None]
     if len(keeps) < 2:
         return None
-    artifact, asked = keeps[0].artifact, [r for r in reruns if not r.during and r.depth is None]
+    # Those of a pruning had a part in which file is the best.
+    asked = [r for r in reruns if not r.during and r.depth is None and r.seed < FIRST_PRUNED]
+    artifact = keeps[0].artifact
     terms = [r for r in asked if r.artifact == artifact and r.budget == budget]
     sides = [[r for r in terms if r.holdout is held] for held in (True, False)]
     measured = [side_by_side(side, keeps[-1].id, keeps[0].id, alpha) for side in sides if side]
     found = next((one for one in measured if one.scores and one.others), None)
     if found is None:
         return None
+    return _of_means(found, rows, alpha)
+
+
+def _of_means(found: Transfer, rows: Sequence[Experiment], alpha: float) -> Transfer:
+    """The same by the means of both sides, and by what the whole tag says of the noise: a few runs say little of it."""
     best, baseline = list(found.scores.values()), list(found.others.values())
+    if not best or not baseline:
+        return found
     gain = math.fsum(baseline) / len(baseline) - math.fsum(best) / len(best)
     learned = next((row.sigma for row in reversed(rows) if row.sigma is not None), None)
     interval, noise = None, pooled([best, baseline], LEAST)

@@ -25,7 +25,10 @@ FromTag = Annotated[str | None, typer.Option(help="A new tag begins with the bes
 PruneRuns = Annotated[
     int | None,
     typer.Option(
-        "--prune", min=1, help="Then take keeps whose effect is in doubt out of the best, in so many runs at most."
+        "--prune",
+        min=1,
+        max=1000,
+        help="Then take keeps whose effect is in doubt out of the best, in so many runs at most.",
     ),
 ]
 _INTERRUPTED = 130

@@ -114,6 +114,8 @@ def _steered(event: dict[str, Any]) -> str:
         "pause": "paused: no experiment begins before glovebox resume",
         "resume": "goes on",
         "veto": f"experiment {event['experiment']} is taken back: the best before it runs once more",
+        "prune": f"pruning of experiment {event['experiment']}",
+        "pruned": f"pruned: experiment {event['experiment']} is the best",
     }[str(event["verb"])]
 
 
@@ -178,17 +180,37 @@ def pruned(found: dict[str, Any]) -> str:
     size = f"{found['bytes_before']:,} to {found['bytes_after']:,} bytes in {found['runs']} runs"
     told = "" if found["before"] == found["after"] else f", experiment {found['after']} is the best now"
     lines.insert(0, f"train.py: {size}{told}")
-    one = found["measured"]
-    if one is not None and one["gain"] is not None:
-        count = len(one["scores"])
-        pairs = f"{count} pair{'s' if count != 1 else ''} of runs"
-        lines.append(f"beside the best before, in {pairs}: {_gain(one)}")
-    return "\n".join(lines)
+    if found["measured"] is not None:
+        lines.append(_beside(found["measured"]))
+    if found["undone"]:
+        lines.append(f"that is worse: the file of experiment {found['before']} is the best again")
+    return "\n".join([*lines, *_ENDS[found["ended"]]])
 
 
+def _beside(one: dict[str, Any]) -> str:
+    """How what a pruning left did beside what it began with, and what that leaves open."""
+    runs = f"{len(one['others'])} runs of the best before and {len(one['scores'])} of the smaller file"
+    failed = f", {one['failed']} without a score" if one["failed"] else ""
+    if one["gain"] is None:
+        return f"not measured beside the best before: {runs}{failed}"
+    bound = ""
+    if one["interval"] is not None and one["interval"][0] < 0 <= one["interval"][1]:
+        bound = f"; if it is worse, then by no more than {-one['interval'][0]:.4f}"
+    return f"beside the best before, in {runs}{failed}: {_gain(one)}{bound}"
+
+
+_ENDS = {
+    "done": [],
+    "runs": ["no runs are left: glovebox prune goes on"],
+    "leak": ["the tag's leak budget is used: no more can be tried"],
+    "stopped": ["stopped: glovebox prune goes on"],
+}
 _LISTS = {
     "taken_out": "taken out",
+    "undone": "taken out and put back",
     "needed": "not as good without",
+    "failed": "no score without",
+    "refused": "a person took the file without it back",
     "built_on": "cannot be taken out alone",
     "small": "too small to matter",
     "untried": "not tried",

@@ -112,7 +112,7 @@ class Desk:
             if self._baseline is not None:
                 self._baseline.wait()
             if request["verb"] != "leave":
-                self.loop.steering.wait(self.finished)
+                self.loop.steering.wait(self.finished.wait)
             return answer(request)
         except BaseException as error:
             # Ours, not the agent's: the session ends with it, and the agent is hung up on.
@@ -162,11 +162,11 @@ class Desk:
         lane, patience, last = self.loop.stages.lane.number, self.loop.usual_seconds(), self.quota.left == 0
         over = self.finished.is_set
         with self.rounds.turn(lane, patience, last=last, over=over), self.turns.take():
-            self.loop.steering.wait(self.finished)  # a pause, or a stop, was asked for meanwhile
+            self.loop.steering.wait(self.finished.wait)  # a pause, or a stop, was asked for meanwhile
             if self.finished.is_set():
                 self.quota.give_back()
                 return _no("no_experiments_left")
-            self._take_back(None, wait=True)  # before it is measured against that
+            self.loop.take_vetoed_back(None, wait=True)  # before it is measured against that
             return self._experiment(description, proposal)
 
     def _experiment(self, description: str, proposal: Proposal) -> dict[str, Any] | str:
@@ -179,7 +179,7 @@ class Desk:
             return error.reason
         self._refusals = 0
         self.ran += 1
-        self._take_back(self.train_py, wait=False)
+        self.loop.take_vetoed_back(self.train_py, wait=False)
         self._passes = 0
         if self.quota.left == 0:
             self._finish()
@@ -187,18 +187,6 @@ class Desk:
             self.loop.stages.prepare()  # while the agent thinks
         self._tell_broker()
         return {"ok": True, "feedback": feedback.model_dump(mode="json"), "done": self.finished.is_set()}
-
-    def _take_back(self, source: Path | None, *, wait: bool) -> None:
-        """Carry out what a person vetoed; it counts as nobody's experiment. If another lane does, `wait` for that."""
-        self.loop.steering.catch_up()
-        if not self.loop.steering.turn.acquire(blocking=wait):
-            return
-        try:
-            for number in self.loop.steering.vetoes():
-                if not self.loop.told_enough():
-                    self.loop.take_back(number, source)
-        finally:
-            self.loop.steering.turn.release()
 
     def _told_enough(self) -> bool:
         """Whether the leak budget leaves no room for another outcome; that ends the session."""
@@ -250,7 +238,7 @@ class Desk:
                 return _no("no_experiments_left")
             if self.loop.steering.vetoes():
                 with self.turns.take():
-                    self._take_back(self.train_py, wait=True)
+                    self.loop.take_vetoed_back(self.train_py, wait=True)
             number = request.get("experiment")
             if number is None:
                 self.loop.restore(self.train_py)

@@ -144,6 +144,18 @@ class Loop:
         self._put(source, best)
         self.emit("finished", {"experiment": row.id, "row": row.model_dump(mode="json")})
 
+    def take_vetoed_back(self, source: Path | None, *, wait: bool) -> None:
+        """Carry out what a person vetoed; it counts as nobody's experiment. If another lane does, `wait` for that."""
+        self.steering.catch_up()
+        if not self.steering.turn.acquire(blocking=wait):
+            return
+        try:
+            for number in self.steering.vetoes():
+                if not self.told_enough():
+                    self.take_back(number, source)
+        finally:
+            self.steering.turn.release()
+
     def take_back(self, number: int, source: Path | None) -> None:
         """Run the best before keep `number` again and go on from it: a person wants that keep out of the line.
 

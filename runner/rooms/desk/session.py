@@ -139,8 +139,10 @@ def _attended(loops: list[Loop], places: doors.Places, settings: Settings, most:
 
 
 def _pruned(loop: Loop, order: Prune, enough: Callable[[], bool], event: str) -> int:
-    found = pruning.carry_out(loop, order, enough)
-    loop.emit(event, {"pruned": found.model_dump(mode="json")})
+    """Asked for by name (`answer`) it is done also where nothing ran since the last time."""
+    found = pruning.carry_out(loop, order, enough, again=event == "answer")
+    if found is not None:
+        loop.emit(event, {"pruned": found.model_dump(mode="json")})
     return 0
 
 
@@ -214,8 +216,10 @@ def _best_of(origin: Origin, ledger: Ledger, line: GitLine) -> bytes:
 
 def _planned(settings: Settings, ledger: Ledger) -> int | None:
     """Experiments the tag is to have in all, None if nobody said."""
-    if settings.until is not None or settings.max_experiments is None:
-        return settings.until
+    if settings.until is not None:
+        return settings.until + (settings.prune.runs if settings.prune is not None else 0)
+    if settings.max_experiments is None:
+        return None
     return len(ledger.experiments(settings.tag)) + settings.max_experiments
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from runner.core.base.errors import UsageError
@@ -55,9 +56,9 @@ class Steering:
                     self._left.add(path)
             return self._recorder.texts.steers(self._recorder.tag)
 
-    def wait(self, over: threading.Event) -> None:
-        """Until the tag is not paused, or `over`."""
-        while paused(self.catch_up()) and not over.wait(_LOOKS):
+    def wait(self, over: Callable[[float], bool]) -> None:
+        """Until the tag is not paused, or `over`, which waits so many seconds at most and says whether it is."""
+        while paused(self.catch_up()) and not over(_LOOKS):
             pass
 
     def hints(self) -> list[dict[str, object]]:

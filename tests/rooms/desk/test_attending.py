@@ -315,7 +315,7 @@ def test_what_is_pruned_at_the_end_is_pruned_before_the_gain_is_measured(
     )
     monkeypatch.setattr(session, "attend", lambda *_: 0)
     monkeypatch.setattr(session.requested_reruns, "carry_out", lambda *_: [])
-    monkeypatch.setattr(session.pruning, "carry_out", lambda *_: SimpleNamespace(model_dump=lambda **_: {}))
+    monkeypatch.setattr(session.pruning, "carry_out", lambda *_, **__: SimpleNamespace(model_dump=lambda **_: {}))
     settings: Any = SimpleNamespace(agent=None, meter=False, until=1, prune=Prune(), tag="t")
     never = threading.Event()
     assert session._attended([loop], places, settings, None, Ending(never, never)) == 0

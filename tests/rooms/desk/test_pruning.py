@@ -13,8 +13,12 @@ from bench import standin
 from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home
 from runner.core.base.mountable import SOURCE
+from runner.core.base.steering import ask
 from runner.core.base.values import Status
+from runner.core.decision import standing
 from runner.core.evidence import verify
+from runner.core.findings import transfers
+from runner.people.pages import console
 from runner.rooms.desk import pruning
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.settings import Prune
@@ -97,6 +101,11 @@ def prune(loop: Loop, enough: Callable[[], bool] = lambda: False, **order: Any) 
     return pruning.carry_out(loop, Prune(**{"below": BELOW, **order}), enough)
 
 
+def pruned(found: Any) -> str:
+    """As people read it."""
+    return console.pruned(found.model_dump(mode="json"))
+
+
 def test_keeps_without_effect_are_taken_out_at_once_and_the_others_stay(tag: Tag, home: Home) -> None:
     real = [tag.keep(section, 6.0, 0.0) for section in (1, 4)]
     idle = [tag.keep(section, 0.0, luck) for section, luck in ((2, 1.6), (3, 2.1), (6, 2.6))]
@@ -154,6 +163,7 @@ def test_what_others_are_built_on_stays(tag: Tag) -> None:
     second = tag.keep(6, 0.0, 1.6)
     found = prune(tag.loop)
     assert (found.built_on, [*found.taken_out, *found.needed]) == ([first], [second])
+    assert found.ended == "done"
 
 
 def test_a_change_of_a_dial_is_too_small_to_matter(tag: Tag) -> None:
@@ -233,3 +243,214 @@ def test_a_keep_made_from_an_earlier_file_brings_nothing_back(tag: Tag) -> None:
     found = prune(tag.loop, below=1.0)
     assert not {*found.taken_out, *found.needed, *found.built_on, *found.small} - {*idle}
     assert re.findall(rb"gain_(\d)", tag.loop.best_source()) == [b"6"]
+
+
+def filled(tag: Tag) -> list[int]:
+    """A real keep and three without effect."""
+    tag.keep(1, 6.0, 0.0)
+    idle = [tag.keep(section, 0.0, luck) for section, luck in ((2, 1.6), (3, 2.1), (6, 2.6))]
+    tag.ideas_without_effect()
+    return idle
+
+
+def otherwise(tag: Tag, score: Callable[[bytes, int, float], float | None]) -> None:
+    """From here on a run gives what `score` makes of what it would have given."""
+    stages = tag.loop.stages
+    usual = stages.score  # type: ignore[attr-defined] # of the stand-in
+    object.__setattr__(stages, "score", lambda source, run: score(source, run, usual(source, run)))
+
+
+def test_a_smaller_file_that_is_worse_beside_the_one_before_does_not_stay(tag: Tag, home: Home) -> None:
+    """Its first run was a fluke, and the rule believed it."""
+    idle, first = filled(tag), tag.loop.best_source()
+    otherwise(tag, lambda text, run, val: val + 8 * SIGMA if run and len(text) < len(first) else val)
+    found = prune(tag.loop)
+    assert found.measured is not None
+    assert found.measured.interval is not None
+    assert found.measured.interval[1] < 0
+    assert (found.taken_out, found.ended) == ([], "done")
+    assert {*found.undone} <= {*idle}
+    assert found.undone
+    assert tag.loop.best_source() == first
+    assert found.bytes_after == found.bytes_before
+    assert f"that is worse: the file of experiment {found.before} is the best again" in pruned(found)
+    assert not verify.verify(home).failures
+    again = prune(tag.loop)  # what was taken back is not run again
+    assert {*again.refused} | {*again.needed} | {*again.undone} >= {*found.undone}
+    assert not {*again.taken_out} & {*found.undone}
+
+
+def test_a_smaller_file_that_is_as_good_stays_and_says_how_much_worse_it_may_be(tag: Tag) -> None:
+    """The control."""
+    filled(tag)
+    found = prune(tag.loop)
+    assert (found.undone, found.ended) == ([], "done")
+    assert found.taken_out
+    assert "if it is worse, then by no more than 0.0" in pruned(found)
+
+
+def test_a_smaller_file_that_gives_no_score_any_more_does_not_stay(tag: Tag) -> None:
+    filled(tag)
+    first = tag.loop.best_source()
+    otherwise(tag, lambda text, run, val: None if run and len(text) < len(first) else val)
+    found = prune(tag.loop)
+    assert found.measured is not None
+    assert (found.measured.failed, found.measured.gain) == (3, None)
+    assert tag.loop.best_source() == first
+    told = pruned(found)
+    assert "not measured beside the best before: 3 runs of the best before and 0 of the smaller file, 3 without" in told
+    assert "is the best again" in told
+
+
+def test_failed_runs_of_the_one_before_are_told(tag: Tag) -> None:
+    filled(tag)
+    first = tag.loop.best_source()
+    otherwise(tag, lambda text, run, val: None if run in (1, 2) and text == first else val)
+    found = prune(tag.loop)
+    assert "in 1 runs of the best before and 3 of the smaller file, 2 without a score: " in pruned(found)
+
+
+def test_one_that_was_killed_is_gone_on_with_and_measured(
+    tag: Tag, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tag)
+    before, whole = tag.loop.best(), pruning._Pruning._measured
+    monkeypatch.setattr(pruning._Pruning, "_measured", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prune(tag.loop)
+    monkeypatch.setattr(pruning._Pruning, "_measured", whole)
+    rows, calls = len(tag.loop.ledger.experiments("t")), iter([*[False] * 4, *[True] * 20])
+    stopped = prune(tag.loop, lambda: next(calls))  # between two of its pairs
+    assert (stopped.ended, stopped.measured) == ("stopped", None)
+    found = prune(tag.loop)
+    assert before is not None
+    assert (found.before, found.ended) == (before.id, "done")
+    assert found.taken_out
+    assert found.runs >= 1
+    assert len(tag.loop.ledger.experiments("t")) == rows  # nothing of it ran again
+    assert found.measured is not None
+    assert (len(found.measured.scores), len(found.measured.others)) == (3, 3)
+    assert len([one for one in tag.loop.ledger.reruns("t") if not one.during]) == 6
+    assert not verify.verify(home).failures
+
+
+def test_a_session_that_begins_again_prunes_once(tag: Tag) -> None:
+    """`--prune` of a session is of the tag's end, and the session may be started again after it."""
+    filled(tag)
+    assert pruning.carry_out(tag.loop, Prune(below=BELOW, runs=1), lambda: False, again=False) is not None
+    rows = len(tag.loop.ledger.experiments("t"))
+    assert pruning.carry_out(tag.loop, Prune(below=BELOW, runs=1), lambda: False, again=False) is None
+    assert len(tag.loop.ledger.experiments("t")) == rows
+    tag.ideas_without_effect((0.1,))
+    assert pruning.carry_out(tag.loop, Prune(below=BELOW, runs=1), lambda: False, again=False) is not None
+
+
+def test_one_that_was_tuned_afterwards_is_taken_out_with_what_tuned_it(tag: Tag) -> None:
+    """It was in none of the lists, and its line in the file."""
+    first = tag.keep(2, 0.0, 1.6)
+    source = tag.loop.best_source().replace(b"gain_2 = 0.0  # luck 1.6", b"gain_2 = 0.0  # luck 1.66", 1)
+    LUCK[source] = 3.4
+    second = tag.propose(source, Status.KEEP)
+    tag.ideas_without_effect()
+    found = prune(tag.loop, below=0.95)
+    assert sorted([*found.taken_out, *found.needed]) == [first, second]
+    assert found.runs
+    assert (b"gain_2" in tag.loop.best_source()) is (not found.taken_out)
+
+
+def test_a_file_that_was_no_gain_over_another_best_is_tried_over_this_one(tag: Tag) -> None:
+    """ "No gain on the baseline" says nothing of "as good as the best, and smaller"."""
+    alone = added(tag.loop.best_source(), 3, 0.0)
+    LUCK[alone] = 0.0
+    tag.propose(alone, Status.DISCARD)
+    first = tag.keep(2, 0.0, 1.6)
+    source = added(tag.loop.best_source(), 3, 0.0)
+    LUCK[source] = 3.6
+    tag.propose(source, Status.KEEP)
+    tag.ideas_without_effect()
+    before = len(tag.loop.ledger.experiments("t"))
+    prune(tag.loop, below=0.99)
+    tried = [row.description for row in tag.loop.ledger.experiments("t")[before:]]
+    assert any(f"#{first}" in told for told in tried)
+
+
+def test_no_score_at_a_bad_moment_is_tried_once_more_and_is_not_called_needed(tag: Tag) -> None:
+    idle, rows = filled(tag)[:1], tag.loop.ledger.experiments
+    otherwise(tag, lambda *_: None)  # a broken host
+    found = prune(tag.loop)
+    assert not found.needed
+    assert idle[0] in found.failed
+    told = [row.description for row in rows("t") if row.description.startswith("prune: without #")]
+    assert told.count(f"prune: without #{idle[0]}") == 2
+    otherwise(tag, lambda text, run, _: score(text, run))
+    assert prune(tag.loop).runs  # on a good day it is tried again
+
+
+def test_a_file_that_a_person_took_back_is_refused_and_not_called_needed(tag: Tag) -> None:
+    tag.keep(1, 6.0, 0.0)
+    idle = tag.keep(2, 0.0, 1.6)
+    tag.ideas_without_effect()
+    found = prune(tag.loop)
+    assert found.taken_out == [idle]
+    ask(tag.loop.home, "t", "veto", "2026-01-01T00:00:00+00:00", experiment=found.after)
+    again = prune(tag.loop)
+    assert (again.refused, again.needed, again.runs) == ([idle], [], 0)
+
+
+def test_what_people_ask_meanwhile_is_heeded(tag: Tag, home: Home) -> None:
+    """A paused tag begins nothing, and a keep that was taken back is out before the first attempt."""
+    idle = filled(tag)
+    when = "2026-01-01T00:00:00+00:00"
+    ask(home, "t", "pause", when)
+    ask(home, "t", "veto", when, experiment=idle[-1])
+    looks = iter(range(1000))
+    rows = len(tag.loop.ledger.experiments("t"))
+    found = prune(tag.loop, lambda: next(looks) > 6)
+    assert (found.runs, found.ended) == (0, "stopped")
+    assert len(tag.loop.ledger.experiments("t")) == rows + 1  # the best before what was taken back
+    ask(home, "t", "resume", when)
+    found = prune(tag.loop)
+    assert found.runs
+    assert idle[-1] not in {*found.taken_out, *found.needed, *found.untried}
+    tag.loop.recorder.close_interrupted()
+    assert not verify.verify(home).failures
+
+
+def test_what_a_veto_ends_begins_again(tag: Tag, home: Home) -> None:
+    """A veto of what it began with, in the middle."""
+    filled(tag)
+    last = tag.loop.best()
+    assert last is not None
+    asked = iter([True])
+
+    def enough() -> bool:
+        started = [row for row in tag.loop.ledger.experiments("t") if row.description.startswith("prune: without")]
+        if started and next(asked, False):
+            ask(home, "t", "veto", "2026-01-01T00:00:00+00:00", experiment=last.id)
+        return False
+
+    found = prune(tag.loop, enough)
+    assert found.before != last.id
+    assert last.id not in {row.id for row in standing.line(tag.loop.ledger.experiments("t"))}
+    assert not verify.verify(home).failures
+
+
+def test_the_leak_budget_may_end_it_and_that_is_said(tag: Tag, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tag)
+    rows = len(tag.loop.ledger.experiments("t"))
+    monkeypatch.setattr(type(tag.loop), "told_enough", lambda loop: len(loop.ledger.experiments("t")) > rows)
+    found = prune(tag.loop)
+    assert found.untried
+    assert found.ended == "leak"
+    assert "the tag's leak budget is used: no more can be tried" in pruned(found)
+
+
+def test_its_runs_decide_so_they_are_not_what_a_tag_gained(tag: Tag) -> None:
+    filled(tag)
+    found = prune(tag.loop)
+    assert found.measured is not None
+    loop = tag.loop
+    rows, reruns = loop.ledger.experiments("t"), loop.ledger.reruns("t")
+    budget = loop.stages.budget()
+    assert transfers.overall(rows, reruns, 0.05, budget) is None
+    assert transfers.transfers(rows, reruns, 0.05) == [found.measured]  # the page has it
