@@ -99,8 +99,8 @@ def _prune(search: Search, effects: dict[int, float], sizes: dict[int, int], bel
 def _beside(search: Search, before: float, chance: random.Random) -> tuple[bool, float]:
     """Whether the smaller file goes again (core/findings/transfers.py), and half of the interval in sigma."""
     sides = [[true + SIGMA * chance.gauss(0, 1) for _ in range(PAIRS)] for true in (before, search.best.true)]
-    learned = next(row.sigma for row in reversed(search.rows) if row.sigma is not None)
-    width = believed(learned, sides).bound(search.rules.alpha / 2, 2 / PAIRS)
+    beliefs = search.line.beliefs
+    width = believed(beliefs.sigma() if beliefs else SIGMA, sides).bound(search.rules.alpha / 2, 2 / PAIRS)
     return math.fsum(sides[0]) / PAIRS - math.fsum(sides[1]) / PAIRS + width < 0, width / SIGMA
 
 
