@@ -93,9 +93,8 @@ class AuditLog:
 
 
 def ended(entry: dict[str, Any]) -> bool:
-    """Whether an entry vouches for a run that somebody saw end."""
-    data = entry.get("data")
-    return entry.get("kind") in ("finished", "rerun") and not (isinstance(data, dict) and data.get("recovered"))
+    """Whether an entry says of a run that it ended, be it from the ledger alone."""
+    return entry.get("kind") in ("finished", "rerun")
 
 
 def named(entry: dict[str, Any]) -> tuple[tuple[str, int], dict[str, Any]] | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from runner.core.airlock import snapshot
 from runner.core.base import faults
-from runner.core.base.errors import GloveboxError, UsageError
+from runner.core.base.errors import GloveboxError, UsageError, VerifyError
 from runner.core.base.home import Home
 from runner.core.base.launching import EngineResult
 from runner.core.base.run_folder import tidy
@@ -35,7 +35,7 @@ from runner.core.base.values import (
 from runner.core.decision import deaths, decide
 from runner.core.evidence import audit_chain, disk_reserve, receipts, results_tsv
 from runner.core.evidence.audit_chain import AuditLog
-from runner.core.evidence.checkpoints import Sealer
+from runner.core.evidence.checkpoints import MOST_UNSIGNED, Sealer
 from runner.core.evidence.git_line import GitLine, message
 from runner.core.evidence.ledger import Ledger, Opened, Origin, interrupted, start, text_digest
 from runner.core.evidence.texts import Texts
@@ -92,7 +92,8 @@ class Recorder:
             )
             faults.reach("ledger.opened")
             told = {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run}
-            self._enter("accepted", told)
+            opened = text_digest(self.ledger.opened(self.tag, number).model_dump_json())
+            self._enter("accepted", told | {"opened": opened})
         return number
 
     def refuse(self, reason: str) -> None:
@@ -304,12 +305,16 @@ class Recorder:
         for steer in self.texts.steers(self.tag):
             if (steer.tag, steer.id) not in asked:
                 self._steered(steer)
-        for row in rows:
-            if (row.tag, row.id) not in told:
-                self._vouch(row, [], recovered=True)
-        for rerun in self.ledger.reruns(self.tag):
-            if (rerun.tag, rerun.id) not in seen:
-                self._enter("rerun", receipts.of_rerun(rerun, [], recovered=True))
+        unheard = [row for row in rows if (row.tag, row.id) not in told]
+        untold = [rerun for rerun in self.ledger.reruns(self.tag) if (rerun.tag, rerun.id) not in seen]
+        if max(len(unheard), len(untold)) > MOST_UNSIGNED:  # between ledger and chain there is one at a time
+            count = len(unheard) + len(untold)
+            what = f"the audit chain does not know {count} runs of tag {self.tag}: no crash leaves that"
+            raise VerifyError(what, where=str(self.home.ledger), fix="glovebox verify; restore a backup")
+        for row in unheard:
+            self._vouch(row, [], recovered=True)
+        for rerun in untold:
+            self._enter("rerun", receipts.of_rerun(rerun, [], recovered=True))
         self.sealer.seal(self.audit_log)
         keeps = [row for row in rows if row.status is Status.KEEP]
         if keeps and self.line.head(self.tag) != keeps[-1].commit:

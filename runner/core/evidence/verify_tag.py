@@ -23,7 +23,7 @@ from runner.core.evidence.beside import Beside
 from runner.core.evidence.chain_index import ChainIndex
 from runner.core.evidence.git_line import FILE, MAX_FILE
 from runner.core.evidence.git_objects import Objects
-from runner.core.evidence.ledger import Ledger, Opened, interrupted, start
+from runner.core.evidence.ledger import Ledger, Opened, interrupted, start, text_digest
 from runner.core.evidence.outcome import Outcome
 from runner.core.evidence.receipts import complete, probed, vouches
 from runner.core.evidence.replay import replay
@@ -271,7 +271,9 @@ class Records:
 
 
 def _started(entry: _Entry, began: Experiment | Opened) -> bool:
-    """Whether an entry of the chain is of this start."""
+    """Whether an entry of the chain is of this start; a row that ended is vouched for by another."""
+    if isinstance(began, Opened) and "opened" in entry and entry["opened"] != text_digest(began.model_dump_json()):
+        return False
     return (entry.get("snapshot"), entry.get("run")) == (began.snapshot, began.run)
 
 

@@ -228,6 +228,11 @@ def sql(home: Home, *statements: str) -> None:
             db.execute(statement)
 
 
+def read(home: Home, query: str) -> tuple[Any, ...]:
+    with sqlite3.connect(home.ledger) as db:
+        return tuple(db.execute(query).fetchone())
+
+
 def copied(home: Home, text: str = 'replace(row, \'"status":"discard"\', \'"status":"keep"\')') -> str:
     return (
         "INSERT INTO experiments SELECT tag, 99, started, description, snapshot, snapshot_size, run, status, val_bpb,"
@@ -624,6 +629,12 @@ def test_an_open_row_is_the_one_that_the_chain_saw_begin(night: Loop, work: Path
     taken = snapshot.take(work, night.home.snapshots, 1 << 20)
     night.recorder.accept(taken, "under way", "f" * 16)
     assert verify.verify(night.home).failures == []
+    for column in ("started", "description", "snapshot_size"):
+        (before,) = read(night.home, f"SELECT {column} FROM experiments WHERE status IS NULL")
+        sql(night.home, f"UPDATE experiments SET {column} = 7 WHERE status IS NULL")
+        assert any("knows another start" in line for line in verify.verify(night.home).failures), column
+        sql(night.home, f"UPDATE experiments SET {column} = {before!r} WHERE status IS NULL")
+    assert verify.verify(night.home).failures == []
     sql(night.home, f"UPDATE experiments SET snapshot = '{'0' * 64}' WHERE status IS NULL")
     assert any("knows another start of it" in line for line in verify.verify(night.home).failures)
     sql(night.home, f"UPDATE experiments SET snapshot = '{taken.sha256}', id = 14 WHERE status IS NULL")
@@ -739,8 +750,11 @@ def test_a_name_in_the_store_shows_nothing_of_its_own(night: Loop) -> None:
 # What a third found: what a session signs
 
 
-def replaced(home: Home, tmp_path: Path) -> None:
-    """Another bench's whole history in place of this one's, without a signature; key and trust stay."""
+def replaced(home: Home, tmp_path: Path, *, recovered: bool = False) -> None:
+    """Another bench's whole history in place of this one's, without a signature; key and trust stay.
+
+    `recovered`: each run is said to have been entered from the ledger, after a crash.
+    """
     other = Home(tmp_path / "other")
     shutil.copytree(home.root, other.root)
     for name in ("ledger.sqlite", "audit.jsonl", "ran.log"):
@@ -757,14 +771,20 @@ def replaced(home: Home, tmp_path: Path) -> None:
         (home.root / name).unlink(missing_ok=True)
     for name in ("ledger.sqlite", "audit.jsonl", "ran.log"):
         shutil.copy(other.root / name, home.root / name)
-    rewritten(home, [entry for entry in lines(home) if entry["kind"] != "checkpoint"])
+    chain = [entry for entry in lines(home) if entry["kind"] != "checkpoint"]
+    for entry in chain:
+        entry["data"] |= {"recovered": True} if recovered and entry["kind"] in ("finished", "rerun") else {}
+    rewritten(home, chain)
 
 
-def test_no_session_signs_a_history_that_it_did_not_write(night: Loop, work: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recovered", [False, True])
+def test_no_session_signs_a_history_that_it_did_not_write(
+    night: Loop, work: Path, tmp_path: Path, recovered: bool
+) -> None:
     """One honest experiment later, verify found nothing to say about a bench whose scores were another's."""
     home = night.home
     night.ledger.close()
-    replaced(home, tmp_path)
+    replaced(home, tmp_path, recovered=recovered)
     assert any("are not signed" in line for line in verify.verify(home).failures)
     with pytest.raises(VerifyError, match="no session left them so"):
         go_on(standin.loop(home, driver.TAG, driver.SEED, driver.score), work, 13)
@@ -772,6 +792,21 @@ def test_no_session_signs_a_history_that_it_did_not_write(night: Loop, work: Pat
     log.unsigned = 0  # the control: a session that does sign them
     Sealer(home, "").seal(log)
     assert any("the first signature over" in line for line in verify.verify(home).failures)
+
+
+def test_no_session_enters_rows_into_the_chain_that_no_crash_can_have_left(night: Loop, work: Path) -> None:
+    """A ledger was replaced, and the chain cut to what was signed before: one after the other was entered and signed."""
+    chain = lines(night.home)
+    ends = [at for at, entry in enumerate(chain) if entry["kind"] == "finished"]
+    rewritten(night.home, chain[: ends[-2]], sealed=True)
+    assert verify.verify(night.home).failures
+    before = night.home.audit.read_bytes()
+    with pytest.raises(VerifyError, match="does not know 2 runs of tag faults: no crash leaves that"):
+        standin.loop(night.home, driver.TAG, driver.SEED, driver.score).recorder.reconcile()
+    assert night.home.audit.read_bytes() == before
+    rewritten(night.home, chain[: ends[-1]], sealed=True)  # the control: one is what a crash leaves
+    standin.loop(night.home, driver.TAG, driver.SEED, driver.score).recorder.reconcile()
+    assert not verify.verify(night.home).failures
 
 
 def test_what_a_crash_left_unsigned_is_signed_and_said_for_ever(night: Loop, work: Path) -> None:
