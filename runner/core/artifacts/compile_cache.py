@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runner.core.airlock import snapshot
 from runner.core.artifacts import keys, manifest, store
-from runner.core.base import device, locks, nvidia
+from runner.core.base import device, files, locks, nvidia
 from runner.core.base.errors import ArtifactError, GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.launching import Cache, EndReason, EngineResult, LaunchRequest, Release
@@ -77,7 +77,7 @@ def make(home: Home, text: bytes, train: Train, request: LaunchRequest, seconds:
             },
             made=datetime.now(UTC),
         )
-        work.rename(home.artifacts / version)
+        files.publish(work, home.artifacts / version)
     shutil.rmtree(folder, ignore_errors=True)
     return version
 

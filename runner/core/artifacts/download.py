@@ -21,6 +21,7 @@ from runner.core.artifacts import shards
 from runner.core.artifacts.corpus import VAL_SHARD
 from runner.core.artifacts.patience import Again, asked, patiently
 from runner.core.artifacts.progress import Advance, Stages
+from runner.core.base import files
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file
 
@@ -120,7 +121,7 @@ def _shard(client: httpx.Client, url: str, target: Path, advance: Advance, stage
     if partial.exists():
         advance(partial.stat().st_size)
     patiently(lambda: _continue(client, url, partial, advance), stages.say)
-    os.replace(partial, target)
+    files.publish(partial, target)
     partial.with_name(partial.name + ".etag").unlink(missing_ok=True)
 
 
@@ -189,7 +190,7 @@ def _tag(partial: Path) -> str:
 def _remember(partial: Path, answer: httpx.Response) -> None:
     tag = answer.headers.get("etag", "")
     if tag and not tag.startswith("W/"):
-        partial.with_name(partial.name + ".etag").write_text(tag)
+        files.write(partial.with_name(partial.name + ".etag"), tag)
 
 
 def _head(client: httpx.Client, url: str) -> httpx.Response:

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from runner.core.artifacts import hub as hugging
 from runner.core.artifacts import keys, manifest, store
 from runner.core.artifacts.progress import Stages
-from runner.core.base import locks
+from runner.core.base import files, locks
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
 from runner.core.base.strict_yaml import Strict, load_yaml
@@ -92,7 +92,7 @@ def provision(home: Home, source: Path | None, stages: Stages) -> str:
                 continue
             provenance[package.repo] = commit
             if package.architectures:
-                (folder / ARCHITECTURES).write_text(json.dumps(package.architectures))
+                files.write(folder / ARCHITECTURES, json.dumps(package.architectures))
         if not any(work.rglob("*.py")):
             fix = "check the network and kernels.yaml, or pass --kernels-from FOLDER"
             raise ArtifactError("no kernel package was found", where=str(source or path), fix=fix)
@@ -105,7 +105,7 @@ def provision(home: Home, source: Path | None, stages: Stages) -> str:
             provenance=provenance,
             made=datetime.now(UTC),
         )
-        work.rename(home.artifacts / version)
+        files.publish(work, home.artifacts / version)
     return version
 
 

@@ -19,7 +19,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from runner.core.artifacts import corpus, download, keys, manifest, own_data, pack, store, upstream_cache
+from runner.core.artifacts import corpus, download, keys, manifest, overlap, own_data, pack, store, upstream_cache
 from runner.core.artifacts.corpus import Corpus
 from runner.core.artifacts.profiles import DATA_URL, Profile
 from runner.core.artifacts.progress import Stages
@@ -77,6 +77,8 @@ def _prepare(home: Home, profile: Profile, source: Source, stages: Stages) -> st
     documents, ranks = _documents(home, profile, source, stages)
     if profile.holdout_tokens:
         documents = corpus.held_back(documents)
+    if not source.data and profile.name != "demo":
+        documents = overlap.check(documents, stages)
     _room(home, documents, stages)
     work = home.artifacts / f".work-{profile.name}"
     plan = _plan(home, work, profile, documents, source, ranks)
@@ -98,7 +100,7 @@ def _prepare(home: Home, profile: Profile, source: Source, stages: Stages) -> st
             made=datetime.fromtimestamp(plan["made"], UTC),
             advance=advance,
         )
-    os.replace(folder, home.artifacts / plan["version"])
+    files.publish(folder, home.artifacts / plan["version"])
     shutil.rmtree(work)
     return str(plan["version"])
 

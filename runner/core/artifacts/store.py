@@ -30,7 +30,7 @@ from runner.core.artifacts.manifest import Statement, Subject
 from runner.core.artifacts.parallel import in_parallel
 from runner.core.base import locks
 from runner.core.base.errors import ArtifactError
-from runner.core.base.files import CHUNK, hash_file, open_plain, read_plain, whole
+from runner.core.base.files import CHUNK, hash_file, open_plain, publish, read_plain, whole, write
 from runner.core.base.home import Home
 from runner.core.base.launching import Version
 from trainer.wire import strict_json
@@ -212,10 +212,10 @@ def _copy(source: Path, target: Path, statement: Statement, data: bytes) -> None
         _copy_file(source / subject.name, partial / subject.name, subject.digest.sha256, sizes[subject.name])
 
     in_parallel(copy, sorted(statement.subject, key=lambda subject: -sizes[subject.name]))
-    (partial / manifest.NAME).write_bytes(data)  # what was verified, whatever the source says by now
+    write(partial / manifest.NAME, data)  # what was verified, whatever the source says by now
     for folder in (partial, *(p for p in partial.rglob("*") if p.is_dir())):
         folder.chmod(0o755)
-    os.replace(partial, target)
+    publish(partial, target)
 
 
 def _copy_file(source: Path, target: Path, sha256: str, size: int) -> None:
@@ -261,8 +261,16 @@ def _note(home: Home, target: Path, statement: Statement) -> None:
 
 
 def highest(home: Home) -> dict[str, int]:
-    """The highest serial ever admitted, by kind."""
-    return {kind: serial for kind, serial in _read_json(home.store / HIGHEST).items() if type(serial) is int}
+    """The highest serial ever admitted, by kind; raises ArtifactError for a note that cannot be read.
+
+    Without it an older artifact in a newer one's place would be taken, so it is not passed over.
+    """
+    path = home.store / HIGHEST
+    found = _read_json(path)
+    if os.path.lexists(path) and not (found and all(type(serial) is int for serial in found.values())):
+        fix = f"restore it from a backup; or, sure that no newer artifact was taken away: rm {path}"
+        raise ArtifactError("cannot be read: it says which artifacts are too old", where=str(path), fix=fix)
+    return {kind: serial for kind, serial in found.items() if type(serial) is int}
 
 
 def next_serial(home: Home) -> int:

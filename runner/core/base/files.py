@@ -79,10 +79,31 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.chmod(0o755)
-        os.rename(partial, path)
+        publish(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def publish(made: Path, path: Path) -> None:
+    """Give what was made, a file or a folder, its name: it and all below it is on disk before, and the name after.
+
+    rename(2), so on one file system; raises OSError.
+    """
+    for one in [made, *(made.rglob("*") if made.is_dir() else ())]:
+        if one.is_dir() or one.is_file():
+            _sync(one)
+    os.rename(made, path)
+    for folder in {made.parent, path.parent}:
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def append(path: Path) -> BinaryIO:

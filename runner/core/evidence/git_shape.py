@@ -28,6 +28,7 @@ _PLAIN = re.compile(  # what `git init --bare` writes, on every file system
 _HEAD = re.compile(r"ref: refs/heads/(master|main)\n")  # neither is a branch of ours: what is shown there is nothing
 _ENTRIES = frozenset({"HEAD", "config", "objects", "refs", "packed-refs", "info"})
 _PASSING = frozenset({"gc.pid", "gc.log", "packed-refs.new"})  # of a person's `git gc`; git reads none for a command
+_INFO = re.compile(r"refs(_\w{6})?", re.ASCII)  # likewise, under another name until it is whole
 _OBJECTS = re.compile(r"[0-9a-f]{2}|pack|info|\w+\.lock")
 _DATA = re.compile(
     r"|packed-refs|objects(/(pack(/pack-[0-9a-f]{40}\.(pack|idx))?|[0-9a-f]{2}(/[0-9a-f]{38})?))?"
@@ -46,7 +47,7 @@ def inspect(path: Path) -> None:
     objects = path / "objects"
     strange += [f"objects/{one.name}" for one in objects.glob("*") if not _OBJECTS.fullmatch(one.name)]
     strange += [f"objects/info/{one.name}" for one in (objects / "info").glob("*alternates")]
-    strange += [f"info/{one.name}" for one in (path / "info").glob("*") if one.name != "refs"]  # git gc writes that
+    strange += [f"info/{one.name}" for one in (path / "info").glob("*") if not _INFO.fullmatch(one.name)]
     strange += [os.path.relpath(one, path) for one in _odd_entries(path)]
     strange += [name for name, good in (("config", _PLAIN), ("HEAD", _HEAD)) if not _is(path / name, good)]
     if strange:

@@ -11,7 +11,6 @@ commands. Policies come as they are, so where they differ from the checkout's is
 from __future__ import annotations
 
 import gzip
-import os
 import shutil
 import sqlite3
 import tarfile
@@ -105,7 +104,7 @@ def restore(path: Path, home: Home) -> Outcome:
         git_shape.settle(place / "line.git")
         place.chmod(0o700)
         try:
-            os.rename(place, home.root)  # in one step: onto nothing, or an empty folder of ours, never a stranger's
+            files.publish(place, home.root)  # in one step: onto nothing, or an empty folder of ours, never a stranger's
         except OSError as error:
             fix = "restore into another GLOVEBOX_HOME"
             raise GloveboxError(f"cannot be made: {error.strerror}", where=str(home.root), fix=fix) from None

@@ -215,6 +215,24 @@ def test_rollback_by_taking_the_newer_artifact_away(bench: Home) -> None:
     assert store.admit(bench, "demo-1")  # a run that was begun with it may go on
 
 
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, "[]", "{}", '{"data": "2"}', '{"data": 2, "data": 1}', "null"]
+)
+def test_a_note_of_what_was_used_that_cannot_be_read_is_not_passed_over(bench: Home, text: str) -> None:
+    """Without it a rollback would be none; whoever cannot write a newer artifact may be able to spoil the note."""
+    store.admit(bench, VERSION)
+    note = bench.store / store.HIGHEST
+    kept = note.read_text()
+    note.write_text(text)
+    for ask in (store.latest, store.latest_kernels, store.next_serial):
+        with pytest.raises(ArtifactError, match=f"which artifacts are too old .*rm {note}"):
+            ask(bench)
+    note.write_text(kept)
+    assert store.latest(bench) == VERSION
+    note.unlink()  # what a person does who is sure
+    assert store.latest(bench) == VERSION
+
+
 def test_a_copy_changed_in_the_store_behind_its_size(bench: Home) -> None:
     store.admit(bench, VERSION)
     path = bench.store / VERSION / "val" / "rows.npy"

@@ -6,6 +6,7 @@ import ast
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +76,35 @@ def test_a_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f"]
 
 
+def test_what_is_published_is_on_disk_before_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name without its content, or content without its name, is what a power cut leaves otherwise."""
+    made, place = tmp_path / "work" / "made", tmp_path / "there" / "a-1"
+    (made / "in").mkdir(parents=True)
+    place.parent.mkdir()
+    for path in (made / "a", made / "in" / "b"):
+        path.write_text("x")
+    seen: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def fsync(descriptor: int) -> None:
+        seen.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path))
+        sync(descriptor)
+
+    def renamed(*args: Any) -> None:
+        seen.append("renamed")
+        rename(*args)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", renamed)
+    files.publish(made, place)
+    at = seen.index("renamed")
+    assert sorted(seen[:at]) == ["work/made", "work/made/a", "work/made/in", "work/made/in/b"]
+    assert sorted(seen[at + 1 :]) == ["there", "work"]
+    assert (place / "in" / "b").read_text() == "x"
+
+
 def test_appending_takes_regular_files_only(tmp_path: Path) -> None:
     for text in (b"a", b"b"):
         with files.append(tmp_path / "w") as file:
@@ -106,14 +136,11 @@ EXEMPT = {
     "core/evidence/disk_reserve.py": "space, in the bench",
     "core/evidence/audit_chain.py": "cuts a torn line off the chain, in the bench",
     "people/host/importing.py": "copies in a private temporary folder",
-    "people/host/backup.py": "moves within the folder of the bench that is being made",
     "people/host/tracking.py": "renames within the folder that is being made",
     "core/artifacts/shard_reader.py": "its own standard output",
     "core/artifacts/store.py": "a copy in the bench's store, hashed while it is made",
-    "core/artifacts/prepare.py": "the bench's own artifacts",
     "core/artifacts/kernels.py": "the bench's own artifacts",
     "core/artifacts/compile_cache.py": "the bench's own artifacts",
-    "core/artifacts/download.py": "the bench's own shards, continued where they broke off",
     "people/redteam": "attacks, in a temporary bench",
 }
 _WRITES = {"write_text", "write_bytes", "touch", "mkstemp", "NamedTemporaryFile", "copyfile", "copy2", "copytree", "move",

@@ -173,8 +173,11 @@ def test_what_a_person_is_shown_first_is_no_branch(line: GitLine, text: str) -> 
         GitLine(line.path)
 
 
-@pytest.mark.parametrize("name", ["gc.pid", "gc.log", "packed-refs.new", "objects/maintenance.lock"])
+@pytest.mark.parametrize(
+    "name", ["gc.pid", "gc.log", "packed-refs.new", "objects/maintenance.lock", "info/refs_Ut5DRg"]
+)
 def test_what_a_persons_git_leaves_in_passing_is_no_stranger(line: GitLine, name: str) -> None:
+    (line.path / name).parent.mkdir(exist_ok=True)
     (line.path / name).write_text("1 host\n")
     assert GitLine(line.path).head("t") is None
 
