@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runner.core.base import compose, ownership
+from runner.core.base import compose, locks, ownership
 from runner.core.base.errors import PolicyError
 from runner.core.base.home import NAME, Home
 
@@ -53,6 +53,12 @@ def place() -> Home:
     root = Path(os.path.abspath(os.environ.get("GLOVEBOX_HOME") or Path.cwd() / NAME))
     ownership.check(root)
     return Home(root.resolve())
+
+
+def tag_at_work(home: Home) -> str | None:
+    """The tag whose session holds a bench now, None if none does."""
+    found = locks.holder(home.runner_lock) if locks.held(home.runner_lock) else None
+    return found.name.removeprefix("tag ") if found is not None and found.name.startswith("tag ") else None
 
 
 def of_service() -> Home:

@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
-from runner.core.base.errors import BusyError
+from runner.core.base.errors import BusyError, GloveboxError
 
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe is not waited for
 _HOLDER = re.compile(r"(?P<name>.{0,80}) pid (?P<pid>\d{1,10}) namespace (?P<namespace>\d{1,20})\n")
@@ -37,7 +37,7 @@ def hold(path: Path, name: str, patience: float = 0.5) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
-    with path.open("a+") as file:
+    with _opened(path) as file:
         while not take(file.fileno()):
             if time.monotonic() >= deadline:
                 found = holder(path)
@@ -51,6 +51,14 @@ def hold(path: Path, name: str, patience: float = 0.5) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("a+")
+    except OSError as error:
+        what = f"cannot be held: {error.strerror or 'not a file'}"
+        raise GloveboxError(what, where=str(path), fix="make the bench writable, or copy it") from None
 
 
 def held(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from runner.core.base import benches
 from runner.core.base.errors import BusyError, GloveboxError, UsageError
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment, Tag
@@ -104,10 +106,12 @@ def tag_name(name: str) -> str:
 
 
 def newest(home: Home, book: ledger.Ledger, tag: str | None) -> str:
-    """The tag asked for, by its own or a person's name, else the newest that is not archived.
+    """The tag asked for, by its own or a person's name, else the one at work, else the newest that is not archived.
 
     Raises UsageError if there is none, or not that one.
     """
+    if not os.access(home.root, os.W_OK):
+        console.stderr().print("note: this bench is read-only: it is shown as it lies", markup=False)
     names = tag_book.read(home)
     tags = [one for one in book.tags() if one not in names.archived] or book.tags()
     tag = tag and tag_book.tag_of(home, tag)
@@ -115,7 +119,8 @@ def newest(home: Home, book: ledger.Ledger, tag: str | None) -> str:
         raise UsageError("no experiment has been run yet", fix="run: glovebox run --tag NAME")
     if tag is not None:
         book.run_info(tag)
-    return tag or next((one for one in tags if book.begun(one)), tags[0])
+    at_work = benches.tag_at_work(home)  # its first experiment may not have ended yet
+    return tag or next((one for one in tags if one == at_work or (at_work not in tags and book.begun(one))), tags[0])
 
 
 def numbered(home: Home, book: ledger.Ledger, tag: str | None, number: int) -> Experiment:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from runner.core.airlock import leak_budget
+from runner.core.artifacts import begun
 from runner.core.base.benches import find
 from runner.core.base.home import Home
 from runner.core.base.values import Experiment
@@ -12,7 +14,7 @@ from runner.core.decision import standing
 from runner.core.evidence import ledger, spending, texts
 from runner.people.cli.common import Json, TagOption, emit, newest
 from runner.people.cli.documents import record
-from runner.people.pages import console
+from runner.people.pages import console, views
 
 _GPU = ("GPU-", "MIG-")
 
@@ -27,12 +29,14 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(home, book, tag)
     cost, away = spending.spent(home.spent, name), spending.away(home.broker)
+    told = leak_budget.told(begun.under_or_now(home, book.run_info(name)["policy"]), book.experiments(name))
     document = record.Status(
         **facts(book, name),
         report=str(home.tag(name) / "report.html"),
         cost=None if cost is None else record.Cost(**cost),
         away_until=None if away is None else away.isoformat(),
         paused=texts.paused(home, texts.Texts(book), name),
+        **views.leak(told, len(book.experiments(name))),
     )
     if as_json:
         emit(document)
@@ -41,6 +45,7 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     console.table(document.model_dump(mode="json"), out)
     if cost is not None:
         out.print(f"model: ${cost['dollars']:.4f}, {cost['requests']} calls, {cost['tokens']} tokens", markup=False)
+    out.print(f"told the agent: {views.leak_line(document.model_dump())}", markup=False)
     if away is not None:
         out.print(f"model: away, asked again at {away.astimezone():%H:%M:%S}", markup=False)
     if document.paused:

@@ -53,8 +53,7 @@ def history(
     out.print(
         f"{counts or 'nothing yet'}; {glance['since_keep']} since the last keep; {glance['hours']} h", markup=False
     )
-    left = f"room for {glance['leak_experiments_left']} experiments more"
-    out.print(f"told the agent: {glance['leak_bits']} of {glance['leak_limit']} bits, {left}", markup=False)
+    out.print(f"told the agent: {views.leak_line(glance)}", markup=False)
 
 
 def watch(
@@ -124,6 +123,7 @@ def _watched(state: watching.State) -> record.Watched:
         leak_bits=round(state.leak_bits),
         leak_limit=state.leak_limit,
         leak_experiments_left=state.leak_left,
+        leak_ends_at=state.count + state.leak_left,
         paused=state.paused,
         hints=state.hints,
     )

@@ -189,7 +189,8 @@ def pruned(found: dict[str, Any]) -> str:
 
 def _beside(one: dict[str, Any]) -> str:
     """How what a pruning left did beside what it began with, and what that leaves open."""
-    runs = f"{len(one['others'])} runs of the best before and {len(one['scores'])} of the smaller file"
+    count = len(one["others"])
+    runs = f"{count} run{'s' if count != 1 else ''} of the best before and {len(one['scores'])} of the smaller file"
     failed = f", {one['failed']} without a score" if one["failed"] else ""
     if one["gain"] is None:
         return f"not measured beside the best before: {runs}{failed}"

@@ -7,7 +7,7 @@ printed as they are, without markup.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.core.airlock import leak_budget
@@ -120,12 +120,25 @@ def _at(curve: Sequence[tuple[int, float]], step: float) -> float:
 def history(rows: Sequence[Experiment], policies: Policies) -> dict[str, Any]:
     """A tag at a glance: how often what happened, how long without a keep, what the agent was told in bits."""
     keeps = [row for row in rows if row.status is Status.KEEP]
-    told = leak_budget.told(policies, rows)
     return {
         "outcomes": {outcome: sum(row.outcome == outcome for row in rows) for outcome in OUTCOMES},
         "since_keep": len(rows) - (rows.index(keeps[-1]) + 1 if keeps else 0),
         "hours": round(sum(row.seconds for row in rows) / 3600, 2),
+        **leak(leak_budget.told(policies, rows), len(rows)),
+    }
+
+
+def leak(told: leak_budget.Told, count: int) -> dict[str, Any]:
+    """Bits that a tag of so many experiments told its agents, and how far that goes."""
+    return {
         "leak_bits": round(told.bits),
         "leak_limit": told.limit,
         "leak_experiments_left": told.left,
+        "leak_ends_at": count + told.left,
     }
+
+
+def leak_line(found: Mapping[str, Any]) -> str:
+    """The same in words, of anything that has these values."""
+    left = f"room for {found['leak_experiments_left']} experiments more, up to number {found['leak_ends_at']}"
+    return f"{found['leak_bits']} of {found['leak_limit']} bits, {left}"

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from runner.core.airlock import leak_budget, telemetry_file
 from runner.core.artifacts import store
-from runner.core.base import gpus, locks, steering
+from runner.core.base import benches, gpus, steering
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
 from runner.core.base.launching import MAX_LANES
@@ -84,7 +84,7 @@ class Look:
         with book.at_once():
             began, rows = book.run_info(tag)["started"], book.experiments(tag)
             running = _running(home, self._policies, book, tag)
-            works = bool(running) or (locks.held(home.runner_lock) and book.latest() == tag)
+            works = bool(running) or benches.tag_at_work(home) == tag
         told = self._account.catch_up(rows)
         new = rows[self._seen :]
         self._keeps += [row.val_bpb for row in new if row.status is Status.KEEP and row.val_bpb is not None]
@@ -177,7 +177,12 @@ def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
     if state.hints:
         parts.append(_line(f"hints     {state.hints} stand (glovebox hint)"))
     share = 100 * state.leak_bits / state.leak_limit
-    parts.append(_line(f"told      {share:.0f}% of the leak budget, room for {state.leak_left} experiments more"))
+    parts.append(
+        _line(
+            f"told      {share:.0f}% of the leak budget, room for {state.leak_left} experiments more, "
+            f"up to number {state.count + state.leak_left}"
+        )
+    )
     parts += [_line(f"GPU       {line}") for line in state.gpus]
     return Group(*parts)
 

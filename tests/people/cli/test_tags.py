@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from runner.core.base import locks
 from runner.core.base.home import Home
 from runner.core.evidence import verify
 from runner.core.evidence.ledger import Ledger
+from runner.people.cli.common import newest
 from runner.people.host import tag_book
 from tests.core.evidence.test_checkpoints import bench as bench  # noqa: PLC0414 - a fixture
 from tests.core.evidence.test_checkpoints import witness as witness  # noqa: PLC0414 - a fixture
@@ -47,6 +49,28 @@ def test_a_start_that_came_to_nothing_is_not_the_newest_and_binds_nobody(glovebo
     assert ledger.run_info("night")["artifact"] == "demo-2"
     ledger.close()
     assert json.loads(glovebox("status", "--json")[1])["tag"] == "night"
+
+
+def test_the_tag_that_is_worked_on_comes_before_the_newest_that_ended_one(glovebox: Glovebox, bench: Home) -> None:
+    """Until its first experiment ends it was passed over, and `watch` showed a night of another day."""
+    Ledger(bench.ledger).begin_run("now", "2026-02-01T00:00:00+00:00", "demo-1", "f" * 64)
+    assert json.loads(glovebox("status", "--json")[1])["tag"] == "t"
+    with locks.hold(bench.runner_lock, "tag now"):
+        assert json.loads(glovebox("status", "--json")[1])["tag"] == "now"
+        assert json.loads(glovebox("status", "--tag", "t", "--json")[1])["tag"] == "t"
+    with locks.hold(bench.runner_lock, "gc"):
+        assert json.loads(glovebox("status", "--json")[1])["tag"] == "t"
+
+
+def test_a_bench_that_is_read_only_is_said_once(
+    bench: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    book, access = Ledger(bench.ledger, read_only=True), os.access
+    assert newest(bench, book, None) == "t"
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(os, "access", lambda path, mode: path != bench.root and access(path, mode))
+    assert newest(bench, book, None) == "t"
+    assert capsys.readouterr().err == "note: this bench is read-only: it is shown as it lies\n"
 
 
 @pytest.fixture

@@ -306,7 +306,7 @@ def test_only_the_tag_that_is_worked_on_runs(home: Home) -> None:
     book.begin_run("u", "2026-01-01T00:00:00+00:00", "demo-1", "f" * 64)
     book.open_experiment("u", started="", description="", snapshot=row.snapshot, size=1, run=row.run)
     book.close_experiment(row)
-    with running(home) as address, client(address) as asking, locks.hold(home.runner_lock, "a test"):
+    with running(home) as address, client(address) as asking, locks.hold(home.runner_lock, "tag u"):
         assert "Running." in asking.get("/b/0/u").text
         assert "Nothing is running." in asking.get("/b/0/t").text
         found, _ = live.lines([home], tag_book.read)

@@ -307,7 +307,7 @@ def test_failed_runs_of_the_one_before_are_told(tag: Tag) -> None:
     first = tag.loop.best_source()
     otherwise(tag, lambda text, run, val: None if run in (1, 2) and text == first else val)
     found = prune(tag.loop)
-    assert "in 1 runs of the best before and 3 of the smaller file, 2 without a score: " in pruned(found)
+    assert "in 1 run of the best before and 3 of the smaller file, 2 without a score: " in pruned(found)
 
 
 def test_one_that_was_killed_is_gone_on_with_and_measured(

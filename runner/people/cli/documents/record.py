@@ -57,12 +57,19 @@ class _Tag(Document):
 
 
 class Status(_Tag):
-    """`status`, and what `run` and `up` end with; `away_until`: the model API is left alone until then."""
+    """`status`, and what `run` and `up` end with; `away_until`: the model API is left alone until then.
+
+    `leak_...`: bits told to agents, and the experiment at which that ends.
+    """
 
     report: str
     cost: Cost | None
     away_until: str | None
     paused: bool
+    leak_bits: int
+    leak_limit: int
+    leak_experiments_left: int
+    leak_ends_at: int
 
 
 class History(_Tag):
@@ -74,6 +81,7 @@ class History(_Tag):
     leak_bits: int
     leak_limit: int
     leak_experiments_left: int
+    leak_ends_at: int
 
 
 class Ran(Document):
@@ -97,6 +105,7 @@ class Watched(Document):
     leak_bits: int
     leak_limit: int
     leak_experiments_left: int
+    leak_ends_at: int
     paused: bool
     hints: int
 
