@@ -114,7 +114,10 @@ REASONS = {
     "evaluation_failed": Meaning("the evaluator was ended: time, memory or a crash", "glovebox logs N evaluator"),
     # of a verdict
     "not_confirmed": Meaning("it scored lower once, and not, or not at all, when it was run again"),
-    "veto": Meaning("a person took a keep back (glovebox veto): the best before it ran once more and goes on"),
+    "veto": Meaning(
+        "a keep was taken back, by a person (glovebox veto) or by a pruning that was worse: the best before it ran once "
+        "more and goes on"
+    ),
     "nothing_proposed": Meaning(
         "the model budget of an experiment was used up before its agent changed anything: nothing ran",
         "raise experiment in policies/broker.yaml, or lower effort or max_tokens in policies/agent.yaml",

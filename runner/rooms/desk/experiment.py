@@ -156,7 +156,7 @@ class Loop:
         finally:
             self.steering.turn.release()
 
-    def take_back(self, number: int, source: Path | None) -> None:
+    def take_back(self, number: int, source: Path | None, who: str = "a person") -> None:
         """Run the best before keep `number` again and go on from it: a person wants that keep out of the line.
 
         What was built on it goes with it. `source`: the train.py of this lane's agent, to hold that file; None: a
@@ -168,7 +168,7 @@ class Loop:
         self.launches.ready(LAUNCHER_SECONDS)
         work = self.written(self.line.content(before.commit))
         with self.launches.freezing(self.stages.lane.number, self.seat) as frozen:
-            told = f"a person took experiment {number} back: experiment {before.id} once more"
+            told = f"{who} took experiment {number} back: experiment {before.id} once more"
             ended = self._experiment(work, told, frozen, Made(before.id, veto=number))
             if source is not None:
                 self.restore(source)

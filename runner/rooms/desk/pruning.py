@@ -44,7 +44,7 @@ def carry_out(loop: Loop, order: Prune, enough: Callable[[], bool], *, again: bo
     if not again and last is not None and last.verb == "pruned" and last.after == len(rows):
         return None
     loop.take_vetoed_back(None, wait=True)
-    if last is None or last.verb == "pruned":
+    if last is None or last.verb == "pruned" or _gone_on(loop.ledger.experiments(loop.tag)[last.after :]):
         best = loop.best()
         if best is None:
             raise PolicyError("nothing was kept yet", where=f"tag {loop.tag}", fix="glovebox status")
@@ -58,6 +58,11 @@ def check(loop: Loop) -> None:
     if rule != "odds":
         what = f"rule {rule} says of no keep how probably it is real"
         raise PolicyError(what, where=f"tag {loop.tag}", fix="prune a tag begun under rule odds")
+
+
+def _gone_on(rows: Sequence[Experiment]) -> bool:
+    """Whether the tag went on after a pruning that was interrupted: then another begins."""
+    return any(row.veto is None and not row.description.startswith(_TOLD) for row in rows)
 
 
 def _note(loop: Loop, verb: Verb, experiment: int, text: str = "") -> Steer:
@@ -213,7 +218,8 @@ class _Pruning:
         loop, rows = self._loop, self._loop.ledger.experiments(self._loop.tag)
         kept = next(row for row in standing.line(rows) if row.id > self._first.id)
         _note(loop, "veto", kept.id, f"prune: worse than experiment {self._first.id} beside it")
-        loop.take_vetoed_back(None, wait=True)
+        if not loop.told_enough():
+            loop.take_back(kept.id, None, "a pruning that was worse")
         return sorted(self._taken) if self._best().snapshot == self._first.snapshot else []
 
     def _best(self) -> Experiment:

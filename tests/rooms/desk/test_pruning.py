@@ -273,6 +273,9 @@ def test_a_smaller_file_that_is_worse_beside_the_one_before_does_not_stay(tag: T
     assert found.undone
     assert tag.loop.best_source() == first
     assert found.bytes_after == found.bytes_before
+    told = tag.loop.ledger.experiments("t")[-1]
+    assert told.description.startswith("a pruning that was worse took experiment ")
+    assert told.reason == "veto"
     assert f"that is worse: the file of experiment {found.before} is the best again" in pruned(found)
     assert not verify.verify(home).failures
     again = prune(tag.loop)  # what was taken back is not run again
@@ -332,6 +335,20 @@ def test_one_that_was_killed_is_gone_on_with_and_measured(
     assert (len(found.measured.scores), len(found.measured.others)) == (3, 3)
     assert len([one for one in tag.loop.ledger.reruns("t") if not one.during]) == 6
     assert not verify.verify(home).failures
+
+
+def test_after_one_that_was_killed_and_experiments_since_another_begins(
+    tag: Tag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What agents found since would have been measured, and perhaps undone, as what it left."""
+    filled(tag)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(pruning._Pruning, "_measured", lambda *_: 1 / 0)
+        prune(tag.loop)
+    best = tag.keep(4, 9.0, 0.0)
+    found = prune(tag.loop)
+    assert found.before == best
+    assert best not in {*found.undone, *found.taken_out}
 
 
 def test_a_session_that_begins_again_prunes_once(tag: Tag) -> None:
