@@ -115,8 +115,8 @@ REASONS = {
     # of a verdict
     "not_confirmed": Meaning("it scored lower once, and not, or not at all, when it was run again"),
     "veto": Meaning(
-        "a keep was taken back, by a person (glovebox veto) or by a pruning that was worse: the best before it ran once "
-        "more and goes on"
+        "a keep was taken back, by a person (glovebox veto) or by a pruning that was worse: the best before it ran "
+        "once more and goes on"
     ),
     "nothing_proposed": Meaning(
         "the model budget of an experiment was used up before its agent changed anything: nothing ran",
