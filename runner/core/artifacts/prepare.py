@@ -77,7 +77,7 @@ def _prepare(home: Home, profile: Profile, source: Source, stages: Stages) -> st
     documents, ranks = _documents(home, profile, source, stages)
     if profile.holdout_tokens:
         documents = corpus.held_back(documents)
-    if not source.data and profile.name != "demo":
+    if not source.data and (profile.name != "demo" or source.shards or source.upstream_cache):
         documents = overlap.check(documents, stages)
     _room(home, documents, stages)
     work = home.artifacts / f".work-{profile.name}"

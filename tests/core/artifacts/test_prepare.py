@@ -309,11 +309,12 @@ def test_one_shard_is_too_few_to_hold_one_back_and_is_not_downloaded(bench: Home
         prepare.prepare(bench, held, prepare.Source(count=1, mirror="http://127.0.0.1:9/none"))
 
 
-def test_validation_text_that_is_trained_on_is_refused_from_shards(bench: Home, folder: Path) -> None:
+@pytest.mark.parametrize("name", ["upstream", "demo"])
+def test_validation_text_that_is_trained_on_is_refused_from_shards(bench: Home, folder: Path, name: str) -> None:
     """Not the same file, but every document of it."""
     first, *_, last = sorted(folder.glob("*.parquet"))
     texts = pq.read_table(first)["text"].to_pylist()
     write(folder, last.name, texts[::-1])
     with pytest.raises(ArtifactError, match="150 of 150 validation documents are training documents, word for word"):
-        prepare.prepare(bench, SMALL, prepare.Source(shards=folder))
-    assert not list(bench.artifacts.glob("upstream-*"))
+        prepare.prepare(bench, replace(SMALL, name=name), prepare.Source(shards=folder))
+    assert not list(bench.artifacts.glob(f"{name}-*"))
