@@ -28,10 +28,11 @@ from typing import Any
 import torch
 
 from runner.core.airlock import score_file
-from runner.core.artifacts import keys, prepare, profiles, store
+from runner.core.artifacts import keys, profiles, store
 from runner.core.base.home import Home
 from runner.core.base.launching import LaunchRequest, Release
 from runner.core.base.mountable import SOURCE
+from runner.core.data import prepare
 from runner.core.policy import policy_files, users
 from runner.people.host import processes
 from runner.rooms.desk.launch_client import Ahead, LaunchClient

@@ -26,8 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from runner.core.artifacts import corpus, keys, prepare, profiles, store
+from runner.core.artifacts import keys, profiles, store
 from runner.core.base.home import Home
+from runner.core.data import corpus, prepare
 
 SHARDS, GROUP = 4, 200
 PROFILE = profiles.Profile("upstream", 2048, 300, 4096, 2048 * 8, 8, 20_000_000, 10_000)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.core.artifacts import keys, prepare, profiles, store
+from runner.core.artifacts import keys, profiles, store
 from runner.core.base.home import Home
 from runner.core.base.launching import Costs, EndReason, EngineResult
 from runner.core.base.values import Crash, Evaluation, Score, Scored, Snapshot, Telemetry, Trained
+from runner.core.data import prepare
 from runner.core.evidence.audit_chain import AuditLog
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine

@@ -9,10 +9,11 @@ from typing import Any
 from bench.standin import AUDITED as AUDITED  # noqa: PLC0414 - what tests score by, too
 from bench.standin import COSTS as COSTS  # noqa: PLC0414
 from bench.standin import scored as scored  # noqa: PLC0414
-from runner.core.artifacts import keys, prepare, profiles, store
+from runner.core.artifacts import keys, profiles, store
 from runner.core.base.home import Home
 from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Experiment, Status
+from runner.core.data import prepare
 
 
 def prepared(folder: Path) -> Home:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import grimp
@@ -13,7 +14,7 @@ from bench.layout import TOPS, cycles, loaded
 from runner.core.base.mountable import SOURCE
 
 PAGES = ("rich", "jinja2", "matplotlib", "runner.people")
-SIGNATURES = ("cryptography", "securesystemslib", "runner.core.evidence", "runner.core.artifacts")
+SIGNATURES = ("cryptography", "securesystemslib", "runner.core.evidence", "runner.core.artifacts", "runner.core.data")
 PATHS = ("runner.core.base.home", "runner.core.base.secret_file")  # a launcher cannot name a key or the ledger
 NEVER = {
     "launcher": (
@@ -51,6 +52,14 @@ def test_a_contract_that_does_not_hold_is_noticed(tmp_path: Path) -> None:
     turned.write_text(text.replace("    policy\n    base\n", "    base\n    policy\n"))
     assert turned.read_text() != text
     assert contracts(turned).returncode == 1
+
+
+def test_a_package_can_be_taken_in_at_a_look() -> None:
+    """Modules of its own; `artifacts` had 31."""
+    graph = grimp.build_graph(*TOPS, cache_dir=None)
+    sizes = Counter(name.rpartition(".")[0] for name in graph.modules if "." in name)
+    assert sizes["runner.core.data"]  # else nothing was looked at
+    assert {name: count for name, count in sizes.items() if count > 25} == {}
 
 
 def test_no_packages_need_each_other() -> None:

@@ -63,13 +63,16 @@ def test_the_check_for_dangers_sees_them(source: str) -> None:
     assert dangers(source)
 
 
-@pytest.mark.parametrize("room", ["agent", "trainer"])
-def test_each_dockerfile_copies_only_its_own_folder(room: str) -> None:
+@pytest.mark.parametrize(
+    ("room", "locks"), [("agent", {"agent.txt"}), ("trainer", {"trainer.txt", "torch-cuda.txt", "torch-cpu.txt"})]
+)
+def test_each_dockerfile_copies_only_its_own_folder(room: str, locks: set[str]) -> None:
     lines = (SOURCE / f"Dockerfile.{room}").read_text().splitlines()
     assert not lines[0].startswith("# syntax")
-    sources = [line.split()[-2] for line in lines if line.startswith("COPY ") and "--from" not in line]
-    assert sources
-    assert all(source.split("/")[0] == room or source == f"locks/{room}.txt" for source in sources)
+    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    sources = {source for copy in copies for source in copy}
+    assert {source for source in sources if source.split("/")[0] != room} == {f"locks/{name}" for name in locks}
+    assert room in {source.split("/")[0] for source in sources}
 
 
 def test_the_trusted_image_holds_no_agent_and_no_train_py_is_run_there() -> None:
@@ -88,7 +91,7 @@ def test_only_the_broker_and_prepare_reach_for_a_network() -> None:
     assert users == {
         "rooms/broker/__main__.py",
         "rooms/broker/upstream.py",
-        "core/artifacts/download.py",
+        "core/data/download.py",
         "core/artifacts/hub.py",
         "rooms/launcher/__main__.py",
         "rooms/launcher/containers.py",

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from runner.core.airlock import snapshot
-from runner.core.artifacts import corpus, keys
+from runner.core.artifacts import keys
 from runner.core.base.launching import LaunchRequest, Release
 from runner.core.base.mountable import SOURCE
 from runner.core.base.values import Feedback, Scored, Status
+from runner.core.data import corpus
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.train_and_score import Stages, new_run_id
 

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from bench import upstream
-from runner.core.artifacts import corpus
 from runner.core.artifacts.profiles import shipped
+from runner.core.data import corpus
 from tests.evaluator.conftest import Load
 from trainer.evaluator import score
 from trainer.evaluator.causality import prove

@@ -11,9 +11,10 @@ from unittest import mock
 import docker
 import pytest
 
-from runner.core.artifacts import keys, manifest, prepare, profiles
+from runner.core.artifacts import keys, manifest, profiles
 from runner.core.base.home import Home
 from runner.core.base.mountable import SOURCE
+from runner.core.data import prepare
 from runner.rooms.launcher import containers
 from tests.samples import plainly, quickly
 

@@ -1,1 +1,1 @@
-"""Signed tokenizer and data artifacts: making, signing, verifying. TRUSTED."""
+"""What is signed: manifests and keys, the store, kernels, compile caches, profiles. TRUSTED."""

@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from runner.core.artifacts import datasets, kernels, keys, own_data, profiles, resign, store
+from runner.core.artifacts import kernels, keys, profiles, resign, store
 from runner.core.artifacts.profiles import DATA_URL, MAX_SHARDS
 from runner.core.artifacts.progress import Stages
-from runner.core.artifacts.shard_reader import COLUMN
 from runner.core.base.benches import find
 from runner.core.base.home import Home
+from runner.core.data import datasets, own_data
+from runner.core.data.shard_reader import COLUMN
 from runner.people.cli.common import Json, emit, say
 from runner.people.cli.documents import bench
 from runner.people.pages import console
@@ -67,7 +68,7 @@ def prepare(
     elif wanted == kernels.KIND:
         version = kernels.provision(home, kernels_from, stages)
     else:
-        from runner.core.artifacts import prepare as preparation
+        from runner.core.data import prepare as preparation
 
         source = preparation.Source(
             data=tuple(_data(home, given, stages) for given in data or ()),

@@ -29,7 +29,7 @@ def data(
     json_: Json = False,
 ) -> None:
     """What an artifact's text is like: documents, tokens, lengths, what was signed of it. Its files are checked."""
-    from runner.core.artifacts import statistics
+    from runner.core.data import statistics
     from runner.people.pages import data_page
 
     home = find()

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from runner.core.airlock import invisible
-from runner.core.artifacts.statistics import Statistics
+from runner.core.data.statistics import Statistics
 from runner.people.pages import plot
 
 WORDS = {"train": "trained on", "val": "scored", "holdout": "held back for confirm"}

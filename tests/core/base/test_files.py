@@ -137,7 +137,7 @@ EXEMPT = {
     "core/evidence/audit_chain.py": "cuts a torn line off the chain, in the bench",
     "people/host/importing.py": "copies in a private temporary folder",
     "people/host/tracking.py": "renames within the folder that is being made",
-    "core/artifacts/shard_reader.py": "its own standard output",
+    "core/data/shard_reader.py": "its own standard output",
     "core/artifacts/store.py": "a copy in the bench's store, hashed while it is made",
     "core/artifacts/kernels.py": "the bench's own artifacts",
     "core/artifacts/compile_cache.py": "the bench's own artifacts",

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.core.artifacts import keys, manifest, own_data, prepare, splitting, statistics, store
+from runner.core.artifacts import keys, manifest, store
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
-from tests.core.artifacts.test_own_data import TINY, texts
+from runner.core.data import own_data, prepare, splitting, statistics
+from tests.core.data.test_own_data import TINY, texts
 from tests.samples import prepared
 
 

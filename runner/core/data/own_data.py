@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from runner.core.artifacts import heaps, near_duplicates, shards, splitting
-from runner.core.artifacts.corpus import Corpus, Shard
 from runner.core.artifacts.profiles import Profile
 from runner.core.artifacts.progress import Advance, Stages
-from runner.core.artifacts.scored_text import Kept
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file, whole
+from runner.core.data import heaps, near_duplicates, shards, splitting
+from runner.core.data.corpus import Corpus, Shard
+from runner.core.data.scored_text import Kept
 
 _ENOUGH = 12  # bytes of text kept for each token that is scored
 _COMPARED, _COMPARED_CHARS = 2000, 5000  # validation documents that near duplicates are looked for of; of each document

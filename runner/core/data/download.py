@@ -17,13 +17,13 @@ from typing import Any
 
 import httpx
 
-from runner.core.artifacts import shards
-from runner.core.artifacts.corpus import VAL_SHARD
 from runner.core.artifacts.patience import Again, asked, patiently
 from runner.core.artifacts.progress import Advance, Stages
 from runner.core.base import files
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file
+from runner.core.data import shards
+from runner.core.data.corpus import VAL_SHARD
 
 WORKERS = 4
 MAX_SHARD = 4 << 30  # bytes; upstream's have about 100 MB

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runner.core.artifacts import demo_text
-from runner.core.artifacts import shards as parquet
 from runner.core.artifacts.parallel import in_parallel
-from runner.core.artifacts.shard_reader import COLUMN
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import hash_file
+from runner.core.data import demo_text
+from runner.core.data import shards as parquet
+from runner.core.data.shard_reader import COLUMN
 
 DEMO_DOC_CHARS = 4000
 DEMO_VAL_DOC_CHARS = 500  # short, so that a small validation set still fills its rows without repeating

@@ -12,9 +12,9 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.core.artifacts import upstream_cache
 from runner.core.artifacts.profiles import SPECIAL_TOKENS, SPLIT_PATTERN, Profile
 from runner.core.base.errors import ArtifactError
+from runner.core.data import upstream_cache
 
 PROFILE = Profile("small", 64, 1, 300, 64, 1, 1000, 100)
 RANKS = {bytes([i]): i for i in range(256)} | {b"a" * n: 254 + n for n in range(2, 42)}

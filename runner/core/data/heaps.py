@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from runner.core.artifacts import splitting
 from runner.core.base.errors import ArtifactError
+from runner.core.data import splitting
 
 HEAP = 64 << 20  # bytes of text, about
 MOST = 256

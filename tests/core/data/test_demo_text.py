@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.artifacts import corpus, keys, prepare, profiles, store
-from runner.core.artifacts.demo_text import Language
+from runner.core.artifacts import keys, profiles, store
 from runner.core.base.errors import PolicyError
 from runner.core.base.home import Home
+from runner.core.data import corpus, prepare
+from runner.core.data.demo_text import Language
 
 DIGEST = "ac956d67661aa2254b1204a962f0ab5d31f7a6bf4360cde94dc5fdad9919a362"
 

@@ -19,14 +19,15 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from runner.core.artifacts import corpus, download, keys, manifest, overlap, own_data, pack, store, upstream_cache
-from runner.core.artifacts.corpus import Corpus
+from runner.core.artifacts import keys, manifest, store
 from runner.core.artifacts.profiles import DATA_URL, Profile
 from runner.core.artifacts.progress import Stages
-from runner.core.artifacts.shard_reader import COLUMN
 from runner.core.base import files, locks
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
+from runner.core.data import corpus, download, overlap, own_data, pack, upstream_cache
+from runner.core.data.corpus import Corpus
+from runner.core.data.shard_reader import COLUMN
 
 TOOLS = ("rustbpe", "tiktoken", "pyarrow", "numpy")
 _MOST_WORDS = 1000  # characters of a licence, of an origin

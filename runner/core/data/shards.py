@@ -14,11 +14,11 @@ from typing import Annotated, BinaryIO, Literal, cast
 
 from pydantic import Field, ValidationError
 
-from runner.core.artifacts.shard_reader import COLUMN, END_OF_FILE, END_OF_GROUP, PACKED, WRONG
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import open_plain
 from runner.core.base.launching import Frozen
 from runner.core.base.mountable import SOURCE
+from runner.core.data.shard_reader import COLUMN, END_OF_FILE, END_OF_GROUP, PACKED, WRONG
 from trainer.wire import strict_json
 
 MAX_VALUE = 16 << 20  # bytes of one document
@@ -114,7 +114,7 @@ def _reading(path: Path, how: Form, *wanted: str) -> Iterator[BinaryIO]:
         what = "a symbolic link" if link else str(error.strerror)
         raise ArtifactError(f"not a readable shard: {what}", where=str(path), fix=fix) from None
     environment = {"PYTHONPATH": str(SOURCE), "PATH": os.environ.get("PATH", ""), "ARROW_IO_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", "runner.core.artifacts.shard_reader", how.name, how.column, *wanted]
+    command = [sys.executable, "-P", "-m", "runner.core.data.shard_reader", how.name, how.column, *wanted]
     with (
         source,
         subprocess.Popen(

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from runner.core.artifacts import confine, shards
 from runner.core.base.errors import ArtifactError
 from runner.core.base.mountable import SOURCE
+from runner.core.data import confine, shards
 
 
 def wrote(path: Path, texts: list[str | None], rows: int = 100, **options: object) -> Path:
@@ -215,7 +215,7 @@ ATTEMPTS = {
 @pytest.mark.parametrize("confined", [True, False])
 def test_whoever_takes_the_reader_over_has_nothing(attempt: str, confined: bool) -> None:
     code = (
-        "import sys, os, socket, threading\nfrom runner.core.artifacts.confine import confine\n"
+        "import sys, os, socket, threading\nfrom runner.core.data.confine import confine\n"
         "waiting, done, found = threading.Event(), threading.Event(), []\n"
         "def look():\n"
         "    waiting.wait()\n"

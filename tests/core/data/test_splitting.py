@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.artifacts import splitting
+from runner.core.data import splitting
 
 WORDS = st.lists(st.text(alphabet="abcdeäß中", min_size=1, max_size=6), min_size=1, max_size=20)
 

@@ -6,10 +6,10 @@ import hashlib
 
 import pytest
 
-from runner.core.artifacts import overlap
-from runner.core.artifacts.corpus import Corpus, Shard
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import ArtifactError
+from runner.core.data import overlap
+from runner.core.data.corpus import Corpus, Shard
 
 
 class Said(Stages):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.core.artifacts import datasets
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
+from runner.core.data import datasets
 from tests.core.artifacts.hub import COMMIT, serving
 
 REPOS = {

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from runner.core.artifacts.corpus import Corpus, Shard
 from runner.core.artifacts.progress import Advance, Stages
 from runner.core.base.errors import ArtifactError
+from runner.core.data.corpus import Corpus, Shard
 
 _LEARNED = 0.1  # share of the scored text in which it is a mistake; public corpora have a few documents twice
 _FEWEST = 4  # times that a text may be scored (pack.py)

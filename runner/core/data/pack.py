@@ -19,11 +19,11 @@ import rustbpe
 import tiktoken
 from numpy.typing import NDArray
 
-from runner.core.artifacts.corpus import Corpus, Shard
 from runner.core.artifacts.profiles import BOS_TOKEN, SPECIAL_TOKENS, SPLIT_PATTERN, Profile
 from runner.core.artifacts.progress import Advance, Stages
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import whole
+from runner.core.data.corpus import Corpus, Shard
 from trainer.wire.packing import Documents, pack_rows
 
 _BATCH = 512  # documents tokenized at a time

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runner.core.artifacts.pack import Ranks
 from runner.core.artifacts.profiles import SPECIAL_TOKENS, SPLIT_PATTERN, Profile
 from runner.core.base.errors import ArtifactError
 from runner.core.base.files import open_plain
+from runner.core.data.pack import Ranks
 
 MAX_BYTES = 2 << 20  # upstream's has about 150 KB
 FIELDS = {"name", "pat_str", "mergeable_ranks", "special_tokens"}

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 import tenacity
 
-from runner.core.artifacts import download, patience
+from runner.core.artifacts import patience
 from runner.core.artifacts.progress import Stages
 from runner.core.base.errors import ArtifactError
+from runner.core.data import download
 
 
 class Mirror:

@@ -17,24 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.core.artifacts import (
-    heaps,
-    keys,
-    near_duplicates,
-    own_data,
-    pack,
-    prepare,
-    profiles,
-    shards,
-    splitting,
-    store,
-)
-from runner.core.artifacts.own_data import Data
+from runner.core.artifacts import keys, profiles, store
 from runner.core.artifacts.progress import Stages
-from runner.core.artifacts.scored_text import Kept
-from runner.core.artifacts.shard_reader import MAX_TEXT
 from runner.core.base.errors import ArtifactError
 from runner.core.base.home import Home
+from runner.core.data import heaps, near_duplicates, own_data, pack, prepare, shards, splitting
+from runner.core.data.own_data import Data
+from runner.core.data.scored_text import Kept
+from runner.core.data.shard_reader import MAX_TEXT
 
 TINY = profiles.Profile("mine", 32, 5, 300, 32 * 16, 4, 100_000, 10_000, holdout_tokens=32 * 8, validation_ppm=100_000)
 ROOMY = replace(TINY, eval_tokens=32 * 400, holdout_tokens=32 * 400)  # nothing of what may be scored is left out

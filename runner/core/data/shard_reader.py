@@ -1,6 +1,6 @@
 """Decodes one file of documents in a process that can do nothing else. UNTRUSTED from its first look at the file.
 
-    python -m runner.core.artifacts.shard_reader KIND COLUMN [all] < FILE
+    python -m runner.core.data.shard_reader KIND COLUMN [all] < FILE
 
 KIND is parquet, jsonl or text, with .gz or .zst behind it where the file is compressed. Writes frames, a 4-byte length
 and so many bytes: first {"documents", "text_bytes"} as a parquet file declares them (nothing of other kinds); then with
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     import pyarrow as pa  # noqa: PLC0415 - slow to import, and the parent needs the constants alone
     import pyarrow.parquet  # noqa: PLC0415 - before nothing more can be opened
 
-    from runner.core.artifacts.confine import confine  # noqa: PLC0415
+    from runner.core.data.confine import confine  # noqa: PLC0415
 
     pa.set_cpu_count(1)
     source, out = os.fdopen(0, "rb"), os.fdopen(1, "wb")

@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 import pytest
 import tiktoken
 
-from runner.core.artifacts import corpus, keys, manifest, pack, prepare, profiles, store
+from runner.core.artifacts import keys, manifest, profiles, store
 from runner.core.base.errors import ArtifactError, BusyError
 from runner.core.base.files import hash_file
 from runner.core.base.home import Home
 from runner.core.base.mountable import SOURCE
+from runner.core.data import corpus, pack, prepare
 
 Glovebox = Callable[..., tuple[int, str, str]]
 MADE = str(int(time.time()))  # the same for all of a test's runs
@@ -96,9 +97,10 @@ def test_upstreams_cache_is_imported_with_its_tokenizer(bench: Home, folder: Pat
 RUN = """
 import sys
 from pathlib import Path
-from runner.core.artifacts import prepare, profiles
+from runner.core.artifacts import profiles
+from runner.core.data import prepare
 from runner.core.base.home import Home
-from tests.core.artifacts.test_prepare import SMALL
+from tests.core.data.test_prepare import SMALL
 print(prepare.prepare(Home(Path(sys.argv[1])), SMALL, prepare.Source(shards=Path(sys.argv[2]))))
 """
 
