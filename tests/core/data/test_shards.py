@@ -58,7 +58,7 @@ def test_a_small_file_that_stands_for_twenty_gigabytes_is_refused_in_little_memo
     path = bomb(tmp_path / "a.parquet", 1 << 20, 20_000)
     assert path.stat().st_size < 8000
     code = (
-        "import sys; from pathlib import Path; from runner.core.artifacts import shards; from runner.core.base.errors import ArtifactError\n"
+        "import sys; from pathlib import Path; from runner.core.data import shards; from runner.core.base.errors import ArtifactError\n"
         "import resource\n"
         "try:\n    [None for _ in shards.groups(Path(sys.argv[1]))]\n"
         "except ArtifactError as error: print(error.what)\n"
