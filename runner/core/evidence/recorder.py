@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -34,7 +35,7 @@ from runner.core.base.values import (
 )
 from runner.core.decision import deaths, decide
 from runner.core.evidence import audit_chain, disk_reserve, receipts, results_tsv
-from runner.core.evidence.audit_chain import AuditLog
+from runner.core.evidence.audit_chain import AuditLog, ended
 from runner.core.evidence.checkpoints import MOST_UNSIGNED, Sealer
 from runner.core.evidence.git_line import GitLine, message
 from runner.core.evidence.ledger import Ledger, Opened, Origin, interrupted, start, text_digest
@@ -73,6 +74,8 @@ class Recorder:
 
     def __post_init__(self) -> None:
         self.texts = Texts(self.ledger)
+        self._behind = False  # whether the ledger has what the chain could not take
+        self._unheard: dict[str, Any] | None = None  # a start that it could not take
         self._results = results_tsv.Results(self.home.tag(self.tag) / "results.tsv")
 
     def begin(self, started: str, terms: str, origin: Origin | None = None) -> None:
@@ -86,14 +89,15 @@ class Recorder:
 
     def accept(self, taken: Snapshot, description: str, run: str) -> int:
         """Open a row before anything runs; returns the experiment's number."""
-        with self.lock:
+        with self.lock, self._in_step():
             number = self.ledger.open_experiment(
                 self.tag, started=now(), description=description, snapshot=taken.sha256, size=taken.size, run=run
             )
             faults.reach("ledger.opened")
             told = {"tag": self.tag, "experiment": number, "snapshot": taken.sha256, "run": run}
             opened = text_digest(self.ledger.opened(self.tag, number).model_dump_json())
-            self._enter("accepted", told | {"opened": opened})
+            self._unheard = told | {"opened": opened}
+            self._enter_start()
         return number
 
     def refuse(self, reason: str) -> None:
@@ -114,9 +118,10 @@ class Recorder:
                     raise UsageError("a request of another tag", where=request.request)
                 after = len(self.ledger.experiments(self.tag))
                 known = Steer(**dict(request), id=len(steers) + 1, tag=self.tag, taken=now(), after=after)
-                self.texts.add(known)
-                faults.reach("steer.recorded")
-                self._steered(known)
+                with self._in_step():
+                    self.texts.add(known)
+                    faults.reach("steer.recorded")
+                    self._steered(known)
                 self.sealer.seal(self.audit_log)
         return known
 
@@ -207,13 +212,15 @@ class Recorder:
 
     def _end_rerun(self, rerun: Rerun, receipt: dict[str, Any]) -> None:
         try:
-            self.ledger.close_rerun(rerun)
-            faults.reach("rerun.recorded")
-            self._enter("rerun", receipt)
+            with self._in_step():
+                self.ledger.close_rerun(rerun)
+                faults.reach("rerun.recorded")
+                self._enter("rerun", receipt)
             self.sealer.seal(self.audit_log)
         except (OSError, sqlite3.Error, GloveboxError):
             if not disk_reserve.give_up(self.home):
                 raise
+            self._catch_up()
             if rerun.id in {one.id for one in self.ledger.open_reruns(self.tag)}:
                 self.ledger.close_rerun(rerun)
             raise disk_reserve.full(self.home, f"; rerun {rerun.id} is recorded") from None
@@ -255,6 +262,7 @@ class Recorder:
         except (OSError, sqlite3.Error, GloveboxError):
             if not disk_reserve.give_up(self.home):
                 raise
+            self._catch_up()
             if row.id in self.ledger.open_numbers(self.tag):
                 self.ledger.close_experiment(row)
             self._follow()
@@ -262,12 +270,13 @@ class Recorder:
 
     def _commit(self, row: Experiment, engines: list[EngineResult]) -> None:
         faults.reach("row.committed")
-        self.ledger.close_experiment(row)
-        faults.reach("row.recorded")
-        if row.status is Status.KEEP:
-            self.line.advance(self.tag, row.commit)
-            faults.reach("branch.advanced")
-        self._vouch(row, engines)
+        with self._in_step():
+            self.ledger.close_experiment(row)
+            faults.reach("row.recorded")
+            if row.status is Status.KEEP:
+                self.line.advance(self.tag, row.commit)
+                faults.reach("branch.advanced")
+            self._vouch(row, engines)
         faults.reach("row.vouched")
         self.sealer.seal(self.audit_log)
         faults.reach("chain.sealed")
@@ -280,6 +289,30 @@ class Recorder:
         # What this process wrote, not what is there by now; after a crash only that is known.
         digest = self.ledger.digest(row.tag, row.id) if recovered else text_digest(row.model_dump_json())
         self._enter("finished", receipts.receipt(row, digest, engines, found, apart, recovered=recovered))
+
+    @contextmanager
+    def _in_step(self) -> Iterator[None]:
+        """Within, the ledger is ahead of the chain by one: not before the chain has, signed, what it could not take.
+
+        Lanes go on to their ends when one fails. Two rows in the ledger alone are what no crash leaves.
+        """
+        self._catch_up()
+        self._behind = True
+        yield
+        self._behind = False
+
+    def _catch_up(self) -> None:
+        if self._behind:
+            self._enter_start()
+            self._follow()
+            self._behind = False
+        elif self.audit_log.unsigned:
+            self.sealer.seal(self.audit_log)
+
+    def _enter_start(self) -> None:
+        if self._unheard is not None:
+            self._enter("accepted", self._unheard)
+            self._unheard = None
 
     def _enter(self, kind: str, data: dict[str, Any]) -> None:
         """Into the audit chain, once a run that could not be signed, and what was found so, has its signature."""
@@ -302,15 +335,17 @@ class Recorder:
         rows = self.ledger.experiments(self.tag)
         entries = audit_chain.verify(self.home.audit)
         told, seen, asked = (audit_chain.by_name(entries, kind) for kind in ("finished", "rerun", audit_chain.STEERED))
-        for steer in self.texts.steers(self.tag):
-            if (steer.tag, steer.id) not in asked:
-                self._steered(steer)
+        unasked = [steer for steer in self.texts.steers(self.tag) if (steer.tag, steer.id) not in asked]
         unheard = [row for row in rows if (row.tag, row.id) not in told]
         untold = [rerun for rerun in self.ledger.reruns(self.tag) if (rerun.tag, rerun.id) not in seen]
-        if max(len(unheard), len(untold)) > MOST_UNSIGNED:  # between ledger and chain there is one at a time
-            count = len(unheard) + len(untold)
-            what = f"the audit chain does not know {count} runs of tag {self.tag}: no crash leaves that"
-            raise VerifyError(what, where=str(self.home.ledger), fix="glovebox verify; restore a backup")
+        begun = audit_chain.by_name(entries, "accepted")
+        unseen = [number for number in self.ledger.open_numbers(self.tag) if (self.tag, number) not in begun]
+        unsigned = self._left_unsigned(entries) if self.audit_log.inherited else 0
+        self._only_one({"runs": len(unheard) + len(untold) + unsigned, "requests": len(unasked), "starts": len(unseen)})
+        if unasked:
+            self.audit_log.append(audit_chain.FOUND, {})  # what is signed here nobody saw: it is said for ever
+        for steer in unasked:
+            self._steered(steer)
         for row in unheard:
             self._vouch(row, [], recovered=True)
         for rerun in untold:
@@ -321,6 +356,19 @@ class Recorder:
             self.line.advance(self.tag, keeps[-1].commit)
         if rows:
             self._results.rewrite(rows)
+
+    def _left_unsigned(self, entries: Sequence[dict[str, Any]]) -> int:
+        """Ends of this tag's runs behind the last checkpoint; a crash in another tag is that one's."""
+        seals = [at for at, entry in enumerate(entries) if entry["kind"] == audit_chain.CHECKPOINT]
+        found = (audit_chain.named(entry) for entry in entries[seals[-1] + 1 if seals else 0 :] if ended(entry))
+        return sum(one is not None and one[0][0] == self.tag for one in found)
+
+    def _only_one(self, unknown: dict[str, int]) -> None:
+        """Raises VerifyError for more than a crash can have left: between ledger and chain there is one at a time."""
+        for what, count in unknown.items():
+            if count > MOST_UNSIGNED:
+                told = f"the audit chain does not know {count} {what} of tag {self.tag}: no crash leaves that"
+                raise VerifyError(told, where=str(self.home.ledger), fix="glovebox verify; restore a backup")
 
     def close_interrupted(self) -> list[int]:
         """Complete what a dead runner left open: the run is lost, the row is not. Returns those without a train.py."""

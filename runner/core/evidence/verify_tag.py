@@ -178,6 +178,7 @@ class Records:
         check, name = self.outcome.check, f"{row.tag} experiment {row.id}"
         nothing = row.status is Status.CRASH and row.val_bpb is None
         check("ledger rows", row.reason != INTERRUPTED or nothing, f"{name}: a crash ended it, and it has an outcome")
+        self.unheard += row.reason == INTERRUPTED and accepted is None
         if row.reason != INTERRUPTED or accepted is not None:  # a crash may come before the chain hears of it
             same = accepted is not None and _started(accepted, row)
             check("receipts", same, f"{name}: the audit chain does not know that it began")
@@ -271,8 +272,9 @@ class Records:
 
 
 def _started(entry: _Entry, began: Experiment | Opened) -> bool:
-    """Whether an entry of the chain is of this start; a row that ended is vouched for by another."""
-    if isinstance(began, Opened) and "opened" in entry and entry["opened"] != text_digest(began.model_dump_json()):
+    """Whether an entry of the chain is of this start, to the byte where it says so; also once the row has ended."""
+    opened = Opened(**{name: getattr(began, name) for name in Opened.model_fields})
+    if "opened" in entry and entry["opened"] != text_digest(opened.model_dump_json()):
         return False
     return (entry.get("snapshot"), entry.get("run")) == (began.snapshot, began.run)
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from runner.core.base import files, locks
 from runner.core.base.errors import GloveboxError, VerifyError
 from runner.core.base.home import Home
 from runner.core.base.mountable import SOURCE
-from runner.core.base.values import INTERRUPTED, Experiment
+from runner.core.base.steering import Steer, Verb, request
+from runner.core.base.values import INTERRUPTED, Experiment, Status
 from runner.core.evidence import audit_chain, beside, results_tsv, verify
 from runner.core.evidence.checkpoints import Sealer
 from runner.core.evidence.git_line import GitLine
 from runner.core.evidence.ledger import Ledger, Origin, start
 from runner.core.evidence.receipts import row_digest
+from runner.core.evidence.texts import Texts
 from runner.rooms.desk import session
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.settings import Settings
@@ -950,14 +953,16 @@ def test_an_experiment_that_a_crash_ended_has_no_score(night: Loop) -> None:
 
 
 @pytest.mark.parametrize("lasts", [False, True])
+@pytest.mark.parametrize("kind", ["checkpoint", "finished", "accepted"])
 def test_a_run_that_could_not_be_signed_is_before_the_next_is_entered(
-    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch, lasts: bool
+    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch, lasts: bool, kind: str
 ) -> None:
-    """The other lane went on: two runs under one signature failed verify for ever, or no session began any more."""
+    """The other lane went on: two runs under one signature, or in the ledger alone, failed verify for ever, or no
+    session began any more."""
     real, failed = audit_chain.AuditLog._write, []
 
     def write(log: audit_chain.AuditLog, line: bytes) -> None:
-        if b'"kind":"checkpoint"' in line and (lasts or not failed):
+        if f'"kind":"{kind}"'.encode() in line and (lasts or not failed):
             failed.append(1)
             raise GloveboxError("the audit log cannot be written", where="x", fix="y")
         real(log, line)
@@ -1076,3 +1081,131 @@ def test_a_name_in_the_chain_is_a_tag_or_no_name() -> None:
         assert audit_chain.named({"kind": "finished", "data": {"tag": tag, "id": 1}}) is None
     assert audit_chain.named({"kind": "finished", "data": {"tag": "t", "id": True}}) is None
     assert audit_chain.named({"kind": "finished", "data": {"tag": "t", "id": 1}}) == (("t", 1), {"tag": "t", "id": 1})
+
+
+# What a fourth found: what a session enters that it did not see
+
+
+def two_ends(loop: Loop, work: Path) -> list[Callable[[], object]]:
+    """Two lanes under way: what each does when its run ends."""
+    ends: list[Callable[[], object]] = []
+    for number in (13, 14):
+        work.write_bytes(driver.candidate(loop.best_source(), number))
+        taken = snapshot.take(work, loop.home.snapshots, 1 << 20)
+        number = loop.recorder.accept(taken, "a lane", f"{number:016x}")
+        row = loop.recorder._row(number, status=Status.CRASH, reason="exception", lane="")
+        ends.append(partial(loop.recorder.commit, row, []))
+    return ends
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_lanes_that_end_while_the_chain_cannot_be_written_leave_what_a_session_takes_up(
+    night: Loop, work: Path, monkeypatch: pytest.MonkeyPatch, lasts: bool
+) -> None:
+    """Both rows were in the ledger alone, and no session began any more."""
+    ends, failed = two_ends(night, work), []
+    real = audit_chain.AuditLog._write
+
+    def write(log: audit_chain.AuditLog, line: bytes) -> None:
+        if lasts or not failed:
+            failed.append(1)
+            raise GloveboxError("the audit log cannot be written", where="x", fix="y")
+        real(log, line)
+
+    monkeypatch.setattr(audit_chain.AuditLog, "_write", write)
+    with pytest.raises(GloveboxError, match="cannot be written"):
+        ends[0]()
+    with pytest.raises(GloveboxError, match="cannot be written") if lasts else nullcontext():
+        ends[1]()
+    monkeypatch.undo()
+    assert len(night.ledger.open_numbers(night.tag)) == (1 if lasts else 0)
+    night.ledger.close()
+    loop = standin.loop(night.home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()
+    go_on(loop, work, 17)
+    assert verify.verify(night.home).failures == []
+
+
+def forged_request(home: Home, tag: str, number: int, verb: Verb = "hint") -> None:
+    """In the ledger alone."""
+    made = Steer(
+        **dict(request(verb, "2026-01-01T00:00:00+00:00", text="do this", experiment=0)),
+        id=number,
+        tag=tag,
+        taken="2026-01-01T00:00:00+00:00",
+        after=0,
+    )
+    Texts(Ledger(home.ledger)).add(made)
+
+
+def test_requests_that_only_the_ledger_knows_are_refused_and_one_is_said_for_ever(night: Loop, work: Path) -> None:
+    """Thirty of them, a veto among them, were signed by the next session without a word."""
+    home = night.home
+    night.ledger.close()
+    shutil.copy(home.ledger, home.root / "kept")
+    for number, verb in ((1, "hint"), (2, "veto")):
+        forged_request(home, driver.TAG, number, verb)  # type: ignore[arg-type]
+    before = home.audit.read_bytes()
+    with pytest.raises(VerifyError, match="does not know 2 requests of tag faults: no crash leaves that"):
+        standin.loop(home, driver.TAG, driver.SEED, driver.score).recorder.reconcile()
+    assert home.audit.read_bytes() == before
+    for name in ("ledger.sqlite-wal", "ledger.sqlite-shm"):
+        (home.root / name).unlink(missing_ok=True)
+    shutil.copy(home.root / "kept", home.ledger)
+    forged_request(home, driver.TAG, 1)  # one is what a crash leaves
+    loop = standin.loop(home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()
+    go_on(loop, work, 14)
+    found = verify.verify(home)
+    assert found.failures == []
+    assert any("1 starts were signed after a crash by a session that had not seen them" in x for x in found.unknown)
+
+
+@pytest.mark.parametrize("column", ["started", "description"])
+def test_a_start_that_was_changed_before_its_row_was_closed_is_found(night: Loop, work: Path, column: str) -> None:
+    """While it was open verify said so; once a session had closed it, nothing did."""
+    work.write_bytes(work.read_bytes() + b"# under way\n")
+    taken = snapshot.take(work, night.home.snapshots, 1 << 20)
+    night.recorder.accept(taken, "under way", "f" * 16)
+    sql(night.home, f"UPDATE experiments SET {column} = 'FORGED' WHERE status IS NULL")
+    night.ledger.close()
+    loop = standin.loop(night.home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()
+    assert loop.ledger.experiments(driver.TAG)[-1].reason == INTERRUPTED
+    assert any("the audit chain does not know that it began" in line for line in verify.verify(night.home).failures)
+
+
+def test_starts_that_only_the_ledger_knows_are_refused_and_one_is_said_for_ever(night: Loop, work: Path) -> None:
+    taken = snapshot.take(work, night.home.snapshots, 1 << 20)
+    begin = partial(night.ledger.open_experiment, night.tag, started="x", description="y", snapshot=taken.sha256)
+    for number in range(2):
+        begin(size=taken.size, run=f"{number:016x}")
+    with pytest.raises(VerifyError, match="does not know 2 starts of tag faults: no crash leaves that"):
+        standin.loop(night.home, driver.TAG, driver.SEED, driver.score).recorder.reconcile()
+    sql(night.home, f"DELETE FROM experiments WHERE status IS NULL AND run = '{1:016x}'")
+    night.ledger.close()
+    loop = standin.loop(night.home, driver.TAG, driver.SEED, driver.score)
+    loop.recorder.reconcile()
+    go_on(loop, work, 14)
+    found = verify.verify(night.home)
+    assert found.failures == []
+    assert any("1 experiments were begun and the audit chain does not know" in line for line in found.unknown)
+
+
+def test_one_start_signs_no_more_than_one_run_that_nobody_saw(night: Loop, work: Path) -> None:
+    """One unsigned at the chain's end, and one that only the ledger knows, were two."""
+    chain = lines(night.home)
+    ends = [at for at, entry in enumerate(chain) if entry["kind"] == "finished"]
+    rewritten(night.home, chain[: ends[-2] + 1], sealed=True)
+    assert lines(night.home)[-1]["kind"] == "finished"
+    with pytest.raises(VerifyError, match="does not know 2 runs"):
+        standin.loop(night.home, driver.TAG, driver.SEED, driver.score).recorder.reconcile()
+
+
+def test_a_crash_in_another_tag_is_that_ones(night: Loop, work: Path) -> None:
+    """This tag's row is not in the chain, and the chain ends with another's that is not signed: two crashes."""
+    chain = lines(night.home)
+    rewritten(night.home, chain[:-2], sealed=True)
+    last = chain[-2]["data"] | {"tag": "other"}
+    audit_chain.AuditLog(night.home.audit).append("finished", last)
+    standin.loop(night.home, driver.TAG, driver.SEED, driver.score).recorder.reconcile()
