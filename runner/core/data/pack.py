@@ -28,7 +28,7 @@ from trainer.wire.packing import Documents, pack_rows
 
 _BATCH = 512  # documents tokenized at a time
 _BLANKS = re.compile(r"\s{10001,}")  # the split pattern goes back over every one of them: a million is a stack overflow
-_FEWEST = 4  # times that validation text may be scored
+FEWEST = 4  # times that validation text may be scored
 Arrays = tuple[NDArray[np.uint16], NDArray[np.int32], NDArray[np.int64]]
 Ranks = dict[bytes, int]
 
@@ -70,7 +70,7 @@ def _enough(shard: Shard, needed: int, tokens: Arrays, stages: Stages) -> None:
     told = f"{texts:,} tokens of validation text, {needed:,} are scored"
     if not texts:
         raise ArtifactError("the validation shard has no text", where=shard.name, fix="use another")
-    if texts * _FEWEST < needed:
+    if texts * FEWEST < needed:
         what = f"{told}: each would count {needed // texts} times"
         fix = "more text to score, or a smaller eval_tokens (holdout_tokens) in the profile"
         raise ArtifactError(what, where=shard.name, fix=fix)

@@ -79,7 +79,7 @@ def _prepare(home: Home, profile: Profile, source: Source, stages: Stages) -> st
     if profile.holdout_tokens:
         documents = corpus.held_back(documents)
     if not source.data and (profile.name != "demo" or source.shards or source.upstream_cache):
-        documents = overlap.check(documents, stages)
+        documents = overlap.check(documents, profile, stages)
     _room(home, documents, stages)
     work = home.artifacts / f".work-{profile.name}"
     plan = _plan(home, work, profile, documents, source, ranks)
