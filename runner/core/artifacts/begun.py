@@ -13,7 +13,7 @@ from runner.core.policy.policy_files import Policies
 
 def under(home: Home, terms: str, some: Iterable[Policies]) -> Policies | None:
     """Those of `some` policies with these terms (the ledger's `policy` of a tag), None if they are gone."""
-    return of_tag(some, terms, store.latest_kernels(home), store.caches(home))
+    return of_tag(some, terms, store.kernels_here(home), store.caches(home))
 
 
 def under_or_now(home: Home, terms: str) -> Policies:

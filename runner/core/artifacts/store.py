@@ -47,6 +47,12 @@ def latest_kernels(home: Home) -> str | None:
     return latest(home, KERNELS) if there or highest(home).get(KERNELS) else None
 
 
+def kernels_here(home: Home) -> str | None:
+    """The newest version that is here, for who only looks: whether it is too old is asked when it is used."""
+    found = _versions(home, KERNELS)
+    return found[max(found)] if found else None
+
+
 def caches(home: Home) -> list[str]:
     """Versions of compile caches, newest first. An older one is no danger: what does not fit is not used."""
     return [version for _, version in sorted(_versions(home, CACHE).items(), reverse=True)]
@@ -266,11 +272,18 @@ def highest(home: Home) -> dict[str, int]:
     Without it an older artifact in a newer one's place would be taken, so it is not passed over.
     """
     path = home.store / HIGHEST
-    found = _read_json(path)
-    if os.path.lexists(path) and not (found and all(type(serial) is int for serial in found.values())):
-        fix = f"restore it from a backup; or, sure that no newer artifact was taken away: rm {path}"
-        raise ArtifactError("cannot be read: it says which artifacts are too old", where=str(path), fix=fix)
-    return {kind: serial for kind, serial in found.items() if type(serial) is int}
+    try:
+        found = strict_json.loads(read_plain(path, _MAX_NOTES), max_bytes=_MAX_NOTES)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        found = error
+    if isinstance(found, dict) and found and all(type(serial) is int for serial in found.values()):
+        return found
+    fix = f"restore it from a backup; or, sure that no newer artifact was taken away: rm {path}"
+    if isinstance(found, OSError):
+        fix = f"look why ({found.strerror}): ls -l {path}"
+    raise ArtifactError("cannot be read: it says which artifacts are too old", where=str(path), fix=fix)
 
 
 def next_serial(home: Home) -> int:

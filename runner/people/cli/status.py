@@ -28,15 +28,16 @@ def show(home: Home, tag: str | None, as_json: bool) -> None:
     """A run's experiments, baseline, best and cost."""
     book = ledger.Ledger(home.ledger, read_only=True)
     name = newest(home, book, tag)
+    rows = book.experiments(name)
     cost, away = spending.spent(home.spent, name), spending.away(home.broker)
-    told = leak_budget.told(begun.under_or_now(home, book.run_info(name)["policy"]), book.experiments(name))
+    told = leak_budget.told(begun.under_or_now(home, book.run_info(name)["policy"]), rows)
     document = record.Status(
         **facts(book, name),
         report=str(home.tag(name) / "report.html"),
         cost=None if cost is None else record.Cost(**cost),
         away_until=None if away is None else away.isoformat(),
         paused=texts.paused(home, texts.Texts(book), name),
-        **views.leak(told, len(book.experiments(name))),
+        **views.leak(told, len(rows)),
     )
     if as_json:
         emit(document)

@@ -123,7 +123,7 @@ def _watched(state: watching.State) -> record.Watched:
         leak_bits=round(state.leak_bits),
         leak_limit=state.leak_limit,
         leak_experiments_left=state.leak_left,
-        leak_ends_at=state.count + state.leak_left,
+        leak_ends_at=state.leak_ends_at,
         paused=state.paused,
         hints=state.hints,
     )

@@ -64,6 +64,11 @@ class State:
     works: bool  # whether a session does
     hints: int  # that stand
 
+    @property
+    def leak_ends_at(self) -> int:
+        """Number of the last experiment that may be told."""
+        return self.count + self.leak_left
+
 
 class Look:
     """Looks at one tag again and again: a row is read once."""
@@ -180,7 +185,7 @@ def frame(state: State, width: int, *, unicode: bool) -> RenderableType:
     parts.append(
         _line(
             f"told      {share:.0f}% of the leak budget, room for {state.leak_left} experiments more, "
-            f"up to number {state.count + state.leak_left}"
+            f"up to number {state.leak_ends_at}"
         )
     )
     parts += [_line(f"GPU       {line}") for line in state.gpus]

@@ -224,6 +224,7 @@ def test_a_note_of_what_was_used_that_cannot_be_read_is_not_passed_over(bench: H
     note = bench.store / store.HIGHEST
     kept = note.read_text()
     note.write_text(text)
+    assert store.kernels_here(bench) is None  # who only looks is not kept from it
     for ask in (store.latest, store.latest_kernels, store.next_serial):
         with pytest.raises(ArtifactError, match=f"which artifacts are too old .*rm {note}"):
             ask(bench)

@@ -98,7 +98,7 @@ def test_what_is_scored_is_the_beginning_of_a_shard_however_much_follows() -> No
     """A third of the documents, none of the scored ones, and 200 before 600 others: every scored row was learned."""
     val = texts("val", 200)
     with pytest.raises(
-        ArtifactError, match="200 of 800 validation documents are training .* up to 100% of what is sco"
+        ArtifactError, match=r"200 of 800 validation documents are training .* up to 100% of what is sco"
     ):
         check(corpus(val + texts("filler", 600), texts("train", 100) + val), Said())
     check(corpus(texts("filler", 6000) + val, texts("train", 100) + val), Said())  # the control: behind what is scored

@@ -62,6 +62,17 @@ def test_the_tag_that_is_worked_on_comes_before_the_newest_that_ended_one(gloveb
         assert json.loads(glovebox("status", "--json")[1])["tag"] == "t"
 
 
+def test_who_only_looks_is_not_kept_from_it_by_a_note_of_what_was_used(glovebox: Glovebox, bench: Home) -> None:
+    """A session refuses the note; `status`, `history` and `report` did too, and `verify` looked at no verdict."""
+    bench.store.mkdir(exist_ok=True)
+    before = verify.verify(bench)
+    (bench.store / "highest.json").write_text("[1")
+    for command in ("status", "history", "report"):
+        assert glovebox(command)[0] == 0, command
+    found = verify.verify(bench)
+    assert (found.failures, found.checked) == (before.failures, before.checked)
+
+
 def test_a_bench_that_is_read_only_is_said_once(
     bench: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
