@@ -23,8 +23,7 @@ from trainer import attention, telemetry
 from trainer.evaluator.model import graph as wire
 from trainer.evaluator.model import program as dry
 from trainer.evaluator.model.weights import DTYPES
-from trainer.export.capture import MODES, Batch, Logits
-from trainer.export.lower import lower
+from trainer.export.capture import MODES, Batch, Logits, ways
 from trainer.export.refusals import NotExportable, Why
 from trainer.wire import variables
 from trainer.wire.refusal import Reason, Refused
@@ -91,7 +90,7 @@ def rehearse() -> None:
     No GPU is to be seen meanwhile: what train.py says of its allocator counts as long as CUDA is not initialised.
     """
     with torch.no_grad(), mock.patch.object(torch.cuda, "is_available", return_value=False):
-        lower(MODES["functional"](_Nothing(), torch.zeros(1, 1, dtype=torch.int64))).document()
+        MODES["functional"](_Nothing(), torch.zeros(1, 1, dtype=torch.int64)).document()
 
 
 class _Nothing(torch.nn.Module):
@@ -115,11 +114,11 @@ def _captured(
 
 def _exported(module: Logits, idx: torch.Tensor, rows: int, seq_len: int) -> tuple[bytes, dict[str, torch.Tensor]]:
     failures: list[NotExportable] = []
-    for export in MODES.values():
+    for export in ways(module):
         try:
             # Both: a dry run under the caller's autocast is another program than the one that is handed over.
             with torch.no_grad(), torch.autocast(idx.device.type, enabled=False), attention.exporting():
-                document, tensors = lower(export(module, idx)).document()
+                document, tensors = export(module, idx).document()
                 data = json.dumps(document, separators=(",", ":")).encode()
                 _validate(data, tensors, rows, seq_len)
         except NotExportable as error:

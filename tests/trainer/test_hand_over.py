@@ -15,6 +15,7 @@ from tests.evaluator import zoo
 from tests.trainer.conftest import Told
 from trainer import attention, hand_over
 from trainer.evaluator.model import graph, program, weights
+from trainer.export import capture
 from trainer.export.refusals import NotExportable, Why
 from trainer.wire import variables
 
@@ -43,10 +44,10 @@ def idx() -> torch.Tensor:
     return torch.randint(0, zoo.VOCAB, (ROWS, zoo.SEQ))
 
 
-@pytest.fixture(params=list(hand_over.MODES))
+@pytest.fixture(params=list(capture.MODES))
 def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """One way of exporting alone."""
-    monkeypatch.setattr(hand_over, "MODES", {request.param: hand_over.MODES[request.param]})
+    monkeypatch.setattr(capture, "MODES", {request.param: capture.MODES[request.param]})
     return str(request.param)
 
 
@@ -149,18 +150,18 @@ def test_the_rehearsal_sees_no_gpu_and_hides_it_from_nobody_else(monkeypatch: py
     """What train.py says of its allocator counts as long as CUDA is not initialised."""
     asked: list[str] = []
     seen: list[bool] = []
-    real = hand_over.lower
+    real = hand_over.MODES["functional"]
 
     def is_available() -> bool:
         asked.append("driver")
         return True
 
-    def lower(*args: Any) -> Any:
+    def functional(*args: Any) -> Any:
         seen.append(torch.cuda.is_available())
         return real(*args)
 
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
-    monkeypatch.setattr(hand_over, "lower", lower)
+    monkeypatch.setitem(hand_over.MODES, "functional", functional)
     hand_over.rehearse()
     assert seen == [False]
     assert asked == []
@@ -168,11 +169,11 @@ def test_the_rehearsal_sees_no_gpu_and_hides_it_from_nobody_else(monkeypatch: py
 
 
 def test_a_rehearsal_that_fails_hides_the_gpu_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Any) -> Any:
+    def broken(*_: Any) -> Any:
         raise ZeroDivisionError
 
     before = torch.cuda.is_available
-    monkeypatch.setattr(hand_over, "lower", broken)
+    monkeypatch.setitem(hand_over.MODES, "functional", broken)
     with pytest.raises(ZeroDivisionError):
         hand_over.rehearse()
     assert torch.cuda.is_available is before

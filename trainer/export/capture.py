@@ -1,7 +1,8 @@
-"""What a model is asked when it is handed over, and torch.export around it. UNTRUSTED side.
+"""What a model is asked when it is handed over, and the ways of writing down what it does. UNTRUSTED side.
 
-Two ways of tracing, since neither covers every model: functional decomposition (keeps linear, attention and norms
-whole) and a post-dispatch trace (lower level, but survives autocast around einsum and recurrent layers).
+Two ways, since neither covers every model: torch.export with functional decomposition (keeps linear, attention and
+norms whole, knows functions as arguments and rows chosen by tokens), and a recording of the running model (direct.py:
+lower level, survives what tracing does not), which comes first where a pass makes so many calls that tracing takes minutes.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
-from torch.export import ExportedProgram
-from torch.export._trace import _export
 from torch.overrides import TorchFunctionMode
 
+from trainer.export import direct
+from trainer.export.lower import lower
 from trainer.export.reads import Answer, Listen, idle
+from trainer.export.recording import Recording
+
+LONG = 2_000  # calls of torch in one forward pass
 
 
 class Batch(NamedTuple):
@@ -41,6 +45,7 @@ class Logits(torch.nn.Module):
         self.which = 0
         self.reads: list[Any] = []  # what forward reads from tensors, in order
         self.idle: frozenset[int] = frozenset()  # of them, by number, those that nothing comes of
+        self.calls = 0  # of torch, in one pass
         self.steady = True  # whether forward says the same twice
 
     def forward(self, idx: torch.Tensor) -> torch.Tensor:
@@ -66,7 +71,7 @@ class Logits(torch.nn.Module):
             with Listen() as listened:
                 logits: torch.Tensor = self(idx)
             self.idle = idle(listened.found, self.model, lambda: self(idx), logits)
-        self.reads = listened.found
+        self.reads, self.calls = listened.found, listened.calls
         self.steady = _alike(first, logits)
         return logits
 
@@ -129,15 +134,15 @@ def _as_logits(seen: torch.Tensor, idx: torch.Tensor) -> torch.Tensor | None:
     return None
 
 
-def _functional(module: torch.nn.Module, idx: torch.Tensor) -> ExportedProgram:
-    exported: ExportedProgram = torch.export.export(module, (idx,), strict=False).run_decompositions({})
-    return exported
+def _functional(module: torch.nn.Module, idx: torch.Tensor) -> Recording:
+    return lower(torch.export.export(module, (idx,), strict=False).run_decompositions({}))
 
 
-def _post_dispatch(module: torch.nn.Module, idx: torch.Tensor) -> ExportedProgram:
-    exported: ExportedProgram = _export(module, (idx,), strict=False, pre_dispatch=False)
-    return exported
+Mode = Callable[[torch.nn.Module, torch.Tensor], Recording]
+MODES: dict[str, Mode] = {"functional": _functional, "direct": direct.record}
 
 
-Mode = Callable[[torch.nn.Module, torch.Tensor], ExportedProgram]
-MODES: dict[str, Mode] = {"functional": _functional, "post-dispatch": _post_dispatch}  # in the order they are tried
+def ways(module: Logits) -> list[Mode]:
+    """The modes in the order in which they are tried."""
+    long = module.calls > LONG
+    return [MODES[name] for name in sorted(MODES, key=lambda name: long and name != "direct")]

@@ -28,7 +28,7 @@ from trainer.export import higher_order, reads, rewrites, rows
 from trainer.export.recording import Recording, encode
 from trainer.export.refusals import NotExportable, Why
 from trainer.export.rewrites import name_of, named
-from trainer.export.values import Read, Values, tensors
+from trainer.export.values import BESIDE, Read, Values, tensors
 
 _SKIPPED = frozenset(
     {
@@ -143,7 +143,7 @@ class Lowering(TorchDispatchMode):
         """What a node of the program's graph gives."""
         if target is operator.getitem:
             if args[0][args[1]] is None:
-                raise NotExportable(Why.UNSUPPORTED_OP, "what a kernel returns beside its result is read")
+                raise NotExportable(Why.UNSUPPORTED_OP, BESIDE)
             return args[0][args[1]]
         if isinstance(target, OpOverload):
             return self.call(target, args, kwargs)

@@ -9,7 +9,8 @@ as one that is only kept for a log, needs no check: with any other in its place 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,15 +24,17 @@ _READS = _BRANCHES | {torch.Tensor.__int__, torch.Tensor.__float__, torch.Tensor
 
 
 class Listen(TorchFunctionMode):
-    """Remembers, in order, what is read from tensors. The `at`-th read may get another answer than is there."""
+    """Counts calls and remembers, in order, what is read from tensors. The `at`-th read may get another answer than is there."""
 
     def __init__(self, at: int | None = None, other: Any = None) -> None:
         super().__init__()
         self.found: list[Any] = []
+        self.calls = 0
         self._at, self._other = at, other
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.calls += 1
         if func not in _READS:
             return result
         self.found.append(result)
@@ -44,12 +47,21 @@ def idle(
     """Which of the numbers that `ask` reads, on the way to the same `logits`, nothing comes of: in that call, or in the
     next. What the model keeps of other answers is taken back."""
     numbers = [at for at, value in enumerate(found) if not isinstance(value, bool)][:_ASKED]
-    before = [(part, dict(vars(part)), dict(part._buffers)) for part in model.modules()] if numbers else []
-    try:
+    if not numbers:
+        return frozenset()
+    with kept(model):
         # The last of the others shows in one more call, which gets what is there.
         return frozenset(
             at for at in numbers if all(_same(at, o, ask, logits) for o in (*_others(found[at]), found[at]))
         )
+
+
+@contextmanager
+def kept(model: torch.nn.Module) -> Iterator[None]:
+    """The attributes and buffers of all its modules are afterwards those of before."""
+    before = [(part, dict(vars(part)), dict(part._buffers)) for part in model.modules()]
+    try:
+        yield
     finally:
         for part, attributes, buffers in before:
             vars(part).clear()

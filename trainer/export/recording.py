@@ -57,9 +57,7 @@ class Recording:
         """(graph document, tensors by name); raises NotExportable where an argument has no word in the format."""
         if self.input is None or self.output is None:
             raise NotExportable(Why.SIGNATURE, "forward(idx) must take one tensor and return one tensor of logits")
-        roots = {self.output, *self.checks}
-        kept = self._reachable(roots)
-        read = roots.union(*(operation.refs for operation in kept))
+        kept, read = self._reachable(), self.read()
         ids, names, tensors = {self.input: 0}, dict[Any, str](), dict[str, torch.Tensor]()
         weights: list[list[int | str]] = []
         for id_, tensor in self.tensors.items():
@@ -79,8 +77,15 @@ class Recording:
             document["checks"] = sorted({ids[id_] for id_ in self.checks})
         return document, tensors
 
-    def _reachable(self, roots: set[int]) -> list[wire.Node]:
-        needed, kept = set(roots), list[wire.Node]()
+    def read(self) -> set[int]:
+        """The values that the logits and the checks come of."""
+        return self._roots().union(*(operation.refs for operation in self._reachable()))
+
+    def _roots(self) -> set[int]:
+        return {id_ for id_ in (self.output, *self.checks) if id_ is not None}
+
+    def _reachable(self) -> list[wire.Node]:
+        needed, kept = self._roots(), list[wire.Node]()
         for operation in reversed(self.operations):
             if not needed.isdisjoint(range(operation.first, operation.first + operation.outputs)):
                 kept.append(operation)

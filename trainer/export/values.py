@@ -13,6 +13,8 @@ from trainer.evaluator.model.arguments import Ref
 from trainer.export.recording import Recording
 from trainer.export.refusals import NotExportable, Why
 
+BESIDE = "what a kernel returns beside its result is read"
+_UNREAD = -1
 Read = Callable[[torch.Tensor], Any]
 
 
@@ -49,6 +51,14 @@ class Values:
         self.hold(real, fake)
         return fake
 
+    def nothing(self) -> torch.Tensor:
+        """A fake tensor that nobody may read: what a kernel returns beside its result."""
+        with _disable_current_modes(), self.fake:
+            fake = torch.empty(0)
+        self._ids[id(fake)] = _UNREAD
+        self._alive.append(fake)
+        return fake
+
     def rename(self, fake: torch.Tensor, other: torch.Tensor) -> None:
         """What the one stands for is from now on what the other stands for: it was written to."""
         self._ids[id(fake)] = self.id_of(other)
@@ -60,6 +70,8 @@ class Values:
             if real is None or isinstance(real, FakeTensor):
                 raise NotExportable(Why.OTHER, "a tensor of unknown origin")
             self.hold(real, tensor)
+        if self._ids[id(tensor)] == _UNREAD:
+            raise NotExportable(Why.UNSUPPORTED_OP, BESIDE)
         return self._ids[id(tensor)]
 
     def is_known(self, tensor: Any) -> bool:

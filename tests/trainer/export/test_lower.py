@@ -11,7 +11,6 @@ import torch.nn.functional as F
 
 from trainer.evaluator.model import ops
 from trainer.export.capture import MODES
-from trainer.export.lower import lower
 from trainer.export.refusals import NotExportable, Why
 
 VOCAB, DIM = 16, 8
@@ -35,8 +34,8 @@ class Model(torch.nn.Module):
 def written(core: Callable[[Any, torch.Tensor], torch.Tensor]) -> tuple[list[str], dict[str, torch.Tensor]]:
     """Names of the operations, and the tensors, of one model."""
     with torch.no_grad():
-        exported = MODES["functional"](Model(core).eval(), torch.zeros(2, 4, dtype=torch.int64))
-        document, tensors = lower(exported).document()
+        recorded = MODES["functional"](Model(core).eval(), torch.zeros(2, 4, dtype=torch.int64))
+        document, tensors = recorded.document()
     return [node["op"].removeprefix("aten.") for node in document["nodes"]], tensors
 
 

@@ -15,13 +15,12 @@ import torch.nn.functional as F
 
 from trainer.evaluator.model import graph, program
 from trainer.export.capture import MODES
-from trainer.export.lower import lower
 from trainer.export.refusals import NotExportable, Why
 
 ROWS, T, HEADS, DIM, VOCAB = 2, 8, 4, 8, 16
 CPU = torch.device("cpu")
 PUBLIC = "aten.scaled_dot_product_attention.default"
-MODE = {"attention_math": "functional"}  # a post-dispatch trace would take it apart, on any device
+MODE = {"attention_math": "functional"}  # a recording would take it apart, on any device
 aten = torch.ops.aten
 
 Core = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -51,7 +50,7 @@ def masked(core: Callable[..., torch.Tensor]) -> Core:
 
 def written(model: torch.nn.Module, mode: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     with torch.no_grad():
-        return lower(MODES[mode](model.eval(), torch.zeros(ROWS, T, dtype=torch.int64))).document()
+        return MODES[mode](model.eval(), torch.zeros(ROWS, T, dtype=torch.int64)).document()
 
 
 def parsed(document: dict[str, Any]) -> graph.Graph:
@@ -126,7 +125,7 @@ def test_causality_and_scale_survive(backend: str, given: dict[str, Any]) -> Non
     same(
         lambda q, k, v: BACKENDS[backend](q, k, v, **given),
         lambda q, k, v: public(q, k, v, **given),
-        MODE.get(backend, "post-dispatch"),
+        MODE.get(backend, "direct"),
     )
 
 
@@ -137,7 +136,7 @@ def test_a_mask_survives(backend: str, given: dict[str, Any]) -> None:
     same(
         masked(lambda q, k, v, mask: BACKENDS[backend](q, k, v, mask.expand(wide), **given)),
         masked(lambda q, k, v, mask: public(q, k, v, mask, **given)),
-        MODE.get(backend, "post-dispatch"),
+        MODE.get(backend, "direct"),
     )
 
 
@@ -160,13 +159,13 @@ def test_the_comparison_above_sees_an_argument_that_is_lost(other: dict[str, Any
         same(
             lambda q, k, v: BACKENDS["efficient_attention"](q, k, v, **given),
             core or (lambda q, k, v: public(q, k, v, **lost)),
-            "post-dispatch",
+            "direct",
         )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_attention_with_dropout_is_refused_and_without_it_is_not(backend: str) -> None:
-    mode = MODE.get(backend, "post-dispatch")
+    mode = MODE.get(backend, "direct")
     with pytest.raises(NotExportable, match="dropout") as caught:
         written(Model(lambda q, k, v: BACKENDS[backend](q, k, v, dropout=0.1)), mode)
     assert caught.value.why is Why.UNSUPPORTED_OP
@@ -214,18 +213,18 @@ def test_the_rest_of_what_a_backend_returns_cannot_be_read(read: Callable[[Any],
 
         return Reads(public)
 
-    parsed(written(reads(lambda found: found[0]), "post-dispatch")[0])
+    parsed(written(reads(lambda found: found[0]), "direct")[0])
     with pytest.raises(NotExportable, match="beside its result"):
-        written(reads(read), "post-dispatch")
+        written(reads(read), "direct")
 
 
 def test_grouped_heads_survive_where_the_backend_has_no_word_for_them() -> None:
-    """What torch's dispatcher calls for them in a post-dispatch trace: fewer keys than queries, and no more."""
+    """What torch's dispatcher calls for them in a recording: fewer keys than queries, and no more."""
 
     def grouped(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
-    same(grouped, grouped, "post-dispatch", kv_heads=2)
+    same(grouped, grouped, "direct", kv_heads=2)
 
 
 def test_a_mask_of_booleans_in_the_plain_kernels_own_call_is_refused() -> None:

@@ -1,0 +1,109 @@
+"""A forward pass recorded while it runs on fake tensors, without torch.export. UNTRUSTED side.
+
+torch.export keeps every operation's place in the source, and traces twice: 2.8 ms an operation, a minute for one layer
+that loops over 2,048 positions. Here each operation is lowered as it is called, in a tenth of that. Writes become
+values of their own by torch's functionalization (its C++ half, which needs no tracer).
+
+What torch.export knows better is left to it: functions as arguments (flex_attention, scan), and rows chosen by the
+tokens, whose number Python would read off a shape unheard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from trainer.export.lower import Lowering
+from trainer.export.reads import kept
+from trainer.export.recording import Recording
+from trainer.export.refusals import NotExportable, Why
+from trainer.export.rewrites import name_of, named
+
+
+def record(module: torch.nn.Module, idx: torch.Tensor) -> Recording:
+    """What `module(idx)` does, in admitted operations; raises NotExportable, or what forward itself raises."""
+    out, fake = Recording(), FakeTensorMode(allow_non_fake_inputs=True)
+    lowering = _Running(out, fake)
+    state = _state(module, lowering)
+    tokens = fake.from_tensor(idx, static_shapes=True)
+    out.input = out.place()
+    lowering.values.note(tokens, out.input, constant=False)
+    with kept(module), torch.compiler.set_stance("force_eager"), fake, lowering, _functional():
+        functional = {name: torch._to_functional_tensor(tensor) for name, tensor in state.items()}
+        given = torch._to_functional_tensor(tokens)
+        logits = torch.func.functional_call(module, functional, (given,))
+        plain = _plain(logits)
+        written = {name for name, tensor in functional.items() if _written(tensor)}
+        if _written(given):
+            raise NotExportable(Why.MUTATION, "forward writes to its input")
+    if not isinstance(plain, torch.Tensor) or not lowering.values.is_known(plain):
+        raise NotExportable(Why.SIGNATURE, "forward(idx) must return one tensor of logits")
+    out.output = lowering.values.id_of(plain)
+    if not out.read().isdisjoint(lowering.values.id_of(state[name]) for name in written):
+        raise NotExportable(Why.MUTATION, "what forward writes reaches the logits")
+    return out
+
+
+class _Running(Lowering):
+    """Operations of a forward pass that is running: what it reads from Python is not heard."""
+
+    def call(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """As it is called; where Python's None stands for a result that nobody reads, C++ needs one of its type."""
+        found = super().call(func, args, kwargs)
+        if not isinstance(found, tuple) or None not in found:
+            return found
+        types = [str(returned.type) for returned in func._schema.returns]
+        return tuple(
+            one if one is not None else self.values.nothing() if kind == "Tensor" else 0
+            for one, kind in zip(found, types, strict=True)
+        )
+
+    def _of_rows(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        chosen = name_of(func) == "nonzero" and not self.values.is_constant(args[0])
+        if name_of(func) in ("index", "index_put", "masked_select"):
+            where = named(func, args, kwargs).get("indices") or [args[1]]
+            masks = [x for x in where if isinstance(x, torch.Tensor) and x.dtype in (torch.bool, torch.uint8)]
+            chosen = not all(self.values.is_constant(x) for x in masks)
+        if chosen:
+            raise NotExportable(Why.DATA_DEPENDENT, "rows chosen by the tokens", name_of(func))
+        return super()._of_rows(func, args, kwargs)
+
+
+def _state(module: torch.nn.Module, lowering: Lowering) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by every name they have, as fake tensors: one for each of them."""
+    found: dict[str, torch.Tensor] = {}
+    fakes: dict[int, torch.Tensor] = {}
+    for named_ones in (module.named_parameters, module.named_buffers):
+        for name, tensor in named_ones(remove_duplicate=False):
+            if id(tensor) not in fakes:
+                fakes[id(tensor)] = lowering.values.held(tensor.detach())
+            found[name] = fakes[id(tensor)]
+    return found
+
+
+@contextmanager
+def _functional() -> Iterator[None]:
+    """Writes become values, views stay views; recurrent layers are loops of plain operations, as no library has them."""
+    mkldnn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
+    with mkldnn.flags(enabled=False), cudnn.flags(enabled=False):
+        torch._enable_functionalization(reapply_views=True)
+        try:
+            yield
+        finally:
+            torch._disable_functionalization()
+
+
+def _plain(value: Any) -> Any:
+    """A tensor without what functionalization wraps around it, all writes done."""
+    if not isinstance(value, torch.Tensor) or not torch._is_functional_tensor(value):
+        return value
+    torch._sync(value)  # type: ignore[attr-defined, no-untyped-call]
+    return torch._from_functional_tensor(value)
+
+
+def _written(tensor: torch.Tensor) -> bool:
+    return bool(torch._functionalize_has_data_mutation(tensor))  # type: ignore[attr-defined]
