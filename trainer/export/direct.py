@@ -33,9 +33,10 @@ def record(module: torch.nn.Module, idx: torch.Tensor) -> Recording:
     out.input = out.place()
     lowering.values.note(tokens, out.input, constant=False)
     with kept(module), torch.compiler.set_stance("force_eager"), fake, lowering, _functional():
-        functional = {name: torch._to_functional_tensor(tensor) for name, tensor in state.items()}
+        wrapped = {id(tensor): torch._to_functional_tensor(tensor) for tensor in state.values()}
+        functional = {name: wrapped[id(tensor)] for name, tensor in state.items()}
         given = torch._to_functional_tensor(tokens)
-        logits = torch.func.functional_call(module, functional, (given,))
+        logits = torch.func.functional_call(module, functional, (given,), tie_weights=False)
         plain = _plain(logits)
         written = {name for name, tensor in functional.items() if _written(tensor)}
         if _written(given):

@@ -27,11 +27,11 @@ from trainer.wire.refusal import Reason, Refused
 
 FORMAT = "glovebox-graph/1"
 MAX_GRAPH_BYTES = 16 << 20
-MAX_NODES = 20_000
+MAX_NODES = 200_000  # a loop over 2,048 positions takes 10 to 40 for each: parser, dry run and proof are linear
 MAX_LIST = 4096
 MAX_ARGUMENT_DEPTH = 3
 MAX_OUTPUTS = 4096
-MAX_VALUES = 200_000
+MAX_VALUES = 400_000
 MAX_CHECKS = 256
 
 _DTYPE_NAMES = "float32 bfloat16 float16 float64 int64 int32 int16 int8 uint8 bool complex64"
@@ -96,6 +96,8 @@ def substitute(argument: Any, values: dict[int, Any]) -> Any:
 
 def parse(data: bytes, device: torch.device) -> Graph:
     """Validate the bytes of graph.json; raises Refused."""
+    if len(data) > MAX_GRAPH_BYTES:
+        raise Refused(Reason.GRAPH_LIMIT, f"a graph of {len(data)} bytes, at most {MAX_GRAPH_BYTES} are admitted")
     try:
         raw = strict_json.loads(data, max_bytes=MAX_GRAPH_BYTES)
     except strict_json.StrictJsonError as error:
@@ -113,7 +115,7 @@ def parse(data: bytes, device: torch.device) -> Graph:
         node = _node(entry, next_id, device)
         next_id += node.outputs
         if next_id > MAX_VALUES:
-            raise Refused(Reason.GRAPH_LIMIT, "too many values")
+            raise Refused(Reason.GRAPH_LIMIT, f"a graph of more than {MAX_VALUES} values")
         nodes.append(node)
     output = raw["output"]
     if type(output) is not int or not 0 <= output < next_id:
