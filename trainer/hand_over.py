@@ -23,14 +23,14 @@ from trainer import attention, telemetry
 from trainer.evaluator.model import graph as wire
 from trainer.evaluator.model import program as dry
 from trainer.evaluator.model.weights import DTYPES
+from trainer.export import asking
 from trainer.export.capture import MODES, Batch, Logits, ways
 from trainer.export.refusals import NotExportable, Why
 from trainer.wire import variables
 from trainer.wire.refusal import Reason, Refused
 
+Files = tuple[bytes, dict[str, torch.Tensor]]  # graph.json and the tensors that it names
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_SAME = 1e-3  # of the largest loss: what bfloat16 may round differently between two calls
-_DIFFERS = "the loss is not the cross entropy of the logits"
 
 
 def hand_over(
@@ -103,24 +103,25 @@ class _Nothing(torch.nn.Module):
 # ---------------------------------------------------------------------------
 
 
-def _captured(
-    model: torch.nn.Module, rows: int, seq_len: int, vocab: int, batch: Batch | None
-) -> tuple[bytes, dict[str, torch.Tensor]]:
+def _captured(model: torch.nn.Module, rows: int, seq_len: int, vocab: int, batch: Batch | None) -> Files:
     """graph.json and its tensors, by the first mode that the evaluator's checks admit."""
     with _as_it_was(model):
-        module, idx = _asked(model, rows, seq_len, vocab, batch)
-        return _exported(module, idx, rows, seq_len)
+        module, idx = asking.asked(model, rows, seq_len, vocab, batch)
+        return _exported(module, idx)
 
 
-def _exported(module: Logits, idx: torch.Tensor, rows: int, seq_len: int) -> tuple[bytes, dict[str, torch.Tensor]]:
+def _exported(module: Logits, idx: torch.Tensor) -> Files:
+    """By the first mode whose graph is admitted and gives the model's own logits; if none does, that is told."""
     failures: list[NotExportable] = []
+    other: Files | None = None
     for export in ways(module):
         try:
             # Both: a dry run under the caller's autocast is another program than the one that is handed over.
             with torch.no_grad(), torch.autocast(idx.device.type, enabled=False), attention.exporting():
                 document, tensors = export(module, idx).document()
                 data = json.dumps(document, separators=(",", ":")).encode()
-                _validate(data, tensors, rows, seq_len)
+                program = _validate(data, tensors, *idx.shape)
+                same = asking.says_the_same(program, module, idx)
         except NotExportable as error:
             failures.append(error)
         except Exception as error:  # torch.export raises many types; the mode failed
@@ -128,7 +129,12 @@ def _exported(module: Logits, idx: torch.Tensor, rows: int, seq_len: int) -> tup
         else:
             if not module.steady:
                 raise NotExportable(Why.MUTATION, "what forward writes reaches the logits")
-            return data, tensors
+            if same:
+                return data, tensors
+            other = other or (data, tensors)
+    if other is not None:
+        telemetry.warn(asking.DIFFERS)
+        return other
     named = next((f for f in failures if f.why is not Why.OTHER), failures[0])
     raise NotExportable(named.why, " | ".join(str(f) for f in failures), named.op)
 
@@ -147,80 +153,6 @@ def _as_it_was(model: torch.nn.Module) -> Iterator[None]:
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.copy_(before)
-
-
-def _asked(
-    model: torch.nn.Module, rows: int, seq_len: int, vocab: int, batch: Batch | None
-) -> tuple[Logits, torch.Tensor]:
-    """What is exported, and the tokens to trace it with: `model(idx)`, or what its loss is computed of if not."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-    plain = Logits(model, device.type, autocast).eval()
-    sample = _fitted(batch, rows, seq_len, device)
-    if sample is None:
-        return plain, torch.zeros(rows, seq_len, dtype=torch.int64, device=device)
-    try:
-        with attention.exporting():
-            return _meant(plain, sample, vocab), sample.inputs
-    except torch.OutOfMemoryError:  # there is no room to ask beside what training left: nothing is known beforehand
-        torch.cuda.empty_cache()
-        return Logits(model, device.type, autocast).eval(), sample.inputs
-
-
-def _meant(plain: Logits, sample: Batch, vocab: int) -> Logits:
-    """Of which logits the model's own loss is; what the model raises is raised here."""
-    found = plain.listen(sample.inputs)
-    said = plain.losses(sample)
-    if said is None or _tells(found, sample, said):
-        return _shaped(plain, found, sample, vocab)
-    candidates = plain.candidates(sample)
-    which = next((at for at, logits in candidates.items() if _tells(logits, sample, said)), None)
-    if which is None:
-        telemetry.warn(_DIFFERS)
-        which = max(candidates, default=None)
-    # Of other targets too: a model may be given them for more than its loss.
-    other = Batch(sample.inputs, sample.targets.roll(1, -1).contiguous())
-    if which is None or not _same(candidates[which], plain.candidates(other).get(which)):
-        return _shaped(plain, found, sample, vocab)
-    within = Logits(plain.model, plain.device_type, plain.autocast, sample.targets).eval()
-    within.which = which
-    return _shaped(within, within.listen(sample.inputs), sample, vocab)
-
-
-def _same(one: torch.Tensor, two: torch.Tensor | None) -> bool:
-    return two is not None and torch.equal(one, two)
-
-
-def _tells(logits: Any, batch: Batch, said: torch.Tensor) -> bool:
-    """Whether the cross entropy of these logits is what the model said of every token of the batch."""
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 3 or logits.shape[:2] != batch.targets.shape:
-        return False
-    flat, targets = logits.float().flatten(0, 1), batch.targets.flatten()
-    if not bool(((targets >= 0) & (targets < flat.shape[-1])).all()):
-        return False
-    with torch.autocast(logits.device.type, enabled=False):
-        own = torch.nn.functional.cross_entropy(flat, targets, reduction="none")
-    return bool((own - said).abs().max() <= _SAME * said.abs().max())
-
-
-def _shaped(module: Logits, logits: Any, sample: Batch, vocab: int) -> Logits:
-    """The module; raises NotExportable(OUTPUT_SHAPE) if it gives what no evaluator takes for logits."""
-    rows, seq_len = sample.inputs.shape
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    fits = isinstance(logits, torch.Tensor) and logits.dim() == 3 and shape[:2] == (rows, seq_len)
-    if not (fits and (not vocab or shape[2] == vocab) and logits.is_floating_point()):
-        asked = f"[{rows}, {seq_len}, {vocab or 'vocabulary'}]"
-        given = list(shape) if isinstance(shape, tuple) else shape
-        raise NotExportable(Why.OUTPUT_SHAPE, f"model(idx) must give floating logits {asked}, not {given}")
-    return module
-
-
-def _fitted(batch: Batch | None, rows: int, seq_len: int, device: torch.device) -> Batch | None:
-    """A batch of exactly these sizes, its rows repeated; None where there is none to take it from."""
-    if batch is None or batch.inputs.shape[0] == 0 or batch.inputs.shape[1] < seq_len:
-        return None
-    times = -(-rows // batch.inputs.shape[0])
-    return Batch(*(part[:, :seq_len].repeat(times, 1)[:rows].clone().to(device) for part in batch))
 
 
 def _classify(error: Exception) -> Why:
@@ -252,7 +184,7 @@ def limits() -> dry.Limits:
     return dry.Limits(**{field.name: given[field.name] for field in fields(dry.Limits) if field.name in given})
 
 
-def _validate(data: bytes, tensors: dict[str, torch.Tensor], rows: int, seq_len: int) -> None:
+def _validate(data: bytes, tensors: dict[str, torch.Tensor], rows: int, seq_len: int) -> dry.Program:
     """Ask the evaluator's parser and dry run what they would say; raises NotExportable."""
     for tensor in tensors.values():
         if tensor.dtype not in _DTYPE_NAMES or tensor.layout is not torch.strided:
@@ -264,7 +196,7 @@ def _validate(data: bytes, tensors: dict[str, torch.Tensor], rows: int, seq_len:
         raise NotExportable(Why.LIMIT, f"weights of {size >> 20} MiB, at most {most.weight_bytes >> 20} are admitted")
     try:
         parsed = wire.parse(data, device)
-        dry.check(parsed, tensors, rows=rows, seq_len=seq_len, device=device, limits=most)
+        return dry.check(parsed, tensors, rows=rows, seq_len=seq_len, vocab=0, device=device, limits=most)
     except Refused as refused:
         raise NotExportable(_REFUSALS.get(refused.reason, Why.UNSUPPORTED_OP), str(refused)) from None
 

@@ -2,7 +2,8 @@
 
 Two ways, since neither covers every model: torch.export with functional decomposition (keeps linear, attention and
 norms whole, knows functions as arguments and rows chosen by tokens), and a recording of the running model (direct.py:
-lower level, survives what tracing does not), which comes first where a pass makes so many calls that tracing takes minutes.
+lower level, survives what tracing does not), which comes first where a pass makes so many calls that tracing takes
+minutes.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Logits(torch.nn.Module):
         self.reads: list[Any] = []  # what forward reads from tensors, in order
         self.idle: frozenset[int] = frozenset()  # of them, by number, those that nothing comes of
         self.calls = 0  # of torch, in one pass
+        self.nats: float | None = None  # mean loss of real tokens; None if it was not asked
         self.steady = True  # whether forward says the same twice
 
     def forward(self, idx: torch.Tensor) -> torch.Tensor:

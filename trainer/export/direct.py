@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
-from trainer.export.lower import Lowering
+from trainer.export.lower import NUMBER_READ, Lowering
 from trainer.export.reads import kept
 from trainer.export.recording import Recording
 from trainer.export.refusals import NotExportable, Why
@@ -36,7 +37,8 @@ def record(module: torch.nn.Module, idx: torch.Tensor) -> Recording:
         wrapped = {id(tensor): torch._to_functional_tensor(tensor) for tensor in state.values()}
         functional = {name: wrapped[id(tensor)] for name, tensor in state.items()}
         given = torch._to_functional_tensor(tokens)
-        logits = torch.func.functional_call(module, functional, (given,), tie_weights=False)
+        with _Reads():
+            logits = torch.func.functional_call(module, functional, (given,), tie_weights=False)
         plain = _plain(logits)
         written = {name for name, tensor in functional.items() if _written(tensor)}
         if _written(given):
@@ -74,6 +76,19 @@ class _Running(Lowering):
         return super()._of_rows(func, args, kwargs)
 
 
+class _Reads(TorchFunctionMode):
+    """Refuses what looks at memory that is not there: C++ would read whatever lies in its place."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _MEMORY and torch._is_functional_tensor(args[0]):
+            raise NotExportable(Why.CONTROL_FLOW, NUMBER_READ)
+        return func(*args, **(kwargs or {}))
+
+
+_OF_MEMORY = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage", "tolist")
+_MEMORY = frozenset(getattr(torch.Tensor, name) for name in _OF_MEMORY)
+
+
 def _state(module: torch.nn.Module, lowering: Lowering) -> dict[str, torch.Tensor]:
     """Parameters and buffers by every name they have, as fake tensors: one for each of them."""
     found: dict[str, torch.Tensor] = {}
@@ -88,7 +103,7 @@ def _state(module: torch.nn.Module, lowering: Lowering) -> dict[str, torch.Tenso
 
 @contextmanager
 def _functional() -> Iterator[None]:
-    """Writes become values, views stay views; recurrent layers are loops of plain operations, as no library has them."""
+    """Writes become values, views stay views; recurrent layers are loops of plain operations: no library has them."""
     mkldnn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
     with mkldnn.flags(enabled=False), cudnn.flags(enabled=False):
         torch._enable_functionalization(reapply_views=True)

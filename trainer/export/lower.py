@@ -309,13 +309,13 @@ class Lowering(TorchDispatchMode):
         elif self.rows.mask(condition) is not None:
             raise NotExportable(Why.DATA_DEPENDENT, "a shape depends on data: a check of chosen rows")
         elif kind == reads.NUMBER:
-            raise NotExportable(Why.CONTROL_FLOW, _NUMBER)
+            raise NotExportable(Why.CONTROL_FLOW, NUMBER_READ)
         else:
             self.out.checks.append(self.values.id_of(condition))
 
     def _number(self, tensor: torch.Tensor) -> Any:
         if not self._fixed(tensor):
-            raise NotExportable(Why.CONTROL_FLOW, _NUMBER)
+            raise NotExportable(Why.CONTROL_FLOW, NUMBER_READ)
         return self.known(tensor, torch.Tensor.item)
 
     def _in_place(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -337,7 +337,7 @@ class Lowering(TorchDispatchMode):
             yield
 
 
-_NUMBER = "a number is read from a tensor that depends on the tokens"
+NUMBER_READ = "a number is read from a tensor that depends on the tokens"
 
 
 @cache

@@ -24,7 +24,7 @@ _READS = _BRANCHES | {torch.Tensor.__int__, torch.Tensor.__float__, torch.Tensor
 
 
 class Listen(TorchFunctionMode):
-    """Counts calls and remembers, in order, what is read from tensors. The `at`-th read may get another answer than is there."""
+    """Counts calls and remembers, in order, what is read from tensors. The `at`-th read may get another answer."""
 
     def __init__(self, at: int | None = None, other: Any = None) -> None:
         super().__init__()

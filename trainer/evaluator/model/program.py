@@ -12,7 +12,8 @@ pass, is compared with the dry run's before anything reads it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -131,6 +132,22 @@ def prepare(
 
     `allow` sees the program once it is known what folding costs; what it returns is called after each folded operation.
     """
+    program = check(graph, weights, rows=rows, seq_len=seq_len, vocab=vocab, device=device, limits=limits)
+    fold(program, allow)
+    return program
+
+
+def check(
+    graph: Graph,
+    weights: dict[str, torch.Tensor],
+    *,
+    rows: int,
+    seq_len: int,
+    vocab: int,
+    device: torch.device,
+    limits: Limits,
+) -> Program:
+    """Bind and dry-run within `limits`, with any vocabulary if that is 0; raises Refused. It runs once it is folded."""
     program = Program(
         nodes=_reachable(graph),
         constants=_bind(graph, weights),
@@ -142,33 +159,23 @@ def prepare(
         device=device,
         checks=graph.checks,
     )
-    try:
+    with _refusing():
         _dry_run(program, limits)
-        _fold(program, allow(program))
-    except (Refused, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # an operation rejected its arguments: hostile or unsupported
-        raise Refused(Reason.BAD_ARGUMENT, f"{type(error).__name__}: {error}"[:500]) from None
     return program
 
 
-def check(
-    graph: Graph,
-    weights: dict[str, torch.Tensor],
-    *,
-    rows: int,
-    seq_len: int,
-    device: torch.device,
-    limits: Limits | None = None,
-) -> None:
-    """Dry-run only, with any vocabulary: what the trainer asks before it hands over."""
-    bound = _bind(graph, weights)
-    program = Program(
-        _reachable(graph), bound, graph.input, graph.output, rows, seq_len, -1, device, checks=graph.checks
-    )
+def fold(program: Program, allow: Callable[[Program], Callable[[], object]] = lambda _: lambda: None) -> None:
+    """Compute what depends on weights alone; raises Refused. `allow` as in `prepare`."""
+    with _refusing():
+        _fold(program, allow(program))
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """An operation that rejects its arguments refuses the graph: it is hostile, or unsupported."""
     try:
-        _dry_run(program, limits or Limits())
-    except Refused:
+        yield
+    except (Refused, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise Refused(Reason.BAD_ARGUMENT, f"{type(error).__name__}: {error}"[:500]) from None
