@@ -244,7 +244,7 @@ def test_folded_constants_count_as_live_memory() -> None:
 def test_millions_of_values_are_refused_while_parsing() -> None:
     b = Bench()
     wide = b.op("full.default", [4096], 1.0)
-    for _ in range(60):
+    for _ in range(100):
         b.op("unbind.int", wide, n=4096)
     with pytest.raises(Refused) as caught:
         b.program(b.logits(b.x))

@@ -111,6 +111,14 @@ def _shapes_unseen() -> Iterator[None]:
         yield
 
 
+def _half_zero(self: Abstract) -> torch.Tensor | None:
+    """A number without a real part is not nothing."""
+    if self.const is not None and self.const.is_complex():
+        return self.const.real == 0
+    return _KNOWN_ZERO(self)
+
+
+_KNOWN_ZERO = Abstract.known_zero
 _SCANS = "cumsum cumprod cummax cummin logcumsumexp"
 _UNSOUND, _ERROR = "UNSOUND", "ERROR"
 CONTROLS: dict[str, Control] = {
@@ -195,6 +203,16 @@ CONTROLS: dict[str, Control] = {
         _shapes_unseen,
         _focus("index.Tensor", pipelines.looked_up_twice, steps=(0, 1)),  # what reads it is refused in the dry run
         f"{_UNSOUND} shape",
+    ),
+    "a complex number without a real part is zero": Control(
+        lambda: patch.object(Abstract, "known_zero", _half_zero),
+        _focus("matmul.default bmm.default mul.Tensor", pipelines.complex_products),
+        _UNSOUND,
+    ),
+    "a complex square root sees no sign of a zero": Control(
+        lambda: patch.object(rules, "_BLIND_TO_SIGNS", rules._BLIND_TO_SIGNS | {"sqrt", "log"}),
+        _focus("sqrt.default log.default view_as_real.default", pipelines.complex_zeros, pipelines.complex_products),
+        _UNSOUND,
     ),
     "a rule raises": Control(_replaced("relu", _raises), _focus("relu.default"), _ERROR),
 }

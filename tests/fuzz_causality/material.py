@@ -93,7 +93,16 @@ def _odd(rng: random.Random, s: Sizes, generator: torch.Generator) -> dict[str, 
     numbers = (1e30, 3e38, math.inf, 1e300, 1e-40, 1e-300, 0.0, -0.0, math.nan)
     return {
         "complex": torch.complex(real, real.flip(0) * (real > 0)),
+        "turns": _turns(s, generator),
         "number": torch.tensor(rng.choice(numbers), dtype=rng.choice((torch.float32, torch.float64, torch.float16))),
         "bytes": torch.randint(-128, 128, (s.seq,), generator=generator).to(torch.int8),
         "empty": torch.zeros(s.seq, 0) if rng.random() < 0.3 else torch.zeros(0, dtype=torch.int64),
     }
+
+
+def _turns(s: Sizes, generator: torch.Generator) -> Tensor:
+    """Complex, nothing above the diagonal; some have no real part, and some no imaginary one."""
+    real, imaginary = (torch.randn(s.seq, s.seq, generator=generator).relu() for _ in range(2))
+    ahead = torch.ones(s.seq, s.seq).triu(1)
+    turned = torch.complex(real, imaginary).tril()
+    return turned + 1j * ahead * (torch.rand(s.seq, s.seq, generator=generator) < 0.1)

@@ -130,6 +130,21 @@ def complex_zeros(d: Draft, x: Value) -> object:
     return d.emit("view_as_real.default", (shown[0] if shown else y).ref)
 
 
+def complex_products(d: Draft, x: Value) -> object:
+    """A complex recurrence as a matrix: what lies ahead is multiplied by a constant zero, or by one that turns it."""
+    parts = [x.ref, d.need("mul.Scalar", x.ref, d.rng.choice((0.0, -0.0, 2.0, 1e30))).ref]
+    y = d.need("complex.default", *d.rng.sample(parts, 2))
+    turns = d.weight("turns")
+    if d.flag(0.7):
+        y = d.need("matmul.default", turns.ref, y.ref)
+    else:
+        scores = d.need("matmul.default", y.ref, d.need("transpose.int", y.ref, -1, -2).ref)
+        y = d.need("matmul.default", d.need("mul.Tensor", scores.ref, turns.ref).ref, y.ref)
+    if d.flag(0.5):
+        d.emit(f"{d.rng.choice(('neg', 'sqrt', 'log', 'exp', 'reciprocal', 'abs'))}.default", y.ref)
+    return d.emit("view_as_real.default", y.ref)
+
+
 def doubled_targets(d: Draft, x: Value) -> object:
     """Scatters where several sources meet in one target, and sums of them."""
     places = d.weight(d.rng.choice(("doubles", "places")))
@@ -225,6 +240,6 @@ def narrow_products(d: Draft, x: Value) -> object:
 
 PIPELINES: tuple[Pipeline, ...] = (
     attention_by_hand, attention, masked_attention, convolution, token_shift, recurrence, silent_zero, silent_minimum,
-    complex_zeros, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, flipped,
+    complex_zeros, complex_products, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, flipped,
     narrow_products,
 )  # fmt: skip

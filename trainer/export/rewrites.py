@@ -77,13 +77,16 @@ def _attention(call: Call) -> Any:
     if _means_otherwise(str(call.func), bool(given.get("is_causal")), q, k, mask):
         raise NotExportable(Why.UNSUPPORTED_OP, f"{call.func} called as the public operation never calls it")
     grouped = given.get("enable_gqa") or (q.dim() > 3 and q.shape[-3] != k.shape[-3])  # backends have no word for it
+    if q.dtype is torch.float16:  # its scores may overflow, so that nothing can be said of what a mask hides
+        q, k, v = q.float(), k.float(), v.float()
+        mask = mask.float() if mask is not None and mask.is_floating_point() else mask
     if mask is not None and mask.is_floating_point() and call.through.known(mask, _is_low):
         found = _written_out(q, k, v, mask, given.get("scale"), bool(grouped))
     else:
         more = {"scale": given.get("scale"), **({"enable_gqa": True} if grouped else {})}
         public = [q, k, v, mask, 0.0, bool(given.get("is_causal"))]
         found = call.through.emit(aten.scaled_dot_product_attention.default, public, more)
-    return call.first(found)
+    return call.first(found.to(given["query"].dtype))
 
 
 def _is_low(mask: torch.Tensor) -> bool:

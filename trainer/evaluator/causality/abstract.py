@@ -52,8 +52,8 @@ class Abstract:
 
     def known_zero(self) -> Tensor | None:
         """Mask of known zeros, None if there is none."""
-        if self.const is not None and not self.const.is_complex():
-            mask = self.const == 0
+        if self.const is not None:
+            mask = self.const == 0  # of a complex number both parts
             return mask if bool(mask.any()) else None
         return self.zero
 

@@ -17,9 +17,10 @@ from trainer.evaluator.model.kernels import CONTRACTIONS
 
 RULES = movement.RULES | pointwise.RULES | reductions.RULES | indexing.RULES | contractions.RULES
 
-# Complex operations that cannot see the sign of a zero in a real or imaginary part. Others (square roots,
-# logarithms, divisions) have branch cuts along the axes.
-_BLIND_TO_SIGNS = frozenset(movement.RULES) | {"complex", "polar", "_conj", "mul", "add", "sub"}
+# Complex operations that cannot see the sign of a zero in a real or imaginary part: products and sums. Others (square
+# roots, logarithms, divisions) have branch cuts along the axes.
+_PRODUCTS = frozenset({"mul", "mm", "bmm", "matmul", "addmm", "baddbmm", "linear"})
+_BLIND_TO_SIGNS = frozenset(movement.RULES) | _PRODUCTS | {"complex", "polar", "_conj", "add", "sub", "neg", "sum"}
 
 
 def apply(c: Context) -> list[Abstract] | None:
@@ -44,7 +45,9 @@ def _separate(c: Context) -> None:
     """Operands a kernel multiplies across elements are finite, constants too; those of attention bounded, so that
     every product inside it is."""
     if c.node.name != "scaled_dot_product_attention":
-        c.require(Kind.FINITE, *c.inputs)
+        # A complex product may add parts before it multiplies (three products in place of four).
+        wide = any(x.dtype.is_complex for x in c.inputs)
+        c.require(Kind.BOUNDED if wide else Kind.FINITE, *c.inputs)
         return
     c.require(Kind.BOUNDED, c.args["query"], c.args["key"])
     c.require(Kind.FINITE, c.args["value"])
