@@ -25,18 +25,30 @@ _HALVES = (torch.float16, torch.bfloat16)
 _FLASH = (8, 0)  # compute capability that the kernel needs (Ampere)
 _MOST_HEAD_DIM = 256
 _ONLY_SPEED = frozenset({"num_splits", "pack_gqa", "sm_margin"})
-_exporting = False
+_OPERANDS = frozenset({"q", "k", "v", "kv", "qkv"})
+_exporting: tuple[int, int] | None = None  # rows and length of the tokens that a model is exported with
 
 
 @contextmanager
-def exporting() -> Iterator[None]:
+def exporting(tokens: tuple[int, int] = (1, 0)) -> Iterator[None]:
     """A model is handed over meanwhile. Ours, and not torch's own word: inside torch.compile that was true in 2.11."""
     global _exporting
-    _exporting = True
+    _exporting = tokens
     try:
         yield
     finally:
-        _exporting = False
+        _exporting = None
+
+
+def is_exporting() -> bool:
+    """Whether only public operations may be called."""
+    return _exporting is not None
+
+
+def rows_of(tokens: int) -> int:
+    """How many rows these tokens are, laid end to end, while a model is exported; 1 where nothing says so."""
+    rows, length = _exporting or (1, 0)
+    return rows if rows * length == tokens else 1
 
 
 def flash_attn_func(
@@ -53,14 +65,19 @@ def flash_attn_func(
     Query i sees keys i - left .. i + right (negative: unbounded), counted from the last, none after i if causal.
     Raises TypeError for an option that needs the package.
     """
-    if given := [name for name, value in unsupported.items() if not _harmless(name, value)]:
-        raise TypeError(f"flash_attn_func: {given} need the real kernel, which is not provisioned")
+    refuse("flash_attn_func", unsupported)
     left, right = window_size[0], 0 if causal else window_size[1]
     q, k, v = (in_autocast(x) for x in (q, k, v))
-    if not _exporting and _has_kernel(q, k, v):
-        _tell("flash")
+    if not is_exporting() and has_kernel(q, k, v):
+        tell("flash")
         return _flash(q, k, v, softmax_scale, causal, left, right)
     return _sdpa(q, k, v, softmax_scale, left, right)
+
+
+def refuse(function: str, options: dict[str, Any]) -> None:
+    """Raises TypeError for options that ask for what is not served."""
+    if given := [name for name, value in options.items() if not _harmless(name, value)]:
+        raise TypeError(f"{function}: {given} need the real kernel, which is not provisioned")
 
 
 def _harmless(name: str, value: Any) -> bool:
@@ -69,15 +86,15 @@ def _harmless(name: str, value: Any) -> bool:
     return nothing or name in _ONLY_SPEED
 
 
-def unless_exporting(kernel: Any) -> Any:
-    """A package's attention, which gives way while a model is exported."""
+def unless_exporting(kernel: Any, instead: Any = None) -> Any:
+    """A package's attention; while a model is exported it gives way, to `flash_attn_func` if nothing else is said."""
 
     def attention(*args: Any, **kwargs: Any) -> Any:
-        if _exporting:
-            return flash_attn_func(*args, **kwargs)
-        _tell("package")
-        args = (*(in_autocast(x) for x in args[:3]), *args[3:])
-        return kernel(*args, **{name: in_autocast(x) if name in ("q", "k", "v") else x for name, x in kwargs.items()})
+        if is_exporting():
+            return (instead or flash_attn_func)(*args, **kwargs)
+        tell("package")
+        args = tuple(in_autocast(x) if isinstance(x, torch.Tensor) else x for x in args[:3]) + args[3:]
+        return kernel(*args, **{name: in_autocast(x) if name in _OPERANDS else x for name, x in kwargs.items()})
 
     return attention
 
@@ -90,7 +107,8 @@ def in_autocast(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.get_autocast_dtype(kind))
 
 
-def _has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
+def has_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
+    """Whether torch's own FlashAttention takes these, [batch, length, heads, dim]."""
     if q.device.type != "cuda" or q.dtype not in _HALVES or not (q.dtype == k.dtype == v.dtype):
         return False
     size = q.shape[-1]
@@ -123,8 +141,8 @@ def _sdpa(
     mask = None
     if (0 <= left < keys - 1) or (0 < right < queries - 1) or (right == 0 and queries != keys):
         mask = _mask(queries, keys, left, right, q.device)
-    if not _exporting:
-        _tell("sdpa" if mask is None else "masked")
+    if not is_exporting():
+        tell("sdpa" if mask is None else "masked")
     group = q.shape[2] // k.shape[2]
     if group > 1:
         k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
@@ -152,7 +170,7 @@ def _mask(queries: int, keys: int, left: int, right: int, device: torch.device) 
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _tell(kind: str) -> bool:
-    """Runs while torch.compile traces, and is no part of what it compiles."""
+def tell(kind: str) -> bool:
+    """Say once which way was taken. Runs while torch.compile traces, and is no part of what it compiles."""
     telemetry.attention(kind)
     return True

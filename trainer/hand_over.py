@@ -112,15 +112,16 @@ def _captured(model: torch.nn.Module, rows: int, seq_len: int, vocab: int, batch
 
 def _exported(module: Logits, idx: torch.Tensor) -> Files:
     """By the first mode whose graph is admitted and gives the model's own logits; if none does, that is told."""
+    rows, seq_len = idx.shape
     failures: list[NotExportable] = []
     other: Files | None = None
     for export in ways(module):
         try:
             # Both: a dry run under the caller's autocast is another program than the one that is handed over.
-            with torch.no_grad(), torch.autocast(idx.device.type, enabled=False), attention.exporting():
+            with torch.no_grad(), torch.autocast(idx.device.type, enabled=False), attention.exporting((rows, seq_len)):
                 document, tensors = export(module, idx).document()
                 data = json.dumps(document, separators=(",", ":")).encode()
-                program = _validate(data, tensors, *idx.shape)
+                program = _validate(data, tensors, rows, seq_len)
                 same = asking.says_the_same(program, module, idx)
         except NotExportable as error:
             failures.append(error)

@@ -24,16 +24,16 @@ _SAME = ({"flash-attention-3", "flash-attn3"},)
 
 def get_kernel(repo_id: str, *args: Any, **kwargs: Any) -> Any:
     """The kernel package mounted for `owner/name`, or a stand-in with the FlashAttention interface."""
-    from trainer import attention  # noqa: PLC0415 - imports torch
+    from trainer import attention, attention_forms  # noqa: PLC0415 - imports torch
 
     real: Any = _mounted(repo_id)
+    served = attention_forms.functions(repo_id)
     if real is None:
-        interface: Any = SimpleNamespace(flash_attn_func=attention.flash_attn_func)
-        return SimpleNamespace(flash_attn_interface=interface, flash_attn_func=attention.flash_attn_func)
-    interface = getattr(real, "flash_attn_interface", None)
-    for holder in (real, interface):
-        if holder is not None and hasattr(holder, "flash_attn_func"):
-            holder.flash_attn_func = attention.unless_exporting(holder.flash_attn_func)
+        return SimpleNamespace(flash_attn_interface=SimpleNamespace(**served), **served)
+    for holder in (real, getattr(real, "flash_attn_interface", None)):
+        for name, ours in served.items():
+            if holder is not None and hasattr(holder, name):
+                setattr(holder, name, attention.unless_exporting(getattr(holder, name), ours))
     return real
 
 

@@ -117,7 +117,7 @@ def on_gpu(
 
 @pytest.mark.parametrize("case", [{}, {"dtype": F16, "v_dtype": F16}, {"size": 256}, {"size": 8}, {"kv_heads": 4}])
 def test_half_precision_on_a_gpu_takes_torchs_own_kernel(ampere: None, case: dict[str, Any]) -> None:
-    assert attention._has_kernel(*on_gpu(**case))
+    assert attention.has_kernel(*on_gpu(**case))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_half_precision_on_a_gpu_takes_torchs_own_kernel(ampere: None, case: dic
     ],
 )
 def test_what_the_kernel_does_not_serve_does_not_take_it(ampere: None, case: dict[str, Any]) -> None:
-    assert not attention._has_kernel(*on_gpu(**case))
+    assert not attention.has_kernel(*on_gpu(**case))
 
 
 @pytest.mark.parametrize(("capability", "taken"), [((7, 5), False), ((8, 0), True), ((8, 9), True), ((12, 0), True)])
@@ -140,12 +140,12 @@ def test_a_gpu_older_than_the_kernel_does_not_take_it(
     ampere: None, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], taken: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-    assert attention._has_kernel(*on_gpu()) is taken
+    assert attention.has_kernel(*on_gpu()) is taken
 
 
 def test_a_processor_has_no_kernel_and_no_gpu_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: pytest.fail("there is no GPU to ask"))
-    assert not attention._has_kernel(*(x.bfloat16() for x in drawn()))
+    assert not attention.has_kernel(*(x.bfloat16() for x in drawn()))
 
 
 class Calls(TorchDispatchMode):
@@ -355,7 +355,7 @@ def test_torchs_own_kernel_is_part_of_the_compiled_graph_and_told_once(
     told: Told, monkeypatch: pytest.MonkeyPatch, window: tuple[int, int]
 ) -> None:
     """On tensors without content, which need no GPU."""
-    monkeypatch.setattr(attention, "_has_kernel", lambda *_: True)
+    monkeypatch.setattr(attention, "has_kernel", lambda *_: True)
     called: list[str] = []
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Any:

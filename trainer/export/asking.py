@@ -34,7 +34,7 @@ def asked(
     if sample is None:
         return plain, torch.zeros(rows, seq_len, dtype=torch.int64, device=device)
     try:
-        with attention.exporting():
+        with attention.exporting((rows, seq_len)):
             return _meant(plain, sample, vocab), sample.inputs
     except torch.OutOfMemoryError:  # there is no room to ask beside what training left: nothing is known beforehand
         torch.cuda.empty_cache()
