@@ -7,7 +7,7 @@ is recorded. `through.emit` records an operation whole that the dispatcher would
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -173,10 +173,34 @@ def _lstm_cell(call: Call) -> Any:
 
 def _gru_cell(call: Call) -> Any:
     given = call.named()
-    one, two = _gates(given, given["hx"])
+    return _updated(*_gates(given, given["hx"]), given["hx"])
+
+
+def _updated(one: torch.Tensor, two: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     (reset, update, new), (reset_h, update_h, new_h) = one.chunk(3, -1), two.chunk(3, -1)
     new = torch.tanh(new + torch.sigmoid(reset + reset_h) * new_h)
-    return new + torch.sigmoid(update + update_h) * (given["hx"] - new)
+    return new + torch.sigmoid(update + update_h) * (hidden - new)
+
+
+def _fused_lstm_cell(call: Call) -> Any:
+    """What CUDA makes of a cell once both products are there."""
+    given = call.named()
+    one, two = _biased(given)
+    enter, forget, new, leave = (one + two).chunk(4, -1)
+    cell = torch.sigmoid(forget) * given["cx"] + torch.sigmoid(enter) * torch.tanh(new)
+    return torch.sigmoid(leave) * torch.tanh(cell), cell, None
+
+
+def _fused_gru_cell(call: Call) -> Any:
+    given = call.named()
+    one, two = _biased(given)
+    return _updated(one, two, given["hx"]), None
+
+
+def _biased(given: dict[str, Any]) -> Iterator[torch.Tensor]:
+    for side in ("input", "hidden"):
+        gates, bias = given[f"{side}_gates"], given[f"{side}_bias"]
+        yield gates if bias is None else gates + bias
 
 
 def _extreme(call: Call) -> Any:
@@ -288,6 +312,8 @@ _TABLE: dict[Rewrite, tuple[str, ...]] = {
     _reshape: ("view.default", "_unsafe_view.default"),
     _lstm_cell: ("lstm_cell.default",),
     _gru_cell: ("gru_cell.default",),
+    _fused_lstm_cell: ("_thnn_fused_lstm_cell.default",),
+    _fused_gru_cell: ("_thnn_fused_gru_cell.default",),
     _extreme: ("max.default", "min.default", "max.other", "min.other"),
     _batch_norm: (
         *("_native_batch_norm_legit_no_training.default", "_native_batch_norm_legit.default", "batch_norm.default"),

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from trainer.evaluator.model import graph, program
+from trainer import hand_over
+from trainer.evaluator.model import graph, program, weights
 from trainer.export.capture import MODES
 from trainer.export.refusals import NotExportable, Why
 
@@ -293,3 +295,43 @@ def test_bags_of_several_sizes_are_refused() -> None:
     offsets = torch.tensor([0, 8, 10, 12])
     with pytest.raises(NotExportable):
         equal(lambda x: x + F.embedding_bag(torch.arange(16) % T, x[0], offsets)[:1])
+
+
+# What CUDA makes of recurrent cells
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [torch.nn.LSTMCell, torch.nn.GRUCell])
+def test_a_fused_cell_computes_what_a_cell_does(kind: type[torch.nn.LSTMCell], bias: bool, tmp_path: Path) -> None:
+    class Fused(torch.nn.Module):
+        """A cell over the tokens of a row at once; `fused` says by which operation."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.cell, self.fused = torch.nn.Embedding(VOCAB, VOCAB), kind(VOCAB, VOCAB, bias), False
+
+        def forward(self, idx: torch.Tensor) -> torch.Tensor:
+            x, cell = self.embed(idx.flatten()), self.cell
+            hidden, before = x.roll(1, 1), x.flip(1)
+            lstm = kind is torch.nn.LSTMCell
+            if not self.fused:
+                found = cell(x, (hidden, before) if lstm else hidden)
+            else:
+                gates = F.linear(x, cell.weight_ih), F.linear(hidden, cell.weight_hh)
+                biases = (cell.bias_ih, cell.bias_hh) if bias else (None, None)
+                op = aten._thnn_fused_lstm_cell if lstm else aten._thnn_fused_gru_cell
+                found = op(*gates, before if lstm else hidden, *biases)[: 2 if lstm else 1]
+            return (found[0] + 2 * found[1] if lstm else found[0] if self.fused else found).view(*idx.shape, -1)
+
+    model, idx = Fused().eval(), torch.randint(0, VOCAB, (ROWS, T))
+    with torch.no_grad():
+        expected = model(idx)
+    model.fused = True
+    document, tensors = written(model, "direct")
+    hand_over._write_weights(tmp_path / "weights", tensors)
+    loaded = weights.load(tmp_path / "weights", 1 << 20, CPU)
+    prog = program.prepare(
+        parsed(document), loaded, rows=ROWS, seq_len=T, vocab=VOCAB, device=CPU, limits=program.Limits()
+    )
+    torch.testing.assert_close(prog(idx), expected)
