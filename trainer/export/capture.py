@@ -16,9 +16,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from trainer.export import direct
-from trainer.export.lower import lower
 from trainer.export.reads import Answer, Listen, idle
 from trainer.export.recording import Recording
+from trainer.export.traced import lower
 
 LONG = 2_000  # calls of torch in one forward pass
 

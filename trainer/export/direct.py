@@ -18,11 +18,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from trainer.export.calls import name_of, named
 from trainer.export.lower import NUMBER_READ, Lowering
 from trainer.export.reads import kept
 from trainer.export.recording import Recording
 from trainer.export.refusals import NotExportable, Why
-from trainer.export.rewrites import name_of, named
 
 
 def record(module: torch.nn.Module, idx: torch.Tensor) -> Recording:

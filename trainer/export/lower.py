@@ -17,17 +17,15 @@ from typing import Any
 import torch
 from torch._library.custom_ops import OPDEFS
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec, OutputKind
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from trainer.evaluator.model import ops
 from trainer.evaluator.model.graph import DTYPES
-from trainer.export import higher_order, reads, rewrites, rows
+from trainer.export import higher_order, reads, rewrites, rows, sorted_rows
+from trainer.export.calls import Call, name_of, named
 from trainer.export.recording import Recording, encode
 from trainer.export.refusals import NotExportable, Why
-from trainer.export.rewrites import name_of, named
 from trainer.export.values import BESIDE, Read, Values, tensors
 
 _SKIPPED = frozenset(
@@ -36,99 +34,11 @@ _SKIPPED = frozenset(
         *("aten.sym_constrain_range_for_size.default", "aten.sym_constrain_range.default"),
     }
 )
-_CHECKS = frozenset({"aten._assert_async.default", "aten._assert_async.msg", "aten._functional_assert_async.msg"})
+CHECKS = frozenset({"aten._assert_async.default", "aten._assert_async.msg", "aten._functional_assert_async.msg"})
 _READ = frozenset({"aten._local_scalar_dense.default", "aten.item.default", "aten.is_nonzero.default"})
 _OF_ROWS = frozenset({"nonzero", "index", "embedding", "index_put", "index_add"})
+_OF_ORDER = frozenset({"sort", "argsort", "index", "index_select", "index_put", "_grouped_mm"})
 _SHIPPED = frozenset(DTYPES.values())
-
-
-def lower(exported: ExportedProgram) -> Recording:
-    """What the program does, in admitted operations; raises NotExportable."""
-    out = Recording()
-    lowering = Lowering(out, _fake_mode(exported))
-    values: dict[torch.fx.Node, Any] = {}
-    needed = _needed(exported)
-    specs = {getattr(spec.arg, "name", ""): spec for spec in exported.graph_signature.input_specs}
-    sources = {**exported.constants, **exported.state_dict}
-    _refuse_state(exported, {specs[node.name].target for node in needed if node.op == "placeholder"})
-    for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = _placeholder(node, specs[node.name], sources, lowering)
-        elif node.op == "get_attr" and node in needed:
-            values[node] = operator.attrgetter(node.target)(exported.graph_module)
-        elif node.op == "call_function" and node in needed:
-            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: values[n])
-            values[node] = lowering.node(node.target, args, kwargs)
-    results = _results(exported)
-    only = values.get(results[0]) if len(results) == 1 else None
-    if not isinstance(only, torch.Tensor) or not lowering.values.is_known(only):
-        raise NotExportable(Why.SIGNATURE, "forward(idx) must return one tensor of logits")
-    if lowering.rows.mask(only) is not None:
-        raise NotExportable(Why.DATA_DEPENDENT, "a shape depends on data: logits of chosen rows")
-    out.output = lowering.values.id_of(only)
-    return out
-
-
-# ---------------------------------------------------------------------------
-# The program's graph
-# ---------------------------------------------------------------------------
-
-
-def _results(exported: ExportedProgram) -> list[torch.fx.Node]:
-    """What forward returned, without the buffers it wrote: those have served when the logits are there."""
-    (output,) = (node for node in exported.graph.nodes if node.op == "output")
-    kinds = [spec.kind for spec in exported.graph_signature.output_specs]
-    return [node for node, kind in zip(output.args[0], kinds, strict=True) if kind is OutputKind.USER_OUTPUT]
-
-
-def _needed(exported: ExportedProgram) -> set[torch.fx.Node]:
-    """What the results and the checks come of."""
-    ahead = [node for node in _results(exported) if isinstance(node, torch.fx.Node)]
-    ahead += [node for node in exported.graph.nodes if str(node.target) in _CHECKS]
-    needed = set[torch.fx.Node]()
-    while ahead:
-        node = ahead.pop()
-        if node not in needed:
-            needed.add(node)
-            ahead += node.all_input_nodes
-    return needed
-
-
-def _refuse_state(exported: ExportedProgram, read: set[str | None]) -> None:
-    """Logits of what forward itself writes are of how often it was called: no one graph says them."""
-    signature = exported.graph_signature
-    written = {*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()}
-    if (written & read) or signature.user_inputs_to_mutate:
-        raise NotExportable(Why.MUTATION, "what forward writes reaches the logits")
-
-
-def _placeholder(node: torch.fx.Node, spec: InputSpec, tensors: dict[str, Any], lowering: Lowering) -> Any:
-    fake, out = node.meta.get("val"), lowering.out
-    if not isinstance(fake, torch.Tensor):
-        raise NotExportable(Why.CUSTOM_OP, "an opaque object is part of the model")
-    if spec.kind is InputKind.USER_INPUT:
-        if out.input is not None:
-            raise NotExportable(Why.SIGNATURE, "more than one input")
-        out.input = out.place()
-        lowering.values.note(fake, out.input, constant=False)
-        return fake
-    tensor = tensors[spec.target or ""]
-    if not isinstance(tensor, torch.Tensor):
-        raise NotExportable(Why.CUSTOM_OP, "an opaque object is part of the model")
-    lowering.values.hold(tensor.detach(), fake)
-    return fake
-
-
-def _fake_mode(exported: ExportedProgram) -> FakeTensorMode:
-    fakes = [value for node in exported.graph.nodes if isinstance(value := node.meta.get("val"), FakeTensor)]
-    if not fakes:
-        raise NotExportable(Why.SIGNATURE, "a model without tensors")
-    return fakes[0].fake_mode
-
-
-# ---------------------------------------------------------------------------
-# One operation
-# ---------------------------------------------------------------------------
 
 
 class Lowering(TorchDispatchMode):
@@ -137,6 +47,7 @@ class Lowering(TorchDispatchMode):
     def __init__(self, out: Recording, fake: FakeTensorMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.out, self.values, self.rows = out, Values(out, fake), rows.Rows()
+        self.orders = sorted_rows.Orders(self.rows)
         self._opened: list[OpOverload] = []  # what is being taken apart, from the outside in
 
     def node(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -163,7 +74,7 @@ class Lowering(TorchDispatchMode):
     def call(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """The (fake) result of an operation, once it is recorded in whatever words."""
         self.rows.counted(func, args, kwargs)
-        for way in (self._of_no_value, self._of_rows, self._rewritten, self._admitted, self._computed):
+        for way in (self._of_no_value, self._of_order, self._of_rows, self._rewritten, self._admitted, self._computed):
             found = way(func, args, kwargs)
             if found is not NotImplemented:
                 return found
@@ -205,7 +116,7 @@ class Lowering(TorchDispatchMode):
         name = str(func)
         if name in _SKIPPED:
             return None
-        if name in _CHECKS:
+        if name in CHECKS:
             return self._check(*args)
         if name in _READ:
             return self._number(args[0])
@@ -216,6 +127,28 @@ class Lowering(TorchDispatchMode):
         if func._schema.is_mutable and func._schema.name.endswith("_"):
             return self._in_place(func, args, kwargs)
         return NotImplemented
+
+    def _of_order(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Sorting rows by what the tokens say, and back (sorted_rows.py)."""
+        name = name_of(func)
+        if name not in _OF_ORDER:
+            return NotImplemented
+        given = named(func, args, kwargs)
+        x, one = given["self"], len(given.get("indices", ())) == 1
+        found: Any = None
+        with self._listening():
+            if name in ("sort", "argsort"):
+                both = self.orders.sort(self, x, given["descending"])
+                found = both[1] if both is not None and name == "argsort" else both
+            elif name == "index_select" and self.rows.mask(given["index"]) is not None and given["dim"] % x.dim() == 0:
+                found = self.call(torch.ops.aten.index.Tensor, (x, [given["index"]]), {})
+            elif name == "index" and one:
+                found = self.orders.undone(self, x, given["indices"][0])
+            elif name == "index_put" and one and not given["accumulate"]:
+                found = self.orders.laid_out(self, x, given["indices"][0], given["values"])
+            elif name == "_grouped_mm" and given["bias"] is None and given["out_dtype"] is None:
+                found = self.orders.grouped_product(x, given["mat2"], given["offs"])
+        return NotImplemented if found is None else found
 
     def _of_rows(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """Choosing rows by the tokens, and putting them back (rows.py)."""
@@ -243,7 +176,7 @@ class Lowering(TorchDispatchMode):
         if rewrite is None:
             return NotImplemented
         with self._listening():
-            return rewrite(rewrites.Call(self, func, args, kwargs))
+            return rewrite(Call(self, func, args, kwargs))
 
     def _admitted(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         if str(func) not in ops.allowed() or not self._sayable(args, kwargs):

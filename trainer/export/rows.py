@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from trainer.evaluator.model import ops
+from trainer.export.calls import name_of, named
 from trainer.export.refusals import NotExportable, Why
-from trainer.export.rewrites import name_of, named
 
 aten = torch.ops.aten
 
@@ -47,6 +47,7 @@ class Rows:
     def __init__(self) -> None:
         self._masks: dict[int, torch.Tensor] = {}
         self._flat: dict[int, torch.Tensor] = {}
+        self.orders: set[int] = set()  # masks that choose all rows, in another order (sorted_rows.py)
         self._put_back = False
 
     def mask(self, value: Any) -> torch.Tensor | None:
@@ -92,6 +93,8 @@ class Rows:
         masks = {id(mask): mask for x in tensors if (mask := self.mask(x)) is not None}
         (mask,) = masks.values() if len(masks) == 1 else (None,)
         name = name_of(func)
+        if name in _OF_SHAPE and masks.keys() <= self.orders:
+            return  # it says nothing of what is in the rows, and there are as many
         if mask is None or not _row_by_row(self, name, args[0], given, results):
             raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name}", name)
         for result in results:
@@ -117,6 +120,7 @@ _MOVES = frozenset(
         ),
     }
 )
+_OF_SHAPE = frozenset({"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"})
 _POINTWISE = frozenset(ops.names("pointwise")) - {"glu", "outer", "dropout", "complex", "polar"}
 
 
