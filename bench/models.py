@@ -1,11 +1,12 @@
 """Which of somebody's models score at all? Each is handed over, proved, audited and compared with eager mode.
 
-    python -m bench.models --corpus DIR [--artifact DIR] [--seconds N] [--jobs N] [--json]
+    python -m bench.models (--corpus DIR | --upstream CLONE) [--artifact DIR] [--seconds N] [--jobs N] [--json]
 
 DIR holds Python files, each in a process of its own (they are run as they are, without walls: only files that you
 trust). A file with `build()` gives a module, `SEQ` and `VOCAB` its sizes, `AUTOCAST = True` bfloat16, `CAUSAL = False`
 that it looks ahead on purpose. Any other file is a train.py, run by the trainer's own entry with a budget of
-`--seconds` on the signed artifact `--artifact`; what it hands over is proved. One line a file, then the counts; exit
+`--seconds` on the signed artifact `--artifact`; what it hands over is proved. With `--upstream` the files are all
+different models that any ref of a clone ever had as train.py, made small for a CPU (corpus.py). One line a file, then the counts; exit
 code 1 if a score differs from eager mode by more than 1e-6 (5e-3 where there is bfloat16), or one that looks ahead was
 proved. Figures are in docs/score.md.
 """
@@ -29,6 +30,7 @@ from typing import Any
 
 import torch
 
+from bench import corpus
 from runner.core.base.mountable import SOURCE
 from trainer import hand_over
 from trainer.evaluator import audit, score
@@ -48,13 +50,22 @@ EXACT, ROUNDED = 1e-6, 5e-3  # relative; what rounds to bfloat16 may take the ot
 def main() -> int:
     """Run every file of the corpus in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--corpus", type=Path)
+    given.add_argument("--upstream", type=Path, help="a clone; all its refs are looked through")
     parser.add_argument("--artifact", type=Path, help="folder of a signed artifact, for files that are a train.py")
     parser.add_argument("--seconds", type=int, default=6, help="of training, for a train.py")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    files = sorted(asked.corpus.glob("*.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        if asked.upstream is not None:
+            print(f"{corpus.write(asked.upstream, Path(folder))} different models", file=sys.stderr)
+        return _all(asked.corpus or Path(folder), asked)
+
+
+def _all(folder: Path, asked: argparse.Namespace) -> int:
+    files = sorted(folder.glob("*.py"))
     with ThreadPoolExecutor(asked.jobs) as pool:
         found = dict(zip(files, pool.map(lambda path: _apart(path, asked), files), strict=True))
     counts = Counter(result["outcome"] for result in found.values())
