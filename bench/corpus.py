@@ -38,9 +38,8 @@ def distinct(clone: Path) -> dict[str, str]:
 
 def _blobs(clone: Path) -> Iterator[str]:
     """Every train.py that any ref ever had, in whatever folder, oldest first."""
-    log = _git(
-        clone, "log", "--all", "--reverse", "--format=", "--raw", "--no-abbrev", "--no-renames", "--", "*train.py"
-    )
+    how = ("--all", "--reverse", "--format=", "--raw", "--no-abbrev", "--no-renames")
+    log = _git(clone, "log", *how, "--", "*train.py")
     seen = set[str]()
     for line in log.decode(errors="replace").splitlines():
         fields, _, path = line.partition("\t")

@@ -6,9 +6,9 @@ DIR holds Python files, each in a process of its own (they are run as they are, 
 trust). A file with `build()` gives a module, `SEQ` and `VOCAB` its sizes, `AUTOCAST = True` bfloat16, `CAUSAL = False`
 that it looks ahead on purpose. Any other file is a train.py, run by the trainer's own entry with a budget of
 `--seconds` on the signed artifact `--artifact`; what it hands over is proved. With `--upstream` the files are all
-different models that any ref of a clone ever had as train.py, made small for a CPU (corpus.py). One line a file, then the counts; exit
-code 1 if a score differs from eager mode by more than 1e-6 (5e-3 where there is bfloat16), or one that looks ahead was
-proved. Figures are in docs/score.md.
+different models that any ref of a clone ever had as train.py, made small for a CPU (corpus.py). One line a file, then
+the counts; exit code 1 if a score differs from eager mode by more than 1e-6 (5e-3 where there is bfloat16), or one that
+looks ahead was proved. Figures are in docs/score.md.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ _H100 = {
 def install() -> None:
     """From now on CUDA's functions do nothing, nothing is compiled, and memory is not pinned."""
     torch.compile = _uncompiled  # type: ignore[assignment]
-    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign, assignment]
-    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign, assignment]
-    torch.nn.Module.cuda = lambda self, *_: self  # type: ignore[method-assign, assignment]
+    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign]
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+    torch.nn.Module.cuda = lambda self, *_: self  # type: ignore[method-assign]
     for name, value in {
         "get_device_capability": (9, 0),
         "get_device_name": _H100["name"],
