@@ -15,6 +15,7 @@ from tests.evaluator.build import CPU, Build
 from trainer.evaluator.model import graph
 from trainer.evaluator.model.graph import DTYPES, substitute
 
+STRIDED = 0.2  # of the weights that are not dense
 MAX_ELEMENTS = 20_000  # of one value
 MAX_OUTPUTS = 64
 KEEP_EMPTY = 0.2  # how often a value without elements is let in: little can be found behind it
@@ -149,7 +150,21 @@ class Draft:
         """A weight by name; not every draft has all."""
         if name not in self.named:
             raise Unfit(name)
-        return self.named[name]
+        value = self.named[name]
+        return self._laid_out(value) if is_float(value.tensor) and self.rng.random() < STRIDED else value
+
+    def _laid_out(self, value: Value) -> Value:
+        """The same numbers at other places of memory, or, one time in three, one of them for a whole dimension."""
+        shape = list(value.tensor.shape)
+        if not shape or 0 in shape:
+            return value
+        way, dim = self.rng.randrange(3), self.rng.randrange(len(shape))
+        if way == 0:
+            return self.need("expand.default", self.need("slice.Tensor", value.ref, dim, 0, 1).ref, shape)
+        if way == 1:
+            return self.need("select.int", self.need("stack.default", [value.ref, value.ref], -1).ref, -1, 0)
+        turned = self.need("transpose.int", value.ref, dim, -1)
+        return self.need("transpose.int", self.need("clone.default", turned.ref).ref, dim, -1)
 
     def pick(self, fits: Fits | None = None, recent: float = 0.6) -> Value:
         """Any value that fits, rather a late one, rather one that depends on the tokens."""
