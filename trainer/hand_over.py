@@ -19,11 +19,10 @@ from unittest import mock
 
 import torch
 
-from trainer import attention, telemetry
+from trainer import asking, attention, telemetry
 from trainer.evaluator.model import graph as wire
 from trainer.evaluator.model import program as dry
 from trainer.evaluator.model.weights import DTYPES
-from trainer.export import asking
 from trainer.export.capture import MODES, Batch, Logits, ways
 from trainer.export.refusals import NotExportable, Why
 from trainer.wire import variables

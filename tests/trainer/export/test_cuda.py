@@ -19,7 +19,10 @@ from trainer.export.capture import MODES, Logits
 from trainer.export.refusals import NotExportable
 
 # Python's own code of these calls methods for which a CPU build of torch has no device guard.
-UNSEEN = {"torch's own encoder layer", "multihead attention", "a convolution padded on both sides and cut"}
+UNSEEN = {
+    *("torch's own encoder layer", "multihead attention", "a convolution padded on both sides and cut"),
+    "two of four experts by a grouped product",
+}
 # Known to torch.export alone: functions as arguments, rows chosen by tokens, a kernel's second result.
 TRACED = {
     "flex_attention with a block mask",

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from tests.trainer.conftest import Told
-from trainer import hand_over
+from trainer import asking, hand_over
 from trainer.evaluator.model import graph, program, weights
-from trainer.export import asking, capture
+from trainer.export import capture
 from trainer.export.capture import Batch
 from trainer.export.refusals import NotExportable, Why
 
