@@ -717,6 +717,30 @@ class EmbeddingBag(nn.Module):
         return x + self.bag(pairs.flatten(0, 1)).view_as(x)
 
 
+@construct("an embedding bag with weights")
+class WeightedBag(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag, self.keys = nn.EmbeddingBag(VOCAB, DIM, mode="sum"), nn.Linear(DIM, VOCAB)
+
+    def forward(self, x, idx):
+        share, chosen = self.keys(x).float().softmax(-1).topk(3)
+        return x + self.bag(chosen.flatten(0, 1), per_sample_weights=share.flatten(0, 1)).view_as(x)
+
+
+@construct("a trace kept in a plain tensor")
+class Trace(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace = torch.zeros(DIM, DIM)
+
+    def core(self, y):
+        with torch.no_grad():
+            flat = y.float().reshape(-1, DIM)
+            self.trace += flat.T @ flat
+        return y
+
+
 @construct("prelu, bilinear, cosine similarity")
 class Rare(nn.Module):
     def __init__(self) -> None:
@@ -810,6 +834,33 @@ class IndexAdd(Experts):
         return x + out.view_as(x)
 
 
+@construct("experts by rows of a leading dimension")
+class Led(Experts):
+    def forward(self, x, idx):
+        flat = x.reshape(-1, DIM)
+        weight, chosen = self.router(flat).softmax(-1).topk(2)
+        mask, out = F.one_hot(chosen, 4).permute(2, 1, 0), torch.zeros_like(flat)
+        for at, expert in enumerate(self.experts):
+            slot, row = torch.where(mask[at])
+            found = expert(flat[None, row].reshape(-1, DIM)) * weight[row, slot, None]
+            out.index_add_(0, row, found.to(out.dtype))
+        return x + out.view_as(x)
+
+
+@construct("experts by one mask in two shapes")
+class TwoShapes(Experts):
+    def forward(self, x, idx):
+        out, score = torch.zeros_like(x), self.router(x).softmax(-1)
+        chosen = score.topk(2).indices
+        for at, expert in enumerate(self.experts):
+            mask = (chosen == at).any(-1)
+            flat = mask.view(-1)
+            if flat.any():
+                found = expert(x.reshape(-1, DIM)[flat]) * score.view(-1, 4)[flat, at].unsqueeze(1)
+                out[mask] += found.to(out.dtype)
+        return x + out
+
+
 @construct("experts with gathered weights")
 class Gathered(nn.Module):
     def __init__(self) -> None:
@@ -833,6 +884,17 @@ class Sorted(nn.Module):
         order = chosen.argsort(stable=True)
         found = torch.bmm(flat[order].unsqueeze(1).to(self.w.dtype), self.w[chosen[order]]).squeeze(1)
         return x + found[order.argsort()].view_as(x)
+
+
+@construct("experts by sorting, their weights in a sum of products")
+class SortedSum(Sorted):
+    def forward(self, x, idx):
+        flat = x.reshape(-1, DIM)
+        share, chosen = self.router(flat).float().softmax(-1).max(-1)
+        order = chosen.argsort(stable=True)
+        out = torch.zeros_like(flat)
+        out[order] = torch.einsum("td,tdf->tf", flat[order].to(self.w.dtype), self.w[chosen[order]]).to(out.dtype)
+        return x + (out * share[:, None]).view_as(x)
 
 
 @construct("experts by sorting, and back by an assignment")

@@ -29,26 +29,46 @@ def record(module: torch.nn.Module, idx: torch.Tensor) -> Recording:
     """What `module(idx)` does, in admitted operations; raises NotExportable, or what forward itself raises."""
     out, fake = Recording(), FakeTensorMode(allow_non_fake_inputs=True)
     lowering = _Running(out, fake)
-    state = _state(module, lowering)
     tokens = fake.from_tensor(idx, static_shapes=True)
     out.input = out.place()
     lowering.values.note(tokens, out.input, constant=False)
-    with kept(module), torch.compiler.set_stance("force_eager"), fake, lowering, _functional():
-        wrapped = {id(tensor): torch._to_functional_tensor(tensor) for tensor in state.values()}
-        functional = {name: wrapped[id(tensor)] for name, tensor in state.items()}
-        given = torch._to_functional_tensor(tokens)
-        with _Reads():
-            logits = torch.func.functional_call(module, functional, (given,), tie_weights=False)
-        plain = _plain(logits)
-        written = {name for name, tensor in functional.items() if _written(tensor)}
+    with kept(module):
+        state, given = _State(module, lowering), torch._to_functional_tensor(tokens)
+        with torch.compiler.set_stance("force_eager"), fake, lowering, _functional(), _Reads():
+            logits = torch.func.functional_call(module, state.named, (given,), tie_weights=False)
+            plain = _plain(logits)
+        written = state.written()
         if _written(given):
             raise NotExportable(Why.MUTATION, "forward writes to its input")
     if not isinstance(plain, torch.Tensor) or not lowering.values.is_known(plain):
         raise NotExportable(Why.SIGNATURE, "forward(idx) must return one tensor of logits")
     out.output = lowering.values.id_of(plain)
-    if not out.read().isdisjoint(lowering.values.id_of(state[name]) for name in written):
+    if not out.read().isdisjoint(lowering.values.id_of(fake) for fake in written):
         raise NotExportable(Why.MUTATION, "what forward writes reaches the logits")
     return out
+
+
+class _State:
+    """A module's tensors as functional ones, one for each: parameters and buffers by name, attributes put in place."""
+
+    def __init__(self, module: torch.nn.Module, lowering: Lowering) -> None:
+        self._values, self._wrapped = lowering.values, dict[int, tuple[torch.Tensor, torch.Tensor]]()
+        every = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+        self.named = {name: self._functional(tensor) for name, tensor in every}
+        for part in module.modules():
+            for name, value in list(vars(part).items()):
+                if isinstance(value, torch.Tensor):
+                    vars(part)[name] = self._functional(value)
+
+    def written(self) -> list[torch.Tensor]:
+        """The fake tensors behind those that were written to."""
+        return [fake for fake, functional in self._wrapped.values() if _written(functional)]
+
+    def _functional(self, tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in self._wrapped:
+            fake = self._values.held(tensor.detach())
+            self._wrapped[id(tensor)] = fake, torch._to_functional_tensor(fake)
+        return self._wrapped[id(tensor)][1]
 
 
 class _Running(Lowering):
@@ -87,18 +107,6 @@ class _Reads(TorchFunctionMode):
 
 _OF_MEMORY = ("numpy", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage", "tolist")
 _MEMORY = frozenset(getattr(torch.Tensor, name) for name in _OF_MEMORY)
-
-
-def _state(module: torch.nn.Module, lowering: Lowering) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by every name they have, as fake tensors: one for each of them."""
-    found: dict[str, torch.Tensor] = {}
-    fakes: dict[int, torch.Tensor] = {}
-    for named_ones in (module.named_parameters, module.named_buffers):
-        for name, tensor in named_ones(remove_duplicate=False):
-            if id(tensor) not in fakes:
-                fakes[id(tensor)] = lowering.values.held(tensor.detach())
-            found[name] = fakes[id(tensor)]
-    return found
 
 
 @contextmanager

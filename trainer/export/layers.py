@@ -152,13 +152,16 @@ def _embedding_bag(call: Call) -> Any:
     given = call.named()
     indices, offsets, weight = given["indices"], given["offsets"], given["weight"]
     bags = offsets.shape[0] - int(bool(given["include_last_offset"]))
-    if given["per_sample_weights"] is not None or given.get("padding_idx", -1) >= 0 or indices.shape[0] % bags:
+    each = given["per_sample_weights"]
+    if given.get("padding_idx", -1) >= 0 or indices.shape[0] % bags or (each is not None and given["mode"] != 0):
         return NotImplemented
     size = indices.shape[0] // bags
     known = call.through.known(offsets)
     if known is None or known != list(range(0, indices.shape[0] + size, size))[: len(known)]:
         return NotImplemented
     rows = call.through.emit(aten.embedding.default, [weight, indices], {}).unflatten(0, (bags, size))
+    if each is not None:
+        rows = rows * each.view(bags, size, 1)
     found = (rows.sum(1), rows.mean(1), rows.amax(1))[given["mode"]]
     return found, None, None, None
 

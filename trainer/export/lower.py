@@ -89,6 +89,8 @@ class Lowering(TorchDispatchMode):
         given = tensors([args, kwargs])
         if any(self.rows.mask(tensor) is not None for tensor in given):
             self.rows.carried(func, args, kwargs, results)
+        if given:
+            self.rows.reshaped(func, given[0], result)
         constant = all(self.values.is_constant(tensor) for tensor in given)
         refer = self.values.refer
         operation = self.out.add(func, refer(list(args)), refer(kwargs), len(results), many)

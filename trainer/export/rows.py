@@ -47,6 +47,8 @@ class Rows:
     def __init__(self) -> None:
         self._masks: dict[int, torch.Tensor] = {}
         self._flat: dict[int, torch.Tensor] = {}
+        self._bases: dict[int, int] = {}  # masks that are others in another shape
+        self._led: set[int] = set()  # chosen rows that stand for the same with dimensions of one element in front
         self.orders: set[int] = set()  # masks that choose all rows, in another order (sorted_rows.py)
         self._put_back = False
 
@@ -70,9 +72,16 @@ class Rows:
 
     def flat(self, mask: torch.Tensor) -> torch.Tensor:
         """A mask in one dimension, the same tensor every time: rows are chosen alike if by the same mask."""
-        if id(mask) not in self._flat:
-            self._flat[id(mask)] = mask.reshape(-1) if mask.dtype is torch.bool else mask.reshape(-1) != 0
-        return self._flat[id(mask)]
+        key = self._bases.get(id(mask), id(mask))
+        if key not in self._flat:
+            self._flat[key] = mask.reshape(-1) if mask.dtype is torch.bool else mask.reshape(-1) != 0
+            self._bases[id(self._flat[key])] = key
+        return self._flat[key]
+
+    def reshaped(self, func: torch._ops.OpOverload, x: Any, result: Any) -> None:
+        """Remember that a mask is another one in another shape: both choose the same rows."""
+        if name_of(func) in ("view", "_unsafe_view", "reshape", "flatten") and x.dtype is torch.bool:
+            self._bases[id(result)] = self._bases.get(id(x), id(x))
 
     def size(self, tensor: torch.Tensor, dim: int) -> int:
         """A dimension's size; of chosen rows one that says so."""
@@ -86,9 +95,18 @@ class Rows:
         if not shapes and any(isinstance(x, Chosen) for x in leaves):
             raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name}", name)
 
+    def lead(self, rows: torch.Tensor) -> torch.Tensor:
+        """These rows are meant as [1, ..., rows, ...]: whoever takes them has to take that away first."""
+        self._led.add(id(rows))
+        return rows
+
     def carried(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], results: list[Any]) -> None:
         """Mark what an operation made of chosen rows, row by row; raises NotExportable where it is not row by row."""
         given = named(func, args, kwargs)
+        if any(id(x) in self._led for x in torch.utils._pytree.tree_leaves(given)):
+            first, (result,) = args[0], results
+            if name_of(func) not in ("view", "_unsafe_view", "reshape") or result.shape != first.shape:
+                raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name_of(func)}")
         tensors = [x for x in torch.utils._pytree.tree_leaves(given) if isinstance(x, torch.Tensor)]
         masks = {id(mask): mask for x in tensors if (mask := self.mask(x)) is not None}
         (mask,) = masks.values() if len(masks) == 1 else (None,)
@@ -145,6 +163,7 @@ def _row_by_row(rows: Rows, name: str, first: Any, given: dict[str, Any], result
         "matmul": lambda: of_rows and alone and all(x.dim() <= 2 for x in others),
         "addmm": lambda: alone and rows.mask(given["mat1"]) is not None,
         "bmm": lambda: not others,
+        "permute": lambda: of_rows and given["dims"][0] % first.dim() == 0,
         "cat": lambda: not others and given["dim"] % results[0].dim() != 0,
         "embedding": lambda: rows.mask(given["weight"]) is None,
         "index": lambda: _looks_up(rows, given),
@@ -209,6 +228,10 @@ def index(rows: Rows, through: Through, x: torch.Tensor, indices: list[Any]) -> 
             return NotImplemented
         flat = through.emit(aten.reshape.default, [x, [-1, *x.shape[mask.dim() :]]], {})
         return rows.choose(through.emit(aten.clone.default, [flat], {}), rows.flat(mask))
+    led = len(indices) > 1 and indices[-1] is not None and not any(x is not None for x in indices[:-1])
+    if led and rows.mask(x) is None and rows.mask(indices[-1]) is not None and set(x.shape[: len(indices) - 1]) == {1}:
+        flat = through.emit(aten.reshape.default, [x, list(x.shape[len(indices) - 1 :])], {})
+        return rows.lead(through.emit(aten.index.Tensor, [flat, [_within(rows, through, indices[-1])]], {}))
     if rows.mask(x) is None and any(rows.mask(where) is not None for where in indices):
         return through.emit(aten.index.Tensor, [x, [_within(rows, through, where) for where in indices]], {})
     return NotImplemented

@@ -32,6 +32,8 @@ TRACED = {
     "experts by nonzero",
     "experts by a boolean index",
     "experts by index_add",
+    "experts by rows of a leading dimension",
+    "experts by one mask in two shapes",
 }
 MODELS = {**CONSTRUCTS, **zoo.FAMILIES}
 CASES = [

@@ -124,6 +124,7 @@ def test_nothing_of_the_model_is_changed() -> None:
         m.seen = x.mean()
         m.fresh = x
         m.stat.mul_(2)
+        m.plain.mul_(2)
         return x
 
     model = Model(writes).eval()
@@ -132,6 +133,7 @@ def test_nothing_of_the_model_is_changed() -> None:
     assert model.seen is None
     assert not hasattr(model, "fresh")
     assert torch.equal(model.stat, torch.ones(DIM))
+    assert torch.equal(model.plain, torch.linspace(0.5, 1.5, DIM))
     assert type(model.head.weight) is torch.nn.Parameter
     assert model.head.weight is model.embed.weight
 
@@ -144,6 +146,11 @@ def state(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
 def written_through_a_view(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
     m.stat[:2].copy_(x.mean((0, 1))[:2])
     return x * m.stat
+
+
+def a_plain_tensor(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+    m.plain += x.mean((0, 1))
+    return x * m.plain
 
 
 def counts(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
@@ -169,6 +176,7 @@ def assigned(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
     [
         (state, Why.MUTATION),
         (written_through_a_view, Why.MUTATION),
+        (a_plain_tensor, Why.MUTATION),
         (lambda m, x, idx: x + idx.mul_(1).unsqueeze(-1), Why.MUTATION),
         (counts, Why.DATA_DEPENDENT),
         (places, Why.DATA_DEPENDENT),
@@ -184,6 +192,7 @@ def assigned(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
     ids=[
         "state",
         "a view of a buffer",
+        "a plain tensor",
         "its input",
         "counted",
         "places",
