@@ -19,7 +19,8 @@ from trainer.export.capture import Batch, Logits
 from trainer.export.refusals import NotExportable, Why
 
 _SAME = 1e-3  # of the largest loss: what bfloat16 may round differently between two calls
-_FAR = 1e-2  # of the mean loss: what another kernel may add up differently, thresholds included
+_EXACT, _ROUNDED = 1e-5, 1e-3  # of the mean loss: float32, and what rounds to half precision
+FAR = 1e-2  # what no rounding makes, thresholds included
 DIFFERS = "the loss is not the cross entropy of the logits"
 
 
@@ -98,19 +99,26 @@ def _fitted(batch: Batch | None, rows: int, seq_len: int, device: torch.device) 
     return Batch(*(part[:, :seq_len].repeat(times, 1)[:rows].clone().to(device) for part in batch))
 
 
-def says_the_same(graph: program.Program, module: Logits, idx: torch.Tensor) -> bool:
-    """Whether the graph's mean loss on the batch is the model's; taken for true where there is no room to ask.
+def distance(graph: program.Program, module: Logits, idx: torch.Tensor) -> float:
+    """How far the graph's mean loss on the batch is from the model's, relative; 0 where there is no room to ask.
 
     Raises Refused where the graph fails as the evaluator would run it.
     """
     if module.nats is None or not math.isfinite(module.nats):
-        return True
+        return 0.0
     try:
         program.fold(graph)
         found = _nats(graph(idx), idx)
     except torch.OutOfMemoryError:
-        return True
-    return abs(found - module.nats) <= _FAR * abs(module.nats)
+        return 0.0
+    return abs(found - module.nats) / abs(module.nats) if math.isfinite(found) and module.nats else math.inf
+
+
+def close(module: Logits) -> float:
+    """A distance at which no other way need be tried: what rounding makes."""
+    tensors = [*module.model.parameters(), *module.model.buffers()]
+    half = module.autocast is not None or any(x.dtype in (torch.float16, torch.bfloat16) for x in tensors)
+    return _ROUNDED if half else _EXACT
 
 
 def _nats(logits: torch.Tensor, tokens: torch.Tensor) -> float:

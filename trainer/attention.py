@@ -24,7 +24,7 @@ from trainer import telemetry
 _HALVES = (torch.float16, torch.bfloat16)
 _FLASH = (8, 0)  # compute capability that the kernel needs (Ampere)
 _MOST_HEAD_DIM = 256
-_ONLY_SPEED = frozenset({"num_splits", "pack_gqa", "sm_margin"})
+_ONLY_SPEED = frozenset({"num_splits", "pack_gqa", "sm_margin", "deterministic"})
 _OPERANDS = frozenset({"q", "k", "v", "kv", "qkv"})
 _exporting: tuple[int, int] | None = None  # rows and length of the tokens that a model is exported with
 

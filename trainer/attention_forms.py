@@ -104,7 +104,7 @@ def _by_mask(
             if not bool((each[1:, 0] > each[:-1, -1]).all()):  # heard, and confirmed for every row that is scored
                 raise NotExportable(Why.DATA_DEPENDENT, "a shape depends on data: sequences cross the rows of a batch")
     which_q, which_k, place_k = (x.view(rows, -1) for x in (which_q, which_k, place_k))
-    place_q = (place_q + (long_k - long_q)[which_q.flatten()]).view(rows, -1)
+    place_q = (place_q + (long_k - long_q)[which_q.flatten().clamp(0, long_q.shape[0] - 1)]).view(rows, -1)
     mask = which_q.unsqueeze(2) == which_k.unsqueeze(1)
     distance = place_k.unsqueeze(1) - place_q.unsqueeze(2)
     if left >= 0:
@@ -126,10 +126,13 @@ def _by_mask(
 
 
 def _sequences(starts: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Each token's sequence, its place there, int64 [tokens]; and how long sequences are [sequences]."""
+    """Each token's sequence, its place there, int64 [tokens]; and how long sequences are [sequences].
+
+    Tokens before the first or behind the last are of none: -1, or as many as there are.
+    """
     at = torch.arange(tokens, device=starts.device)
-    which = (starts[1:].unsqueeze(0) <= at.unsqueeze(1)).sum(1).clamp(max=starts.shape[0] - 2)
-    return which, at - starts[which], starts.diff()
+    which = (starts.unsqueeze(0) <= at.unsqueeze(1)).sum(1) - 1
+    return which, at - starts[which.clamp(min=0)], starts.diff()
 
 
 def flash_attn_2_func(

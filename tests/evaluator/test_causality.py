@@ -14,6 +14,7 @@ from tests.evaluator.conftest import Load
 from tests.evaluator.zoo import DIM, SEQ, VOCAB, Attend, Base
 from trainer.evaluator import audit
 from trainer.evaluator.causality import prove
+from trainer.evaluator.causality.abstract import LABEL, Abstract
 from trainer.wire.refusal import Reason, Refused
 
 
@@ -152,3 +153,16 @@ def test_with_one_row_a_mix_over_the_batch_is_harmless(through_files: Load) -> N
 
 def test_the_lookahead_is_measured(through_files: Load) -> None:
     assert prove(through_files(Base(Attend(off_by_one)).eval())).lookahead == 1
+
+
+def test_labels_of_a_part_keep_no_more_than_the_part() -> None:
+    """A reshape writes out labels that were alike; a hundred small slices of a hundred of them held all: 16 GB."""
+    whole = torch.arange(1 << 20, dtype=LABEL)
+    part = Abstract(1, whole[:8], torch.float32, zero=torch.ones(1 << 20, dtype=torch.bool)[8:16]).named(2)
+    assert part.zero is not None
+    assert part.dep.untyped_storage().nbytes() == 32
+    assert part.zero.untyped_storage().nbytes() == 8
+    assert torch.equal(part.dep, whole[:8])
+    alike = Abstract(1, whole[5:6].expand(4, 8), torch.float32).named(2)
+    assert alike.dep.untyped_storage().nbytes() == 4
+    assert torch.equal(alike.dep, torch.full((4, 8), 5, dtype=LABEL))

@@ -5,12 +5,15 @@ In every graph of LEAKS logits before the last position would show the last toke
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from runner.core.base.mountable import SOURCE
 from tests.evaluator.build import Build
 from trainer.evaluator import score
 from trainer.evaluator.causality import prove
@@ -72,6 +75,17 @@ def promotion_into_neginf(b: Bench) -> Any:
 def integer_into_half(b: Bench) -> Any:
     last = b.op("expand.default", b.op("slice.Tensor", b.idx, 1, T - 1, T), [1, T])
     return finite(b, b.op("mul.Tensor", b.Z16, b.op("mul.Scalar", last, 10000)))
+
+
+def minus_infinity_and(name: str) -> Callable[[Bench], Any]:
+    """-inf + (c + di) is (-inf, d): the imaginary part is what it was (found in November 2026, proved until then)."""
+
+    def leak(b: Bench) -> Any:
+        hidden = b.op("full_like.default", b.x, {"f": "-inf"})
+        c = b.op(name, hidden, b.op("complex.default", b.future, b.future))
+        return b.op("select.int", b.op("view_as_real.default", c), -1, 1)
+
+    return leak
 
 
 def complex_branch_cut(name: str, *args: Any) -> Callable[[Bench], Any]:
@@ -141,6 +155,8 @@ LEAKS: dict[str, Callable[[Bench], Any]] = {
     "promotion of a double": promotion_of_a_double,
     "promotion into -inf": promotion_into_neginf,
     "integer into half": integer_into_half,
+    "minus infinity plus complex": minus_infinity_and("add.Tensor"),
+    "minus infinity minus complex": minus_infinity_and("sub.Tensor"),
     "complex sqrt": complex_branch_cut("sqrt.default"),
     "complex log": complex_branch_cut("log.default"),
     "complex rsqrt": complex_branch_cut("rsqrt.default"),
@@ -249,6 +265,57 @@ def test_millions_of_values_are_refused_while_parsing() -> None:
     with pytest.raises(Refused) as caught:
         b.program(b.logits(b.x))
     assert caught.value.reason is Reason.GRAPH_LIMIT
+
+
+@pytest.mark.parametrize(("name", "more"), [("unbind.int", []), ("split.Tensor", [1]), ("chunk.default", [1 << 22])])
+def test_tensors_are_counted_before_they_are_made(name: str, more: list[int]) -> None:
+    """Two were announced; four million were made, and then refused."""
+    b = Bench(one=torch.zeros(1, 1, 0))
+    wide = b.op("expand.default", b.ids["one"], [1 << 22, 1, 0])
+    first = b.op(name, wide, *more, n=2)
+    with pytest.raises(Refused, match="makes 4194304 tensors, not 2"):
+        b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", first))))
+
+
+def test_as_many_tensors_as_were_announced_are_made() -> None:
+    b = Bench(one=torch.ones(2, 3))
+    first = b.op("chunk.default", b.ids["one"], 3, 1, n=3)
+    b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", first))))
+
+
+def test_a_gru_of_more_steps_than_any_text_has_is_refused_before_it_runs() -> None:
+    hidden = 1
+    b = Bench(
+        one=torch.zeros(1, 1, 1), state=torch.zeros(1, 1, hidden),
+        w=torch.zeros(3, 1), u=torch.zeros(3, 1), v=torch.zeros(3),
+    )  # fmt: skip
+    wide = b.op("expand.default", b.ids["one"], [1, 1 << 20, 1])
+    params = [b.ids["w"], b.ids["u"], b.ids["v"], b.ids["v"]]
+    first = b.op("gru.input", wide, b.ids["state"], params, True, 1, 0.0, False, False, True, n=2)
+    with pytest.raises(Refused, match="steps") as caught:
+        b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", first))))
+    assert caught.value.reason is Reason.COMPUTE_LIMIT
+
+
+def test_a_chain_of_views_takes_no_more_memory_than_its_steps() -> None:
+    """Autograd kept what is a view of what, for every step all of it: 4,000 steps took 2.4 GB."""
+    script = """
+import resource
+from tests.evaluator.test_redteam import Bench, T
+def built(steps):
+    b = Bench()
+    x = b.x
+    for _ in range(steps):
+        x = b.op("slice.Tensor", x, 1, 0, T)
+    b.program(b.logits(x))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+few = built(10)
+print(built(4000) - few)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True, cwd=SOURCE
+    )
+    assert int(done.stdout) < 500 << 10  # KiB
 
 
 def test_scoring_leaves_the_programs_constants_alone() -> None:

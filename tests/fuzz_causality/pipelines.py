@@ -145,6 +145,16 @@ def complex_products(d: Draft, x: Value) -> object:
     return d.emit("view_as_real.default", y.ref)
 
 
+def complex_minimum(d: Draft, x: Value) -> object:
+    """A real minus infinity meets a complex number: its imaginary part is still there."""
+    hidden = d.need("expand.default", d.need("unsqueeze.default", d.weight("hidden").ref, 0).ref,
+                    [d.sizes.rows, d.sizes.seq, d.sizes.seq])  # fmt: skip
+    scores = _scores(d, x)
+    y = d.need(f"{d.rng.choice(('add', 'sub', 'mul'))}.Tensor", hidden.ref,
+               d.need("complex.default", scores.ref, scores.ref).ref)  # fmt: skip
+    return d.emit("view_as_real.default", y.ref)
+
+
 def doubled_targets(d: Draft, x: Value) -> object:
     """Scatters where several sources meet in one target, and sums of them."""
     places = d.weight(d.rng.choice(("doubles", "places")))
@@ -240,6 +250,6 @@ def narrow_products(d: Draft, x: Value) -> object:
 
 PIPELINES: tuple[Pipeline, ...] = (
     attention_by_hand, attention, masked_attention, convolution, token_shift, recurrence, silent_zero, silent_minimum,
-    complex_zeros, complex_products, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, flipped,
+    complex_zeros, complex_products, complex_minimum, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, flipped,
     narrow_products,
 )  # fmt: skip

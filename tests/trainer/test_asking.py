@@ -276,3 +276,25 @@ def test_a_model_whose_loss_is_no_number_is_not_compared(tmp_path: Path, told: T
 
     handed(Broken(), tmp_path)
     assert not [event for event in told() if event["event"] == "crash"]
+
+
+@pytest.mark.parametrize(("rate", "tried"), [(1.001, ["recorded", "traced"]), (1.0, ["recorded"])])
+def test_in_float32_the_next_way_is_tried_for_less_than_anybody_would_see(
+    rate: float, tried: list[str], tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Barely(Looks):
+        def forward(self, idx: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.table(idx)
+            return found * (rate if isinstance(self.table.weight, torch.nn.Parameter) else 1)
+
+    found: list[str] = []
+
+    def way(name: str, mode: capture.Mode) -> capture.Mode:
+        return lambda *given: (found.append(name), mode(*given))[1]
+
+    recorded, traced = capture.MODES["direct"], capture.MODES["functional"]
+    monkeypatch.setattr(capture, "MODES", {"a": way("recorded", recorded), "b": way("traced", traced)})
+    prog, model = handed(Barely(), tmp_path), Barely().eval()
+    assert found == tried
+    torch.testing.assert_close(prog(tokens(2).inputs[:ROWS].contiguous()), model(tokens(2).inputs[:ROWS]))
+    assert not [event for event in told() if event["event"] == "crash"]

@@ -56,6 +56,14 @@ def starts(lengths: list[int]) -> torch.Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).int()
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_tokens_of_no_sequence_are_seen_by_none(causal: bool) -> None:
+    q, cu = drawn(9, HEADS, DIM), torch.tensor([2, 4, 7])
+    found = attention_forms.flash_attn_varlen_func(q, q, q, cu, cu, 3, 3, causal=causal)
+    inner = attention_forms.flash_attn_varlen_func(q[2:7], q[2:7], q[2:7], cu - 2, cu - 2, 3, 3, causal=causal)
+    torch.testing.assert_close(found[2:7], inner)
+
+
 def test_the_scale_is_the_callers() -> None:
     q, cu = drawn(6, HEADS, DIM), starts([2, 4])
     found = attention_forms.flash_attn_varlen_func(q, q, q, cu, cu, 4, 4, softmax_scale=1.0, causal=True)

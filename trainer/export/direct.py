@@ -53,9 +53,11 @@ class _State:
 
     def __init__(self, module: torch.nn.Module, lowering: Lowering) -> None:
         self._values, self._wrapped = lowering.values, dict[int, tuple[torch.Tensor, torch.Tensor]]()
-        every = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
-        self.named = {name: self._functional(tensor) for name, tensor in every}
-        for part in module.modules():
+        self.named: dict[str, torch.Tensor] = {}
+        for at, part in module.named_modules():  # one name for a module that has several: each place is swapped once
+            for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+                if tensor is not None:
+                    self.named[f"{at}.{name}".lstrip(".")] = self._functional(tensor)
             for name, value in list(vars(part).items()):
                 if isinstance(value, torch.Tensor):
                     vars(part)[name] = self._functional(value)
@@ -112,13 +114,16 @@ _MEMORY = frozenset(getattr(torch.Tensor, name) for name in _OF_MEMORY)
 @contextmanager
 def _functional() -> Iterator[None]:
     """Writes become values, views stay views; recurrent layers are loops of plain operations: no library has them."""
-    mkldnn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
-    with mkldnn.flags(enabled=False), cudnn.flags(enabled=False):
-        torch._enable_functionalization(reapply_views=True)
-        try:
-            yield
-        finally:
-            torch._disable_functionalization()
+    mkldnn, cudnn = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    torch._C._set_cudnn_enabled(False)
+    torch._enable_functionalization(reapply_views=True)
+    try:
+        yield
+    finally:
+        torch._disable_functionalization()
+        torch._C._set_mkldnn_enabled(mkldnn)
+        torch._C._set_cudnn_enabled(cudnn)
 
 
 def _plain(value: Any) -> Any:

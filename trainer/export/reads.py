@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -58,16 +59,22 @@ def idle(
 
 @contextmanager
 def kept(model: torch.nn.Module) -> Iterator[None]:
-    """The attributes and buffers of all its modules are afterwards those of before."""
-    before = [(part, dict(vars(part)), dict(part._buffers)) for part in model.modules()]
+    """The attributes of all its modules, and what lists, dictionaries and sets among them hold, are those of before."""
+    before = [(vars(part), dict(vars(part))) for part in model.modules()]
+    held = {id(value): value for _, attributes in before for value in attributes.values() if type(value) in _HOLD}
+    contents = [(value, copy(value)) for value in held.values()]
     try:
         yield
     finally:
-        for part, attributes, buffers in before:
-            vars(part).clear()
-            vars(part).update(attributes)
-            part._buffers.clear()
-            part._buffers.update(buffers)
+        for attributes, was in before:
+            attributes.clear()
+            attributes.update(was)
+        for value, was in contents:
+            value.clear()
+            (value.extend if isinstance(value, list) else value.update)(was)
+
+
+_HOLD = (dict, list, set)  # a module's own parameters and buffers are in such, too
 
 
 def _others(value: Any) -> tuple[Any, ...]:

@@ -4,6 +4,8 @@ reads what no recording hears."""
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from runner.core.base.mountable import SOURCE
 from trainer import hand_over
 from trainer.evaluator.causality import prove
 from trainer.evaluator.model import graph, program, weights
@@ -37,6 +40,8 @@ class Model(torch.nn.Module):
         self.stat = torch.nn.Buffer(torch.ones(DIM))
         self.plain = torch.linspace(0.5, 1.5, DIM)  # neither parameter nor buffer
         self.seen: Any = None
+        self.many: list[Any] = [1]
+        self.cache: dict[int, Any] = {}
         self.core = core
 
     def forward(self, idx: torch.Tensor) -> torch.Tensor:
@@ -123,6 +128,8 @@ def test_nothing_of_the_model_is_changed() -> None:
     def writes(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
         m.seen = x.mean()
         m.fresh = x
+        m.many.append(x)
+        m.cache[T] = x
         m.stat.mul_(2)
         m.plain.mul_(2)
         return x
@@ -131,11 +138,41 @@ def test_nothing_of_the_model_is_changed() -> None:
     with torch.no_grad():
         direct.record(model, torch.zeros(ROWS, T, dtype=torch.int64))
     assert model.seen is None
+    assert (model.many, model.cache) == ([1], {})
     assert not hasattr(model, "fresh")
     assert torch.equal(model.stat, torch.ones(DIM))
     assert torch.equal(model.plain, torch.linspace(0.5, 1.5, DIM))
     assert type(model.head.weight) is torch.nn.Parameter
     assert model.head.weight is model.embed.weight
+
+
+def test_a_module_of_several_names_is_the_same_afterwards(tmp_path: Path) -> None:
+    class Shared(Model):
+        def __init__(self) -> None:
+            super().__init__(lambda m, x, idx: m.again[1](m.again[0](m.gate(x))))
+            self.again = torch.nn.ModuleList([self.gate, self.gate])
+            self.fast = torch.compile(self.gate)
+
+    model, idx = Shared().eval(), torch.randint(0, VOCAB, (ROWS, T))
+    with torch.no_grad():
+        expected = model(idx)
+        prog = as_program(direct.record(Logits(model, "cpu", None).eval(), idx), tmp_path)
+        torch.testing.assert_close(prog(idx), expected)
+        torch.testing.assert_close(model(idx), expected)
+    assert type(model.gate.weight) is torch.nn.Parameter
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+def test_how_precise_products_are_is_nobodys_business_here(precision: str) -> None:
+    """torch refuses to read one of its two ways to say it once the other was used."""
+    script = f"""
+import torch
+from tests.trainer.export.test_direct import loop, recorded
+torch.backends.cudnn.fp32_precision = {precision!r}
+recorded(loop)
+assert torch._C._get_cudnn_enabled() and torch._C._get_mkldnn_enabled()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, cwd=SOURCE)
 
 
 def state(m: Any, x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 LABEL = torch.int32
+_SMALL = 1 << 16  # bytes that may be kept for less
 LOW = 1e3  # what people fill masks with is at least ten times that; exp(-104) is nothing in float32
 
 
@@ -72,8 +73,20 @@ class Abstract:
         return self.low
 
     def named(self, id_: int) -> Abstract:
-        """The same under another id."""
-        return replace(self, id=id_)
+        """The same under another id, and keeping no more in memory than it says."""
+        zero, neginf, low = (_own_mask(mask) for mask in (self.zero, self.neginf, self.low))
+        return replace(self, id=id_, dep=_own(self.dep), zero=zero, neginf=neginf, low=low)
+
+
+def _own(t: Tensor) -> Tensor:
+    """The tensor without what it is but a small part of: labels of a view would keep all that was viewed."""
+    if t.untyped_storage().nbytes() <= max(_SMALL, 2 * squash(t).numel() * t.element_size()):
+        return t
+    return squash(t).clone().expand(t.shape)
+
+
+def _own_mask(t: Tensor | None) -> Tensor | None:
+    return None if t is None else _own(t)
 
 
 def constant(id_: int, value: Tensor) -> Abstract:

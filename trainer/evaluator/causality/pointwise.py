@@ -115,7 +115,8 @@ def _sum(c: Context) -> list[Abstract]:
     a, b = c.args["self"], c.args["other"]
     dep = join(shape, *(x.dep for x in c.inputs))
     zero, low = _sum_of_zeros(c, a, b), _sum_of_low(c, a, b)
-    if c.args.get("alpha", 1) != 1 or not isinstance(a, Abstract) or not c.stays_finite(*c.inputs):
+    plain = isinstance(a, Abstract) and not c.dtypes[0].is_complex  # -inf + (c+di) is (-inf)+di
+    if c.args.get("alpha", 1) != 1 or not plain or not c.stays_finite(*c.inputs):
         return [c.result(dep, zero=zero, low=low)]
     na = a.known_neginf()
     nb = b.known_neginf() if isinstance(b, Abstract) and c.node.name == "add" else None

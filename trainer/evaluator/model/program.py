@@ -27,6 +27,7 @@ from trainer.evaluator.model.traps import trap
 from trainer.wire.refusal import Reason, Refused
 
 MAX_RANK = 8
+MAX_STEPS = 16_384  # of a GRU
 DRY_RUN_SECONDS = 120.0  # of processor time; a recurrence is unrolled there, step by step
 _DTYPES = frozenset(DTYPES.values())
 
@@ -216,7 +217,8 @@ def _dry_run(program: Program, limits: Limits) -> None:
     folded = _read_by_rest(program, varying) - varying  # computed once, then held for every pass
     free = _last_use(program.nodes, {program.output, *folded})
     work = {True: NOTHING, False: NOTHING}  # by whether the operation depends on the input
-    with FakeTensorMode() as fake, FlopCounterMode(display=False) as flops, torch.no_grad():
+    # In inference mode, or autograd keeps the whole chain of what is a view of what: memory and time by its square.
+    with FakeTensorMode() as fake, FlopCounterMode(display=False) as flops, torch.inference_mode():
         values: dict[int, torch.Tensor] = {i: fake.from_tensor(value) for i, value in program.constants.items()}
         values[program.input] = torch.empty(program.rows, program.seq_len, dtype=torch.int64, device=program.device)
         for id_, value in values.items():
@@ -256,9 +258,25 @@ def _dry_run(program: Program, limits: Limits) -> None:
 
 
 def _refuse_traps(node: Node, bound: dict[str, Any]) -> None:
+    if (made := _made(node.name, bound)) not in (None, node.outputs):
+        raise Refused(Reason.BAD_ARGUMENT, f"{node.name} makes {made} tensors, not {node.outputs}")
+    if node.name == "gru" and bound["input"].dim() == 3 and bound["input"].shape[1] > MAX_STEPS:
+        raise Refused(Reason.COMPUTE_LIMIT, f"a GRU of more than {MAX_STEPS} steps: they are run one by one")
     why = trap(node.name, bound)
     if why is not None:
         raise Refused(Reason.BAD_ARGUMENT, f"{node.name}: {why}")
+
+
+def _made(name: str, bound: dict[str, Any]) -> int | None:
+    """How many tensors an operation of many will make, before it makes them; None of all others."""
+    x, dim = bound.get("self"), bound.get("dim", 0)
+    if name not in ("unbind", "split", "chunk") or not isinstance(x, torch.Tensor) or not -x.dim() <= dim < x.dim():
+        return None
+    size, asked = int(x.shape[dim]), bound.get("split_size", bound.get("chunks", 1))
+    if name == "unbind" or asked < 1:
+        return size if name == "unbind" else None
+    each: int = asked if name == "split" else max(1, -(-size // asked))
+    return max(1, -(-size // each))
 
 
 def _check_value(value: torch.Tensor, limits: Limits) -> None:
