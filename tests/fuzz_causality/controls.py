@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -118,6 +118,14 @@ def _half_zero(self: Abstract) -> torch.Tensor | None:
     return _KNOWN_ZERO(self)
 
 
+_SUM = rules.RULES["add"]
+
+
+def _no_imaginary_part(c: Context) -> list[Abstract] | None:
+    """Minus infinity plus a complex number, as if that were a real one (believed until November 2026)."""
+    return _SUM(replace(c, dtypes=[torch.float32])) if c.dtypes[0].is_complex else _SUM(c)
+
+
 _KNOWN_ZERO = Abstract.known_zero
 _SCANS = "cumsum cumprod cummax cummin logcumsumexp"
 _UNSOUND, _ERROR = "UNSOUND", "ERROR"
@@ -207,6 +215,11 @@ CONTROLS: dict[str, Control] = {
     "a complex number without a real part is zero": Control(
         lambda: patch.object(Abstract, "known_zero", _half_zero),
         _focus("matmul.default bmm.default mul.Tensor", pipelines.complex_products),
+        _UNSOUND,
+    ),
+    "minus infinity has no imaginary part": Control(
+        _replaced("add sub", _no_imaginary_part),
+        _focus("view_as_real.default", pipelines.complex_minimum),
         _UNSOUND,
     ),
     "a complex square root sees no sign of a zero": Control(
