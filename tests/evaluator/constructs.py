@@ -741,6 +741,28 @@ class Trace(Linear):
         return y
 
 
+@construct("talking heads: weights of attention mixed between heads")
+class TalkingHeads(Qkv):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = (nn.Parameter(torch.randn(HEADS, HEADS)) for _ in range(2))
+        self.point = nn.Conv2d(HEADS, HEADS, 1, bias=False)
+
+    def core(self, q, k, v):
+        scores = torch.einsum("hg,bgqk->bhqk", self.before, (q @ k.mT).float()).masked_fill(
+            later(q.size(-2)), float("-inf")
+        )
+        weights = self.point(torch.einsum("hg,bgqk->bhqk", self.after, scores.softmax(-1)))
+        return weights.to(v.dtype) @ v
+
+
+@construct("masked products added up")
+class AddedUp(Qkv):
+    def core(self, q, k, v):
+        parts = torch.stack(((q @ k.mT).tril(), (k @ v.mT).tril(-1)))
+        return (parts.sum(0) + parts.mean(0)) @ v / 30
+
+
 @construct("prelu, bilinear, cosine similarity")
 class Rare(nn.Module):
     def __init__(self) -> None:

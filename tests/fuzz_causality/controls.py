@@ -14,7 +14,7 @@ from tests.fuzz_causality import pipelines
 from tests.fuzz_causality.check import Outcome, examine
 from tests.fuzz_causality.generate import Focus
 from tests.fuzz_causality.pipelines import Pipeline
-from trainer.evaluator.causality import contractions, pointwise, rules
+from trainer.evaluator.causality import contractions, pointwise, reductions, rules
 from trainer.evaluator.causality.abstract import LABEL, Abstract, join, reduce
 from trainer.evaluator.causality.context import Context, Rule
 from trainer.evaluator.causality.obligations import Kind, Obligations
@@ -118,6 +118,11 @@ def _half_zero(self: Abstract) -> torch.Tensor | None:
     return _KNOWN_ZERO(self)
 
 
+def _any_will_do(mask: torch.Tensor | None, dims: list[int]) -> torch.Tensor | None:
+    """A sum is zero if one of its terms is."""
+    return None if mask is None else mask.expand(mask.shape).any(dims, keepdim=True) if dims else mask
+
+
 _SUM = rules.RULES["add"]
 
 
@@ -215,6 +220,16 @@ CONTROLS: dict[str, Control] = {
     "a complex number without a real part is zero": Control(
         lambda: patch.object(Abstract, "known_zero", _half_zero),
         _focus("matmul.default bmm.default mul.Tensor", pipelines.complex_products),
+        _UNSOUND,
+    ),
+    "a sum with a zero in it is zero": Control(
+        lambda: patch.object(contractions, "every", _any_will_do),
+        _focus("matmul.default neg.default", pipelines.sums_of_zeros, pipelines.silent_zero),
+        _UNSOUND,
+    ),
+    "a mean with a zero in it is zero": Control(
+        lambda: patch.object(reductions, "every", _any_will_do),
+        _focus("sum.dim_IntList mean.dim matmul.default", pipelines.sums_of_zeros, pipelines.attention_by_hand),
         _UNSOUND,
     ),
     "minus infinity has no imaginary part": Control(

@@ -145,6 +145,23 @@ def complex_products(d: Draft, x: Value) -> object:
     return d.emit("view_as_real.default", y.ref)
 
 
+def sums_of_zeros(d: Draft, x: Value) -> object:
+    """Weights of masked attention, or numbers times nothing, summed or mixed; then they silence what lies ahead."""
+    s = d.sizes
+    if d.flag():
+        scores = d.need("add.Tensor", _scores(d, x).ref, d.weight("hidden").ref)
+        y = d.need("softmax.int", scores.ref, -1)
+        heads = d.need("stack.default", [y.ref, d.need("mul.Scalar", y.ref, -2.0).ref], 1)  # [rows, 2, seq, seq]
+        mixed = d.need("sum.dim_IntList", heads.ref, [1]) if d.flag() else d.need("mean.dim", heads.ref, [1])
+    else:
+        ahead = d.need("mul.Tensor", d.need("roll.default", x.ref, [-1], [1]).ref, d.weight("zeros").ref)
+        y = d.need(d.rng.choice(("matmul.default", "linear.default")), ahead.ref, d.weight("square").ref)
+        return d.emit(f"{d.rng.choice(('reciprocal', 'isfinite', 'rsqrt', 'exp', 'cos', 'neg'))}.default", y.ref)
+    d.emit("reciprocal.default", mixed.ref)
+    y = d.need("matmul.default", mixed.ref, x.ref)
+    return d.need("view.default", y.ref, [s.rows, s.seq, s.dim])
+
+
 def complex_minimum(d: Draft, x: Value) -> object:
     """A real minus infinity meets a complex number: its imaginary part is still there."""
     hidden = d.need("expand.default", d.need("unsqueeze.default", d.weight("hidden").ref, 0).ref,
@@ -250,6 +267,6 @@ def narrow_products(d: Draft, x: Value) -> object:
 
 PIPELINES: tuple[Pipeline, ...] = (
     attention_by_hand, attention, masked_attention, convolution, token_shift, recurrence, silent_zero, silent_minimum,
-    complex_zeros, complex_products, complex_minimum, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, flipped,
+    complex_zeros, complex_products, complex_minimum, sums_of_zeros, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, flipped,
     narrow_products,
 )  # fmt: skip

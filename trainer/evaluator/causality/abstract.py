@@ -139,6 +139,16 @@ def expand_mask(mask: Tensor | None, shape: torch.Size | tuple[int, ...]) -> Ten
     return None if mask is None else mask.expand(shape)
 
 
+def every(mask: Tensor | None, dims: list[int]) -> Tensor | None:
+    """Known wherever all along `dims` are, kept as dimensions of one element; None if nowhere."""
+    if mask is None:
+        return None
+    found = squash(mask)
+    for dim in dims:
+        found = found.all(dim, keepdim=True)
+    return found if bool(found.any()) else None
+
+
 def either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """Known in a or in b."""
     if a is None or b is None:

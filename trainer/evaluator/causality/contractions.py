@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.evaluator.causality.abstract import LABEL, Abstract, join, reduce, squash
+from trainer.evaluator.causality.abstract import LABEL, Abstract, either, every, join, reduce, squash
 from trainer.evaluator.causality.context import Context, Rule, by_name
 
 MAX_ELEMENTS = 1 << 28  # of a table built while looking for silenced operands
@@ -23,9 +23,10 @@ def _matmul(c: Context) -> list[Abstract] | None:
         if b.const is None or b.dep.dim() != 2:
             return None
         extra = [args["bias"].dep] if isinstance(args.get("bias"), Abstract) else []
-        if squash(a.dep).shape[-1] == 1:  # all features alike: the weight's zeros change nothing
-            return [c.result(join(c.shapes[0], reduce(a.dep, [a.dep.dim() - 1]), *extra))]
         b = Abstract(b.id, b.dep.T, b.dtype, const=b.const.T)
+        if squash(a.dep).shape[-1] == 1:  # all features alike: the weight's zeros change nothing
+            dep = join(c.shapes[0], reduce(a.dep, [a.dep.dim() - 1]), *extra)
+            return [c.result(dep, zero=None if extra else _nothing(c, a, b))]
     elif c.node.name in ("addmm", "baddbmm"):
         a, b = (args["mat1"], args["mat2"]) if c.node.name == "addmm" else (args["batch1"], args["batch2"])
         extra = [args["self"].dep]
@@ -34,7 +35,15 @@ def _matmul(c: Context) -> list[Abstract] | None:
     if a.dep.dim() < 2 or b.dep.dim() < 2:
         return None
     scaled = args.get("alpha", 1) != 1  # folded into an operand while packing, which may overflow it
-    return [c.result(join(c.shapes[0], _contract(c, a, b, silence=not scaled), *extra))]
+    dep = join(c.shapes[0], _contract(c, a, b, silence=not scaled), *extra)
+    return [c.result(dep, zero=None if extra else _nothing(c, a, b))]
+
+
+def _nothing(c: Context, a: Abstract, b: Abstract) -> Tensor | None:
+    """Where a @ b is zero: a row of a, or a column of b, is all zeros, and what they meet is finite. With any sign."""
+    found = either(every(a.known_zero(), [a.dep.dim() - 1]), every(b.known_zero(), [b.dep.dim() - 2]))
+    c.used_zero |= found is not None
+    return found
 
 
 def _contract(c: Context, a: Abstract, b: Abstract, *, silence: bool) -> Tensor:
@@ -122,7 +131,10 @@ def _convolution(c: Context) -> list[Abstract] | None:
         dep = torch.nn.functional.pad(dep, sides, value=-1)
         dep = dep.unfold(2 + at, taps, strides[at])[..., :: dilations[at]].amax(-1)
     bias = [b.dep.reshape(-1, *[1] * count)] if isinstance(b := c.args.get("bias"), Abstract) else []
-    return [c.result(join(c.shapes[0], dep, *bias))]
+    point = set(weight.shape[2:]) == {1} and not any(paddings) and set(strides) == {1} and not bias
+    zero = every(x.known_zero(), [1]) if point else None  # of all channels: whatever they are multiplied by
+    c.used_zero |= zero is not None
+    return [c.result(join(c.shapes[0], dep, *bias), zero=zero)]
 
 
 def _each(value: Any, count: int) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from trainer.evaluator.causality.abstract import LABEL, Abstract, either, join, masked, reduce, spread
+from trainer.evaluator.causality.abstract import LABEL, Abstract, either, every, join, masked, reduce, spread
 from trainer.evaluator.causality.context import Context, Rule, by_name
 from trainer.evaluator.causality.obligations import Gap
 
@@ -24,9 +24,12 @@ def _reduction(c: Context) -> list[Abstract]:
     dims = _dims(c.args.get("dim"), x.dep.dim())
     kept = reduce(x.dep, dims)
     kept = kept.expand([1 if i in dims else s for i, s in enumerate(x.shape)])
+    nothing = every(x.known_zero(), dims) if c.node.name in ("sum", "mean") else None  # a sum of zeros
     out = []
     for at, shape in enumerate(c.shapes):
-        out.append(c.result(kept if len(shape) == x.dep.dim() else kept.squeeze(dims), at))
+        same = len(shape) == x.dep.dim()
+        zero = nothing if nothing is None or same else nothing.squeeze(dims)
+        out.append(c.result(kept if same else kept.squeeze(dims), at, zero=zero))
     return out
 
 
