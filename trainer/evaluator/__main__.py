@@ -23,7 +23,6 @@ import numpy as np
 import torch
 
 from trainer.evaluator import score
-from trainer.evaluator.allocator import giving_back
 from trainer.evaluator.audit import Auditor, audit
 from trainer.evaluator.causality import Proof, prove
 from trainer.evaluator.checks import Checks
@@ -126,8 +125,7 @@ def evaluate(settings: Settings, handed: Path, artifacts: Path, order: Order = N
     )
     prog = load(settings, handed, profile, device, allowance)
     _log(f"loaded: {len(prog.nodes)} operations, {prog.each_pass} a pass, {prog.folding} folded")
-    with giving_back():
-        proof = prove(prog)
+    proof = prove(prog)
     _log(f"proof: {proof}")
     _acceptable(settings, proof, prog, rows)
     key = secrets.randbits(63)
