@@ -79,7 +79,7 @@ class _Running(Lowering):
     def call(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """As it is called; where Python's None stands for a result that nobody reads, C++ needs one of its type."""
         found = super().call(func, args, kwargs)
-        if not isinstance(found, tuple) or None not in found:
+        if not isinstance(found, tuple) or not any(one is None for one in found):
             return found
         types = [str(returned.type) for returned in func._schema.returns]
         return tuple(
