@@ -1,7 +1,7 @@
 """Different models among all the train.py files of a clone, every ref and its history, in a form that a CPU trains.
 
-`distinct` compares what models are made of: the classes of a file but its optimizers, without their numbers. `on_a_cpu`
-is for files that were written for one GPU: two small layers, no compiler, and CUDA's functions do nothing (no_gpu.py).
+`distinct` compares what models are made of: the classes of a file but those of optimizers, schedules and data, without
+their numbers. `on_a_cpu` is for files that were written for one GPU: two small layers, no compiler, and no_gpu.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-_OPTIMIZERS = re.compile("Optim|Muon|AdamW|Adam|Scheduler|Loader|Dataset")
+_NO_MODELS = re.compile("Optim|Muon|Adam|Scheduler|Loader|Dataset")
 _SIZES = {
     "4": "DEVICE_BATCH_SIZE BATCH_SIZE MICRO_BATCH_SIZE EVAL_BATCH_SIZE DEVICE_BATCH",
     "2": "DEPTH N_LAYER N_LAYERS NUM_LAYERS",
@@ -27,13 +27,12 @@ _PRELUDE = "from bench import no_gpu as _no_gpu\n_no_gpu.install()\n"
 
 def distinct(clone: Path) -> dict[str, str]:
     """Source by name (the blob it is), one for each model that no earlier one is like; raises if git does."""
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     for blob in _blobs(clone):
         source = _git(clone, "cat-file", "blob", blob).decode(errors="replace").replace("\r\n", "\n")
-        key = _of_model(source)
-        if key:
-            found.setdefault(key, blob)
-    return {blob[:12]: _git(clone, "cat-file", "blob", blob).decode(errors="replace") for blob in found.values()}
+        if key := _of_model(source):
+            found.setdefault(key, (blob[:12], source))
+    return dict(found.values())
 
 
 def _blobs(clone: Path) -> Iterator[str]:
@@ -57,7 +56,7 @@ def _of_model(source: str) -> str:
         return ""
     if not any(isinstance(node, ast.ImportFrom) and node.module == "prepare" for node in ast.walk(tree)):
         return ""
-    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not _OPTIMIZERS.search(n.name)]
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not _NO_MODELS.search(n.name)]
     for node in (inner for each in classes for inner in ast.walk(each)):
         if isinstance(node, ast.Constant):
             node.value = 0

@@ -70,7 +70,7 @@ def flash_attn_func(
     q, k, v = (in_autocast(x) for x in (q, k, v))
     if not is_exporting() and has_kernel(q, k, v):
         tell("flash")
-        return _flash(q, k, v, softmax_scale, causal, left, right)
+        return flash(q, k, v, softmax_scale, causal, left, right)
     return _sdpa(q, k, v, softmax_scale, left, right)
 
 
@@ -121,12 +121,24 @@ def _new_enough() -> bool:
     return torch.cuda.get_device_capability() >= _FLASH
 
 
-def _flash(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, causal: bool, left: int, right: int
+def flash(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float | None,
+    causal: bool,
+    left: int,
+    right: int,
+    starts: tuple[torch.Tensor, torch.Tensor] | tuple[None, None] = (None, None),
+    longest: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """torch's own kernel: a dense tile never exists, backward and torch.compile included."""
+    """torch's own kernel: a dense tile never exists, backward and torch.compile included.
+
+    With `starts` (of queries and of keys, int32), q, k and v are sequences end to end, [tokens, heads, dim].
+    """
+    longest = longest or (q.shape[1], k.shape[1])
     result: tuple[torch.Tensor, ...] = torch.ops.aten._flash_attention_forward(
-        *(q, k, v, None, None, q.shape[1], k.shape[1], 0.0, causal, False),
+        *(q, k, v, *starts, *longest, 0.0, causal, False),
         scale=scale,
         window_size_left=left,
         window_size_right=right,
@@ -140,27 +152,28 @@ def _sdpa(
     queries, keys = q.shape[1], k.shape[1]
     mask = None
     if (0 <= left < keys - 1) or (0 < right < queries - 1) or (right == 0 and queries != keys):
-        mask = _mask(queries, keys, left, right, q.device)
+        at = torch.arange(queries, device=q.device).unsqueeze(1) + keys - queries
+        mask = within(torch.arange(keys, device=q.device) - at, left, right)
+    return public(q, k, v, scale, mask, causal=mask is None and right == 0)
+
+
+def public(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, mask: torch.Tensor | None, *, causal: bool
+) -> torch.Tensor:
+    """The operation that everybody has, on [batch, length, heads, dim]; mask [.., queries, keys], true: seen."""
     if not is_exporting():
         tell("sdpa" if mask is None else "masked")
     group = q.shape[2] // k.shape[2]
     if group > 1:
         k, v = k.repeat_interleave(group, dim=2), v.repeat_interleave(group, dim=2)
     y = torch.nn.functional.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        k.transpose(1, 2),
-        v.transpose(1, 2),
-        attn_mask=mask,
-        is_causal=mask is None and right == 0,
-        scale=scale,
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal, scale=scale
     )
     return y.transpose(1, 2)
 
 
-def _mask(queries: int, keys: int, left: int, right: int, device: torch.device) -> torch.Tensor:
-    """Which keys each query sees, bool [queries, keys]."""
-    at = torch.arange(queries, device=device).unsqueeze(1) + keys - queries
-    distance = torch.arange(keys, device=device) - at
+def within(distance: torch.Tensor, left: int, right: int) -> torch.Tensor:
+    """Which keys a query sees by how far behind it they are (negative: before it); a negative side is unbounded."""
     mask = torch.ones_like(distance, dtype=torch.bool)
     if left >= 0:
         mask = mask & (distance >= -left)

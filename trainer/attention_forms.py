@@ -75,13 +75,8 @@ def flash_attn_varlen_func(
     q, k, v = (attention.in_autocast(x) for x in (q, k, v))
     if not attention.is_exporting() and attention.has_kernel(q[None], k[None], v[None]):
         attention.tell("flash")
-        found: tuple[torch.Tensor, ...] = torch.ops.aten._flash_attention_forward(
-            *(q, k, v, cu_seqlens_q.int(), cu_seqlens_k.int(), max_seqlen_q, max_seqlen_k, 0.0, causal, False),
-            scale=softmax_scale,
-            window_size_left=left,
-            window_size_right=right,
-        )
-        return found[0]
+        starts = cu_seqlens_q.int(), cu_seqlens_k.int()
+        return attention.flash(q, k, v, softmax_scale, causal, left, right, starts, (max_seqlen_q, max_seqlen_k))
     return _by_mask(q, k, v, cu_seqlens_q, cu_seqlens_k, softmax_scale, left, right)
 
 
@@ -106,23 +101,9 @@ def _by_mask(
     which_q, which_k, place_k = (x.view(rows, -1) for x in (which_q, which_k, place_k))
     place_q = (place_q + (long_k - long_q)[which_q.flatten().clamp(0, long_q.shape[0] - 1)]).view(rows, -1)
     mask = which_q.unsqueeze(2) == which_k.unsqueeze(1)
-    distance = place_k.unsqueeze(1) - place_q.unsqueeze(2)
-    if left >= 0:
-        mask = mask & (distance >= -left)
-    if right >= 0:
-        mask = mask & (distance <= right)
-    if not attention.is_exporting():
-        attention.tell("masked")
-    group = q.shape[1] // k.shape[1]
-    k, v = (x.repeat_interleave(group, dim=1) if group > 1 else x for x in (k, v))
-    y = torch.nn.functional.scaled_dot_product_attention(
-        q.view(rows, -1, *q.shape[1:]).transpose(1, 2),
-        k.view(rows, -1, *k.shape[1:]).transpose(1, 2),
-        v.view(rows, -1, *v.shape[1:]).transpose(1, 2),
-        attn_mask=mask.unsqueeze(1),
-        scale=scale,
-    )
-    return y.transpose(1, 2).reshape(*q.shape[:2], v.shape[2])
+    mask = mask & attention.within(place_k.unsqueeze(1) - place_q.unsqueeze(2), left, right)
+    q, k, v = (x.view(rows, -1, *x.shape[1:]) for x in (q, k, v))
+    return attention.public(q, k, v, scale, mask.unsqueeze(1), causal=False).flatten(0, 1)
 
 
 def _sequences(starts: torch.Tensor, tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

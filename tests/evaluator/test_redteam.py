@@ -277,21 +277,24 @@ def test_tensors_are_counted_before_they_are_made(name: str, more: list[int]) ->
         b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", first))))
 
 
-def test_as_many_tensors_as_were_announced_are_made() -> None:
-    b = Bench(one=torch.ones(2, 3))
-    first = b.op("chunk.default", b.ids["one"], 3, 1, n=3)
+@pytest.mark.parametrize(("shape", "count"), [((2, 3), 3), ((2, 0), 3)])
+def test_as_many_tensors_as_were_announced_are_made(shape: tuple[int, int], count: int) -> None:
+    b = Bench(one=torch.ones(shape))
+    first = b.op("chunk.default", b.ids["one"], count, 1, n=count)
     b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", first))))
 
 
-def test_a_gru_of_more_steps_than_any_text_has_is_refused_before_it_runs() -> None:
+@pytest.mark.parametrize(("size", "layers"), [([1, 1 << 20, 1], 1), ([1 << 20, 1, 1], 1), ([1, 1 << 10, 1], 1 << 5)])
+def test_a_gru_of_more_steps_than_any_text_has_is_refused_before_it_runs(size: list[int], layers: int) -> None:
     hidden = 1
     b = Bench(
         one=torch.zeros(1, 1, 1), state=torch.zeros(1, 1, hidden),
         w=torch.zeros(3, 1), u=torch.zeros(3, 1), v=torch.zeros(3),
     )  # fmt: skip
-    wide = b.op("expand.default", b.ids["one"], [1, 1 << 20, 1])
-    params = [b.ids["w"], b.ids["u"], b.ids["v"], b.ids["v"]]
-    first = b.op("gru.input", wide, b.ids["state"], params, True, 1, 0.0, False, False, True, n=2)
+    wide = b.op("expand.default", b.ids["one"], size)
+    params = [b.ids["w"], b.ids["u"], b.ids["v"], b.ids["v"]] * layers
+    first_first = size[0] == 1
+    first = b.op("gru.input", wide, b.ids["state"], params, True, layers, 0.0, False, False, first_first, n=2)
     with pytest.raises(Refused, match="steps") as caught:
         b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", first))))
     assert caught.value.reason is Reason.COMPUTE_LIMIT

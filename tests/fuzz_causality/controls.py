@@ -120,7 +120,7 @@ def _half_zero(self: Abstract) -> torch.Tensor | None:
 
 def _any_will_do(mask: torch.Tensor | None, dims: list[int]) -> torch.Tensor | None:
     """A sum is zero if one of its terms is."""
-    return None if mask is None else mask.expand(mask.shape).any(dims, keepdim=True) if dims else mask
+    return mask if mask is None or not dims else mask.any(dims, keepdim=True)
 
 
 _SUM = rules.RULES["add"]

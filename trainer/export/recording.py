@@ -57,7 +57,8 @@ class Recording:
         """(graph document, tensors by name); raises NotExportable where an argument has no word in the format."""
         if self.input is None or self.output is None:
             raise NotExportable(Why.SIGNATURE, "forward(idx) must take one tensor and return one tensor of logits")
-        kept, read = self._reachable(), self.read()
+        kept = self._reachable()
+        read = self._read_by(kept)
         ids, names, tensors = {self.input: 0}, dict[Any, str](), dict[str, torch.Tensor]()
         weights: list[list[int | str]] = []
         for id_, tensor in self.tensors.items():
@@ -79,7 +80,10 @@ class Recording:
 
     def read(self) -> set[int]:
         """The values that the logits and the checks come of."""
-        return self._roots().union(*(operation.refs for operation in self._reachable()))
+        return self._read_by(self._reachable())
+
+    def _read_by(self, operations: list[wire.Node]) -> set[int]:
+        return self._roots().union(*(operation.refs for operation in operations))
 
     def _roots(self) -> set[int]:
         return {id_ for id_ in (self.output, *self.checks) if id_ is not None}

@@ -84,7 +84,9 @@ class Rows:
             self._bases[id(result)] = self._bases.get(id(x), id(x))
 
     def size(self, tensor: torch.Tensor, dim: int) -> int:
-        """A dimension's size; of chosen rows one that says so."""
+        """A dimension's size; of chosen rows one that says so, and of rows that are meant otherwise none."""
+        if id(tensor) in self._led:
+            raise NotExportable(Why.DATA_DEPENDENT, "rows chosen by the tokens meet aten.sym_size")
         return Chosen(tensor.shape[0]) if self.mask(tensor) is not None and dim == 0 else tensor.shape[dim]
 
     def counted(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> None:
@@ -103,17 +105,15 @@ class Rows:
     def carried(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], results: list[Any]) -> None:
         """Mark what an operation made of chosen rows, row by row; raises NotExportable where it is not row by row."""
         given = named(func, args, kwargs)
-        if any(id(x) in self._led for x in torch.utils._pytree.tree_leaves(given)):
-            first, (result,) = args[0], results
-            if name_of(func) not in ("view", "_unsafe_view", "reshape") or result.shape != first.shape:
-                raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name_of(func)}")
         tensors = [x for x in torch.utils._pytree.tree_leaves(given) if isinstance(x, torch.Tensor)]
         masks = {id(mask): mask for x in tensors if (mask := self.mask(x)) is not None}
         (mask,) = masks.values() if len(masks) == 1 else (None,)
         name = name_of(func)
         if name in _OF_SHAPE and masks.keys() <= self.orders:
             return  # it says nothing of what is in the rows, and there are as many
-        if mask is None or not _row_by_row(self, name, args[0], given, results):
+        led = any(id(x) in self._led for x in tensors)
+        away = name in ("view", "_unsafe_view", "reshape") and results[0].shape == args[0].shape
+        if mask is None or (led and not away) or not _row_by_row(self, name, args[0], given, results):
             raise NotExportable(Why.DATA_DEPENDENT, f"rows chosen by the tokens meet aten.{name}", name)
         for result in results:
             self.choose(result, mask)

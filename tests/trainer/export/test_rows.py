@@ -78,6 +78,9 @@ SAME: dict[str, Core] = {
     "weights looked up by chosen rows": lambda x, m, w: put(x, torch.where(m)[0], w[torch.where(m)[0]]),
 }  # fmt: skip
 MIXED: dict[str, Core] = {
+    "counted behind a dimension in front": lambda x, m, w: x * x[None, m.nonzero()[:, 0]].shape[1],
+    "split behind a dimension in front": lambda x, m, w: x + x[None, m.nonzero()[:, 0]].split(1, 2)[0].sum(),
+    "summed behind a dimension in front": lambda x, m, w: x + x[None, m.nonzero()[:, 0]].sum(0).mean(),
     "a sum over chosen rows": lambda x, m, w: x + x[m].sum(0),
     "a running sum": lambda x, m, w: put(x, m, x[m].cumsum(0)),
     "a softmax over chosen rows": lambda x, m, w: put(x, m, x[m].softmax(0)),

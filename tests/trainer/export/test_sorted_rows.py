@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.trainer.export.test_reads import CPU, VOCAB, T
+from tests.trainer.export.test_reads import CPU, VOCAB, T, run
 from trainer import hand_over
 from trainer.evaluator.causality import prove
-from trainer.evaluator.checks import Checks
 from trainer.evaluator.model import graph, program, weights
 from trainer.export import capture
 from trainer.export.refusals import NotExportable, Why
@@ -42,13 +41,6 @@ def handed(core: Core, folder: Path) -> tuple[Model, program.Program]:
     parsed = graph.parse((folder / "graph.json").read_bytes(), CPU)
     tensors = weights.load(folder / "weights.safetensors", 1 << 20, CPU)
     return model, program.prepare(parsed, tensors, rows=2, seq_len=T, vocab=VOCAB, device=CPU, limits=program.Limits())
-
-
-def run(prog: program.Program, idx: torch.Tensor) -> torch.Tensor:
-    checks = Checks(prog)
-    logits = prog(idx, checks.beside({}))
-    checks.discharge()
-    return logits
 
 
 def ends(group: torch.Tensor) -> torch.Tensor:

@@ -80,9 +80,10 @@ class Abstract:
 
 def _own(t: Tensor) -> Tensor:
     """The tensor without what it is but a small part of: labels of a view would keep all that was viewed."""
-    if t.untyped_storage().nbytes() <= max(_SMALL, 2 * squash(t).numel() * t.element_size()):
+    held = t.untyped_storage().nbytes()
+    if held <= _SMALL or held <= 2 * t.element_size() * (own := squash(t)).numel():
         return t
-    return squash(t).clone().expand(t.shape)
+    return own.clone().expand(t.shape)
 
 
 def _own_mask(t: Tensor | None) -> Tensor | None:
