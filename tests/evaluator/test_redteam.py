@@ -284,20 +284,50 @@ def test_as_many_tensors_as_were_announced_are_made(shape: tuple[int, int], coun
     b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", first))))
 
 
-@pytest.mark.parametrize(("size", "layers"), [([1, 1 << 20, 1], 1), ([1 << 20, 1, 1], 1), ([1, 1 << 10, 1], 1 << 5)])
-def test_a_gru_of_more_steps_than_any_text_has_is_refused_before_it_runs(size: list[int], layers: int) -> None:
-    hidden = 1
-    b = Bench(
-        one=torch.zeros(1, 1, 1), state=torch.zeros(1, 1, hidden),
-        w=torch.zeros(3, 1), u=torch.zeros(3, 1), v=torch.zeros(3),
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "first", "layers", "both"),
+    [
+        ([1, 1 << 20, 1], True, 1, False),
+        ([1 << 20, 1, 1], False, 1, False),
+        ([1, 1 << 10, 1], True, 1 << 5, False),
+        ([1, 1 << 9, 1], True, 1 << 5, True),
+    ],
+)
+def test_a_gru_of_more_steps_than_any_text_has_is_refused_before_it_runs(
+    size: list[int], first: bool, layers: int, both: bool
+) -> None:
+    each = torch.zeros(3, 1)
+    b = Bench(one=torch.zeros(1, 1, 1), state=torch.zeros(1, 1, 1), w=each, u=each.clone(), v=torch.zeros(3))
     wide = b.op("expand.default", b.ids["one"], size)
-    params = [b.ids["w"], b.ids["u"], b.ids["v"], b.ids["v"]] * layers
-    first_first = size[0] == 1
-    first = b.op("gru.input", wide, b.ids["state"], params, True, layers, 0.0, False, False, first_first, n=2)
+    params = [b.ids["w"], b.ids["u"], b.ids["v"], b.ids["v"]] * layers * (1 + both)
+    found = b.op("gru.input", wide, b.ids["state"], params, True, layers, 0.0, False, both, first, n=2)
     with pytest.raises(Refused, match="steps") as caught:
-        b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", first))))
+        b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", found))))
     assert caught.value.reason is Reason.COMPUTE_LIMIT
+
+
+@pytest.mark.parametrize("name", ["view.default", "reshape.default", "expand.default"])
+def test_a_shape_of_thousands_of_dimensions_is_refused_before_it_is_made(name: str) -> None:
+    b = Bench()
+    wide = b.op(name, b.x, [1] * 4095 + [T])
+    with pytest.raises(Refused) as caught:
+        b.program(b.logits(b.op("add.Tensor", b.x, b.op("sum.default", wide))))
+    assert caught.value.reason is Reason.GRAPH_LIMIT
+
+
+@pytest.mark.parametrize(("name", "args"), [("linear.default", ["w", 0.0]), ("stack.default", [["w", 1.0]])])
+def test_a_number_is_no_tensor_where_one_may_be_absent(name: str, args: list[Any]) -> None:
+    """A rule would see no bias; so far torch has refused it for us."""
+    b = Bench(w=torch.zeros(T, T))
+
+    def named(x: Any) -> Any:
+        return [named(one) for one in x] if isinstance(x, list) else b.ids.get(x, x) if isinstance(x, str) else x
+
+    given = named(args)
+    b.op(name, *([b.x, *given] if name == "linear.default" else given))
+    with pytest.raises(Refused, match=name.partition(".")[0]) as caught:
+        b.program(b.logits(b.x))
+    assert caught.value.reason is Reason.BAD_ARGUMENT
 
 
 def test_a_chain_of_views_takes_no_more_memory_than_its_steps() -> None:

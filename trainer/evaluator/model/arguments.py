@@ -40,11 +40,16 @@ _KINDS: dict[str, tuple[type, ...]] = {
 def fits(value: Any, kind: str) -> bool:
     """Whether `value` is of the schema type `kind`, such as `Optional[List[int]]`."""
     if kind.startswith("Optional["):
-        return value is None or fits(value, kind.removeprefix("Optional[")[:-1])
+        return value is None or _fits_within(value, kind.removeprefix("Optional[")[:-1])
     if kind.startswith("List["):
         inner = kind.removeprefix("List[")[:-1]
-        return isinstance(value, list) and all(fits(x, inner) for x in value)
+        return isinstance(value, list) and all(_fits_within(x, inner) for x in value)
     return type(value) in _KINDS.get(kind, ())
+
+
+def _fits_within(value: Any, kind: str) -> bool:
+    """As `fits`; but a rule would take a number for an absent bias or mask, and torch makes no tensor of it there."""
+    return type(value) is Ref if kind == "Tensor" else fits(value, kind)
 
 
 def misfit(op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any]) -> str | None:

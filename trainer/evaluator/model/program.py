@@ -27,7 +27,7 @@ from trainer.evaluator.model.traps import trap
 from trainer.wire.refusal import Reason, Refused
 
 MAX_RANK = 8
-MAX_STEPS = 16_384  # of a GRU, in all its layers: 2.4 ms each while they are fake
+MAX_STEPS = 16_384  # of a GRU, in all layers and directions: 2.4 ms each while they are fake
 DRY_RUN_SECONDS = 120.0  # of processor time; a recurrence is unrolled there, step by step
 _DTYPES = frozenset(DTYPES.values())
 
@@ -260,11 +260,21 @@ def _dry_run(program: Program, limits: Limits) -> None:
 def _refuse_traps(node: Node, bound: dict[str, Any]) -> None:
     if (made := _made(node.name, bound)) not in (None, node.outputs):
         raise Refused(Reason.BAD_ARGUMENT, f"{node.name} makes {made} tensors, not {node.outputs}")
-    if node.name == "gru" and max(bound["input"].shape[:-1], default=0) * bound["num_layers"] > MAX_STEPS:
+    for name in ("size", "shape", "sizes"):  # a view of thousands of dimensions takes minutes to be one
+        if isinstance(asked := bound.get(name), list) and len(asked) > MAX_RANK:
+            raise Refused(Reason.GRAPH_LIMIT, f"{node.name} of {len(asked)} dimensions")
+    if node.name == "gru" and _steps(bound) > MAX_STEPS:
         raise Refused(Reason.COMPUTE_LIMIT, f"a GRU of more than {MAX_STEPS} steps: they are run one by one")
     why = trap(node.name, bound)
     if why is not None:
         raise Refused(Reason.BAD_ARGUMENT, f"{node.name}: {why}")
+
+
+def _steps(bound: dict[str, Any]) -> int:
+    """How many cells a GRU is made of: steps, layers and directions."""
+    shape, layers = bound["input"].shape, max(1, int(bound["num_layers"]))
+    steps = shape[1] if len(shape) == 3 and bound["batch_first"] else shape[0] if shape else 0
+    return int(steps) * layers * (2 if bound["bidirectional"] else 1)
 
 
 def _made(name: str, bound: dict[str, Any]) -> int | None:
