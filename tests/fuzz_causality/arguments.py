@@ -50,6 +50,12 @@ def _pair(d: Draft, operation: str) -> Call:
     return call(a.ref, d.pick(lambda t: t.dtype == a.tensor.dtype and broadcasts(t.shape, a.tensor.shape)).ref)
 
 
+def _nan_to_num(d: Draft, operation: str) -> Call:
+    x = d.pick(is_inexact if d.flag(0.9) else None)
+    numbers = (None, 0.0, -0.0, 1.0, 1e30, {"f": "-inf"}, {"f": "nan"})
+    return call(x.ref, *(d.rng.choice(numbers) for _ in range(d.rng.randrange(4))))
+
+
 def _glu(d: Draft, operation: str) -> Call:
     x = d.pick(lambda t: is_float(t) and any(size % 2 == 0 for size in t.shape))
     return call(x.ref, *([d.dim(x.tensor)] if d.flag(0.8) else []))
@@ -111,6 +117,7 @@ _TABLE: dict[Chooser, str] = {
     _masked_fill: "masked_fill",
     _pair: "complex polar",
     _glu: "glu",
+    _nan_to_num: "nan_to_num",
     _integers: (
         "bitwise_and bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift __and__ __or__ "
         "__xor__ __lshift__ __rshift__"

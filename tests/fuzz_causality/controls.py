@@ -15,7 +15,7 @@ from tests.fuzz_causality.check import Outcome, examine
 from tests.fuzz_causality.generate import Focus
 from tests.fuzz_causality.pipelines import Pipeline
 from trainer.evaluator.causality import contractions, pointwise, reductions, rules
-from trainer.evaluator.causality.abstract import LABEL, Abstract, join, reduce
+from trainer.evaluator.causality.abstract import LABEL, Abstract, either, join, reduce
 from trainer.evaluator.causality.context import Context, Rule
 from trainer.evaluator.causality.obligations import Kind, Obligations
 from trainer.evaluator.model import program
@@ -131,6 +131,33 @@ def _no_imaginary_part(c: Context) -> list[Abstract] | None:
     return _SUM(replace(c, dtypes=[torch.float32])) if c.dtypes[0].is_complex else _SUM(c)
 
 
+def _first_head(c: Context) -> list[Abstract] | None:
+    """What one head sees is what each sees."""
+    found = contractions.RULES["scaled_dot_product_attention"](c)
+    return found and [c.result(found[0].dep[:, :1])]
+
+
+def _any_term(za: torch.Tensor, zb: torch.Tensor) -> torch.Tensor:
+    """One known zero on the way makes the whole product one."""
+    return torch.matmul(za.float(), zb.float()) > 0
+
+
+def _zero_whatever(c: Context) -> list[Abstract]:
+    x = c.inputs[0]
+    return [c.result(x.dep, zero=x.known_zero())]
+
+
+def _either_will_do(c: Context) -> list[Abstract]:
+    with patch.object(pointwise, "both", either):
+        return _OR(c)
+
+
+def _signless(c: Context, b: Any) -> bool:
+    """Whatever is added or taken away that is no number other than zero."""
+    return isinstance(b, float) and b == 0
+
+
+_OR = rules.RULES["logical_or"]
 _KNOWN_ZERO = Abstract.known_zero
 _SCANS = "cumsum cumprod cummax cummin logcumsumexp"
 _UNSOUND, _ERROR = "UNSOUND", "ERROR"
@@ -230,6 +257,36 @@ CONTROLS: dict[str, Control] = {
     "a mean with a zero in it is zero": Control(
         lambda: patch.object(reductions, "every", _any_will_do),
         _focus("sum.dim_IntList mean.dim matmul.default", pipelines.sums_of_zeros, pipelines.attention_by_hand),
+        _UNSOUND,
+    ),
+    "a head sees what the first one sees": Control(
+        _replaced("scaled_dot_product_attention", _first_head),
+        _focus("scaled_dot_product_attention.default", pipelines.positions_as_heads),
+        _UNSOUND,
+    ),
+    "a product is zero where one term is": Control(
+        lambda: patch.object(contractions, "_no_term", _any_term),
+        _focus("matmul.default neg.default", pipelines.triangles),
+        _UNSOUND,
+    ),
+    "the largest is minus infinity if one number is": Control(
+        lambda: patch.object(reductions, "every", _any_will_do),
+        _focus("amax.default max.dim exp.default", pipelines.rows_without_keys),
+        _UNSOUND,
+    ),
+    "NaN becomes zero whatever it is to become": Control(
+        _replaced("nan_to_num", _zero_whatever),
+        _focus("nan_to_num.default neg.default", pipelines.rows_without_keys),
+        _UNSOUND,
+    ),
+    "neither is where one is not": Control(
+        _replaced("logical_or bitwise_or bitwise_xor __or__ __xor__", _either_will_do),
+        _focus("logical_or.default bitwise_or.Tensor bitwise_xor.Tensor", pipelines.chosen),
+        _UNSOUND,
+    ),
+    "zero minus zero has no sign": Control(
+        lambda: patch.object(pointwise, "_adds_nothing", _signless),
+        _focus("add.Tensor sub.Tensor reciprocal.default", pipelines.silent_zero),
         _UNSOUND,
     ),
     "minus infinity has no imaginary part": Control(

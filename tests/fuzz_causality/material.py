@@ -47,6 +47,7 @@ def _masks(rng: random.Random, s: Sizes, generator: torch.Generator) -> dict[str
     return {
         "triangle": triangle,
         "hidden": hidden,
+        "unseen": torch.zeros(s.seq, s.seq).masked_fill(triangle.tril(-1) == 0, -math.inf),
         "visible": triangle.bool() if rng.random() < 0.8 else loose,
         "heads": heads.unsqueeze(0),
         "zeros": torch.zeros(s.rows, s.seq, s.dim) if rng.random() < 0.6 else sparse * rng.choice((1.0, -1.0)),

@@ -43,6 +43,47 @@ def attention(d: Draft, x: Value) -> object:
     return d.need("reshape.default", back.ref, [s.rows, s.seq, s.dim])
 
 
+def positions_as_heads(d: Draft, x: Value) -> object:
+    """Attention over the wrong dimension: positions where heads are expected, or all of them in one."""
+    s = d.sizes
+    split = d.need("view.default", x.ref, [s.rows, s.seq, 2, s.dim // 2])
+    other = d.need("roll.default", split.ref, [1], [1]) if d.flag(0.3) else split
+    if d.flag(0.3):
+        other = d.need("repeat.default", d.need("slice.Tensor", other.ref, 1, 0, 1).ref, [1, s.seq, 1, 1])
+    y = d.need("scaled_dot_product_attention.default", split.ref, other.ref, other.ref, None, 0.0, d.flag())
+    return d.need("reshape.default", y.ref, [s.rows, s.seq, s.dim])
+
+
+def triangles(d: Draft, x: Value) -> object:
+    """Products of triangular matrices made of the tokens, and what they silence."""
+    scores = _scores(d, x)
+    for _ in range(d.rng.choice((1, 1, 2))):
+        one, two = (d.need(d.rng.choice(("tril.default", "tril.default", "triu.default")), scores.ref,
+                           d.rng.choice((0, 0, -1, 1))) for _ in range(2))  # fmt: skip
+        one = d.need("transpose.int", one.ref, -1, -2) if d.flag(0.2) else one
+        scores = d.need(d.rng.choice(("matmul.default", "bmm.default")), one.ref, two.ref)
+    d.emit(f"{d.rng.choice(('reciprocal', 'isfinite', 'cos', 'neg'))}.default", scores.ref)
+    return d.need("matmul.default", scores.ref, x.ref)
+
+
+def rows_without_keys(d: Draft, x: Value) -> object:
+    """Strictly causal attention: the first row is NaN, unless somebody makes numbers of it."""
+    scores = d.need("add.Tensor", _scores(d, x).ref, d.weight("unseen").ref)
+    if d.flag():
+        y = d.need("softmax.int", scores.ref, -1)
+    else:
+        most = d.need("amax.default", scores.ref, [-1], True) if d.flag() else d.need(
+            "max.dim", scores.ref, -1, True)  # fmt: skip
+        d.emit(f"{d.rng.choice(('exp', 'isfinite', 'relu', 'neg'))}.default", most.ref)
+        y = d.need("exp.default", d.need("sub.Tensor", scores.ref, most.ref).ref)
+    if d.flag(0.8):
+        number = (0.0, 0.0, -0.0, 1.0, None, math.inf)
+        y = d.need("nan_to_num.default", y.ref, *([literal(d.rng.choice(number))] if d.flag(0.8) else []))
+    if d.flag(0.3):
+        y = d.need("masked_fill.Scalar", y.ref, d.need("logical_not.default", d.weight("visible").ref).ref, 0.0)
+    return d.need("matmul.default", y.ref, x.ref)
+
+
 def masked_attention(d: Draft, x: Value) -> object:
     """A mask computed from the data and cut by a triangle."""
     s = d.sizes
@@ -105,6 +146,8 @@ def silent_zero(d: Draft, x: Value) -> object:
     keep = ("tanh", "floor", "sin", "neg", "relu", "sqrt", "trunc", "silu", "expm1", "erf", "sign", "abs", "gelu")
     for _ in range(d.rng.randrange(3)):
         y = d.need(f"{d.rng.choice(keep)}.default", y.ref)
+    if d.flag(0.3):
+        y = d.need(d.rng.choice(("add.Tensor", "add.Tensor", "sub.Tensor")), y.ref, literal(d.rng.choice((0.0, -0.0))))
     shown = d.rng.choice(("reciprocal", "rsqrt", "isfinite", "log", "sigmoid", "logical_not", "cummax", "argsort"))
     return d.emit(f"{shown}.default", y.ref, *([1] if shown in ("cummax", "argsort") else []))
 
@@ -246,6 +289,9 @@ def chosen(d: Draft, x: Value) -> object:
     fixed = d.need("_to_copy.default", d.weight("zeros").ref, dtype={"d": "bool"})
     names = ("logical_and.default", "logical_or.default", "bitwise_and.Tensor", "bitwise_xor.Tensor", "__and__.Tensor")
     mask = d.need(d.rng.choice(names), data.ref, fixed.ref)
+    if d.flag(0.3):
+        cut = d.need("logical_and.default", d.need("lt.Scalar", ahead.ref, 0.5).ref, fixed.ref)
+        mask = d.need(d.rng.choice((*names[1:2], *names[3:4], "bitwise_or.Tensor")), mask.ref, cut.ref)
     d.emit("masked_fill.Scalar", d.rng.choice((x, ahead)).ref, mask.ref, literal(d.rng.choice((0.0, -math.inf, 1.0))))
     return d.emit("where.self", mask.ref, ahead.ref, x.ref)
 
@@ -266,7 +312,7 @@ def narrow_products(d: Draft, x: Value) -> object:
 
 
 PIPELINES: tuple[Pipeline, ...] = (
-    attention_by_hand, attention, masked_attention, convolution, token_shift, recurrence, silent_zero, silent_minimum,
+    attention_by_hand, attention, positions_as_heads, triangles, rows_without_keys, masked_attention, convolution, token_shift, recurrence, silent_zero, silent_minimum,
     complex_zeros, complex_products, complex_minimum, sums_of_zeros, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, flipped,
     narrow_products,
 )  # fmt: skip

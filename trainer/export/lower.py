@@ -24,6 +24,7 @@ from trainer.evaluator.model import ops
 from trainer.evaluator.model.graph import DTYPES
 from trainer.export import higher_order, reads, rewrites, rows, sorted_rows
 from trainer.export.calls import Call, name_of, named
+from trainer.export.negations import Negations
 from trainer.export.recording import Recording, encode
 from trainer.export.refusals import NotExportable, Why
 from trainer.export.values import BESIDE, Read, Values, tensors
@@ -48,6 +49,7 @@ class Lowering(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.out, self.values, self.rows = out, Values(out, fake), rows.Rows()
         self.orders = sorted_rows.Orders(self.rows)
+        self.negations = Negations(self._fixed, self.rows.is_chosen)
         self._opened: list[OpOverload] = []  # what is being taken apart, from the outside in
 
     def node(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -74,11 +76,15 @@ class Lowering(TorchDispatchMode):
     def call(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """The (fake) result of an operation, once it is recorded in whatever words."""
         self.rows.counted(func, args, kwargs)
-        for way in (self._of_no_value, self._of_order, self._of_rows, self._rewritten, self._admitted, self._computed):
+        ways = (self._of_no_value, self._of_order, self._of_rows, self._turned, self._rewritten, self._admitted)
+        for way in (*ways, self._computed):
             found = way(func, args, kwargs)
             if found is not NotImplemented:
-                return found
-        return self._apart(func, args, kwargs)
+                break
+        else:
+            found = self._apart(func, args, kwargs)
+        self.negations.note(func, args, kwargs, found)
+        return found
 
     def emit(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """Record an admitted operation as it is."""
@@ -173,6 +179,12 @@ class Lowering(TorchDispatchMode):
                 return rows.index_add(self.rows, self, x, dim, where, values)
         return NotImplemented
 
+    def _turned(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Conditions the other way round (negations.py)."""
+        with self._listening():
+            found = self.negations.instead(func, args, kwargs)
+        return NotImplemented if found is None else found
+
     def _rewritten(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         rewrite = rewrites.REWRITES.get(str(func))
         if rewrite is None:
@@ -264,6 +276,7 @@ class Lowering(TorchDispatchMode):
         if found.dtype is not target.dtype:
             found = self.call(torch.ops.aten._to_copy.default, (found,), {"dtype": target.dtype})
         self.values.rename(target, found)
+        self.negations.forget()
         return target
 
     @contextmanager

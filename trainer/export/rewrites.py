@@ -83,6 +83,13 @@ def _fused_norm(call: Call) -> Any:
     return call.through.emit(aten.rms_norm.default, call.args, call.kwargs), None
 
 
+def _ranked(call: Call) -> Any:
+    """Of numbers without a sign of zero, which some kernels rank by."""
+    x, *rest = call.args
+    plain = x + 0.0 if x.is_floating_point() and call.through.known(x, lambda _: True) is None else x
+    return call.through.emit(call.func, [plain, *rest], call.kwargs)
+
+
 # ---------------------------------------------------------------------------
 # Memory and layout
 # ---------------------------------------------------------------------------
@@ -118,6 +125,7 @@ _TABLE: dict[Rewrite, tuple[str, ...]] = {
     ),
     _group_norm: ("native_group_norm.default",),
     _fused_norm: ("_fused_rms_norm.default",),
+    _ranked: ("topk.default", "sort.default", "sort.stable", "argsort.default", "argsort.stable"),
     _empty: (
         *("empty.memory_format", "empty_like.default", "new_empty.default"),
         *("empty_strided.default", "new_empty_strided.default", "empty_permuted.default"),

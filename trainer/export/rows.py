@@ -56,6 +56,10 @@ class Rows:
         """The mask of chosen rows; None for any other value."""
         return self._masks.get(id(value)) if isinstance(value, torch.Tensor) and not self._put_back else None
 
+    def is_chosen(self, value: torch.Tensor) -> bool:
+        """Whether it stands for chosen rows, whatever it is taken for just now."""
+        return id(value) in self._masks
+
     @contextmanager
     def put_back(self) -> Iterator[None]:
         """Whoever puts rows back takes them for what they are here: all candidates, chosen or not."""

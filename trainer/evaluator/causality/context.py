@@ -54,8 +54,10 @@ class Context:
         zero: Tensor | None = None,
         neginf: Tensor | None = None,
         low: Tensor | None = None,
+        *,
+        unsigned: bool = False,
     ) -> Abstract:
-        """The abstract value of output `at`, whose sign-of-zero taint follows from the inputs."""
+        """The abstract value of output `at`, whose sign-of-zero taint follows from the inputs unless it has none."""
         shape, dtype = self.shapes[at], self.dtypes[at]
         inexact = dtype.is_floating_point or dtype.is_complex
         if not inexact and any(x.floating for x in self.inputs):
@@ -69,6 +71,7 @@ class Context:
             expand_mask(low, shape) if dtype.is_floating_point else None,
             # Numbers without a sign of zero lose it, and so do those that are never below it.
             signed=inexact
+            and not unsigned
             and self.node.name not in _UNSIGNED
             and (self.used_zero or any(x.signed for x in self.inputs)),
         )

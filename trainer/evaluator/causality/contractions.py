@@ -13,6 +13,7 @@ from trainer.evaluator.causality.abstract import LABEL, Abstract, either, every,
 from trainer.evaluator.causality.context import Context, Rule, by_name
 
 MAX_ELEMENTS = 1 << 28  # of a table built while looking for silenced operands
+MAX_TERMS = 1 << 34  # of a product of two tables of zeros: about a second
 MAX_SCALE = 1e7  # |scale|, at least 1, times head dimension of attention: some kernels scale after the sum
 
 
@@ -40,10 +41,27 @@ def _matmul(c: Context) -> list[Abstract] | None:
 
 
 def _nothing(c: Context, a: Abstract, b: Abstract) -> Tensor | None:
-    """Where a @ b is zero: a row of a, or a column of b, is all zeros, and what they meet is finite. With any sign."""
-    found = either(every(a.known_zero(), [a.dep.dim() - 1]), every(b.known_zero(), [b.dep.dim() - 2]))
+    """Where a @ b is zero, with any sign: every term has a known zero, and what that meets is finite.
+
+    So a product of two triangular matrices is triangular.
+    """
+    za, zb = a.known_zero(), b.known_zero()
+    found = None if za is None or zb is None else _no_term(za, zb)
+    if found is None:
+        found = either(every(za, [a.dep.dim() - 1]), every(zb, [b.dep.dim() - 2]))
     c.used_zero |= found is not None
     return found
+
+
+def _no_term(za: Tensor, zb: Tensor) -> Tensor | None:
+    """Where no k has neither za[..., i, k] nor zb[..., k, j]; None if that is nowhere, or too long to look for."""
+    one, two, terms = squash(za), squash(zb), za.shape[-1]
+    count = math.prod(torch.broadcast_shapes(one.shape[:-2], two.shape[:-2])) * one.shape[-2] * terms * two.shape[-1]
+    if count > MAX_TERMS:
+        return None
+    one, two = one.expand(*one.shape[:-1], terms), two.expand(*two.shape[:-2], terms, two.shape[-1])
+    found = torch.matmul((~one).float(), (~two).float()) == 0
+    return found if bool(found.any()) else None
 
 
 def _contract(c: Context, a: Abstract, b: Abstract, *, silence: bool) -> Tensor:
@@ -83,35 +101,39 @@ def _attention(c: Context) -> list[Abstract] | None:
     rank = q.dep.dim()
     if c.dtypes[0] is torch.float16 or rank < 3 or {k.dep.dim(), v.dep.dim()} != {rank}:
         return None
-    if len({x.shape[0] for x in (q, k, v)}) > 1:
+    if len({x.shape[0] for x in (q, k, v)}) > 1 or (mask is not None and mask.dep.dim() < 2):
         return None  # rows that are spread over others
     scale = c.args.get("scale")
     if scale is not None and not 0 < scale < math.inf:
         return None  # -inf times less than nothing is no mask
     if not max(1.0, abs(scale or 1.0)) * q.shape[-1] <= MAX_SCALE:
         return None  # with |q|, |k| < SCORE_BOUND a score stays finite in float32
-    mixed = [*range(1, rank - 2), rank - 1]  # heads, however many dimensions they take, and features
-    queries = reduce(q.dep, mixed).squeeze(-1)  # [b, 1..., queries]
-    keys = torch.maximum(reduce(k.dep, mixed), reduce(v.dep, mixed)).squeeze(-1)
     visible = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool)
     if c.args.get("is_causal"):
         visible = visible.tril()
     if mask is not None:
-        if mask.dep.dim() < 2:
-            return None
         hidden = mask.known_neginf() if mask.floating else mask.known_zero()
-        if hidden is not None:
-            seen = squash(~hidden)
-            seen = seen.any(-3, keepdim=True) if seen.dim() >= 3 else seen
-            visible = visible & seen
-        weight = squash(mask.dep).amax(-1)  # [..., queries or 1]
-        weight = weight.amax(-2, keepdim=True) if weight.dim() >= 2 else weight
-        queries = torch.maximum(queries, weight)
+        visible = visible if hidden is None else visible & squash(~hidden)
     if not bool(visible.all()):
         c.used_zero = True  # a computed mask is obliged to be no NaN: what is known to be -inf or NaN there is -inf
-    labels = squash(keys).unsqueeze(-2)  # [b, 1..., 1, keys]
-    reach = torch.where(visible, labels, -1).amax(-1)
-    return [c.result(torch.maximum(queries, reach).unsqueeze(-1))]
+    deps = [x.dep for x in (q, k, v, mask) if x is not None]
+    heads = list(range(1 - rank, -2))  # however many dimensions they take; each sees but its own
+    if len({x.shape[:-2] for x in (q, k, v)}) > 1 or _table(visible, k.dep, v.dep) > MAX_ELEMENTS:
+        visible = visible.any(_there(heads, visible), keepdim=True) if _there(heads, visible) else visible
+        deps = [reduce(dep, _there(heads, dep)) for dep in deps]
+    of_q, of_k, of_v, *of_mask = (reduce(dep, [-1]) for dep in deps)  # [batch, heads..., positions, 1]
+    reach = torch.where(visible, squash(torch.maximum(of_k, of_v)).mT, -1).amax(-1, keepdim=True)
+    return [c.result(join(c.shapes[0], of_q, reach, *of_mask))]
+
+
+def _there(dims: list[int], x: Tensor) -> list[int]:
+    return [dim for dim in dims if -dim <= x.dim()]
+
+
+def _table(visible: Tensor, k: Tensor, v: Tensor) -> int:
+    """Elements of a table of what each query sees of each key."""
+    leading = (squash(x)[..., :1, :1].shape for x in (k, v))
+    return math.prod(torch.broadcast_shapes(visible.shape, *leading))
 
 
 def _convolution(c: Context) -> list[Abstract] | None:

@@ -73,6 +73,8 @@ def _pointwise(c: Context) -> list[Abstract]:
             zero = x.known_zero()
         if name in _NEGINF_TO_ZERO:
             zero = either(zero, x.known_neginf())
+        if name == "nan_to_num" and not c.args.get("nan") and not x.dtype.is_complex:
+            zero = x.known_zero()  # of a complex number one part may be NaN
         if name == "_to_copy":
             neginf, low = x.known_neginf(), x.known_low()
             if neginf is not None and c.dtypes[0] is torch.float16:
@@ -114,12 +116,16 @@ def _sum(c: Context) -> list[Abstract]:
     shape = c.shapes[0]
     a, b = c.args["self"], c.args["other"]
     dep = join(shape, *(x.dep for x in c.inputs))
+    if isinstance(a, Abstract) and _adds_nothing(c, b):  # -0 + 0 is +0
+        return [c.result(dep, 0, a.known_zero(), a.known_neginf(), a.known_low(), unsigned=not a.dtype.is_complex)]
     zero, low = _sum_of_zeros(c, a, b), _sum_of_low(c, a, b)
     plain = isinstance(a, Abstract) and not c.dtypes[0].is_complex  # -inf + (c+di) is (-inf)+di
     if c.args.get("alpha", 1) != 1 or not plain or not c.stays_finite(*c.inputs):
         return [c.result(dep, zero=zero, low=low)]
     na = a.known_neginf()
-    nb = b.known_neginf() if isinstance(b, Abstract) and c.node.name == "add" else None
+    nb = b.known_neginf() if isinstance(b, Abstract) else None
+    if nb is not None and c.node.name == "sub":
+        return [c.result(dep, zero=zero, low=low)]  # b is not finite; what comes of it may never be looked at
     if na is None and nb is None:
         return [c.result(dep, zero=zero, low=low)]
     if not isinstance(b, Abstract):
@@ -136,6 +142,11 @@ def _sum(c: Context) -> list[Abstract]:
     return [c.result(dep, neginf=either(na, nb))]
 
 
+def _adds_nothing(c: Context, b: Any) -> bool:
+    plain = c.node.name == "add" and isinstance(b, int | float) and c.args.get("alpha", 1) == 1
+    return plain and b == 0 and math.copysign(1.0, b) > 0
+
+
 def _sum_of_zeros(c: Context, a: Any, b: Any) -> Tensor | None:
     """Where both are zero or NaN so is the sum; which of the two, and its sign, are of the labels of both."""
     if not (isinstance(a, Abstract) and isinstance(b, Abstract)) or not math.isfinite(c.args.get("alpha", 1)):
@@ -150,6 +161,13 @@ def _sum_of_low(c: Context, a: Any, b: Any) -> Tensor | None:
     one = a.known_low() if isinstance(a, Abstract) else None
     two = b.known_low() if isinstance(b, Abstract) and c.node.name == "add" else None
     return either(expand_mask(one, shape), expand_mask(two, shape))
+
+
+def _union(c: Context) -> list[Abstract]:
+    """Neither: false, or no bit of it, wherever both are. Of numbers that may be NaN nothing is known (context.py)."""
+    a, b = (as_abstract(c.args[name]) for name in ("self", "other"))
+    zero = both(expand_mask(a.known_zero(), c.shapes[0]), expand_mask(b.known_zero(), c.shapes[0]))
+    return [c.result(join(c.shapes[0], a.dep, b.dep), zero=zero)]
 
 
 def _rsub(c: Context) -> list[Abstract]:
@@ -215,7 +233,8 @@ def _choice(c: Context) -> list[Abstract]:
     dep = masked(join(shape, cond.dep, yes.dep, no.dep), never, join(shape, cond.dep, no.dep))
     zero = _pick_unknown(never, yes.known_zero(), no.known_zero(), shape)
     neginf = _pick_unknown(never, yes.known_neginf(), no.known_neginf(), shape)
-    return [c.result(dep, zero=zero, neginf=neginf)]
+    low = _pick_unknown(never, yes.known_low(), no.known_low(), shape)
+    return [c.result(dep, zero=zero, neginf=neginf, low=low)]
 
 
 def _pick(pick: Tensor, yes: Tensor | None, no: Tensor | None) -> Tensor | None:
@@ -242,12 +261,13 @@ _TABLE: dict[Rule, str] = {
         "_to_copy neg abs sign square sqrt exp exp2 expm1 log log1p log2 sin cos tanh sigmoid erf relu relu6 "
         "gelu silu mish elu leaky_relu softplus hardtanh hardswish log_sigmoid log_sigmoid_forward threshold "
         "clamp clamp_min clamp_max minimum maximum floor round trunc ceil lerp addcmul eq ne lt le gt ge "
-        "logical_or logical_not bitwise_or bitwise_xor bitwise_not bitwise_left_shift bitwise_right_shift "
-        "__or__ __xor__ __lshift__ __rshift__ isfinite polar complex dropout _conj outer "
+        "logical_not bitwise_not bitwise_left_shift bitwise_right_shift "
+        "__lshift__ __rshift__ isfinite nan_to_num polar complex dropout _conj outer "
         "tan asin acos atan sinh cosh asinh acosh atanh erfc"
     ),
     _product: "mul logical_and bitwise_and __and__",
     _sum: "add sub",
+    _union: "logical_or bitwise_or bitwise_xor __or__ __xor__",
     _rsub: "rsub",
     _quotient: "div floor_divide remainder fmod",
     _inverse: "reciprocal rsqrt",

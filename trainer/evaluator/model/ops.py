@@ -47,7 +47,7 @@ _ALLOWED = {
         __or__.Tensor __or__.Scalar __xor__.Tensor __xor__.Scalar __lshift__.Tensor __lshift__.Scalar
         __rshift__.Tensor __rshift__.Scalar isfinite.default polar.default complex.default glu.default
         dropout.default tan.default asin.default acos.default atan.default sinh.default cosh.default
-        asinh.default acosh.default atanh.default erfc.default atan2.default""",
+        asinh.default acosh.default atanh.default erfc.default atan2.default nan_to_num.default""",
     "contraction": """
         linear.default mm.default bmm.default matmul.default addmm.default baddbmm.default mv.default
         dot.default outer.default conv1d.default conv1d.padding conv2d.default convolution.default

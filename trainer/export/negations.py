@@ -1,0 +1,116 @@
+"""Conditions said the other way round: `~(seen & causal)` is what a mask hides, not what it shows. UNTRUSTED side.
+
+The proof knows where a condition is false (behind a triangle, say), not where it is true. So what is hidden where a
+negation holds is shown where the negated holds, and a negation goes inside: not (a or b) is (not a and not b), and
+the negation of a view is a view of the negation. Each says the same; what nothing comes of is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from trainer.export.calls import name_of, named
+
+_NOT = frozenset({"logical_not", "bitwise_not"})
+_SAID_BETTER = {"ne": "self", "logical_not": "self", "bitwise_not": "self", "masked_fill": "mask", "where": "condition"}
+_OR = frozenset({"logical_or", "bitwise_or", "__or__"})
+_VIEWS = frozenset(
+    {
+        *("view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand", "repeat"),
+        *(
+            "transpose",
+            "permute",
+            "movedim",
+            "t",
+            "slice",
+            "select",
+            "narrow",
+            "alias",
+            "detach",
+            "clone",
+            "contiguous",
+        ),
+    }
+)
+Opposite = Callable[[], torch.Tensor]
+
+
+class Negations:
+    """Of each boolean tensor that is a negation, or is better said as one, how to make its opposite."""
+
+    def __init__(self, is_constant: Callable[[torch.Tensor], bool], is_chosen: Callable[[torch.Tensor], bool]) -> None:
+        self._is_constant, self._is_chosen = is_constant, is_chosen
+        self._opposites: dict[int, Opposite] = {}
+        self._made: dict[int, torch.Tensor] = {}
+        self._alive: list[torch.Tensor] = []  # or an identity could be given twice
+
+    def instead(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> torch.Tensor | None:
+        """The same in words that the proof understands; None if there are no better ones."""
+        name = name_of(func)
+        if name not in _SAID_BETTER:
+            return None
+        given = named(func, args, kwargs)
+        if name == "ne":
+            return _truth(given["self"]) if self._is_compared_to_zero(func, given) else None
+        condition = given.get(_SAID_BETTER[name])
+        if not isinstance(condition, torch.Tensor) or id(condition) not in self._opposites:
+            return None
+        if name in _NOT:
+            return self._opposite(condition)
+        x, fill = (given["other"], given["self"]) if name == "where" else (given["self"], given["value"])
+        if isinstance(x, torch.Tensor) and not self._is_constant(x) and self._is_plain(fill):
+            return torch.where(self._opposite(condition), x, fill)
+        return None
+
+    def note(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], found: Any) -> None:
+        """Remember what the opposite of this result would be."""
+        if not isinstance(found, torch.Tensor) or found.dtype is not torch.bool or id(found) in self._opposites:
+            return
+        name, given = name_of(func), named(func, args, kwargs)
+        x, opposite = given.get("self"), None
+        if not isinstance(x, torch.Tensor) or self._is_constant(found) or self._is_chosen(found):
+            return
+        if (name in _NOT and not x.is_complex()) or (name == "eq" and self._is_compared_to_zero(func, given)):
+            opposite = partial(_truth, x)
+        elif name in _OR and x.dtype is torch.bool and getattr(given["other"], "dtype", None) is torch.bool:
+            opposite = partial(self._neither, x, given["other"])
+        elif name in _VIEWS and id(x) in self._opposites:
+            opposite = partial(self._viewed, x, func, args[1:], kwargs)
+        if opposite is not None:
+            self._opposites[id(found)] = opposite
+            self._alive.append(found)
+
+    def forget(self) -> None:
+        """A tensor was written to: what was said of it, or by it, may no longer be so."""
+        self._opposites, self._made = {}, {}
+
+    def _is_compared_to_zero(self, func: torch._ops.OpOverload, given: dict[str, Any]) -> bool:
+        x = given["self"]
+        return (
+            func._overloadname == "Scalar" and given["other"] == 0 and not x.is_complex() and not self._is_constant(x)
+        )
+
+    def _is_plain(self, fill: Any) -> bool:
+        return not isinstance(fill, torch.Tensor) or self._is_constant(fill)
+
+    def _opposite(self, x: torch.Tensor) -> torch.Tensor:
+        if id(x) not in self._made:
+            self._made[id(x)] = self._opposites[id(x)]()
+        return self._made[id(x)]
+
+    def _neither(self, *either: torch.Tensor) -> torch.Tensor:
+        one, two = (self._opposite(x) if id(x) in self._opposites else torch.logical_not(x) for x in either)
+        return torch.logical_and(one, two)
+
+    def _viewed(self, x: torch.Tensor, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> torch.Tensor:
+        found: torch.Tensor = func(self._opposite(x), *args, **kwargs)
+        return found
+
+
+def _truth(x: torch.Tensor) -> torch.Tensor:
+    """x != 0, of NaN too."""
+    return x if x.dtype is torch.bool else x.to(torch.bool)
