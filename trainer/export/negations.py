@@ -63,7 +63,8 @@ class Negations:
             return self._opposite(condition)
         x, fill = (given["other"], given["self"]) if name == "where" else (given["self"], given["value"])
         if isinstance(x, torch.Tensor) and not self._is_constant(x) and self._is_plain(fill):
-            return torch.where(self._opposite(condition), x, fill)
+            found = torch.where(self._opposite(condition), x, fill)
+            return found.to(x.dtype) if name == "masked_fill" else found
         return None
 
     def note(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], found: Any) -> None:
