@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -361,6 +362,83 @@ class TopK(Qkv):
         scores = (q @ k.mT / 3).masked_fill(later(SEQ), float("-inf"))
         least = scores.topk(4, -1).values[..., -1:]
         return scores.masked_fill(scores < least, float("-inf")).softmax(-1) @ v
+
+
+def hidden_by(name: str, hide: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], value: float = -math.inf) -> None:
+    """Documents and what comes later, hidden by a mask that is computed from the tokens."""
+
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.qkv = nn.Linear(DIM, 3 * DIM)
+
+        def forward(self, x, idx):
+            q, k, v = (heads(t) for t in self.qkv(x).chunk(3, -1))
+            document = (idx == 0).cumsum(1)
+            same = document[:, :, None] == document[:, None, :]
+            return x + merge((q @ k.mT / 3).masked_fill(hide(same, ~later(SEQ)), value).softmax(-1) @ v)
+
+    construct(name)(Hidden)
+
+
+hidden_by("hidden where not both", lambda same, seen: ~(same & seen)[:, None])
+hidden_by("hidden where not both, -1e9", lambda same, seen: ~(same & seen)[:, None], -1e9)
+hidden_by("hidden where either is not", lambda same, seen: (~same | ~seen).unsqueeze(1))
+hidden_by("hidden where nothing is left", lambda same, seen: (same * seen).unsqueeze(1) == 0)
+hidden_by("hidden where the product of numbers is zero", lambda same, seen: (same.float() * seen.int())[:, None] == 0)
+hidden_by("hidden where there is no bit", lambda same, seen: ((same & seen) != 0).logical_not()[:, None])
+
+
+@construct("attention by not (other documents or later)")
+class NeitherMask(Qkv):
+    def forward(self, x, idx):
+        q, k, v = (heads(t) for t in self.qkv(x).chunk(3, -1))
+        document = (idx == 0).cumsum(1)
+        hidden = (document[:, :, None] != document[:, None, :]) | later(SEQ)
+        return x + merge(F.scaled_dot_product_attention(q, k, v, attn_mask=~hidden[:, None]))
+
+
+@construct("a sparse attention's indexer, top-k of relu")
+class Indexer(Qkv):
+    def core(self, q, k, v):
+        seen = ~later(SEQ)
+        found = F.relu(q @ k.mT).sum(1).masked_fill(~seen, float("-inf")).topk(4, -1).indices
+        chosen = torch.zeros(q.size(0), SEQ, SEQ, dtype=torch.bool).scatter(-1, found, True) & seen
+        return (q @ k.mT / 3).masked_fill(~chosen[:, None], float("-inf")).softmax(-1) @ v
+
+
+@construct("strictly earlier keys, the first row made zero")
+class StrictlyEarlier(Qkv):
+    def core(self, q, k, v):
+        seen = torch.ones(SEQ, SEQ).tril(-1).bool()
+        return torch.nan_to_num((q @ k.mT / 3).masked_fill(~seen, float("-inf")).softmax(-1), nan=0.0) @ v
+
+
+@construct("strictly earlier keys, a softmax by hand")
+class StrictlyEarlierByHand(Qkv):
+    def core(self, q, k, v):
+        seen = torch.ones(SEQ, SEQ).tril(-1).bool()
+        scores = (q @ k.mT / 3).masked_fill(~seen, float("-inf"))
+        weights = (scores - scores.max(-1, keepdim=True).values).exp().masked_fill(~seen, 0.0)
+        return weights / weights.sum(-1, keepdim=True).clamp(min=1e-20) @ v
+
+
+@construct("attention over heads, position by position")
+class OverHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(DIM, 3 * DIM)
+
+    def forward(self, x, idx):
+        q, k, v = (t.reshape(*x.shape[:2], HEADS, -1) for t in self.qkv(x).chunk(3, -1))
+        return x + F.scaled_dot_product_attention(q, k, v, is_causal=True).reshape(x.shape)
+
+
+@construct("products of triangles")
+class Triangles(Qkv):
+    def core(self, q, k, v):
+        one, two = (q @ k.mT / 9).tril(), (k @ k.mT / 9).tril(-1)
+        return (one @ (two @ one + torch.eye(SEQ))) @ v
 
 
 @construct("relative buckets by bucketize")

@@ -279,6 +279,11 @@ CONTROLS: dict[str, Control] = {
         _focus("nan_to_num.default neg.default", pipelines.rows_without_keys),
         _UNSOUND,
     ),
+    "a number that may be NaN is false": Control(
+        lambda: patch.object(Obligations, "require_zero", lambda self, *_: None),
+        _focus("_to_copy.default logical_and.default", pipelines.truths),
+        _UNSOUND,
+    ),
     "neither is where one is not": Control(
         _replaced("logical_or bitwise_or bitwise_xor __or__ __xor__", _either_will_do),
         _focus("logical_or.default bitwise_or.Tensor bitwise_xor.Tensor", pipelines.chosen),

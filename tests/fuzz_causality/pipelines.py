@@ -296,6 +296,19 @@ def chosen(d: Draft, x: Value) -> object:
     return d.emit("where.self", mask.ref, ahead.ref, x.ref)
 
 
+def truths(d: Draft, x: Value) -> object:
+    """Numbers times nothing as truths: of NaN it is true."""
+    ahead = d.need("roll.default", x.ref, [-1], [1])
+    y = d.need("mul.Tensor", ahead.ref, d.weight("zeros").ref)
+    if d.flag():
+        y = d.need(f"{d.rng.choice(('sqrt', 'log1p', 'neg'))}.default", y.ref)
+    else:
+        y = d.need("div.Tensor", y.ref, d.rng.choice((ahead, x, y)).ref)
+    seen = d.need("_to_copy.default", y.ref, dtype={"d": "bool"})
+    d.emit("logical_not.default", seen.ref)
+    return d.emit("where.self", seen.ref, ahead.ref, x.ref)
+
+
 def flipped(d: Draft, x: Value) -> object:
     """Turned around, worked on, turned back; views that mix positions and features."""
     y = d.need("flip.default", x.ref, d.rng.choice(([1], [1, 2], [0], [-2])))
@@ -313,6 +326,6 @@ def narrow_products(d: Draft, x: Value) -> object:
 
 PIPELINES: tuple[Pipeline, ...] = (
     attention_by_hand, attention, positions_as_heads, triangles, rows_without_keys, masked_attention, convolution, token_shift, recurrence, silent_zero, silent_minimum,
-    complex_zeros, complex_products, complex_minimum, sums_of_zeros, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, flipped,
+    complex_zeros, complex_products, complex_minimum, sums_of_zeros, doubled_targets, overflowing_integers, promotion, expanded_lookup, looked_up_twice, ranks, chosen, truths, flipped,
     narrow_products,
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,6 +80,9 @@ def _pointwise(c: Context) -> list[Abstract]:
             neginf, low = x.known_neginf(), x.known_low()
             if neginf is not None and c.dtypes[0] is torch.float16:
                 zero, neginf = None, None
+            if zero is not None and x.floating and c.dtypes[0] is torch.bool:  # NaN is true: the run has to find none
+                c.obligations.require_zero(x.id, zero)
+                return [replace(c.result(dep), zero=zero.expand(c.shapes[0]))]
     return [c.result(dep, at, zero, neginf, low) for at in range(len(c.shapes))]
 
 
