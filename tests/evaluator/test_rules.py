@@ -9,6 +9,7 @@ import torch
 
 from tests.evaluator.build import Build
 from trainer.evaluator.causality import prove
+from trainer.wire.refusal import Reason, Refused
 
 T, VOCAB = 8, 8
 Ref = dict[str, int]
@@ -133,3 +134,97 @@ def test_an_angle_sees_the_sign_of_a_zero() -> None:
         prog(torch.randint(0, VOCAB, (1, T)), proof.obligations.watch())
         with pytest.raises(Refused):
             proof.obligations.discharge()
+
+
+@pytest.mark.parametrize(("keys", "causal"), [(2, True), (4, False)])
+def test_attention_whose_heads_are_positions_sees_its_own(keys: int, causal: bool) -> None:
+    """Unequal heads are no positions: which sees which is the kernel's affair."""
+    b, x = built()
+    q = b.op("view.default", x, [1, T, 4, 2])
+    k = b.op("view.default", x, [1, T, 4, 2]) if causal else b.op("view.default", x, [1, T // 2, 8, 2])
+    y = b.op("scaled_dot_product_attention.default", q, k, k, None, 0.0, True, enable_gqa=not causal)
+    assert prove(b.program(b.op("view.default", y, [1, T, VOCAB]))).proved is causal
+
+
+@pytest.mark.parametrize(("by_head", "causal"), [(False, True), (True, False)])
+def test_a_mask_of_each_head_hides_from_that_head_alone(by_head: bool, causal: bool) -> None:
+    hidden = torch.zeros(1, 2, T, T).masked_fill(LATER, float("-inf"))
+    if by_head:
+        hidden[:, 1] = 0.0
+    b, x = built(hidden=hidden)
+    q = b.op("transpose.int", b.op("view.default", x, [1, T, 2, 4]), 1, 2)
+    y = b.op("scaled_dot_product_attention.default", q, q, q, b.ids["hidden"])
+    y = b.op("reshape.default", b.op("transpose.int", y, 1, 2), [1, T, VOCAB])
+    assert proved(b, y) is causal
+
+
+@pytest.mark.parametrize(("first", "second", "causal"), [(0, 0, True), (-1, 1, True), (0, 1, False)])
+def test_a_product_of_triangles_is_a_triangle(first: int, second: int, causal: bool) -> None:
+    b, x = built()
+    one, two = (b.op("tril.default", scores(b, x), at) for at in (first, second))
+    assert proved(b, b.op("matmul.default", b.op("matmul.default", one, two), x)) is causal
+
+
+@pytest.mark.parametrize(("number", "causal"), [((), True), ((0.0,), True), ((1.0,), False)])
+def test_a_row_without_keys_is_nothing_if_it_is_made_so(number: tuple[float, ...], causal: bool) -> None:
+    """Of NaN a number of its own choice makes weights of what lies ahead."""
+    b, x = built(unseen=torch.ones(T, T).tril(-1) == 0)
+    weights = b.op("softmax.int", b.op("masked_fill.Scalar", scores(b, x), b.ids["unseen"], {"f": "-inf"}), -1)
+    assert proved(b, b.op("matmul.default", b.op("nan_to_num.default", weights, *number), x)) is causal
+
+
+def test_what_is_taken_from_minus_infinity_need_not_be_finite_where_nobody_looks() -> None:
+    b, x = built(unseen=torch.ones(T, T).tril(-1) == 0)
+    hidden = b.op("masked_fill.Scalar", scores(b, x), b.ids["unseen"], {"f": "-inf"})
+    weights = b.op("exp.default", b.op("sub.Tensor", hidden, b.op("amax.default", hidden, [-1], True)))
+    weights = b.op("masked_fill.Scalar", weights, b.ids["unseen"], 0.0)
+    assert proved(b, b.op("matmul.default", weights, x))
+
+
+@pytest.mark.parametrize(("op", "both", "causal"), [("or", True, True), ("or", False, False), ("xor", True, True)])
+def test_neither_of_two_masks_shows_what_both_hide(op: str, both: bool, causal: bool) -> None:
+    b, x = built(seen=~LATER)
+    some = b.op("gt.Scalar", scores(b, x), 0.0)
+    cut = b.op("logical_and.default", some, b.ids["seen"])
+    mask = b.op(f"bitwise_{op}.Tensor", cut, b.op("logical_and.default", b.op("logical_not.default", some),
+                                                   b.ids["seen"]) if both else some)  # fmt: skip
+    weights = b.op("where.ScalarOther", mask, scores(b, x), 0.0)
+    assert prove(b.program(b.op("matmul.default", weights, x))).proved is causal
+
+
+@pytest.mark.parametrize("added", [0.0, 0])
+def test_a_zero_to_which_zero_is_added_has_no_sign(added: float) -> None:
+    """1 / -0 is minus infinity: of what lies ahead, multiplied by nothing."""
+    b, x = built(nothing=torch.zeros(T, VOCAB))
+    assert proved(b, shown(b, x, b.op("add.Tensor", silenced(b, x), added)))
+
+
+@pytest.mark.parametrize("op", ["add", "sub"])
+def test_a_zero_keeps_its_sign_beside_minus_zero(op: str) -> None:
+    b, x = built(nothing=torch.zeros(T, VOCAB))
+    with pytest.raises(Refused, match="obligation"):
+        proved(b, shown(b, x, b.op(f"{op}.Tensor", silenced(b, x), -0.0 if op == "add" else 0.0)))
+
+
+def silenced(b: Build, x: Ref) -> Ref:
+    return b.op("mul.Tensor", b.op("roll.default", x, [-1], [1]), b.ids["nothing"])
+
+
+def shown(b: Build, x: Ref, zero: Ref) -> Ref:
+    sign = b.op("clamp.default", b.op("reciprocal.default", zero), -1.0, 1.0)
+    return b.op("add.Tensor", x, sign)
+
+
+@pytest.mark.parametrize("nan", [True, False])
+def test_a_number_is_false_where_the_run_finds_it_zero(nan: bool) -> None:
+    """0 * inf is NaN, and NaN is true."""
+    b, x = built(seen=(~LATER).float(), big=torch.full((T, T), float("inf") if nan else 1.0))
+    kept = b.op("mul.Tensor", b.op("mul.Tensor", scores(b, x), b.ids["big"]), b.ids["seen"])
+    mask = b.op("_to_copy.default", kept, dtype={"d": "bool"})
+    y = b.op("matmul.default", b.op("where.ScalarOther", mask, scores(b, x), 0.0), x)
+    if nan:
+        with pytest.raises(Refused) as refused:
+            proved(b, y)
+        assert refused.value.reason is Reason.NOT_FINITE
+    else:
+        assert proved(b, y)
