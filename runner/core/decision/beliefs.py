@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from runner.core.decision.floors import Floors
+
 # Effects in units of the noise, better is positive: means and deviations by kind, and what each kind counts at first.
 _EFFECTS = (
     (0.0, 0.2),
@@ -78,7 +80,7 @@ class Beliefs:
         deviation = max(least, math.sqrt(squares / (count - 1)) if count > 1 else least)
         self.best = baseline
         self.baseline = mean  # scores are counted from it: squares of numbers near zero lose no digits
-        self._gone: set[int] = set()  # files that a person took out of the line
+        self._floors, self._moved = Floors(), {baseline}  # files of the line, and those whose floor is to be told
         self._looked: tuple[int, tuple[float, ...]] | None = None  # what `_looks` was computed for
         self._looks: list[tuple[float, list[_Component]]] = []
         self._weighed: Weighed | None = None  # of the same
@@ -105,8 +107,12 @@ class Beliefs:
     def lowest(self) -> float:
         """Of what is believed of the line's files, the lowest val_bpb."""
         shares = self._shares()
-        files = self._guesses[0].files.keys() - self._gone
-        return self.baseline + min(math.fsum(share * guess.files[n].mean for share, guess in shares) for n in files)
+        for number in self._moved:
+            self._floors.put(number, min(guess.files[number].mean for guess in self._guesses))
+        self._moved.clear()
+        return self.baseline + self._floors.lowest(
+            lambda number: math.fsum(share * guess.files[number].mean for share, guess in shares)
+        )
 
     def sigma(self) -> float:
         """The noise of one run, as it is believed now."""
@@ -137,9 +143,10 @@ class Beliefs:
             candidate = _mixed([(one.share, one.candidate) for one in kinds])
             before = _mixed([(one.share, one.parent) for one in kinds])
             follows = _follows(guess, parent, scores, kinds, before)
-            _move(guess, parent, before)
+            self._moved.update(_move(guess, parent, before))
             if kept:
                 guess.files[number] = candidate
+                self._moved.add(number)
                 guess.children.setdefault(parent, []).append((number, follows))
             guess.counts = [
                 _PRIOR * weight * (1 - _MEMORY) + count * _MEMORY + one.share
@@ -154,7 +161,8 @@ class Beliefs:
 
     def take_out(self, numbers: Iterable[int]) -> None:
         """Of files of the line that a person took back nothing is asked any more; what was learned by them stays."""
-        self._gone |= set(numbers)
+        for number in numbers:
+            self._floors.drop(number)
 
     def measured(self, number: int, score: float) -> None:
         """Take in one more run of a file of the line, that nothing was chosen by.
@@ -166,10 +174,11 @@ class Beliefs:
             mean, variance = guess.files[number]
             noise = guess.sigma**2
             if abs(score - mean) > _AGREE * math.sqrt(variance + noise):
-                _move(guess, number, Belief(score, noise))
+                self._moved.update(_move(guess, number, Belief(score, noise)))
             else:
                 share = variance / (variance + noise)
-                _move(guess, number, Belief(mean + share * (score - mean), variance * (1 - share)))
+                moved = _move(guess, number, Belief(mean + share * (score - mean), variance * (1 - share)))
+                self._moved.update(moved)
         self._looked = None
 
     def agreed(self, scores: Sequence[float]) -> Sequence[float]:
@@ -251,16 +260,18 @@ def _follows(guess: _Guess, parent: int, scores: Sequence[float], kinds: Sequenc
     return min(1.0, max(0.0, shared / before.variance))
 
 
-def _move(guess: _Guess, number: int, now: Belief) -> None:
-    """A new belief about a file; what was made from it follows."""
-    waiting = [(number, now)]
+def _move(guess: _Guess, number: int, now: Belief) -> set[int]:
+    """A new belief about a file; what was made from it follows. All that moved."""
+    waiting, found = [(number, now)], set()
     while waiting:
         file, belief = waiting.pop()
+        found.add(file)
         moved = belief.mean - guess.files[file].mean
         guess.files[file] = belief
         for child, share in guess.children.get(file, ()):
             old = guess.files[child]
             waiting.append((child, Belief(old.mean + share * moved, old.variance)))
+    return found
 
 
 def _normalised(logs: Sequence[float]) -> list[float]:

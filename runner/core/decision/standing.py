@@ -100,19 +100,36 @@ def line(rows: Sequence[Experiment]) -> list[Experiment]:
     return found
 
 
-def follow(kept: list[Experiment], row: Experiment) -> None:
-    """Add the next keep to a line."""
+def follow(kept: list[Experiment], row: Experiment) -> list[Experiment]:
+    """Add the next keep to a line; what a veto takes out of it."""
+    out: list[Experiment] = []
     if row.veto is not None:
-        del kept[next((n for n, other in enumerate(kept) if other.id == row.veto), len(kept)) :]
+        first = next((n for n, other in enumerate(kept) if other.id == row.veto), len(kept))
+        out, kept[first:] = kept[first:], []
     kept.append(row)
+    return out
+
+
+class TakenOut:
+    """Keeps that a person took back, and what was built on them, of rows that are added to."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._kept: list[Experiment] = []
+        self._out: list[Experiment] = []
+
+    def of(self, rows: Sequence[Experiment]) -> list[Experiment]:
+        """Of these rows, which begin with those of the last call."""
+        for row in rows[self._seen :]:
+            self._seen += 1
+            if _kept(row):
+                self._out += follow(self._kept, row)
+        return list(self._out)
 
 
 def taken_out(rows: Sequence[Experiment]) -> list[Experiment]:
     """Keeps that a person took back, and what was built on them."""
-    if all(row.veto is None for row in rows):
-        return []
-    kept = {row.id for row in line(rows)}
-    return [row for row in rows if _kept(row) and row.id not in kept]
+    return TakenOut().of(rows)
 
 
 def taken_back(rows: Sequence[Experiment], number: int) -> Experiment | None:

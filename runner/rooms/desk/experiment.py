@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -68,6 +68,7 @@ class Loop:
     parent: int | None = None  # the experiment whose train.py the agent was last given; None: the seed
     on_best: bool = True  # whether it was given the best, and not an earlier experiment's that it asked for
     program: str | None = None  # digest of the directive that it was last given
+    out: standing.TakenOut = field(default_factory=standing.TakenOut)  # of the line, by people
 
     def begin(self, description: str = BASELINE) -> Feedback | None:
         """Run the file the tag begins with, before any candidate: clock, memory, noise and headline are measured by it.
@@ -343,7 +344,7 @@ class Loop:
 
     def _gone(self) -> list[Experiment]:
         """What people took out of the line."""
-        return standing.taken_out(self.ledger.experiments(self.tag))
+        return self.out.of(self.ledger.experiments(self.tag))
 
     def best(self) -> Experiment | None:
         """What the next candidate is measured against, None before the baseline."""

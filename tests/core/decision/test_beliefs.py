@@ -128,3 +128,20 @@ def test_no_scores_whatever_make_it_fail_or_say_what_is_no_number(told: list[flo
         assert math.isfinite(beliefs.expected())
         assert beliefs.sigma() > 0
         assert beliefs.lowest() <= beliefs.expected() + 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(-8, 8), st.booleans(), st.integers(0, 30), st.booleans()), max_size=40))
+def test_the_lowest_of_the_line_is_that_of_all_its_files(steps: list[tuple[float, bool, int, bool]]) -> None:
+    """However files move by what is learned, measured again and taken out."""
+    beliefs, files = Beliefs(1, BASE, 1e-9), [1]
+    for number, (away, kept, chosen, again) in enumerate(steps, 2):
+        parent = files[chosen % len(files)]
+        beliefs.learn(number, parent, [1.0 + away / 1000], kept=kept)
+        if kept:
+            files.append(number)
+        if again:
+            beliefs.measured(files[chosen % len(files)], 1.0 - away / 900)
+        if chosen > 25 and len(files) > 2:
+            beliefs.take_out([files.pop(1)])
+        assert beliefs.lowest() == min(map(beliefs.expected, files))
