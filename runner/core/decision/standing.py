@@ -7,10 +7,11 @@ on another GPU the same file trains a little more or less. A best that was kept 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 from runner.core.base.launching import Costs
-from runner.core.base.values import INTERRUPTED, Experiment, Rerun, Status
+from runner.core.base.values import INTERRUPTED, OUTCOMES, Experiment, Rerun, Status
 from runner.core.decision import decide
 from runner.core.decision.decide import Runs, Standing
 from runner.core.decision.noise import Noise
@@ -89,6 +90,12 @@ def best(rows: Sequence[Experiment]) -> Experiment | None:
 def expected(rows: Sequence[Experiment]) -> float | None:
     """What the best was believed to gain over the baseline at the newest row that says so; None under other rules."""
     return next((row.total for row in reversed(rows) if row.total is not None), None)
+
+
+def outcomes(rows: Sequence[Experiment]) -> dict[str, int]:
+    """How many ended how, in the order of OUTCOMES; none of some."""
+    counts = Counter(row.outcome for row in rows)
+    return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
 def line(rows: Sequence[Experiment]) -> list[Experiment]:

@@ -20,7 +20,7 @@ from runner.core.artifacts import manifest, store
 from runner.core.base import files
 from runner.core.base.errors import GloveboxError
 from runner.core.base.home import Home
-from runner.core.base.values import OUTCOMES, Experiment, Rerun, Status
+from runner.core.base.values import Experiment, Rerun, Status
 from runner.core.decision import standing
 from runner.core.decision.odds import Line
 from runner.core.evidence import receipts, spending
@@ -185,7 +185,7 @@ def _headline(rows: Sequence[Experiment], reruns: Sequence[Rerun], policies: Pol
         "overall": transfers.overall(rows, reruns, policies.decision.alpha, budget),
         "expected": _expected(rows, reruns, policies),
         "level": f"{1 - policies.decision.alpha:.0%}",
-        "counts": {outcome: n for outcome in OUTCOMES if (n := sum(row.outcome == outcome for row in rows))},
+        "counts": {outcome: count for outcome, count in standing.outcomes(rows).items() if count},
     }
 
 

@@ -10,7 +10,7 @@ import ast
 from collections.abc import Sequence
 
 from runner.core.airlock import invisible
-from runner.core.base.values import INTERRUPTED, OUTCOMES, Experiment, Status
+from runner.core.base.values import INTERRUPTED, Experiment, Status
 from runner.core.decision import standing
 from runner.core.findings.analysis import Analysis
 from runner.core.findings.transfers import Transfer, gain
@@ -49,7 +49,7 @@ def write(
     title = f"# exp/{hardware}/{tag}"
     if keeps:
         title += f": {keeps[0].val_bpb:.4f} → {keeps[-1].val_bpb:.4f} in {len(rows)} experiments"
-    counts = {outcome: sum(row.outcome == outcome for row in rows) for outcome in OUTCOMES}
+    counts = standing.outcomes(rows)
     parts = [
         title,
         "## Summary",

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runner.core.airlock import leak_budget
-from runner.core.base.values import OUTCOMES, Experiment, Hopeless, Rerun, Status
+from runner.core.base.values import Experiment, Hopeless, Rerun, Status
+from runner.core.decision import standing
 from runner.core.findings.transfers import text_of
 from runner.core.policy.policy_files import Policies
 from runner.people.pages import reasons
@@ -121,7 +122,7 @@ def history(rows: Sequence[Experiment], policies: Policies) -> dict[str, Any]:
     """A tag at a glance: how often what happened, how long without a keep, what the agent was told in bits."""
     keeps = [row for row in rows if row.status is Status.KEEP]
     return {
-        "outcomes": {outcome: sum(row.outcome == outcome for row in rows) for outcome in OUTCOMES},
+        "outcomes": standing.outcomes(rows),
         "since_keep": len(rows) - (rows.index(keeps[-1]) + 1 if keeps else 0),
         "hours": round(sum(row.seconds for row in rows) / 3600, 2),
         **leak(leak_budget.told(policies, rows), len(rows)),
