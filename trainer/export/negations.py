@@ -56,9 +56,9 @@ class Negations:
         given = named(func, args, kwargs)
         if name == "ne":
             return _truth(given["self"]) if self._is_compared_to_zero(func, given) else None
-        condition = given.get(_SAID_BETTER[name])
-        if not isinstance(condition, torch.Tensor) or id(condition) not in self._opposites:
-            return None
+        condition = given[_SAID_BETTER[name]]
+        if id(condition) not in self._opposites or (name == "where" and "self" not in given):
+            return None  # `where(condition)` asks for places
         if name in _NOT:
             return self._opposite(condition)
         x, fill = (given["other"], given["self"]) if name == "where" else (given["self"], given["value"])
