@@ -269,11 +269,6 @@ CONTROLS: dict[str, Control] = {
         _focus("matmul.default neg.default", pipelines.triangles),
         _UNSOUND,
     ),
-    "the largest is minus infinity if one number is": Control(
-        lambda: patch.object(reductions, "every", _any_will_do),
-        _focus("amax.default max.dim exp.default", pipelines.rows_without_keys),
-        _UNSOUND,
-    ),
     "NaN becomes zero whatever it is to become": Control(
         _replaced("nan_to_num", _zero_whatever),
         _focus("nan_to_num.default neg.default", pipelines.rows_without_keys),

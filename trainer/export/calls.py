@@ -40,8 +40,8 @@ Rewrite = Callable[[Call], Any]
 
 
 def name_of(func: torch._ops.OpOverload) -> str:
-    """The name of an operation without namespace and overload."""
-    return func._schema.name.partition("::")[2]
+    """The name of an operation of ATen's without namespace and overload; of all others with their namespace."""
+    return func._schema.name.removeprefix("aten::")
 
 
 def named(func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

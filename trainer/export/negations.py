@@ -54,18 +54,22 @@ class Negations:
         if name not in _SAID_BETTER:
             return None
         given = named(func, args, kwargs)
-        if name == "ne":
-            return _truth(given["self"]) if self._is_compared_to_zero(func, given) else None
+        if name == "ne":  # of numbers that may be NaN the run would have to find that they are not
+            compared = self._is_compared_to_zero(func, given) and not given["self"].is_floating_point()
+            return _truth(given["self"]) if compared else None
         condition = given[_SAID_BETTER[name]]
         if id(condition) not in self._opposites or (name == "where" and "self" not in given):
             return None  # `where(condition)` asks for places
         if name in _NOT:
             return self._opposite(condition)
         x, fill = (given["other"], given["self"]) if name == "where" else (given["self"], given["value"])
-        if isinstance(x, torch.Tensor) and not self._is_constant(x) and self._is_plain(fill):
-            found = torch.where(self._opposite(condition), x, fill)
-            return found.to(x.dtype) if name == "masked_fill" else found
-        return None
+        if not isinstance(x, torch.Tensor) or self._is_constant(x) or not self._is_plain(fill):
+            return None
+        if name == "masked_fill":  # which keeps the type of what it fills
+            if isinstance(fill, float) and not x.is_floating_point():
+                return None
+            fill = fill.to(x.dtype) if isinstance(fill, torch.Tensor) else fill
+        return torch.where(self._opposite(condition), x, fill)
 
     def note(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], found: Any) -> None:
         """Remember what the opposite of this result would be."""

@@ -84,10 +84,12 @@ def _fused_norm(call: Call) -> Any:
 
 
 def _ranked(call: Call) -> Any:
-    """Of numbers without a sign of zero, which some kernels rank by."""
+    """By numbers without a sign of zero, which some kernels rank by; the values are those that were ranked."""
     x, *rest = call.args
-    plain = x + 0.0 if x.is_floating_point() and call.through.known(x, lambda _: True) is None else x
-    return call.through.emit(call.func, [plain, *rest], call.kwargs)
+    if not (x.is_floating_point() and x.dim()) or call.through.known(x, lambda _: True) is not None:
+        return call.through.emit(call.func, call.args, call.kwargs)
+    found = call.through.emit(call.func, [x + 0.0, *rest], call.kwargs)
+    return (x.gather(call.named()["dim"], found[1]), found[1]) if isinstance(found, tuple | list) else found
 
 
 # ---------------------------------------------------------------------------

@@ -10,6 +10,8 @@ Every input token carries a label (its position, or its row). For each element o
 * `low`     a guess, and no claim: the element is so far below others that a softmax makes nothing of it. Who relies on
             it obliges the run to look (obligations.py).
 
+* `endless` a hint, and no claim: not all of the value is finite, so that it is no use to oblige the run to that.
+
 "Depends" ignores the sign of a zero. `signed` says that such a sign may carry more than dep admits, so an
 operation that can see it (a division, a sort) must first require that there is no zero.
 
@@ -41,6 +43,7 @@ class Abstract:
     low: Tensor | None = None
     const: Tensor | None = None
     signed: bool = False
+    endless: bool = False
 
     @property
     def shape(self) -> torch.Size:
@@ -154,9 +157,11 @@ def either(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """Known in a or in b."""
     if a is None or b is None:
         return a if b is None else b
-    return a | b
+    return (squash(a) | squash(b)).expand(torch.broadcast_shapes(a.shape, b.shape))
 
 
 def both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     """Known in a and in b."""
-    return None if a is None or b is None else a & b
+    if a is None or b is None:
+        return None
+    return (squash(a) & squash(b)).expand(torch.broadcast_shapes(a.shape, b.shape))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +44,9 @@ def _movement(c: Context) -> list[Abstract] | None:
 
     deps = lift(lambda x: x.const if x is index else x.dep)
     zeros, neginfs, lows = mask(Abstract.known_zero), mask(Abstract.known_neginf), mask(Abstract.known_low)
-    return [c.result(*found) for found in zip(deps, range(len(deps)), zeros, neginfs, lows, strict=True)]
+    endless = any(x.endless for x in c.inputs)
+    every = zip(deps, range(len(deps)), zeros, neginfs, lows, strict=True)
+    return [replace(c.result(*found), endless=endless) for found in every]
 
 
 def _or_false(mask: Tensor | None, like: Abstract) -> Tensor:
@@ -74,7 +77,7 @@ def _triangle(c: Context) -> list[Abstract]:
     x = c.args["self"]
     keep = c.node.op(torch.ones(x.shape[-2:], dtype=torch.uint8), c.args.get("diagonal", 0)).bool()
     dep = torch.where(keep, x.dep, -1)
-    return [c.result(dep, zero=either(~keep.expand(x.shape), x.known_zero()))]
+    return [c.result(dep, zero=either((~keep).expand(x.shape), x.known_zero()))]
 
 
 def _view_as_real(c: Context) -> list[Abstract]:

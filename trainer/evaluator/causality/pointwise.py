@@ -127,9 +127,9 @@ def _sum(c: Context) -> list[Abstract]:
     if c.args.get("alpha", 1) != 1 or not plain or not c.stays_finite(*c.inputs):
         return [c.result(dep, zero=zero, low=low)]
     na = a.known_neginf()
-    nb = b.known_neginf() if isinstance(b, Abstract) else None
-    if nb is not None and c.node.name == "sub":
-        return [c.result(dep, zero=zero, low=low)]  # b is not finite; what comes of it may never be looked at
+    nb = b.known_neginf() if isinstance(b, Abstract) and c.node.name == "add" else None
+    if isinstance(b, Abstract) and b.endless:
+        return [c.result(dep, zero=zero, low=low)]  # and what comes of it may never be looked at
     if na is None and nb is None:
         return [c.result(dep, zero=zero, low=low)]
     if not isinstance(b, Abstract):

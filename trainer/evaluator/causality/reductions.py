@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,12 +26,12 @@ def _reduction(c: Context) -> list[Abstract]:
     kept = reduce(x.dep, dims)
     kept = kept.expand([1 if i in dims else s for i, s in enumerate(x.shape)])
     nothing = every(x.known_zero(), dims) if c.node.name in ("sum", "mean") else None  # a sum of zeros
-    least = every(x.known_neginf(), dims) if c.node.name in ("amax", "max") else None  # the largest of -inf
+    endless = c.node.name in ("amax", "max") and every(x.known_neginf(), dims) is not None  # the largest of -inf
     out = []
     for at, shape in enumerate(c.shapes):
         same = len(shape) == x.dep.dim()
-        zero, neginf = (y if y is None or same else y.squeeze(dims) for y in (nothing, least))
-        out.append(c.result(kept if same else kept.squeeze(dims), at, zero=zero, neginf=neginf))
+        zero = nothing if nothing is None or same else nothing.squeeze(dims)
+        out.append(replace(c.result(kept if same else kept.squeeze(dims), at, zero=zero), endless=endless))
     return out
 
 
