@@ -45,9 +45,21 @@ hypothesis.settings.load_profile("glovebox")
 _OTHER_PROCESSES = {"glovebox", "start"}  # fixtures: the command line, a broker
 
 
+# Tests with containers that may run beside each other; all others of them one after another: they watch clocks and
+# processors, and what the engine has is theirs alone.
+_BESIDE = frozenset(
+    {
+        *("test_bad_input.py", "test_cheats.py", "test_containers.py", "test_doctor.py", "test_gateway.py"),
+        *("test_gpu_check.py", "test_inspection.py", "test_page_service.py", "test_seccomp.py", "test_standby.py"),
+    }
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that start processes of ours, and whole families of models, are left to `make test` by `make check`."""
     for item in items:
+        if item.path.name in _BESIDE and item.get_closest_marker("engine"):
+            item.add_marker(pytest.mark.beside)
         whole = item.path.name in (
             "test_claude.py",
             "test_families.py",

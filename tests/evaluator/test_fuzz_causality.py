@@ -17,7 +17,7 @@ from tests.fuzz_causality.check import Outcome, examine
 from tests.fuzz_causality.controls import CONTROLS, search
 from tests.fuzz_causality.generate import Focus
 
-SECONDS = 60
+SECONDS = 40
 START = 1_000_000
 TRIES = 40  # graphs until an operation must have run on values that depend on tokens
 

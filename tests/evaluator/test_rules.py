@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.evaluator.build import Build
-from trainer.evaluator.causality import prove
+from trainer.evaluator.causality import contractions, prove
 from trainer.wire.refusal import Reason, Refused
 
 T, VOCAB = 8, 8
@@ -228,3 +228,24 @@ def test_a_number_is_false_where_the_run_finds_it_zero(nan: bool) -> None:
         assert refused.value.reason is Reason.NOT_FINITE
     else:
         assert proved(b, y)
+
+
+def test_a_sum_of_what_has_no_end_is_nobodys_business() -> None:
+    """A log-sum-exp over rows of which the first sees no key: minus infinity plus NaN, and nobody looks."""
+    b, x = built(unseen=torch.ones(T, T).tril(-1) == 0, first=(torch.arange(T) == 0).unsqueeze(1))
+    hidden = b.op("masked_fill.Scalar", scores(b, x), b.ids["unseen"], {"f": "-inf"})
+    most = b.op("amax.default", hidden, [-1], True)
+    total = b.op("sum.dim_IntList", b.op("exp.default", b.op("sub.Tensor", hidden, most)), [-1], True)
+    told = b.op("add.Tensor", most, b.op("log.default", total))
+    assert proved(b, b.op("add.Tensor", x, b.op("masked_fill.Scalar", told, b.ids["first"], 0.0)))
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_triangles_of_many_rows_are_told_as_one(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is above a diagonal is the same of every row: no more is looked at, whatever the limit."""
+    monkeypatch.setattr(contractions, "MAX_TERMS", T**3)
+    torch.manual_seed(0)
+    b = Build(rows=rows, seq_len=T, vocab=VOCAB, table=torch.randn(VOCAB, VOCAB))
+    x = b.op("embedding.default", b.ids["table"], b.idx)
+    weights = b.op("matmul.default", b.op("tril.default", scores(b, x)), b.op("tril.default", scores(b, x)))
+    assert prove(b.program(b.op("matmul.default", weights, x))).proved

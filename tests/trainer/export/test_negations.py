@@ -68,8 +68,7 @@ def says_the_same(model: torch.nn.Module, mode: str) -> program.Program:
     return prog
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fill", ["masked_fill", "where"])
+@pytest.mark.parametrize(("mode", "fill"), [("functional", "masked_fill"), ("direct", "where")])
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_is_hidden_is_proved_to_be(name: str, fill: str, mode: str) -> None:
     model = Model(HIDDEN[name], 0.0, fill)
@@ -121,3 +120,70 @@ def test_a_choice_that_is_known_as_it_stands_is_left_alone() -> None:
             return torch.where(shown, x @ x.mT, 0.0) @ x
 
     assert prove(says_the_same(Either(), "functional")).proved
+
+
+class Plain(torch.nn.Module):
+    """Whatever it is told of tokens and their embedding."""
+
+    def __init__(self, core: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.core = torch.nn.Embedding(VOCAB, VOCAB), core
+
+    def forward(self, idx: torch.Tensor) -> torch.Tensor:
+        return self.core(self.table(idx), idx)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fill", [0, 0.0, 1.0])
+def test_integers_that_are_filled_keep_their_bits(fill: float, mode: str) -> None:
+    """A choice between an integer and 0.0 is a float, of 24 bits; a hash of tokens has more."""
+
+    def hashed(x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+        found = (idx * 2654435761 + 12345).masked_fill(~(idx != 0), fill)
+        return x * (found % VOCAB).unsqueeze(-1)
+
+    says_the_same(Plain(hashed), mode)
+
+
+@torch.library.custom_op("glovebox_tests::logical_not", mutates_args=())
+def logical_not(x: torch.Tensor) -> torch.Tensor:
+    """Nothing of the kind."""
+    return x.roll(-1, 1)
+
+
+@logical_not.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_somebody_elses_operation_of_that_name_is_what_it_is(mode: str) -> None:
+    def turned(x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+        return x.masked_fill(logical_not(idx > 2)[..., None], 0.0)
+
+    assert not prove(says_the_same(Plain(turned), mode)).proved
+
+
+def test_numbers_that_are_compared_with_zero_need_not_be_numbers() -> None:
+    """The first row of strictly causal attention is NaN, and is not zero."""
+
+    def counted(x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+        weights = (x @ x.mT).masked_fill(~SEEN.tril(-1), float("-inf")).softmax(-1)
+        return x + (weights != 0).float().tril(-1).sum(-1, keepdim=True)
+
+    prog = says_the_same(Plain(counted), "functional")
+    proof = prove(prog)
+    prog(torch.zeros(ROWS, T, dtype=torch.int64), proof.obligations.watch())
+    proof.obligations.discharge()
+    assert proof.proved
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_ranked_keeps_the_sign_of_its_zeros(mode: str) -> None:
+    def ranked(x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+        values = torch.stack([x * 0.0, -(x * 0.0), x]).sort(dim=0, stable=True).values
+        best = torch.stack([-(x * 0.0), x - 9]).topk(1, 0).values[0]
+        return x + (1 / values).clamp(-1, 1).sum(0) + (1 / best).clamp(-1, 1)
+
+    says_the_same(Plain(ranked), mode)
