@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Corner = Literal["lower left", "lower right", "upper right"]
 MAX_LABELS = 40
-MAX_POINTS = 2000  # discards that are drawn
+MAX_POINTS = 1000  # discards that are drawn
+MAX_MARKS = 400  # keeps that have a mark of their own, besides the labelled ones; the line goes through all of them
 _LABEL_CHARS = 36
 _TICKS, _MOST_TICKS = 6, 60  # of the time
 _STEPS = [60 * n for n in (1, 2, 5, 10, 15, 30)] + [3600 * n for n in (1, 2, 4, 8, 12, 24, 48, 96, 168, 336, 672)]
@@ -190,12 +191,16 @@ def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int], noise: fl
     every = 1 + len(others) // MAX_POINTS
     others = others[::-1][::every]  # the newest is among them
     part = "" if every == 1 else f", one in {every}"
+    rarely = max(1, -(-len(keeps) // MAX_MARKS))
+    labelled = _labelled(keeps) if labels else []
+    marked = list({row.id: row for row in (*keeps[::-1][::rarely], *labelled)}.values())
+    among = "" if rarely == 1 else f", one in {rarely} marked"
     inside = [row for row in others if (row.val_bpb or 0.0) <= top]
     above = [row for row in others if (row.val_bpb or 0.0) > top]
     for some, marker, size, colour, label in (
         (inside, "o", 22, _GREY, f"discarded{part}"),
         (above, "^", 22, _GREY, f"discarded, off the scale{part}"),
-        (keeps, "o", 42, _GOOD, "kept"),
+        (marked, "o", 42, _GOOD, f"kept{among}"),
     ):
         if some:
             scores = [min(row.val_bpb or 0.0, top) for row in some]
@@ -208,7 +213,7 @@ def _draw(axes: Axes, scored: list[Experiment], place: dict[int, int], noise: fl
         if noise:
             low, high = ([score + sign * noise for score in scores] for sign in (-1, 1))
             axes.fill_between(numbers, low, high, step="post", color=_GOOD, alpha=0.12, lw=0, label="noise of one run")
-    for row in _labelled(keeps) if labels else ():
+    for row in labelled:
         text = row.description if len(row.description) <= _LABEL_CHARS else row.description[: _LABEL_CHARS - 1] + "…"
         axes.annotate(
             text.replace("$", r"\$"),

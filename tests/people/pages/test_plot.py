@@ -37,6 +37,18 @@ def test_runs_without_a_score_are_on_the_picture() -> None:
     assert marks(plot.frontier(rows()), "var(--bad)") == 2 + 1
 
 
+def test_a_long_night_has_as_many_marks_as_can_be_told_apart() -> None:
+    """The line goes through every keep; what is labelled has a mark, and so has the newest."""
+    many = [experiment(n, val_bpb=2.0 - n / 1e4, gain=1e-4) for n in range(1, 2001)]
+    many[700] = many[700].model_copy(update={"gain": 0.5})
+    text = plot.frontier(many)
+    assert plot.MAX_MARKS <= marks(text, "var(--good)") <= plot.MAX_MARKS + plot.MAX_LABELS + 1
+    across = [float(x) for x in re.findall(r'<use [^>]*x="([0-9.]+)"[^>]*var\(--good\)', text)]
+    places = {round((x - min(across)) / (max(across) - min(across)) * 1999) for x in across}
+    assert {0, 700, 1999} <= places
+    assert marks(plot.frontier(many[:300]), "var(--good)") == 300 + 1
+
+
 def test_they_do_not_move_the_scale_and_stand_below_all_scores() -> None:
     text = plot.frontier(rows())
     heights = {
