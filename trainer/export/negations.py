@@ -20,20 +20,8 @@ _SAID_BETTER = {"ne": "self", "logical_not": "self", "bitwise_not": "self", "mas
 _OR = frozenset({"logical_or", "bitwise_or", "__or__"})
 _VIEWS = frozenset(
     {
-        *("view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand", "repeat"),
-        *(
-            "transpose",
-            "permute",
-            "movedim",
-            "t",
-            "slice",
-            "select",
-            "narrow",
-            "alias",
-            "detach",
-            "clone",
-            "contiguous",
-        ),
+        *("view", "_unsafe_view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand", "repeat", "t"),
+        *("transpose", "permute", "movedim", "slice", "select", "narrow", "alias", "detach", "clone", "contiguous"),
     }
 )
 Opposite = Callable[[], torch.Tensor]
@@ -66,9 +54,9 @@ class Negations:
         if not isinstance(x, torch.Tensor) or self._is_constant(x) or not self._is_plain(fill):
             return None
         if name == "masked_fill":  # which keeps the type of what it fills
-            if isinstance(fill, float) and not x.is_floating_point():
-                return None
             fill = fill.to(x.dtype) if isinstance(fill, torch.Tensor) else fill
+            if torch.result_type(x, fill) is not x.dtype:
+                return None
         return torch.where(self._opposite(condition), x, fill)
 
     def note(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any], found: Any) -> None:

@@ -146,6 +146,14 @@ def test_integers_that_are_filled_keep_their_bits(fill: float, mode: str) -> Non
     says_the_same(Plain(hashed), mode)
 
 
+@pytest.mark.parametrize("fill", [0, True, 0.0])
+def test_truths_that_are_filled_stay_truths(fill: float) -> None:
+    def hidden(x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+        return x.masked_fill((idx > 3).masked_fill(~(idx > 1), fill)[..., None], 0.0)
+
+    says_the_same(Plain(hidden), "functional")
+
+
 @torch.library.custom_op("glovebox_tests::logical_not", mutates_args=())
 def logical_not(x: torch.Tensor) -> torch.Tensor:
     """Nothing of the kind."""
