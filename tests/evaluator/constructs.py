@@ -434,6 +434,14 @@ class OverHeads(nn.Module):
         return x + F.scaled_dot_product_attention(q, k, v, is_causal=True).reshape(x.shape)
 
 
+@construct("a delta rule solved as a triangle")
+class Solved(Qkv):
+    def core(self, q, k, v):
+        q, k, v = q.float(), F.normalize(k.float(), dim=-1), v.float()
+        steps = torch.eye(SEQ) + (k @ k.mT / 2).tril(-1)
+        return ((q @ k.mT / 3).tril() @ torch.linalg.solve_triangular(steps, v, upper=False, unitriangular=True)).to(q)
+
+
 @construct("products of triangles")
 class Triangles(Qkv):
     def core(self, q, k, v):

@@ -166,7 +166,30 @@ def _embedding_bag(call: Call) -> Any:
     return found, None, None, None
 
 
+def _solve_triangular(call: Call) -> Any:
+    """By halves: what is solved first is put into the rest. So no row of a solution sees more than it is made of."""
+    given = call.named()
+    a, b, lower = given["self"], given["B"], not given["upper"]
+    if not given["left"]:  # x a = b
+        a, b, lower = a.mT, b.mT, not lower
+    b = b.expand(*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])
+    found = _solved(a, b, lower=lower, unit=given["unitriangular"])
+    return found if given["left"] else found.mT
+
+
+def _solved(a: torch.Tensor, b: torch.Tensor, *, lower: bool, unit: bool) -> torch.Tensor:
+    size = a.shape[-1]
+    if size < 2:
+        return b if unit or not size else b / a
+    half = size // 2
+    first, second = (slice(half), slice(half, None)) if lower else (slice(half, None), slice(half))
+    one = _solved(a[..., first, first], b[..., first, :], lower=lower, unit=unit)
+    two = _solved(a[..., second, second], b[..., second, :] - a[..., second, first] @ one, lower=lower, unit=unit)
+    return torch.cat([one, two] if lower else [two, one], -2)
+
+
 TABLE: dict[Rewrite, tuple[str, ...]] = {
+    _solve_triangular: ("linalg_solve_triangular.default",),
     _lstm_cell: ("lstm_cell.default",),
     _gru_cell: ("gru_cell.default",),
     _fused_lstm_cell: ("_thnn_fused_lstm_cell.default",),
