@@ -104,6 +104,11 @@ def _forget_finite(self: Obligations, id_: int, kind: Kind, const: torch.Tensor 
         _REQUIRE(self, id_, kind, const)
 
 
+def _forget_below(self: Obligations, id_: int, kind: Kind, const: torch.Tensor | None) -> None:
+    if kind is not Kind.BELOW:
+        _REQUIRE(self, id_, kind, const)
+
+
 @contextmanager
 def _shapes_unseen() -> Iterator[None]:
     """As it was when a score was forged: the dry run is believed, the known trap included."""
@@ -287,6 +292,11 @@ CONTROLS: dict[str, Control] = {
     "zero minus zero has no sign": Control(
         lambda: patch.object(pointwise, "_adds_nothing", _signless),
         _focus("add.Tensor sub.Tensor reciprocal.default", pipelines.silent_zero),
+        _UNSOUND,
+    ),
+    "minus infinity may be added to anything": Control(
+        lambda: patch.object(Obligations, "require", _forget_below),
+        _focus("add.Tensor isfinite.default", pipelines.silent_minimum),
         _UNSOUND,
     ),
     "minus infinity has no imaginary part": Control(

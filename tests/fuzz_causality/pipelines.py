@@ -156,6 +156,10 @@ def silent_minimum(d: Draft, x: Value) -> object:
     """-inf + future, then exp, relu or a comparison."""
     scores = _scores(d, x)
     y = d.need("add.Tensor", scores.ref, d.weight("hidden").ref)
+    if d.flag(0.4):  # a mask of the tokens beside that of the places
+        some = d.need("gt.Scalar", scores.ref, 0.5)
+        fill = literal(d.rng.choice((-math.inf, -math.inf, math.inf, math.nan)))
+        y = d.need("add.Tensor", y.ref, d.need("masked_fill.Scalar", d.need("mul.Scalar", scores.ref, 0.5).ref, some.ref, fill).ref)  # fmt: skip
     y = d.need("_to_copy.default", y.ref, dtype=d.float_type()) if d.flag(0.4) else y
     shown = d.need(f"{d.rng.choice(('exp', 'exp2', 'sigmoid', 'relu', 'isfinite', 'neg'))}.default", y.ref)
     return d.emit("sum.dim_IntList", shown.ref, [-1])

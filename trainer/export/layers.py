@@ -147,6 +147,68 @@ def _counts(call: Call) -> Any:
     return (x.unsqueeze(1) == torch.arange(least, device=x.device)).sum(0)
 
 
+def _searchsorted(call: Call) -> Any:
+    """As `bucketize`, where the boundaries are one row for all."""
+    given = call.named()
+    bounds, x = given["sorted_sequence"], given["self"]
+    if bounds.dim() != 1 or given["sorter"] is not None or not isinstance(x, torch.Tensor):
+        return NotImplemented
+    right = given["right"] or given["side"] == "right"
+    return torch.bucketize(x, bounds, right=right, out_int32=given["out_int32"])
+
+
+def _kth(call: Call) -> Any:
+    """By sorting: of as many in the middle as there are, the lower one."""
+    given = call.named()
+    x, dim, keep = given["self"], given["dim"], given["keepdim"]
+    if not x.dim():
+        return NotImplemented
+    at = given["k"] - 1 if "k" in given else (x.shape[dim] - 1) // 2
+    found = torch.sort(x, dim=dim, stable=True)
+    values, places = (y.narrow(dim, at, 1) for y in found)
+    return (values, places) if keep else (values.squeeze(dim), places.squeeze(dim))
+
+
+def _scatter_reduce(call: Call) -> Any:
+    """Sums and means, with or without what was there."""
+    given = call.named()
+    x, dim, index, src = (given[name] for name in ("self", "dim", "index", "src"))
+    if given["reduce"] not in ("sum", "mean"):
+        return NotImplemented
+    base = x if given["include_self"] else x.scatter(dim, index, 0)
+    total = base.scatter_add(dim, index, src)
+    if given["reduce"] == "sum":
+        return total
+    ones = torch.ones_like(src)
+    count = (torch.ones_like(x) if given["include_self"] else torch.zeros_like(x)).scatter_add(dim, index, ones)
+    return total / count.clamp(min=1)
+
+
+def _transposed(call: Call) -> Any:
+    """A transposed convolution of stride one: an ordinary one, with what it is multiplied by turned around."""
+    given = call.named()
+    x, weight, groups = given["input"], given["weight"], given["groups"]
+    turned = given.get("transposed", True) and set(given["stride"]) == {1} and not any(given["output_padding"])
+    if not turned or weight.dim() not in (3, 4):
+        return NotImplemented
+    count = weight.dim() - 2
+    dilation, cut = (list(given[name]) * (count // len(given[name])) for name in ("dilation", "padding"))
+    padding = [d * (size - 1) - p for size, d, p in zip(weight.shape[2:], dilation, cut, strict=True)]
+    if min(padding) < 0:
+        return NotImplemented
+    weight = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip([*range(2, 2 + count)])
+    conv = F.conv1d if weight.dim() == 3 else F.conv2d
+    return conv(x, weight, given["bias"], 1, padding, dilation, groups)
+
+
+def _leaky(call: Call) -> Any:
+    """A random slope, as it is evaluated: the middle of the range."""
+    given = call.named()
+    if given["training"]:
+        return NotImplemented
+    return F.leaky_relu(given["self"], (given["lower"] + given["upper"]) / 2)
+
+
 def _embedding_bag(call: Call) -> Any:
     """Bags of one size: a sum, mean or maximum over looked-up rows."""
     given = call.named()
@@ -204,5 +266,10 @@ TABLE: dict[Rewrite, tuple[str, ...]] = {
     _max_pool: ("max_pool1d.default", "max_pool2d.default", "max_pool2d_with_indices.default"),
     _counts: ("bincount.default",),
     _bucketize: ("bucketize.Tensor",),
+    _searchsorted: ("searchsorted.Tensor",),
+    _kth: ("kthvalue.default", "median.dim"),
+    _scatter_reduce: ("scatter_reduce.two",),
+    _transposed: ("convolution.default", "conv_transpose1d.default", "conv_transpose2d.input"),
+    _leaky: ("rrelu.default",),
     _embedding_bag: ("_embedding_bag.default", "_embedding_bag_forward_only.default"),
 }

@@ -83,6 +83,25 @@ def _fused_norm(call: Call) -> Any:
     return call.through.emit(aten.rms_norm.default, call.args, call.kwargs), None
 
 
+def _added_product(call: Call) -> Any:
+    """What is added may be a mask of minus infinity, which no product may have for an operand."""
+    given = call.named()
+    added, factor = given["beta"], given["alpha"]
+    found = torch.bmm(given["batch1"], given["batch2"])
+    found = found if factor == 1 else found * factor
+    if added == 0:
+        return found
+    return found + (given["self"] if added == 1 else given["self"] * added)
+
+
+def _with_vector(call: Call) -> Any:
+    """A vector as a matrix of one row or column: the proof knows rows and columns."""
+    one, two = call.args
+    if min(one.dim(), two.dim()) > 1 or one.dim() == two.dim():
+        return NotImplemented
+    return (one @ two.unsqueeze(-1)).squeeze(-1) if two.dim() == 1 else (one.unsqueeze(-2) @ two).squeeze(-2)
+
+
 def _ranked(call: Call) -> Any:
     """By numbers without a sign of zero, which some kernels rank by; the values are those that were ranked."""
     x, *rest = call.args
@@ -127,6 +146,8 @@ _TABLE: dict[Rewrite, tuple[str, ...]] = {
     ),
     _group_norm: ("native_group_norm.default",),
     _fused_norm: ("_fused_rms_norm.default",),
+    _added_product: ("baddbmm.default",),
+    _with_vector: ("matmul.default", "mv.default"),
     _ranked: ("topk.default", "sort.default", "sort.stable", "argsort.default", "argsort.stable"),
     _empty: (
         *("empty.memory_format", "empty_like.default", "new_empty.default"),

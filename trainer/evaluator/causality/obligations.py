@@ -28,6 +28,7 @@ class Kind(StrEnum):
     """What is required of every element of a value."""
 
     FINITE = "finite"
+    BELOW = "below"  # neither NaN nor plus infinity
     BOUNDED = "bounded"
     NONZERO = "nonzero"
     MASK = "mask"  # additive or boolean attention mask: no NaN, no +inf, and every row shows at least one key
@@ -148,6 +149,8 @@ def _holds(value: torch.Tensor, kind: Kind) -> torch.Tensor:
         return most.all() if value.dtype is torch.bool else ((most > -SCORE_BOUND) & (most < SCORE_BOUND)).all()
     if not value.is_floating_point():
         return torch.ones((), dtype=torch.bool, device=value.device)
-    bound = float("inf") if kind is Kind.FINITE else SCORE_BOUND
     least, most = torch.aminmax(value)  # both are NaN if anything is: a comparison is then false
+    if kind is Kind.BELOW:
+        return most < float("inf")
+    bound = float("inf") if kind is Kind.FINITE else SCORE_BOUND
     return (least > -bound) & (most < bound)

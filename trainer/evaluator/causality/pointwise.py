@@ -63,13 +63,13 @@ def _pointwise(c: Context) -> list[Abstract]:
     zero = neginf = low = None
     if len(c.inputs) == 1:
         x = c.inputs[0]
-        if name == "exp" and (faint := x.known_low()) is not None and c.dtypes[0] in _WIDE:
+        if name in ("exp", "relu") and (faint := x.known_low()) is not None and c.dtypes[0] in _WIDE:
             # exp of very little is nothing, if the run finds it so: then it is the constant zero, whatever it came of.
             faint = faint.expand(c.shapes[0])
             c.require_zero(faint)
-            return [
-                c.result(masked(dep, faint, _NOBODY), zero=either(faint, expand_mask(x.known_neginf(), faint.shape)))
-            ]
+            zero = either(faint, expand_mask(x.known_neginf(), faint.shape))
+            zero = either(zero, x.known_zero()) if name == "relu" else zero
+            return [c.result(masked(dep, faint, _NOBODY), zero=zero)]
         if name in _ZERO_STAYS:
             zero = x.known_zero()
         if name in _NEGINF_TO_ZERO:
@@ -135,12 +135,11 @@ def _sum(c: Context) -> list[Abstract]:
     if not isinstance(b, Abstract):
         return [c.result(dep, neginf=na if math.isfinite(b) else None)]
     na, nb = expand_mask(na, shape), expand_mask(nb, shape)
-    # -inf + y is -inf only for finite y; where both are -inf so is the sum, whatever else.
-    for known, other, other_known in ((na, b, nb), (nb, a, na)):
+    # -inf + y is -inf unless y is +inf or NaN, -inf - y unless it is -inf or NaN.
+    kind = Kind.BELOW if c.node.name == "add" else Kind.FINITE
+    for known, other in ((na, b), (nb, a)):
         if known is not None:
-            if other_known is not None:
-                return [c.result(dep)]
-            c.require(Kind.FINITE, other)
+            c.require(kind, other)
     da, db = a.dep.expand(shape), b.dep.expand(shape)
     dep = masked(masked(dep, na, da), nb, db)
     return [c.result(dep, neginf=either(na, nb))]
