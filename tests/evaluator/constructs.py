@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -459,6 +460,121 @@ class Buckets(Qkv):
         position = torch.arange(SEQ)
         far = torch.bucketize((position[:, None] - position).clamp(min=0), torch.tensor([1, 2, 4, 8, 16, 32]))
         return (q @ k.mT + self.bias[far]).masked_fill(later(SEQ), float("-inf")).softmax(-1) @ v
+
+
+def multihead(name: str, how: Callable[[torch.Tensor], dict[str, Any]], **made: bool) -> None:
+    class Multihead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attend = nn.MultiheadAttention(DIM, HEADS, batch_first=True, **made)
+
+        def forward(self, x, idx):
+            return x + self.attend(x, x, x, **how(idx))[0]
+
+    construct(name)(Multihead)
+
+
+multihead(
+    "nn.MultiheadAttention, causal", lambda _: {"attn_mask": later(SEQ), "need_weights": False, "is_causal": True}
+)
+multihead("nn.MultiheadAttention with its weights", lambda _: {"attn_mask": later(SEQ)})
+multihead(
+    "nn.MultiheadAttention with a float mask",
+    lambda _: {"attn_mask": nn.Transformer.generate_square_subsequent_mask(SEQ)},
+)
+multihead(
+    "nn.MultiheadAttention with padding",
+    lambda idx: {
+        "attn_mask": later(SEQ),
+        "need_weights": False,
+        "key_padding_mask": (idx == 1) & (torch.arange(SEQ) > 0),
+    },
+)
+multihead(
+    "nn.MultiheadAttention with a bias for keys",
+    lambda _: {"attn_mask": later(SEQ)},
+    add_bias_kv=True,
+    add_zero_attn=True,
+)
+
+
+@construct("masks added to masks, one by the tokens")
+class AddedMasks(Qkv):
+    def forward(self, x, idx):
+        q, k, v = (heads(t) for t in self.qkv(x).chunk(3, -1))
+        document, none = (idx == 0).cumsum(1), torch.zeros(())
+        other = document[:, None, :, None] != document[:, None, None]
+        hidden = none.masked_fill(later(SEQ), float("-inf")) + none.masked_fill(other, float("-inf"))
+        return x + merge((q @ k.mT / 3 + hidden).softmax(-1).to(v.dtype) @ v)
+
+
+def sparsest(name: str, value: float) -> None:
+    class Sparsest(Qkv):
+        def core(self, q, k, v):
+            """Martins and Astudillo, From Softmax to Sparsemax, 2016."""
+            scores = (q @ k.mT / 3).masked_fill(later(SEQ), value)
+            ranked, places = scores.sort(-1, descending=True).values, torch.arange(1, SEQ + 1)
+            total = ranked.cumsum(-1) - 1
+            threshold = (
+                (total / places).masked_fill(1 + places * ranked <= 1 + total, float("-inf")).amax(-1, keepdim=True)
+            )
+            return F.relu(scores - threshold) @ v
+
+    construct(name)(Sparsest)
+
+
+sparsest("sparsemax attention", float("-inf"))
+sparsest("sparsemax attention, -1e4", -1e4)
+
+
+@construct("a gate by a vector")
+class GatedByVector(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.randn(DIM))
+
+    def core(self, y):
+        along = torch.mv(y.reshape(-1, DIM), self.vector.to(y.dtype)).view(y.shape[:2])
+        return y * torch.sigmoid(y @ self.vector.to(y.dtype))[..., None] + along[..., None]
+
+
+@construct("a transposed convolution, cut on the right")
+class Transposed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.ConvTranspose1d(DIM, DIM, 3), nn.ConvTranspose1d(DIM, DIM, 2, groups=4, dilation=2)
+
+    def forward(self, x, idx):
+        return x + self.two(self.one(x.mT)[..., :SEQ])[..., :SEQ].mT
+
+
+@construct("medians and the third smallest")
+class Medians(Linear):
+    def core(self, y):
+        return y - y.median(-1, keepdim=True).values + y.kthvalue(3, -1, keepdim=True).values
+
+
+@construct("features gathered by scatter_reduce")
+class ScatterReduce(Linear):
+    def core(self, y):
+        places, none = (torch.arange(DIM) // 2).expand(y.shape), torch.zeros_like(y)
+        one = none.scatter_reduce(-1, places, y, "mean", include_self=False)
+        return one + (none + 1).scatter_reduce(-1, places, y, "sum") + y.scatter_reduce(-1, places, y, "mean")
+
+
+@construct("levels by searchsorted")
+class Levels(Linear):
+    def core(self, y):
+        levels = torch.linspace(-1, 1, 9)
+        return y * (torch.searchsorted(levels, y.float()) + torch.searchsorted(levels, y.float(), side="right")).to(
+            y.dtype
+        )
+
+
+@construct("rrelu, as evaluated")
+class Rrelu(Linear):
+    def core(self, y):
+        return F.rrelu(y, training=self.training)
 
 
 # ---------------------------------------------------------------------------
