@@ -1019,7 +1019,7 @@ class Experts(nn.Module):
         self.experts = nn.ModuleList(nn.Linear(DIM, DIM) for _ in range(4))
 
 
-@construct("experts by nonzero")
+@construct("experts by nonzero, left out where there are none")
 class Nonzero(Experts):
     def forward(self, x, idx):
         flat = x.reshape(-1, DIM)
@@ -1027,6 +1027,8 @@ class Nonzero(Experts):
         out = torch.zeros_like(flat)
         for at, expert in enumerate(self.experts):
             rows = torch.where(chosen == at)[0]
+            if rows.numel() == 0:
+                continue
             out[rows] = (expert(flat[rows]) * weight[rows, None]).to(out.dtype)
         return x + out.view_as(x)
 

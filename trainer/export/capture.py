@@ -16,7 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from trainer.export import direct
-from trainer.export.reads import Answer, Listen, idle
+from trainer.export.reads import Answer, Listen, Some, idle
 from trainer.export.recording import Recording
 from trainer.export.traced import lower
 
@@ -137,7 +137,9 @@ def _as_logits(seen: torch.Tensor, idx: torch.Tensor) -> torch.Tensor | None:
 
 
 def _functional(module: torch.nn.Module, idx: torch.Tensor) -> Recording:
-    return lower(torch.export.export(module, (idx,), strict=False).run_decompositions({}))
+    with Some():
+        exported = torch.export.export(module, (idx,), strict=False)
+    return lower(exported.run_decompositions({}))
 
 
 Mode = Callable[[torch.nn.Module, torch.Tensor], Recording]

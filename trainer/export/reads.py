@@ -110,3 +110,25 @@ class Answer(TorchFunctionMode):
         as_assumed = (tensor != 0) == bool(value) if kind is BRANCH else tensor == value
         torch._assert_async(as_assumed.reshape(()), kind)
         return value
+
+
+class Some(TorchFunctionMode):
+    """Of rows that are chosen by the tokens there are some: an expert that is left out where it has none (`if
+    rows.numel() == 0: continue`) says the same as one that is applied to none."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func in _CHOOSE:
+            for rows in found if isinstance(found, tuple | list) else (found,):
+                count: Any = rows.shape[0] if isinstance(rows, torch.Tensor) and rows.dim() else 0
+                if isinstance(count, torch.SymInt):
+                    torch._check(count >= 1)
+        return found
+
+
+_CHOOSE = frozenset(
+    {
+        *(torch.where, torch.nonzero, torch.argwhere, torch.Tensor.nonzero, torch.Tensor.argwhere),
+        *(torch.Tensor.__getitem__, torch.masked_select, torch.Tensor.masked_select),
+    }
+)

@@ -29,7 +29,7 @@ TRACED = {
     "flex_attention with documents and a score_mod",
     "a loop through torch's scan",
     "maximum pooling",
-    "experts by nonzero",
+    "experts by nonzero, left out where there are none",
     "experts by a boolean index",
     "experts by index_add",
     "experts by rows of a leading dimension",

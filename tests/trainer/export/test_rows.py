@@ -63,7 +63,22 @@ def two_slots(x: torch.Tensor, chosen: torch.Tensor, w: torch.Tensor) -> torch.T
     return x.index_add(0, row, torch.tanh(x[row] @ w) * (slot + 1)[:, None])
 
 
+def left_out(x: torch.Tensor, chosen: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """As experts are that no row was sent to."""
+    rows = torch.where(chosen)[0]
+    return x if rows.numel() == 0 else added(x, rows, torch.tanh(x[rows] @ w))
+
+
+def left_out_by_mask(x: torch.Tensor, chosen: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    rows = x[chosen]
+    if rows.shape[0] == 0:
+        return torch.zeros_like(x)
+    return put(x, chosen, torch.tanh(rows @ w))
+
+
 SAME: dict[str, Core] = {
+    "left out where there are none": left_out,
+    "left out where a mask chooses none": left_out_by_mask,
     "nonzero, an expert, put back": lambda x, m, w: put(x, m.nonzero()[:, 0], torch.tanh(x[m.nonzero()[:, 0]] @ w)),
     "where": lambda x, m, w: put(x, torch.where(m)[0], x[torch.where(m)[0]] * 2),
     "a boolean index": lambda x, m, w: put(x, m, torch.relu(x[m] @ w)),
