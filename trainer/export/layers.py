@@ -206,7 +206,7 @@ def _leaky(call: Call) -> Any:
     given = call.named()
     if given["training"]:
         return NotImplemented
-    return F.leaky_relu(given["self"], (given["lower"] + given["upper"]) / 2)
+    return call.first(F.leaky_relu(given["self"], (given["lower"] + given["upper"]) / 2))
 
 
 def _embedding_bag(call: Call) -> Any:
@@ -243,11 +243,16 @@ def _solved(a: torch.Tensor, b: torch.Tensor, *, lower: bool, unit: bool) -> tor
     size = a.shape[-1]
     if size < 2:
         return b if unit or not size else b / a
-    half = size // 2
-    first, second = (slice(half), slice(half, None)) if lower else (slice(half, None), slice(half))
-    one = _solved(a[..., first, first], b[..., first, :], lower=lower, unit=unit)
-    two = _solved(a[..., second, second], b[..., second, :] - a[..., second, first] @ one, lower=lower, unit=unit)
+    parts = [(0, size // 2), (size // 2, size - size // 2)]
+    first, second = parts if lower else parts[::-1]
+    one = _solved(_block(a, first, first), b.narrow(-2, *first), lower=lower, unit=unit)
+    rest = b.narrow(-2, *second) - _block(a, second, first) @ one
+    two = _solved(_block(a, second, second), rest, lower=lower, unit=unit)
     return torch.cat([one, two] if lower else [two, one], -2)
+
+
+def _block(a: torch.Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> torch.Tensor:
+    return a.narrow(-2, *rows).narrow(-1, *columns)
 
 
 TABLE: dict[Rewrite, tuple[str, ...]] = {
@@ -270,6 +275,6 @@ TABLE: dict[Rewrite, tuple[str, ...]] = {
     _kth: ("kthvalue.default", "median.dim"),
     _scatter_reduce: ("scatter_reduce.two",),
     _transposed: ("convolution.default", "conv_transpose1d.default", "conv_transpose2d.input"),
-    _leaky: ("rrelu.default",),
+    _leaky: ("rrelu.default", "rrelu_with_noise.default", "rrelu_with_noise_functional.default"),
     _embedding_bag: ("_embedding_bag.default", "_embedding_bag_forward_only.default"),
 }

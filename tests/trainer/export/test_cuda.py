@@ -21,7 +21,9 @@ from trainer.export.refusals import NotExportable
 # Python's own code of these calls methods for which a CPU build of torch has no device guard.
 UNSEEN = {
     *("torch's own encoder layer", "multihead attention", "a convolution padded on both sides and cut"),
-    "two of four experts by a grouped product",
+    *("two of four experts by a grouped product", "a transposed convolution, cut on the right"),
+    *("nn.MultiheadAttention, causal", "nn.MultiheadAttention with its weights", "nn.MultiheadAttention with padding"),
+    *("nn.MultiheadAttention with a float mask", "nn.MultiheadAttention with a bias for keys"),
 }
 # Known to torch.export alone: functions as arguments, rows chosen by tokens, a kernel's second result.
 TRACED = {
