@@ -173,8 +173,8 @@ def _scatter_reduce(call: Call) -> Any:
     """Sums and means, with or without what was there."""
     given = call.named()
     x, dim, index, src = (given[name] for name in ("self", "dim", "index", "src"))
-    if given["reduce"] not in ("sum", "mean"):
-        return NotImplemented
+    if given["reduce"] not in ("sum", "mean") or (given["reduce"] == "mean" and not x.is_floating_point()):
+        return NotImplemented  # a mean of integers is one
     base = x if given["include_self"] else x.scatter(dim, index, 0)
     total = base.scatter_add(dim, index, src)
     if given["reduce"] == "sum":

@@ -24,7 +24,7 @@ from trainer.evaluator.model import ops
 from trainer.evaluator.model.graph import DTYPES
 from trainer.export import higher_order, reads, rewrites, rows, sorted_rows
 from trainer.export.calls import Call, name_of, named
-from trainer.export.negations import Negations
+from trainer.export.negations import SAID_BETTER, Negations
 from trainer.export.recording import Recording, encode
 from trainer.export.refusals import NotExportable, Why
 from trainer.export.values import BESIDE, Read, Values, tensors
@@ -181,6 +181,8 @@ class Lowering(TorchDispatchMode):
 
     def _turned(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> Any:
         """Conditions the other way round (negations.py)."""
+        if name_of(func) not in SAID_BETTER:
+            return NotImplemented
         with self._listening():
             found = self.negations.instead(func, args, kwargs)
         return NotImplemented if found is None else found

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from trainer.export.calls import name_of, named
 
 _NOT = frozenset({"logical_not", "bitwise_not"})
-_SAID_BETTER = {"ne": "self", "logical_not": "self", "bitwise_not": "self", "masked_fill": "mask", "where": "condition"}
+SAID_BETTER = {"ne": "self", "logical_not": "self", "bitwise_not": "self", "masked_fill": "mask", "where": "condition"}
 _OR = frozenset({"logical_or", "bitwise_or", "__or__"})
 _VIEWS = frozenset(
     {
@@ -24,7 +24,13 @@ _VIEWS = frozenset(
         *("transpose", "permute", "movedim", "slice", "select", "narrow", "alias", "detach", "clone", "contiguous"),
     }
 )
-Opposite = Callable[[], torch.Tensor]
+
+
+class _Opposite(NamedTuple):
+    """How to make the opposite of a condition, once those of what it was made `of` are there."""
+
+    of: tuple[torch.Tensor, ...]
+    make: Callable[[], torch.Tensor]
 
 
 class Negations:
@@ -32,20 +38,18 @@ class Negations:
 
     def __init__(self, is_constant: Callable[[torch.Tensor], bool], is_chosen: Callable[[torch.Tensor], bool]) -> None:
         self._is_constant, self._is_chosen = is_constant, is_chosen
-        self._opposites: dict[int, Opposite] = {}
+        self._opposites: dict[int, _Opposite] = {}
         self._made: dict[int, torch.Tensor] = {}
         self._alive: list[torch.Tensor] = []  # or an identity could be given twice
 
     def instead(self, func: torch._ops.OpOverload, args: Any, kwargs: dict[str, Any]) -> torch.Tensor | None:
-        """The same in words that the proof understands; None if there are no better ones."""
+        """The same, of an operation that may be SAID_BETTER, in words that the proof understands; None without any."""
         name = name_of(func)
-        if name not in _SAID_BETTER:
-            return None
         given = named(func, args, kwargs)
         if name == "ne":  # of numbers that may be NaN the run would have to find that they are not
             compared = self._is_compared_to_zero(func, given) and not given["self"].is_floating_point()
             return _truth(given["self"]) if compared else None
-        condition = given[_SAID_BETTER[name]]
+        condition = given[SAID_BETTER[name]]
         if id(condition) not in self._opposites or (name == "where" and "self" not in given):
             return None  # `where(condition)` asks for places
         if name in _NOT:
@@ -68,11 +72,11 @@ class Negations:
         if not isinstance(x, torch.Tensor) or self._is_constant(found) or self._is_chosen(found):
             return
         if (name in _NOT and not x.is_complex()) or (name == "eq" and self._is_compared_to_zero(func, given)):
-            opposite = partial(_truth, x)
+            opposite = _Opposite((), partial(_truth, x))
         elif name in _OR and x.dtype is torch.bool and getattr(given["other"], "dtype", None) is torch.bool:
-            opposite = partial(self._neither, x, given["other"])
+            opposite = _Opposite((x, given["other"]), partial(self._neither, x, given["other"]))
         elif name in _VIEWS and id(x) in self._opposites:
-            opposite = partial(self._viewed, x, func, args[1:], kwargs)
+            opposite = _Opposite((x,), partial(self._viewed, x, func, args[1:], kwargs))
         if opposite is not None:
             self._opposites[id(found)] = opposite
             self._alive.append(found)
@@ -91,8 +95,17 @@ class Negations:
         return not isinstance(fill, torch.Tensor) or self._is_constant(fill)
 
     def _opposite(self, x: torch.Tensor) -> torch.Tensor:
-        if id(x) not in self._made:
-            self._made[id(x)] = self._opposites[id(x)]()
+        """Made once; a condition may be as long as a loop over time."""
+        ahead = [x]
+        while ahead:
+            of, make = self._opposites[id(ahead[-1])]
+            missing = [one for one in of if id(one) in self._opposites and id(one) not in self._made]
+            if missing:
+                ahead += missing
+                continue
+            if id(ahead[-1]) not in self._made:
+                self._made[id(ahead[-1])] = make()
+            ahead.pop()
         return self._made[id(x)]
 
     def _neither(self, *either: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from tests.trainer.export.test_negations import SEEN, VOCAB, Plain, T, says_the_
 from trainer.evaluator.causality import prove
 from trainer.export import layers
 from trainer.export.calls import Call
+from trainer.export.refusals import NotExportable
 
 OPERATION = torch.ops.aten.linalg_solve_triangular.default
 _NOBODY: Any = None  # it emits nothing by itself
@@ -36,3 +37,12 @@ def test_solved_from_the_first_row_on_no_row_sees_what_comes_later(upper: bool) 
 
     model = Plain(solved)
     assert prove(says_the_same(model, "functional", rtol=1e-5)).proved is not upper
+
+
+def test_a_mean_of_integers_is_an_integer_and_refused() -> None:
+    def averaged(x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+        pairs = (torch.arange(T) // 2).expand_as(idx)
+        return x * torch.zeros_like(idx).scatter_reduce(1, pairs, idx, "mean", include_self=False)[..., None]
+
+    with pytest.raises(NotExportable, match="scatter_reduce"):
+        says_the_same(Plain(averaged), "functional")

@@ -154,6 +154,18 @@ def test_truths_that_are_filled_stay_truths(fill: float) -> None:
     says_the_same(Plain(hidden), "functional")
 
 
+def test_a_condition_may_be_longer_than_python_can_recurse() -> None:
+    """A flag that is set somewhere in a loop over time, and looked at after it."""
+
+    def flagged(x: torch.Tensor, idx: torch.Tensor) -> torch.Tensor:
+        flag = idx < 0
+        for step in range(1500):
+            flag = (flag | (idx == step)).view(ROWS, T)
+        return x.masked_fill(flag[..., None], 0.0)
+
+    says_the_same(Plain(flagged), "direct")
+
+
 @torch.library.custom_op("glovebox_tests::logical_not", mutates_args=())
 def logical_not(x: torch.Tensor) -> torch.Tensor:
     """Nothing of the kind."""
