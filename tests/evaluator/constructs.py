@@ -368,11 +368,7 @@ class TopK(Qkv):
 def hidden_by(name: str, hide: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], value: float = -math.inf) -> None:
     """Documents and what comes later, hidden by a mask that is computed from the tokens."""
 
-    class Hidden(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.qkv = nn.Linear(DIM, 3 * DIM)
-
+    class Hidden(Qkv):
         def forward(self, x, idx):
             q, k, v = (heads(t) for t in self.qkv(x).chunk(3, -1))
             document = (idx == 0).cumsum(1)
@@ -425,11 +421,7 @@ class StrictlyEarlierByHand(Qkv):
 
 
 @construct("attention over heads, position by position")
-class OverHeads(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(DIM, 3 * DIM)
-
+class OverHeads(Qkv):
     def forward(self, x, idx):
         q, k, v = (t.reshape(*x.shape[:2], HEADS, -1) for t in self.qkv(x).chunk(3, -1))
         return x + F.scaled_dot_product_attention(q, k, v, is_causal=True).reshape(x.shape)

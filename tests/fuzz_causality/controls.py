@@ -99,14 +99,12 @@ def _raises(c: Context) -> list[Abstract]:
 _REQUIRE = Obligations.require
 
 
-def _forget_finite(self: Obligations, id_: int, kind: Kind, const: torch.Tensor | None) -> None:
-    if kind is not Kind.FINITE:
-        _REQUIRE(self, id_, kind, const)
+def _forgetting(forgotten: Kind) -> AbstractContextManager[Any]:
+    def require(self: Obligations, id_: int, kind: Kind, const: torch.Tensor | None) -> None:
+        if kind is not forgotten:
+            _REQUIRE(self, id_, kind, const)
 
-
-def _forget_below(self: Obligations, id_: int, kind: Kind, const: torch.Tensor | None) -> None:
-    if kind is not Kind.BELOW:
-        _REQUIRE(self, id_, kind, const)
+    return patch.object(Obligations, "require", require)
 
 
 @contextmanager
@@ -188,7 +186,7 @@ CONTROLS: dict[str, Control] = {
         _UNSOUND,
     ),
     "nothing has to be finite": Control(
-        lambda: patch.object(Obligations, "require", _forget_finite),
+        lambda: _forgetting(Kind.FINITE),
         _focus("mul.Tensor mul.Scalar exp.default matmul.default", pipelines.silent_zero, pipelines.attention_by_hand),
         _UNSOUND,
     ),
@@ -295,7 +293,7 @@ CONTROLS: dict[str, Control] = {
         _UNSOUND,
     ),
     "minus infinity may be added to anything": Control(
-        lambda: patch.object(Obligations, "require", _forget_below),
+        lambda: _forgetting(Kind.BELOW),
         _focus("add.Tensor isfinite.default", pipelines.silent_minimum),
         _UNSOUND,
     ),

@@ -134,11 +134,6 @@ class TakenOut:
         return list(self._out)
 
 
-def taken_out(rows: Sequence[Experiment]) -> list[Experiment]:
-    """Keeps that a person took back, and what was built on them."""
-    return TakenOut().of(rows)
-
-
 def taken_back(rows: Sequence[Experiment], number: int) -> Experiment | None:
     """The keep before `number` in the line, to which a veto of that leads; None if it is not one to take back."""
     kept = line(rows)

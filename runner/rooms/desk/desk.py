@@ -21,7 +21,6 @@ from runner.core.airlock.leak_budget import GAIN_DIGITS
 from runner.core.base.doors import Line
 from runner.core.base.errors import DoorError, SnapshotError
 from runner.core.base.values import Kind, Proposal
-from runner.core.decision import standing
 from runner.rooms.desk.experiment import Loop
 from runner.rooms.desk.facts import facts
 from runner.rooms.desk.library import Library, Refusal
@@ -244,7 +243,7 @@ class Desk:
                 self.loop.restore(self.train_py)
             else:
                 row = self._library.known(number)
-                if row.id in {one.id for one in standing.taken_out(self.loop.ledger.experiments(self.loop.tag))}:
+                if row.id in {one.id for one in self.loop.taken_out()}:
                     return _no("vetoed")
                 self.loop.go_on_from(row, self.train_py)
             return {"ok": True, "parent": self.loop.parent}

@@ -126,7 +126,7 @@ class Loop:
         ours = self.line.content(best.commit)
         merged = None if before is None else self.line.merged(self.line.content(before.commit), ours, theirs)
         if merged is None or len(merged) > most:
-            if parent in {row.id for row in self._gone()}:
+            if parent in {row.id for row in self.taken_out()}:
                 self._refuse(SnapshotError("vetoed", "it is built on what a person took back", where=str(source)))
             return Made(parent), False
         self._put(source, merged)
@@ -215,7 +215,7 @@ class Loop:
                 "the tag's leak budget is used", where="policies/metrics.yaml leak.night_bits", fix="use a new --tag"
             )
         taken = self._snapshot(source)
-        if made.veto is None and taken.sha256 in {row.snapshot for row in self._gone()}:
+        if made.veto is None and taken.sha256 in {row.snapshot for row in self.taken_out()}:
             self._refuse(SnapshotError("vetoed", "a person took this file back", where=str(source)))
         faults.reach("snapshot.kept")
         if first is (self.best() is not None):
@@ -342,7 +342,7 @@ class Loop:
         self.emit("refused", {"reason": error.reason, "error": str(error)})
         raise error
 
-    def _gone(self) -> list[Experiment]:
+    def taken_out(self) -> list[Experiment]:
         """What people took out of the line."""
         return self.out.of(self.ledger.experiments(self.tag))
 

@@ -20,5 +20,5 @@ def test_what_was_taken_out_is_the_same_row_by_row_and_at_once(steps: list[tuple
         rows.append(experiment(number, status=status, veto=veto if kept and veto != number else None))
         left = {row.id for row in standing.line(rows)}
         expected = {row.id for row in rows if row.status is Status.KEEP} - left
-        assert {row.id for row in out.of(rows)} == expected == {row.id for row in standing.taken_out(rows)}
+        assert {row.id for row in out.of(rows)} == expected == {row.id for row in standing.TakenOut().of(rows)}
     assert out.of(rows) == out.of(rows)
